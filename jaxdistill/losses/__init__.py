@@ -1,0 +1,87 @@
+"""Losses: functions of arrays, without parameters or networks.
+
+The student's argument stands before the teacher's, and no gradient flows to
+the teacher unless a docstring says so. A loss that decomposes over examples
+returns one value per example, `[B]`; one that relates examples returns a
+scalar. All are unweighted.
+"""
+
+from jaxdistill.losses.attention import (
+  attention_transfer_loss,
+  factor_transfer_loss,
+  neuron_selectivity_loss,
+)
+from jaxdistill.losses.boundaries import (
+  activation_boundary_loss,
+  batch_norm_margins,
+  margin_relu_loss,
+)
+from jaxdistill.losses.contrastive import (
+  MemoryBank,
+  NegativeTable,
+  contrastive_loss,
+  init_memory_bank,
+  memory_contrastive_loss,
+  negative_table,
+  sample_negatives,
+)
+from jaxdistill.losses.features import (
+  hierarchical_context_loss,
+  hint_loss,
+  masked_l1_loss,
+  normalized_l1_loss,
+  softmax_regression_loss,
+  squared_distance,
+  variational_information_loss,
+)
+from jaxdistill.losses.logits import (
+  correlation_kd_loss,
+  decoupled_kd_loss,
+  logit_squared_error,
+  refinery_loss,
+  soft_target_loss,
+  tempered_cross_entropy,
+)
+from jaxdistill.losses.relations import (
+  correlation_congruence_loss,
+  flow_loss,
+  probabilistic_transfer_loss,
+  relational_angle_loss,
+  relational_distance_loss,
+  similarity_preserving_loss,
+)
+
+__all__ = [
+  'MemoryBank',
+  'NegativeTable',
+  'activation_boundary_loss',
+  'attention_transfer_loss',
+  'batch_norm_margins',
+  'contrastive_loss',
+  'correlation_congruence_loss',
+  'correlation_kd_loss',
+  'decoupled_kd_loss',
+  'factor_transfer_loss',
+  'flow_loss',
+  'hierarchical_context_loss',
+  'hint_loss',
+  'init_memory_bank',
+  'logit_squared_error',
+  'margin_relu_loss',
+  'masked_l1_loss',
+  'memory_contrastive_loss',
+  'negative_table',
+  'neuron_selectivity_loss',
+  'normalized_l1_loss',
+  'probabilistic_transfer_loss',
+  'refinery_loss',
+  'relational_angle_loss',
+  'relational_distance_loss',
+  'sample_negatives',
+  'similarity_preserving_loss',
+  'soft_target_loss',
+  'softmax_regression_loss',
+  'squared_distance',
+  'tempered_cross_entropy',
+  'variational_information_loss',
+]

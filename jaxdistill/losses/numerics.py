@@ -1,0 +1,163 @@
+"""What the losses share: safe norms, reductions, pooling, checks of choices."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.types import UsageError
+
+# A vector shorter than this has no direction (the bound of torch's normalize).
+_SHORTEST = 1e-12
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """The array itself or, if its type is narrower, its copy in float32."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def prepare(
+  student: jax.Array, teacher: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Both in at least float32; no gradient flows to the teacher."""
+  teacher = jax.lax.stop_gradient(teacher)
+  return at_least_float32(student), at_least_float32(teacher)
+
+
+def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
+  """`jnp.einsum` in full float32.
+
+  Accelerators multiply float32 matrices with fewer bits by default, too few
+  for the differences of nearly equal similarities that relations compare.
+  """
+  return jnp.einsum(subscripts, *operands, precision='highest')
+
+
+def absolute(x: jax.Array) -> jax.Array:
+  """|x| with gradient 0 at 0, where that of `jnp.abs` is 1."""
+  return x * jnp.sign(x)
+
+
+def norm(x: jax.Array, *, axis: int) -> jax.Array:
+  """Euclidean norm whose gradient at zero is zero, not NaN.
+
+  Args:
+    x: `[...]`.
+    axis: the axis to reduce.
+
+  Returns:
+    `[...]` without that axis.
+  """
+  square = jnp.sum(x * x, axis=axis)
+  positive = square > 0
+  # The inner where keeps the infinite derivative out of the backward pass.
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def normalize(x: jax.Array, *, axis: int = -1) -> jax.Array:
+  """Vectors of Euclidean norm 1; a zero vector stays zero, without gradient.
+
+  Args:
+    x: `[...]`.
+    axis: the axis of a vector's entries.
+
+  Returns:
+    `[...]`, as x.
+  """
+  square = jnp.sum(x * x, axis=axis, keepdims=True)
+  directed = square > _SHORTEST**2
+  return jnp.where(
+    directed, x * jax.lax.rsqrt(jnp.where(directed, square, 1.0)), 0.0
+  )
+
+
+def flatten(x: jax.Array) -> jax.Array:
+  """`[B, ...]` as `[B, D]`."""
+  return x.reshape(x.shape[0], -1)
+
+
+def per_example(x: jax.Array, reduction: str = 'mean') -> jax.Array:
+  """Reduces all axes but the first.
+
+  Args:
+    x: `[B, ..., C]`.
+    reduction: 'mean'; 'sum'; or 'position_mean': the sum over the last axis,
+      the channels, and the mean over the positions between.
+
+  Returns:
+    `[B]`.
+
+  Raises:
+    UsageError: there is no such reduction.
+  """
+  if reduction == 'mean':
+    return jnp.mean(flatten(x), axis=1)
+  if reduction == 'sum':
+    return jnp.sum(flatten(x), axis=1)
+  if reduction == 'position_mean':
+    return jnp.mean(flatten(jnp.sum(x, axis=-1)), axis=1)
+  raise UsageError(
+    f'unknown reduction {reduction!r}; valid: mean, sum, position_mean'
+  )
+
+
+def adaptive_average_pool(x: jax.Array, height: int, width: int) -> jax.Array:
+  """Means over windows that cover the map, whatever its size.
+
+  Window i of n along an axis of length m runs from floor(i m / n) to
+  ceil((i + 1) m / n), as in PyTorch; windows overlap unless n divides m.
+
+  Args:
+    x: `[B, H, W, C]`.
+    height: rows of the result.
+    width: columns of the result.
+
+  Returns:
+    `[B, height, width, C]`.
+  """
+  chex.assert_rank(x, 4)
+  return _pool_axis(_pool_axis(x, height, 1), width, 2)
+
+
+def match_size(
+  first: jax.Array, second: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Pools the larger of two maps to the size of the smaller.
+
+  Args:
+    first: `[B, H1, W1, C1]`.
+    second: `[B, H2, W2, C2]`.
+
+  Returns:
+    Both, `[B, min(H1, H2), min(W1, W2), C1 or C2]`.
+  """
+  chex.assert_rank([first, second], 4)
+  chex.assert_equal_shape_prefix([first, second], 1)
+  size = (
+    min(first.shape[1], second.shape[1]),
+    min(first.shape[2], second.shape[2]),
+  )
+  return (
+    adaptive_average_pool(first, *size),
+    adaptive_average_pool(second, *size),
+  )
+
+
+def check_positive(name: str, value: float) -> None:
+  """Raises UsageError unless the value is greater than 0."""
+  if not value > 0:
+    raise UsageError(f'{name} is {value}; valid: greater than 0')
+
+
+def _pool_axis(x: jax.Array, size: int, axis: int) -> jax.Array:
+  length = x.shape[axis]
+  if size == length:
+    return x
+  if length % size == 0:
+    windows = (*x.shape[:axis], size, length // size, *x.shape[axis + 1 :])
+    return jnp.mean(x.reshape(windows), axis=axis + 1)
+  means = []
+  for i in range(size):
+    start, stop = i * length // size, -(-(i + 1) * length // size)
+    window = jax.lax.slice_in_dim(x, start, stop, axis=axis)
+    means.append(jnp.mean(window, axis=axis))
+  return jnp.stack(means, axis=axis)

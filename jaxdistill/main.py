@@ -1,0 +1,217 @@
+"""The command line: python -m jaxdistill.main --config=FILE."""
+
+import argparse
+import ast
+from collections.abc import Sequence
+import contextlib
+import importlib.util
+import os
+import pathlib
+import signal
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+import rich.console
+
+from jaxdistill import experiment, study
+from jaxdistill.training import loop
+from jaxdistill.types import UsageError
+
+OVERRIDE = '--config.'
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns the exit code.
+
+  0: done, or stopped by a signal with everything kept; 1: the loss became no
+  number; 2: a choice of the user is wrong.
+  """
+  try:
+    return _run(list(sys.argv[1:] if argv is None else argv))
+  except UsageError as error:
+    print(f'jaxdistill: {_one_line(error)}', file=sys.stderr)
+    return 2
+  except loop.NonFiniteLossError as error:
+    print(f'jaxdistill: {_one_line(error)}', file=sys.stderr)
+    return 1
+  except loop.Interrupted as error:
+    print(
+      f'jaxdistill: {error}; the same command goes on from there',
+      file=sys.stderr,
+    )
+    return 0
+
+
+def _run(argv: list[str]) -> int:
+  overrides, rest = _split(argv)
+  arguments = _parser().parse_args(rest)
+  config = load_config(arguments.config)
+  for key, value in overrides:
+    override(config, key, value)
+  workdir = pathlib.Path(arguments.workdir or default_workdir(arguments.config))
+  _cache_programs()
+  sys.path.insert(0, os.getcwd())  # for names such as 'my_file:my_method'
+  plan = experiment.plan(config.to_dict())
+  if arguments.mode == 'export':
+    for path in study.export(plan, workdir):
+      print(path)
+    return 0
+  if arguments.mode == 'evaluate':
+    results = study.evaluate(plan, workdir)
+  else:
+    with _signals() as interrupted:
+      results = study.run(plan, workdir, interrupted=interrupted)
+  rich.console.Console(width=120).print(study.table(results))
+  return 0
+
+
+def load_config(path: str) -> ml_collections.ConfigDict:
+  """The result of the file's `get_config`; 'file.py:x' passes it 'x'.
+
+  Raises:
+    UsageError: the file is missing or has no such function.
+  """
+  file, _, argument = path.partition('.py:')
+  file = f'{file}.py' if argument else file
+  if not os.path.isfile(file):
+    raise UsageError(f'--config: no file {file!r}')
+  spec = importlib.util.spec_from_file_location('jaxdistill_config', file)
+  if spec is None or spec.loader is None:
+    raise UsageError(f'--config: {file!r} is no Python file')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UsageError(f"--config: {file!r} has no function 'get_config'")
+  config = module.get_config(*([argument] if argument else []))
+  return ml_collections.ConfigDict(config)
+
+
+def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
+  """Sets one key of a config, new or not, from the command line.
+
+  `method.name=other` drops the other keys of that section, which belong to
+  the first name.
+  """
+  *parents, key = path.split('.')
+  section = config
+  with config.unlocked():
+    for parent in parents:
+      if parent not in section:
+        section[parent] = ml_collections.ConfigDict()
+      section = section[parent]
+      if not isinstance(section, ml_collections.ConfigDict):
+        raise UsageError(f'--config.{path}: {parent!r} is no section')
+    value = _literal(text)
+    old = section.get(key)
+    if key == 'name' and old is not None and old != value:
+      dropped = [k for k in section if k != 'name']
+      for name in dropped:
+        del section[name]
+      if dropped:
+        print(
+          f'jaxdistill: {path} is now {value!r}; dropped the keys of {old!r}: '
+          f'{", ".join(dropped)}',
+          file=sys.stderr,
+        )
+    if isinstance(old, float) and type(value) is int:
+      value = float(value)
+    try:
+      section[key] = value
+    except (TypeError, ValueError):
+      # ConfigDict keeps a key's type; the checks of the sections say more.
+      del section[key]
+      section[key] = value
+
+
+def default_workdir(config: str) -> str:
+  """'runs/kd/x' for 'configs/kd/x.py'."""
+  file, _, argument = config.partition('.py:')
+  parts = pathlib.PurePath(file).with_suffix('').parts
+  parts = (
+    parts[parts.index('configs') + 1 :] if 'configs' in parts else parts[-1:]
+  )
+  name = '/'.join(parts) + (f'-{argument}' if argument else '')
+  return f'runs/{name}'
+
+
+class _Parser(argparse.ArgumentParser):
+  """Errors in one line, without the usage."""
+
+  def error(self, message: str) -> Any:
+    raise UsageError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(
+    prog='jaxdistill',
+    description='Distil a student. --config.KEY=VALUE changes any key.',
+  )
+  parser.add_argument('--config', required=True, help='a Python file')
+  parser.add_argument(
+    '--workdir', help='where everything is kept; default: runs/CONFIG'
+  )
+  parser.add_argument(
+    '--mode',
+    default='fit',
+    choices=('fit', 'evaluate', 'export'),
+    help='train, evaluate again, or write the students alone; default: fit',
+  )
+  return parser
+
+
+def _split(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+  """The overrides (path, value), and the other arguments."""
+  overrides: list[tuple[str, str]] = []
+  rest: list[str] = []
+  left = iter(argv)
+  for argument in left:
+    if not argument.startswith(OVERRIDE):
+      rest.append(argument)
+      continue
+    path, found, text = argument.removeprefix(OVERRIDE).partition('=')
+    value = text if found else next(left, None)
+    if not path or value is None:
+      raise UsageError(f'{argument}: wanted --config.KEY=VALUE')
+    overrides.append((path, value))
+  return overrides, rest
+
+
+def _literal(text: str) -> Any:
+  """A Python value, or the text itself."""
+  with contextlib.suppress(ValueError, SyntaxError):
+    return ast.literal_eval(text)
+  return {'true': True, 'false': False, 'none': None}.get(text.lower(), text)
+
+
+def _cache_programs() -> None:
+  """Seeds of a method share their compiled programs, and so do later runs."""
+  folder = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    jax.config.update('jax_compilation_cache_dir', f'{folder}/jaxdistill')
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+@contextlib.contextmanager
+def _signals() -> Any:
+  """Gives a function that says whether SIGTERM or Ctrl-C came."""
+  came: list[int] = []
+  handlers = {
+    number: signal.signal(number, lambda number, frame: came.append(number))
+    for number in (signal.SIGTERM, signal.SIGINT)
+  }
+  try:
+    yield lambda: bool(came)
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+
+
+def _one_line(error: Exception) -> str:
+  return ' '.join(str(error).split())
+
+
+if __name__ == '__main__':
+  sys.exit(run())

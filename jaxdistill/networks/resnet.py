@@ -1,0 +1,229 @@
+"""Residual networks for small images: ResNet-6n+2 and wide ResNets.
+
+He et al., Deep Residual Learning for Image Recognition, 2015,
+https://arxiv.org/abs/1512.03385; Zagoruyko and Komodakis, Wide Residual
+Networks, 2016, https://arxiv.org/abs/1605.07146. Widths and shortcuts follow
+https://github.com/HobbitLong/RepDistiller.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from jaxdistill.networks import layers
+from jaxdistill.types import Array, Network, Stage, UsageError
+
+
+class BasicBlock(nn.Module):
+  """Two 3x3 convolutions and a shortcut, ReLU after the sum.
+
+  Attributes:
+    width: channels of the output.
+    inner: channels between the convolutions; 0: `width`.
+    stride: of the first convolution.
+    shortcut: where the shape changes, 'A': subsample and pad with zero
+      channels; 'B': 1x1 convolution and batch norm.
+  """
+
+  width: int
+  inner: int = 0
+  stride: int = 1
+  shortcut: str = 'B'
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    dtype = self.dtype
+    y = layers.conv(
+      self.inner or self.width, stride=self.stride, dtype=dtype, name='conv1'
+    )(x)
+    y = nn.relu(layers.batch_norm(train, dtype=dtype, name='norm1')(y))
+    y = layers.conv(self.width, dtype=dtype, name='conv2')(y)
+    y = layers.batch_norm(train, dtype=dtype, name='norm2')(y)
+    if self.stride != 1 or x.shape[-1] != self.width:
+      x = self._project(x, train)
+    y = x + y
+    return {'': nn.relu(y), '.pre': y}
+
+  def _project(self, x: Array, train: bool) -> Array:
+    if self.shortcut == 'A':
+      x = x[:, :: self.stride, :: self.stride]
+      more = self.width - x.shape[-1]
+      return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
+    x = layers.conv(
+      self.width, 1, self.stride, dtype=self.dtype, name='shortcut_conv'
+    )(x)
+    return layers.batch_norm(train, dtype=self.dtype, name='shortcut_norm')(x)
+
+
+class PreactivationBlock(nn.Module):
+  """Batch norm and ReLU before each 3x3 convolution; the output is a raw sum.
+
+  Attributes:
+    width: channels of the output.
+    inner: channels between the convolutions; 0: `width`.
+    stride: of the first convolution.
+    pre: full name of the feature that is the input after this block's first
+      batch norm, before its ReLU; empty: not given out.
+  """
+
+  width: int
+  inner: int = 0
+  stride: int = 1
+  pre: str = ''
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    dtype = self.dtype
+    normed = layers.batch_norm(train, dtype=dtype, name='norm1')(x)
+    y = activated = nn.relu(normed)
+    y = layers.conv(
+      self.inner or self.width, stride=self.stride, dtype=dtype, name='conv1'
+    )(y)
+    y = nn.relu(layers.batch_norm(train, dtype=dtype, name='norm2')(y))
+    y = layers.conv(self.width, dtype=dtype, name='conv2')(y)
+    if x.shape[-1] != self.width or self.stride != 1:
+      x = layers.conv(
+        self.width, 1, self.stride, dtype=dtype, name='shortcut_conv'
+      )(activated)
+    taps = {self.pre: normed} if self.pre else {}
+    return {'': x + y, **taps}
+
+
+class NormPool(nn.Module):
+  """Batch norm, ReLU and global average `[B, H, W, C]` -> `[B, C]`."""
+
+  pre: str
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    x = layers.batch_norm(train, dtype=self.dtype, name='norm')(x)
+    return {'': nn.relu(x).mean((1, 2)), self.pre: x}
+
+
+def cifar_resnet(
+  depth: int = 20,
+  *,
+  num_classes: int = 10,
+  stem_width: int = 16,
+  widths: Sequence[int] = (16, 32, 64),
+  strides: Sequence[int] = (1, 2, 2),
+  stem_stride: int = 1,
+  inner_widths: Sequence[int] | None = None,
+  shortcut: str = 'B',
+  dtype: str = 'float32',
+) -> Network:
+  """ResNet of 6n + 2 layers for small images.
+
+  Args:
+    depth: 8, 14, 20, 32, 44, 56, 110, ...
+    num_classes: size of the answer.
+    stem_width: channels of the stem.
+    widths: channels of the three groups.
+    strides: of the first block of each group.
+    stem_stride: of the stem.
+    inner_widths: channels inside each block, one per block of the whole
+      network (pruned or searched widths); None: the group's.
+    shortcut: 'A' without parameters, 'B' with 1x1 convolutions.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1; every
+    block gives out '.pre', the sum before its last ReLU.
+  """
+  blocks = _blocks_per_group(depth, 6, 2)
+  if shortcut not in ('A', 'B'):
+    raise UsageError(f"unknown shortcut {shortcut!r}; valid: 'A', 'B'")
+  inner = _inner_widths(inner_widths, blocks, widths)
+  stages = [
+    Stage('stem', layers.ConvStem(stem_width, stem_stride, dtype=dtype))
+  ]
+  for g, (width, stride) in enumerate(zip(widths, strides, strict=True)):
+    for b in range(blocks):
+      block = BasicBlock(
+        width,
+        inner[g * blocks + b],
+        stride if b == 0 else 1,
+        shortcut,
+        dtype,
+      )
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+  stages.append(Stage('pool', layers.Pool()))
+  stages.append(Stage('head', layers.Classifier(num_classes)))
+  return Network(tuple(stages))
+
+
+def wide_resnet(
+  depth: int = 16,
+  width: int = 2,
+  *,
+  num_classes: int = 10,
+  base_width: int = 16,
+  strides: Sequence[int] = (1, 2, 2),
+  stem_stride: int = 1,
+  inner_widths: Sequence[int] | None = None,
+  dtype: str = 'float32',
+) -> Network:
+  """Wide ResNet WRN-depth-width of 6n + 4 layers for small images.
+
+  Args:
+    depth: 10, 16, 22, 28, 40, ...
+    width: factor on the channels of the three groups.
+    num_classes: size of the answer.
+    base_width: channels of the stem.
+    strides: of the first block of each group.
+    stem_stride: of the stem.
+    inner_widths: channels inside each block, one per block of the whole
+      network; None: the group's.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1. A
+    group's feature is its raw sum; 'group{g}.pre' is that sum after the next
+    batch norm, before the ReLU.
+  """
+  blocks = _blocks_per_group(depth, 6, 4)
+  widths = [base_width * width * 2**g for g in range(3)]
+  inner = _inner_widths(inner_widths, blocks, widths)
+  stages = [
+    Stage('stem', layers.ConvStem(base_width, stem_stride, True, dtype=dtype))
+  ]
+  for g, (channels, stride) in enumerate(zip(widths, strides, strict=True)):
+    for b in range(blocks):
+      before = f'group{g}.pre' if g else 'stem.pre'
+      block = PreactivationBlock(
+        channels,
+        inner[g * blocks + b],
+        stride if b == 0 else 1,
+        before if b == 0 else '',
+        dtype,
+      )
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+  stages.append(Stage('pool', NormPool('group3.pre', dtype)))
+  stages.append(Stage('head', layers.Classifier(num_classes)))
+  return Network(tuple(stages))
+
+
+def _blocks_per_group(depth: int, layers_per_block: int, rest: int) -> int:
+  blocks, left = divmod(depth - rest, layers_per_block)
+  if left or blocks < 1:
+    valid = [layers_per_block * n + rest for n in (1, 2, 3, 4, 5)]
+    raise UsageError(f'no network of depth {depth}; valid: {valid}, ...')
+  return blocks
+
+
+def _inner_widths(
+  inner_widths: Sequence[int] | None, blocks: int, widths: Sequence[Any]
+) -> tuple[int, ...]:
+  if inner_widths is None:
+    return (0,) * (blocks * len(widths))
+  if len(inner_widths) != blocks * len(widths):
+    raise UsageError(
+      f'inner_widths has {len(inner_widths)} entries; the network has '
+      f'{blocks * len(widths)} blocks'
+    )
+  return tuple(inner_widths)

@@ -1,0 +1,195 @@
+"""Optimisers and schedules by their common names, on top of optax.
+
+Schedules are functions of the number of steps, and say when things happen as
+shares of the run: a shorter run keeps its shape.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import optax
+
+Optimizer = Callable[[int], optax.GradientTransformation]  # of num_steps
+
+
+class Schedule(NamedTuple):
+  """A learning rate.
+
+  Attributes:
+    rate: num_steps -> (step -> rate).
+    watch: what scales the updates besides, such as a plateau rule.
+  """
+
+  rate: Callable[[int], optax.Schedule]
+  watch: optax.GradientTransformation = optax.identity()
+
+
+def sgd(
+  schedule: Schedule,
+  *,
+  momentum: float = 0.9,
+  nesterov: bool = True,
+  weight_decay: float = 5e-4,
+  clip: float | None = None,
+) -> Optimizer:
+  """SGD; weight decay is added to the gradient of every parameter.
+
+  Args:
+    schedule: the rate.
+    momentum: 0: none.
+    nesterov: the kind of momentum.
+    weight_decay: coupled, as PyTorch's SGD does it.
+    clip: largest global norm of the gradient, before weight decay.
+  """
+
+  def make(num_steps: int) -> optax.GradientTransformation:
+    return optax.chain(
+      _clip(clip),
+      optax.add_decayed_weights(weight_decay),
+      optax.sgd(schedule.rate(num_steps), momentum or None, nesterov),
+      schedule.watch,
+    )
+
+  return make
+
+
+def adamw(
+  schedule: Schedule,
+  *,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  weight_decay: float = 0.05,
+  clip: float | None = None,
+) -> Optimizer:
+  """AdamW; weight decay is decoupled.
+
+  Args:
+    schedule: the rate.
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    weight_decay: times the rate.
+    clip: largest global norm of the gradient.
+  """
+
+  def make(num_steps: int) -> optax.GradientTransformation:
+    return optax.chain(
+      _clip(clip),
+      optax.adamw(schedule.rate(num_steps), b1, b2, weight_decay=weight_decay),
+      schedule.watch,
+    )
+
+  return make
+
+
+def cosine(
+  *, rate: float = 0.1, warmup: float = 0.0, final: float = 0.0
+) -> Schedule:
+  """Half a cosine from `rate` to `final`.
+
+  Args:
+    rate: the highest.
+    warmup: share of the run in which the rate rises from 0 in a line.
+    final: the last.
+  """
+
+  def make(num_steps: int) -> optax.Schedule:
+    steps = num_steps - _warmup_steps(num_steps, warmup)
+    main = optax.cosine_decay_schedule(rate, max(1, steps), final / rate)
+    return _warmed_up(main, rate, num_steps, warmup)
+
+  return Schedule(make)
+
+
+def linear(
+  *, rate: float = 0.1, warmup: float = 0.0, final: float = 0.0
+) -> Schedule:
+  """A line from `rate` to `final`; arguments as `cosine`."""
+
+  def make(num_steps: int) -> optax.Schedule:
+    steps = num_steps - _warmup_steps(num_steps, warmup)
+    main = optax.linear_schedule(rate, final, max(1, steps))
+    return _warmed_up(main, rate, num_steps, warmup)
+
+  return Schedule(make)
+
+
+def step(
+  *,
+  rate: float = 0.05,
+  boundaries: Sequence[float] = (0.625, 0.75, 0.875),
+  factor: float = 0.1,
+  warmup: float = 0.0,
+) -> Schedule:
+  """The rate is multiplied by `factor` at each boundary.
+
+  Args:
+    rate: the first.
+    boundaries: shares of the run; the default is epochs 150, 180, 210 of 240.
+    factor: below 1.
+    warmup: share of the run in which the rate rises from 0 in a line.
+  """
+
+  def make(num_steps: int) -> optax.Schedule:
+    before = _warmup_steps(num_steps, warmup)
+    scales = {round(b * num_steps) - before: factor for b in boundaries}
+    main = optax.piecewise_constant_schedule(rate, scales)
+    return _warmed_up(main, rate, num_steps, warmup)
+
+  return Schedule(make)
+
+
+def constant(*, rate: float = 0.01, warmup: float = 0.0) -> Schedule:
+  """The same rate throughout; `warmup` as `cosine`."""
+
+  def make(num_steps: int) -> optax.Schedule:
+    main = optax.constant_schedule(rate)
+    return _warmed_up(main, rate, num_steps, warmup)
+
+  return Schedule(make)
+
+
+def plateau(
+  *,
+  rate: float = 0.01,
+  factor: float = 0.1,
+  patience: int = 5,
+  threshold: float = 1e-3,
+  window: int = 100,
+  final: float = 1e-5,
+) -> Schedule:
+  """The rate is multiplied by `factor` when the training loss stops falling.
+
+  Args:
+    rate: the first.
+    factor: below 1.
+    patience: windows without improvement.
+    threshold: smallest relative improvement.
+    window: steps over which the loss is averaged, such as an epoch's.
+    final: smallest rate.
+  """
+  watch = optax.contrib.reduce_on_plateau(
+    factor=factor,
+    patience=patience,
+    rtol=threshold,
+    accumulation_size=window,
+    min_scale=final / rate,
+  )
+  return Schedule(lambda num_steps: optax.constant_schedule(rate), watch)
+
+
+def _clip(norm: float | None) -> optax.GradientTransformation:
+  return optax.clip_by_global_norm(norm) if norm else optax.identity()
+
+
+def _warmup_steps(num_steps: int, warmup: float) -> int:
+  return round(warmup * num_steps)
+
+
+def _warmed_up(
+  main: optax.Schedule, rate: float, num_steps: int, warmup: float
+) -> optax.Schedule:
+  steps = _warmup_steps(num_steps, warmup)
+  if not steps:
+    return main
+  rising = optax.linear_schedule(0.0, rate, steps)
+  return optax.join_schedules([rising, main], [steps])

@@ -1,0 +1,174 @@
+"""A loss function, an optimiser and what trains, made into a phase."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdistill.networks import staged
+from jaxdistill.types import (
+  Array,
+  Batch,
+  Carry,
+  Metrics,
+  Model,
+  Network,
+  Phase,
+  PyTree,
+  Stream,
+  Variables,
+)
+
+# (variables by role, batches, rng, progress) -> (loss, (updates, metrics)).
+# `progress` is the share of the phase's steps that lie behind, in [0, 1).
+# `updates` holds, by role, the collections other than 'params' that changed.
+LossFunction = Callable[
+  [dict[str, Variables], dict[str, Batch], Array, Array],
+  tuple[Array, tuple[dict[str, Variables], Metrics]],
+]
+
+
+class GradientState(NamedTuple):
+  """State of a gradient phase.
+
+  Attributes:
+    step: how many steps were taken, int32.
+    variables: by role, of all that train.
+    optimizer: the state of the optimiser.
+  """
+
+  step: Array
+  variables: dict[str, Variables]
+  optimizer: optax.OptState
+
+
+def gradient_phase(
+  name: str,
+  loss_fn: LossFunction,
+  optimizer: optax.GradientTransformation,
+  *,
+  num_steps: int,
+  streams: Mapping[str, Stream],
+  networks: Mapping[str, Network],
+  trainable: Mapping[str, Sequence[str] | None],
+  helpers: tuple[Network, Mapping[str, Any]] | None = None,
+) -> Phase:
+  """Minimises a loss by its gradient.
+
+  Args:
+    name: of the phase.
+    loss_fn: see `LossFunction`.
+    optimizer: told the loss as `value`, for plateau rules.
+    num_steps: how many.
+    streams: name -> batches.
+    networks: role -> network, of every role whose variables the loss reads;
+      the carry holds the models.
+    trainable: role -> the stages that train; None: all. Nothing else moves,
+      neither parameters nor statistics.
+    helpers: a network that exists for this phase alone, in the role 'helpers',
+      and the shapes of the features it reads. It trains whole and is dropped.
+
+  Returns:
+    The phase; its views are the trained roles.
+  """
+  trained = {
+    role: _stages(networks[role], trainable[role]) for role in trainable
+  }
+  constant = [role for role in networks if role not in trainable]
+  if helpers is not None:
+    trained['helpers'] = staged.stage_names(helpers[0])
+
+  def init(rng: Array, carry: Carry) -> tuple[GradientState, PyTree]:
+    variables = {role: carry[role].variables for role in trainable}
+    if helpers is not None:
+      variables['helpers'] = {
+        'params': {},
+        **staged.init(helpers[0], rng, helpers[1]),
+      }
+    # The step's buffers are donated: the carry keeps its own.
+    variables = jax.tree.map(jnp.copy, variables)
+    state = GradientState(
+      jnp.zeros((), jnp.int32),
+      variables,
+      optimizer.init(_trained_params(variables, trained)),
+    )
+    return state, {role: carry[role].variables for role in constant}
+
+  def step(
+    state: GradientState,
+    frozen: dict[str, Variables],
+    batches: dict[str, Batch],
+    rng: Array,
+    static: Any,
+  ) -> tuple[GradientState, Metrics]:
+    del static
+    progress = state.step / num_steps
+
+    def loss_of(params):
+      variables = {
+        role: staged.merge(state.variables[role], {'params': params[role]})
+        for role in trained
+      }
+      return loss_fn({**frozen, **variables}, batches, rng, progress)
+
+    params = _trained_params(state.variables, trained)
+    (loss, (updates, metrics)), gradient = jax.value_and_grad(
+      loss_of, has_aux=True
+    )(params)
+    change, optimizer_state = optax.with_extra_args_support(optimizer).update(
+      gradient, state.optimizer, params, value=loss
+    )
+    params = optax.apply_updates(params, change)
+    variables = {
+      role: staged.merge(
+        state.variables[role],
+        {
+          **{
+            collection: {k: v for k, v in tree.items() if k in names}
+            for collection, tree in updates.get(role, {}).items()
+          },
+          'params': params[role],
+        },
+      )
+      for role, names in trained.items()
+    }
+    new = GradientState(state.step + 1, variables, optimizer_state)
+    return new, {'loss': loss, **metrics}
+
+  def finish(state: GradientState, frozen: PyTree, carry: Carry) -> Carry:
+    del frozen
+    models = {
+      role: Model(networks[role], state.variables[role]) for role in trainable
+    }
+    return {**carry, **models}
+
+  def view(role: str) -> Callable[[GradientState, PyTree], Model]:
+    return lambda state, frozen: Model(networks[role], state.variables[role])
+
+  return Phase(
+    name=name,
+    num_steps=num_steps,
+    streams=streams,
+    init=init,
+    step=step,
+    finish=finish,
+    views={role: view(role) for role in trainable},
+  )
+
+
+def _stages(network: Network, names: Sequence[str] | None) -> tuple[str, ...]:
+  if names is None:
+    return staged.stage_names(network)
+  staged.check_stages(network, names)
+  return tuple(names)
+
+
+def _trained_params(
+  variables: dict[str, Variables], trained: Mapping[str, Sequence[str]]
+) -> dict[str, PyTree]:
+  return {
+    role: {k: v for k, v in variables[role]['params'].items() if k in names}
+    for role, names in trained.items()
+  }

@@ -1,0 +1,368 @@
+"""The one loop: runs the phases of any method, keeps and resumes them."""
+
+from collections.abc import Callable
+import contextlib
+import functools
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill.data import batches
+from jaxdistill.training import checkpoint
+from jaxdistill.training.log import Log
+from jaxdistill.types import (
+  Carry,
+  Dataset,
+  Method,
+  Model,
+  Phase,
+  PyTree,
+  UsageError,
+)
+
+
+class Interrupted(Exception):
+  """The run was asked to stop; its state is on disk."""
+
+
+class NonFiniteLossError(RuntimeError):
+  """The loss became infinite or no number."""
+
+
+class Options(NamedTuple):
+  """How a run is watched and kept; none of it changes its result.
+
+  Attributes:
+    directory: where it can resume from; None: nowhere.
+    evaluate: model -> {metric: value} on the validation split.
+    score: the metric that chooses the best epoch.
+    evaluate_every: epochs.
+    log_every: steps per record.
+    checkpoint_seconds: least time between two checkpoints.
+    log: where the numbers go.
+    interrupted: asked at each step whether to stop.
+  """
+
+  directory: str | None = None
+  evaluate: Callable[[Model], dict[str, float]] | None = None
+  score: str = 'top1'
+  evaluate_every: int = 1
+  log_every: int = 50
+  checkpoint_seconds: float = 60.0
+  log: Log = Log(show=False)
+  interrupted: Callable[[], bool] = lambda: False
+
+
+class Fitted(NamedTuple):
+  """What a run ends with.
+
+  Attributes:
+    carry: what the last phase handed on.
+    best: role -> the model at the epoch that the score chose in the last phase
+      that showed it.
+    best_step: role -> that phase's step.
+    steps: taken in all.
+    seconds: spent in all, over every process that worked on it.
+    reports: file name -> JSON that phases made.
+  """
+
+  carry: Carry
+  best: dict[str, Model]
+  best_step: dict[str, int]
+  steps: int
+  seconds: float
+  reports: dict[str, Any]
+
+
+def fit(
+  method: Method,
+  carry: Carry,
+  dataset: Dataset,
+  *,
+  seed: int = 0,
+  options: Options | None = None,
+) -> Fitted:
+  """Runs a method from where its directory says it stopped.
+
+  On one kind of device a resumed run ends with the same bits as one that was
+  never stopped: batches and keys are functions of the seed and the step.
+
+  Args:
+    method: the phases.
+    carry: what the first one gets; models by role.
+    dataset: what 'data' streams draw from.
+    seed: of the order of examples and of all random numbers.
+    options: how it is watched and kept.
+
+  Raises:
+    NonFiniteLossError: names step, phase and last checkpoint.
+    Interrupted: `options.interrupted` said so.
+    UsageError: a stream cannot be had from the data.
+  """
+  options = options or Options(log=Log())
+  initial = dict(carry)
+  fitted = Fitted(dict(carry), {}, {}, 0, 0.0, {})
+  for order, make in enumerate(method):
+    done = _file(options, f'phase{order}.safetensors')
+    if done is not None and done.exists():
+      fitted = _load(done, initial)
+    else:
+      phase = make(fitted.carry)
+      fitted = _run_phase(phase, order, fitted, dataset, seed, options)
+      if done is not None:
+        _save(done, fitted, initial)
+    if done is not None:
+      checkpoint.delete(done.with_name(f'checkpoints{order}'))
+  return fitted
+
+
+class _Best(NamedTuple):
+  """The best evaluation of a view so far, on the host but for the variables."""
+
+  score: float
+  step: int
+
+
+def _run_phase(
+  phase: Phase,
+  order: int,
+  fitted: Fitted,
+  dataset: Dataset,
+  seed: int,
+  options: Options,
+) -> Fitted:
+  begun = time.monotonic()
+  rng = jax.random.fold_in(jax.random.key(seed), order)
+  init_rng, step_rng = jax.random.split(rng)
+  sources = _sources(phase, fitted.carry, dataset, (seed, order))
+  epoch = _epoch(phase, sources)
+  state, frozen = phase.init(init_rng, fitted.carry)
+  compiled = _compile(phase)
+  first = _draw(sources, 0)
+  totals = _zero_totals(phase, state, frozen, first, step_rng)
+  best_variables = {
+    name: jax.tree.map(jnp.copy, view(state, frozen).variables)
+    for name, view in phase.views.items()
+    if options.evaluate is not None
+  }
+  best = {name: _Best(-np.inf, 0) for name in best_variables}
+  tree = {'state': state, 'totals': totals, 'best': best_variables}
+  step, seconds = 0, 0.0
+  store = _checkpoints(options, order)
+  if store is not None:
+    step, tree, meta, problems = store.load(tree)
+    for problem in problems:
+      options.log.say(f'skipped a damaged {problem}')
+    if meta:
+      seconds = meta['seconds']
+      best = {k: _Best(*v) for k, v in meta['best'].items()}
+  saved_at = step
+  options.log.begin(order, phase.name, step, phase.num_steps, fitted.steps)
+
+  def save() -> None:
+    nonlocal saved_at
+    check_finite()
+    if store is not None and saved_at != step:
+      meta = {
+        'seconds': seconds + time.monotonic() - begun,
+        'best': {k: list(v) for k, v in best.items()},
+      }
+      store.save(step, tree, meta)
+      saved_at = step
+
+  def check_finite() -> None:
+    bad = int(tree['totals']['bad'])
+    if bad >= 0:
+      last = f'{saved_at}' if store is not None and saved_at else 'none'
+      raise NonFiniteLossError(
+        f'the loss is not finite at step {bad + 1} of phase {phase.name!r}; '
+        f'last good checkpoint of this phase: {last}'
+      )
+
+  saved_time = time.monotonic()
+  start, batch_images = step, _images(first)
+  with (
+    contextlib.closing(store) if store is not None else contextlib.nullcontext()
+  ):
+    while step < phase.num_steps:
+      if options.interrupted():
+        save()
+        raise Interrupted(f'stopped at step {step} of phase {phase.name!r}')
+      tree['state'], tree['totals'] = compiled(phase.static(step))(
+        tree['state'],
+        tree['totals'],
+        frozen,
+        _draw(sources, step),
+        step_rng,
+        np.int32(step),
+      )
+      step += 1
+      last = step == phase.num_steps
+      if step % options.log_every == 0 or last:
+        check_finite()
+        options.log.write(step, 'train', _means(tree['totals']))
+        tree['totals'] = _cleared(tree['totals'])
+      options.log.advance(step, (step - start) * batch_images)
+      if step % epoch == 0 or last:
+        stop = phase.stop(tree['state'])
+        if (step // epoch) % options.evaluate_every == 0 or last or stop:
+          _evaluate(phase, step, tree, frozen, best, options)
+        if stop:
+          break
+      if (
+        time.monotonic() - saved_time >= options.checkpoint_seconds and not last
+      ):
+        save()
+        saved_time = time.monotonic()
+  check_finite()
+  options.log.end()
+  carry = phase.finish(tree['state'], frozen, fitted.carry)
+  report = phase.report(tree['state'], carry)
+  shown = {k: v for k, v in phase.views.items() if k in best}
+  return Fitted(
+    carry,
+    {
+      **fitted.best,
+      **{
+        name: Model(view(tree['state'], frozen).network, tree['best'][name])
+        for name, view in shown.items()
+      },
+    },
+    {**fitted.best_step, **{k: v.step for k, v in best.items()}},
+    fitted.steps + step,
+    fitted.seconds + seconds + time.monotonic() - begun,
+    {**fitted.reports, **report},
+  )
+
+
+def _compile(phase: Phase) -> Callable[..., Any]:
+  """static -> the jitted step with its augmentation and running totals."""
+
+  @functools.cache
+  def program(static):
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(state, totals, frozen, drawn, rng, index):
+      state, metrics = _one_step(
+        phase, state, frozen, drawn, rng, index, static
+      )
+      fine = jnp.isfinite(metrics['loss'])
+      bad = jnp.where(~fine & (totals['bad'] < 0), index, totals['bad'])
+      sums = jax.tree.map(jnp.add, totals['sums'], metrics)
+      return state, {'sums': sums, 'count': totals['count'] + 1, 'bad': bad}
+
+    return step
+
+  return program
+
+
+def _one_step(phase, state, frozen, drawn, rng, index, static):
+  rng = jax.random.fold_in(rng, index)
+  augmented = {
+    name: phase.streams[name].augment(jax.random.fold_in(rng, i + 1), batch)
+    for i, (name, batch) in enumerate(drawn.items())
+  }
+  state, metrics = phase.step(state, frozen, augmented, rng, static)
+  return state, {k: v.astype(jnp.float32) for k, v in metrics.items()}
+
+
+def _zero_totals(phase, state, frozen, drawn, rng) -> PyTree:
+  """Sums of the metrics since the last record, and the first bad step."""
+  step = functools.partial(_one_step, phase, static=phase.static(0))
+  _, metrics = jax.eval_shape(
+    lambda *a: step(*a), state, frozen, drawn, rng, np.int32(0)
+  )
+  sums = {k: jnp.zeros(v.shape, v.dtype) for k, v in metrics.items()}
+  return {'sums': sums, 'count': jnp.int32(0), 'bad': jnp.int32(-1)}
+
+
+def _cleared(totals: PyTree) -> PyTree:
+  zeros = jax.tree.map(jnp.zeros_like, totals)
+  return {**zeros, 'bad': jnp.int32(-1)}
+
+
+def _means(totals: PyTree) -> dict[str, float]:
+  totals = jax.device_get(totals)
+  return {k: float(v / totals['count']) for k, v in totals['sums'].items()}
+
+
+def _evaluate(phase, step, tree, frozen, best, options) -> None:
+  """Evaluates the views, and keeps those that are the best so far."""
+  for name in best:
+    model = phase.views[name](tree['state'], frozen)
+    metrics = options.evaluate(model)
+    options.log.write(step, 'validation', {**metrics})
+    if metrics[options.score] > best[name].score:
+      best[name] = _Best(metrics[options.score], step)
+      tree['best'][name] = jax.tree.map(jnp.copy, model.variables)
+
+
+def _sources(phase, carry, dataset, seeds) -> dict[str, batches.Batches]:
+  """Stream name -> its batches."""
+  sources = {}
+  for i, (name, stream) in enumerate(phase.streams.items()):
+    if stream.source == 'data':
+      if stream.subset not in dataset.splits:
+        raise UsageError(
+          f'no split {stream.subset!r} in the data; valid: '
+          f'{", ".join(dataset.splits)}'
+        )
+      arrays = dataset.splits[stream.subset]
+    else:
+      arrays = carry[stream.source]
+    sources[name] = batches.Batches(arrays, stream.batch_size, (*seeds, i))
+  return sources
+
+
+def _draw(sources, step) -> dict[str, Any]:
+  return {name: source(step) for name, source in sources.items()}
+
+
+def _epoch(phase, sources) -> int:
+  """Steps of an epoch of the first stream; the whole phase without one."""
+  for source in sources.values():
+    return source.steps_per_epoch
+  return phase.num_steps
+
+
+def _images(drawn) -> int:
+  return sum(len(next(iter(batch.values()))) for batch in drawn.values())
+
+
+def _file(options: Options, name: str) -> pathlib.Path | None:
+  return (
+    None if options.directory is None else pathlib.Path(options.directory, name)
+  )
+
+
+def _checkpoints(options: Options, order: int) -> checkpoint.Checkpoints | None:
+  path = _file(options, f'checkpoints{order}')
+  return None if path is None else checkpoint.Checkpoints(path)
+
+
+def _save(path: pathlib.Path, fitted: Fitted, initial: Carry) -> None:
+  """Writes the end of a phase; the best models stand beside the carry."""
+  best = {f'{role}@best': model for role, model in fitted.best.items()}
+  meta = {
+    'best_step': fitted.best_step,
+    'steps': fitted.steps,
+    'seconds': fitted.seconds,
+    'reports': fitted.reports,
+  }
+  checkpoint.save_carry(path, {**fitted.carry, **best}, initial, meta)
+
+
+def _load(path: pathlib.Path, initial: Carry) -> Fitted:
+  carry, meta = checkpoint.load_carry(path, initial)
+  best = {role: carry.pop(f'{role}@best') for role in meta['best_step']}
+  return Fitted(
+    carry,
+    best,
+    meta['best_step'],
+    meta['steps'],
+    meta['seconds'],
+    meta['reports'],
+  )
