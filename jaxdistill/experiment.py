@@ -1,19 +1,20 @@
 """From a config to a plan; the only module that knows what configs hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import math
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 import zlib
 
 import jax
 
-from jaxdistill import optimizers, sections
+from jaxdistill import recipes, sections
 from jaxdistill.data import augment as augment_lib
-from jaxdistill.data import batches, digits, npz
-from jaxdistill.methods import joint
-from jaxdistill.networks import NETWORKS, files, staged
-from jaxdistill.tasks import classification
+from jaxdistill.networks import files, staged
+from jaxdistill.tables import TABLES
 from jaxdistill.types import (
   Augment,
   Carry,
@@ -21,38 +22,9 @@ from jaxdistill.types import (
   Method,
   Model,
   Network,
-  Recipe,
-  Stream,
   Task,
   UsageError,
 )
-
-DATASETS: sections.Table = {'digits': digits.digits, 'npz': npz.npz}
-AUGMENTS: sections.Table = {
-  'none': augment_lib.none,
-  'crop_flip': augment_lib.crop_flip,
-}
-TASKS: sections.Table = {'classification': classification.classification}
-OPTIMIZERS: sections.Table = {'sgd': optimizers.sgd, 'adamw': optimizers.adamw}
-SCHEDULES: sections.Table = {
-  'cosine': optimizers.cosine,
-  'linear': optimizers.linear,
-  'step': optimizers.step,
-  'constant': optimizers.constant,
-  'plateau': optimizers.plateau,
-}
-METHODS: sections.Table = {'supervised': joint.supervised, 'kd': joint.kd}
-# Key -> what the names of a section under that key mean.
-TABLES: dict[str, sections.Table] = {
-  'data': DATASETS,
-  'augment': AUGMENTS,
-  'task': TASKS,
-  'optimizer': OPTIMIZERS,
-  'schedule': SCHEDULES,
-  'student': NETWORKS,
-  'teacher': NETWORKS,
-  'method': METHODS,
-}
 
 
 class Row(NamedTuple):
@@ -109,12 +81,14 @@ def plan(config: Mapping[str, Any]) -> Plan:
   for row in made.rows:
     # The first phase's own checks: stages, shapes, class counts.
     row.method[0](abstract_carry(made, row.role))
+  if made.teacher is not None:
+    _check_file(made, made.teacher)
   return made
 
 
 def initial_model(made: Plan, role: str, seed: int) -> Model:
   """A new model of a role; the same for every method of a seed."""
-  image = {'image': example_of(made.dataset, made.preprocess, 1)['image']}
+  image = {'image': recipes.example(made.dataset, made.preprocess, 1)['image']}
   rng = jax.random.fold_in(jax.random.key(seed), 1 << 16)
   network = made.networks[role]
   return Model(network, staged.init(network, rng, image))
@@ -126,24 +100,61 @@ def abstract_carry(made: Plan, role: str) -> Carry:
   carry: Carry = {}
   for name in roles:
     if name in made.networks:
-      shapes = jax.eval_shape(
-        lambda n=name: initial_model(made, n, 0).variables
+      carry[name] = Model(
+        made.networks[name], _shapes(made, name, made.networks[name])
       )
-      carry[name] = Model(made.networks[name], shapes)
     elif made.teacher is not None and name == 'teacher':
       carry[name] = made.teacher
   return carry
 
 
-def example_of(
-  dataset: Dataset, augment: Augment, batch_size: int
-) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes of an augmented training batch."""
-  batch = {
-    k: jax.ShapeDtypeStruct((batch_size, *v.shape[1:]), v.dtype)
-    for k, v in dataset.splits['train'].items()
-  }
-  return jax.eval_shape(augment, jax.random.key(0), batch)
+def _shapes(made: Plan, role: str, network: Network) -> Any:
+  """Shapes of a network's variables.
+
+  Raises:
+    UsageError: it cannot be built for the images.
+  """
+  image = recipes.example(made.dataset, made.preprocess, 1)['image']
+  with _blaming(f'{role}: no such network for images {image.shape[1:]}'):
+    return jax.eval_shape(
+      lambda: staged.init(network, jax.random.key(0), {'image': image})
+    )
+
+
+def _network(
+  section: sections.Section, role: str, context: Mapping[str, Any]
+) -> Network:
+  with _blaming(f'{role}: no such network'):
+    return section.make(context)
+
+
+@contextlib.contextmanager
+def _blaming(what: str) -> Iterator[None]:
+  """Says of what wrong numbers make an error."""
+  try:
+    yield
+  except UsageError:
+    raise
+  except (TypeError, ValueError, ArithmeticError) as error:
+    reason = str(error).partition('\n')[0]
+    raise UsageError(f'{what} ({reason})') from error
+
+
+def _check_file(made: Plan, teacher: Model) -> None:
+  """Raises UsageError where a file's teacher does not fit network and data."""
+  there, wanted = (
+    {
+      jax.tree_util.keystr(path, simple=True, separator='/'): x.shape
+      for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for tree in (teacher.variables, _shapes(made, 'teacher', teacher.network))
+  )
+  for key in sorted({*there, *wanted}):
+    if there.get(key) != wanted.get(key):
+      raise UsageError(
+        f'teacher.checkpoint: {key} is {there.get(key, "missing")} there; the '
+        f'network and the data want {wanted.get(key, "no such array")}'
+      )
 
 
 def _plan(
@@ -156,6 +167,7 @@ def _plan(
   augment: Mapping[str, Any] | None = None,
   optimizer: Mapping[str, Any] | None = None,
   schedule: Mapping[str, Any] | None = None,
+  subset: str = 'train',
   batch_size: int = 64,
   epochs: float = 240,
   seeds: int | Sequence[int] = 1,
@@ -166,30 +178,40 @@ def _plan(
   """`plan` with the config's keys as arguments; their defaults stand here."""
   # Names and keys are checked first: what follows may take long.
   data_section = _parse('data', data)
-  task_section = _parse('task', task or {'name': 'classification'})
+  task_section = _parse('task', {'name': 'classification', **(task or {})})
   student_section = _parse('student', student)
   recipe = {
     'epochs': epochs,
     'batch_size': batch_size,
-    'augment': augment or {'name': 'none'},
-    'optimizer': optimizer or {'name': 'sgd'},
-    'schedule': schedule or {'name': 'cosine'},
+    'augment': {'name': 'none', **(augment or {})},
+    'optimizer': {'name': 'sgd', **(optimizer or {})},
+    'schedule': {'name': 'cosine', **(schedule or {})},
+    'subset': subset,
   }
   drafts = _drafts(method, methods, recipe)
   taught = None if teacher is None else _Teacher.parse(teacher, recipe)
   seeds = _seeds(seeds)
+  for key, number in (
+    ('evaluate_every', evaluate_every),
+    ('log_every', log_every),
+  ):
+    _check_positive(number, key)
 
   dataset = data_section.make({})
   made_task = task_section.make({})
   context = {'num_classes': dataset.num_classes}
-  networks = {'student': student_section.make(context)}
-  about = {'data': data_section.resolved, 'task': task_section.resolved}
+  networks = {'student': _network(student_section, 'student', context)}
+  about = {
+    'data': data_section.resolved,
+    'task': task_section.resolved,
+    'evaluate_every': evaluate_every,  # the best epoch depends on it
+  }
   rows, read = [], None
   if taught is not None:
     about['teacher'] = taught.resolved
     read = taught.read(context)
     if read is None and taught.network is not None:
-      networks['teacher'] = taught.network.make(context)
+      networks['teacher'] = _network(taught.network, 'teacher', context)
       rows.append(
         taught.draft.row('teacher', (taught.seed,), dataset, made_task, about)
       )
@@ -222,17 +244,19 @@ class _Draft(NamedTuple):
     cls, section: Mapping[str, Any], recipe: Mapping[str, Any], where: str
   ) -> '_Draft':
     """The section's own keys of the recipe stand above the config's."""
+    if not isinstance(section, Mapping):
+      raise UsageError(
+        f"{where}: wanted a section {{'name': ...}}, got {section!r}"
+      )
     own = {k: v for k, v in section.items() if k in recipe}
     rest = {k: v for k, v in section.items() if k not in recipe}
+    sections.check_keys(own, _plan, where)
+    for key, value in own.items():
+      if isinstance(value, Mapping) and 'name' not in value:
+        own[key] = {**recipe[key], **value}
     merged = {**recipe, **own}
     for key in ('epochs', 'batch_size'):
-      number = merged[key]
-      if (
-        isinstance(number, bool)
-        or not isinstance(number, int | float)
-        or number <= 0
-      ):
-        raise UsageError(f'{key}: {number!r} is no number above 0')
+      _check_positive(merged[key], key)
     parsed = {
       k: _parse(k, v, k if k not in own else f'{where}.{k}')
       if k in TABLES
@@ -250,20 +274,16 @@ class _Draft(NamedTuple):
     about: Mapping[str, Any],
   ) -> Row:
     """Builds the method; `about` is what else its numbers depend on."""
-    batch_size = self.recipe['batch_size']
-    augment = augment_lib.chain(
-      self.recipe['augment'].make({}),
-      augment_lib.standardize(dataset.mean, dataset.std),
-    )
-    schedule = self.recipe['schedule'].make({})
-    train_size = len(dataset.splits['train']['label'])
-    recipe = Recipe(
+    recipe = recipes.recipe(
+      dataset,
+      task,
       epochs=self.recipe['epochs'],
-      steps_per_epoch=batches.steps_per_epoch(train_size, batch_size),
-      optimizer=self.recipe['optimizer'].make({'schedule': schedule}),
-      stream=Stream(batch_size, augment),
-      task=task,
-      example=example_of(dataset, augment, batch_size),
+      batch_size=self.recipe['batch_size'],
+      subset=self.recipe['subset'],
+      augment=self.recipe['augment'].make({}),
+      optimizer=self.recipe['optimizer'].make(
+        {'schedule': self.recipe['schedule'].make({})}
+      ),
     )
     context = {'recipe': recipe, 'num_classes': dataset.num_classes}
     role = 'teacher' if label == 'teacher' else 'student'
@@ -302,8 +322,11 @@ class _Teacher(NamedTuple):
       raise UsageError(f'teacher: wanted a section, got {section!r}')
     own = ('checkpoint', 'training')
     rest = {k: v for k, v in section.items() if k not in own}
-    training = dict(section.get('training', {}))
-    seed = training.pop('seed', 0)
+    training = section.get('training', {})
+    if not isinstance(training, Mapping):
+      raise UsageError(f'teacher.training: wanted keys, got {training!r}')
+    training = dict(training)
+    (seed,) = _seeds([training.pop('seed', 0)], 'teacher.training.seed')
     for key in training:
       if key not in recipe:
         raise staged.unknown('key of teacher.training', key, [*recipe, 'seed'])
@@ -314,7 +337,7 @@ class _Teacher(NamedTuple):
     )
     file = None
     if 'checkpoint' in section:
-      file = pathlib.Path(os.path.expanduser(section['checkpoint']))
+      file = pathlib.Path(os.path.expanduser(str(section['checkpoint'])))
       file = file / 'teacher.safetensors' if file.is_dir() else file
       if not file.exists():
         raise UsageError(f'teacher.checkpoint: no file {str(file)!r}')
@@ -324,7 +347,9 @@ class _Teacher(NamedTuple):
   def read(self, context: Mapping[str, Any]) -> Model | None:
     if self.file is None:
       return None
-    network = None if self.network is None else self.network.make(context)
+    network = None
+    if self.network is not None:
+      network = _network(self.network, 'teacher', context)
     return files.load(self.file, network)
 
   @property
@@ -348,19 +373,43 @@ def _drafts(
     draft = _Draft.parse(method, recipe, 'method')
     return {draft.method.resolved['name']: draft}
   drafts = {
-    label: _Draft.parse(section, recipe, f'methods.{label}')
+    str(label): _Draft.parse(section, recipe, f'methods.{label}')
     for label, section in (methods or {}).items()
   }
-  if not drafts or 'teacher' in drafts:
-    raise UsageError("methods: wanted at least one row, none named 'teacher'")
+  if not drafts:
+    raise UsageError('methods: wanted at least one row')
+  folders = {'teacher': "the teacher's"}
+  for label in drafts:
+    folder = slug(label)
+    if not folder.strip('.-') or len(folder) > 100:
+      raise UsageError(f'methods: {label!r} is no label of a row')
+    if folder in folders:
+      raise UsageError(
+        f'methods: the row {label!r} would share its folder with '
+        f'{folders[folder]}; choose another label'
+      )
+    folders[folder] = repr(label)
   return drafts
 
 
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def slug(label: str) -> str:
+  """A row's label as a file name."""
+  return re.sub(r'[^\w.-]+', '-', label)
+
+
+def _seeds(seeds: int | Sequence[int], where: str = 'seeds') -> tuple[int, ...]:
   chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-  if not chosen or len(set(chosen)) < len(chosen):
-    raise UsageError(f'seeds: {seeds!r} is no count or list of different seeds')
+  fine = all(type(s) is int and 0 <= s < 1 << 32 for s in chosen)
+  if not chosen or not fine or len(set(chosen)) < len(chosen):
+    raise UsageError(
+      f'{where}: {seeds!r} is no count or list of different seeds from 0'
+    )
   return chosen
+
+
+def _check_positive(number: float, where: str) -> None:
+  if not 0 < number < math.inf:
+    raise UsageError(f'{where}: {number!r} is no number above 0')
 
 
 def _parse(

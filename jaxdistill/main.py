@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import sys
+import traceback
 from typing import Any
 
 import jax
@@ -42,18 +43,23 @@ def run(argv: Sequence[str] | None = None) -> int:
       file=sys.stderr,
     )
     return 0
+  except KeyboardInterrupt:  # before or after training, which handles it
+    print('jaxdistill: interrupted', file=sys.stderr)
+    return 130
 
 
 def _run(argv: list[str]) -> int:
   overrides, rest = _split(argv)
   arguments = _parser().parse_args(rest)
   config = load_config(arguments.config)
+  # Names first: one that changes drops the file's keys, not the command line's.
+  overrides.sort(key=lambda pair: not pair[0].endswith('.name'))
   for key, value in overrides:
     override(config, key, value)
   workdir = pathlib.Path(arguments.workdir or default_workdir(arguments.config))
   _cache_programs()
-  sys.path.insert(0, os.getcwd())  # for names such as 'my_file:my_method'
-  plan = experiment.plan(config.to_dict())
+  sys.path.insert(0, '')  # for names such as 'my_file:my_method'
+  plan = experiment.plan(_plain(config))
   if arguments.mode == 'export':
     for path in study.export(plan, workdir):
       print(path)
@@ -71,7 +77,7 @@ def load_config(path: str) -> ml_collections.ConfigDict:
   """The result of the file's `get_config`; 'file.py:x' passes it 'x'.
 
   Raises:
-    UsageError: the file is missing or has no such function.
+    UsageError: the file is missing, has no such function, or raises an error.
   """
   file, _, argument = path.partition('.py:')
   file = f'{file}.py' if argument else file
@@ -81,11 +87,16 @@ def load_config(path: str) -> ml_collections.ConfigDict:
   if spec is None or spec.loader is None:
     raise UsageError(f'--config: {file!r} is no Python file')
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
-    raise UsageError(f"--config: {file!r} has no function 'get_config'")
-  config = module.get_config(*([argument] if argument else []))
-  return ml_collections.ConfigDict(config)
+  try:
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, 'get_config', None)):
+      raise UsageError(f"--config: {file!r} has no function 'get_config'")
+    config = module.get_config(*([argument] if argument else []))
+    return ml_collections.ConfigDict(config)
+  except UsageError:
+    raise
+  except Exception as error:  # whatever the user's file raises
+    raise UsageError(_blame(file, error)) from error
 
 
 def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
@@ -117,11 +128,8 @@ def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
         )
     if isinstance(old, float) and type(value) is int:
       value = float(value)
-    try:
-      section[key] = value
-    except (TypeError, ValueError):
-      # ConfigDict keeps a key's type; the checks of the sections say more.
-      del section[key]
+    # ConfigDict keeps a key's type; the checks of the sections say more.
+    with config.ignore_type():
       section[key] = value
 
 
@@ -189,6 +197,10 @@ def _cache_programs() -> None:
   """Seeds of a method share their compiled programs, and so do later runs."""
   folder = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    try:
+      os.makedirs(f'{folder}/jaxdistill', exist_ok=True)
+    except OSError:  # no home to write to
+      return
     jax.config.update('jax_compilation_cache_dir', f'{folder}/jaxdistill')
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
@@ -207,6 +219,33 @@ def _signals() -> Any:
   finally:
     for number, handler in handlers.items():
       signal.signal(number, handler)
+
+
+def _plain(
+  config: ml_collections.ConfigDict, place: str = ''
+) -> dict[str, Any]:
+  """The config as a dict; a required placeholder must have got its value."""
+  plain = {}
+  for key in config:
+    try:
+      value = config[key]
+    except ml_collections.config_dict.RequiredValueError:
+      raise UsageError(f'give --config.{place}{key}=VALUE') from None
+    if isinstance(value, ml_collections.ConfigDict):
+      value = _plain(value, f'{place}{key}.')
+    plain[key] = value
+  return plain
+
+
+def _blame(file: str, error: Exception) -> str:
+  """One line that says where in the user's file an error came from."""
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename == os.path.abspath(file)
+  ]
+  line = f', line {lines[-1]}' if lines else ''
+  return f'--config: {file!r}{line}: {type(error).__name__}: {error}'
 
 
 def _one_line(error: Exception) -> str:

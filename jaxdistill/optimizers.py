@@ -5,9 +5,12 @@ shares of the run: a shorter run keeps its shape.
 """
 
 from collections.abc import Callable, Sequence
+import math
 from typing import NamedTuple
 
 import optax
+
+from jaxdistill.types import UsageError
 
 Optimizer = Callable[[int], optax.GradientTransformation]  # of num_steps
 
@@ -92,6 +95,8 @@ def cosine(
     final: the last.
   """
 
+  _check(rate, warmup)
+
   def make(num_steps: int) -> optax.Schedule:
     steps = num_steps - _warmup_steps(num_steps, warmup)
     main = optax.cosine_decay_schedule(rate, max(1, steps), final / rate)
@@ -104,6 +109,8 @@ def linear(
   *, rate: float = 0.1, warmup: float = 0.0, final: float = 0.0
 ) -> Schedule:
   """A line from `rate` to `final`; arguments as `cosine`."""
+
+  _check(rate, warmup)
 
   def make(num_steps: int) -> optax.Schedule:
     steps = num_steps - _warmup_steps(num_steps, warmup)
@@ -129,9 +136,14 @@ def step(
     warmup: share of the run in which the rate rises from 0 in a line.
   """
 
+  _check(rate, warmup)
+
   def make(num_steps: int) -> optax.Schedule:
     before = _warmup_steps(num_steps, warmup)
-    scales = {round(b * num_steps) - before: factor for b in boundaries}
+    scales: dict[int, float] = {}
+    for boundary in boundaries:  # in a short run, several at one step
+      at = round(boundary * num_steps) - before
+      scales[at] = scales.get(at, 1.0) * factor
     main = optax.piecewise_constant_schedule(rate, scales)
     return _warmed_up(main, rate, num_steps, warmup)
 
@@ -140,6 +152,8 @@ def step(
 
 def constant(*, rate: float = 0.01, warmup: float = 0.0) -> Schedule:
   """The same rate throughout; `warmup` as `cosine`."""
+
+  _check(rate, warmup)
 
   def make(num_steps: int) -> optax.Schedule:
     main = optax.constant_schedule(rate)
@@ -167,6 +181,7 @@ def plateau(
     window: steps over which the loss is averaged, such as an epoch's.
     final: smallest rate.
   """
+  _check(rate)
   watch = optax.contrib.reduce_on_plateau(
     factor=factor,
     patience=patience,
@@ -175,6 +190,13 @@ def plateau(
     min_scale=final / rate,
   )
   return Schedule(lambda num_steps: optax.constant_schedule(rate), watch)
+
+
+def _check(rate: float, warmup: float = 0.0) -> None:
+  if not 0 < rate < math.inf:
+    raise UsageError(f'schedule.rate: {rate} is no number above 0')
+  if not 0 <= warmup < 1:
+    raise UsageError(f'schedule.warmup: {warmup} is no share in [0, 1)')
 
 
 def _clip(norm: float | None) -> optax.GradientTransformation:

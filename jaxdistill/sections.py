@@ -61,6 +61,7 @@ def parse(
     name: p
     for name, p in inspect.signature(function).parameters.items()
     if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    and name != 'name'  # is the section's own
   }
   hints = _hints(function)
   valid = [name for name in parameters if name not in given]
@@ -93,6 +94,9 @@ def parse(
       parameter.default
     ):
       resolved[name] = parameter.default
+  for name, value in resolved.items():
+    if not _is_json(value):
+      raise UsageError(f'{where}.{name}: {value!r} is no plain value')
   return Section(json.loads(json.dumps(resolved)), make)
 
 
@@ -116,7 +120,11 @@ def _argument(value, where, key, tables, given):
       return parse(value, tables[key], where, tables, given)
     return {
       label: parse(
-        {'name': label, **part}, tables[key], f'{where}.{label}', tables, given
+        {'name': label, **part} if isinstance(part, Mapping) else part,
+        tables[key],
+        f'{where}.{label}',
+        tables,
+        given,
       )
       for label, part in value.items()
     }
@@ -149,10 +157,10 @@ def _resolve(name: Any, table: Table, where: str) -> Callable[..., Any]:
   module_name, _, function_name = name.partition(':')
   try:
     module = importlib.import_module(module_name)
-  except ImportError as error:
+  except Exception as error:  # whatever the user's file raises
     raise UsageError(
-      f'{where}.name: cannot import {name!r} ({error})'
-    ) from None
+      f'{where}.name: cannot import {name!r} ({type(error).__name__}: {error})'
+    ) from error
   if not callable(getattr(module, function_name, None)):
     raise UsageError(
       f'{where}.name: no function {function_name!r} in {module_name}'
@@ -177,22 +185,23 @@ def _check_type(value: Any, hint: Any, where: str) -> None:
     typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
   )
   kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
-  if not all(isinstance(kind, type) for kind in kinds):
+  if Any in kinds or not all(isinstance(kind, type) for kind in kinds):
     return
   if isinstance(value, bool):
     fits = any(kind in (bool, object) for kind in kinds)
   elif isinstance(value, int) and float in kinds:
     fits = True
+  elif isinstance(value, str):  # is a Sequence of str, which nobody means
+    fits = any(kind in (str, object) for kind in kinds)
   else:
     fits = isinstance(value, kinds)
   if not fits:
-    names = ' or '.join(
-      'None' if kind is types.NoneType else kind.__name__ for kind in kinds
-    )
+    names = ' or '.join(_KINDS.get(kind, kind.__name__) for kind in kinds)
     raise UsageError(f'{where}: {value!r} is no {names}')
 
 
 _UNIONS = (typing.Union, types.UnionType)
+_KINDS = {types.NoneType: 'None', Mapping: "section {'name': ...}"}
 
 
 def _is_json(value: Any) -> bool:

@@ -87,8 +87,6 @@ def gradient_phase(
         'params': {},
         **staged.init(helpers[0], rng, helpers[1]),
       }
-    # The step's buffers are donated: the carry keeps its own.
-    variables = jax.tree.map(jnp.copy, variables)
     state = GradientState(
       jnp.zeros((), jnp.int32),
       variables,
@@ -135,7 +133,7 @@ def gradient_phase(
       for role, names in trained.items()
     }
     new = GradientState(state.step + 1, variables, optimizer_state)
-    return new, {'loss': loss, **metrics}
+    return new, {**metrics, 'loss': loss}
 
   def finish(state: GradientState, frozen: PyTree, carry: Carry) -> Carry:
     del frozen
@@ -156,6 +154,36 @@ def gradient_phase(
     finish=finish,
     views={role: view(role) for role in trainable},
   )
+
+
+def setup_phase(
+  name: str, models: Callable[[Array, Carry], dict[str, Model]]
+) -> Phase:
+  """A phase without a step, which puts models into the carry.
+
+  Args:
+    name: of the phase.
+    models: (rng, carry) -> role -> model; networks do not depend on the rng.
+  """
+  networks: dict[str, Network] = {}
+
+  def init(rng: Array, carry: Carry) -> tuple[dict[str, Variables], PyTree]:
+    made = models(rng, carry)
+    networks.update({role: model.network for role, model in made.items()})
+    return {role: model.variables for role, model in made.items()}, ()
+
+  def step(state, frozen, batches, rng, static):
+    del frozen, batches, rng, static
+    return state, {'loss': jnp.zeros(())}
+
+  def finish(
+    state: dict[str, Variables], frozen: PyTree, carry: Carry
+  ) -> Carry:
+    del frozen
+    made = {k: Model(networks[k], v) for k, v in state.items()}
+    return {**carry, **made}
+
+  return Phase(name, 0, {}, init, step, finish)
 
 
 def _stages(network: Network, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -8,13 +8,13 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import re
 from typing import Any
 
 import jax
 import numpy as np
 import rich.box
 import rich.console
+import rich.markup
 import rich.table
 
 from jaxdistill import evaluation, experiment
@@ -32,6 +32,8 @@ PACKAGES = (
   'orbax-checkpoint',
   'numpy',
 )
+# Say where something is, not what: a checksum stands beside them.
+PLACES = ('teacher.checkpoint',)
 
 
 def run(
@@ -68,7 +70,7 @@ def run(
     for row in plan.rows:
       checkpoint.write_json(_folder(workdir, row) / 'row.json', row.resolved)
       for seed in row.seeds:
-        if not _result_file(workdir, row, seed).exists():
+        if not _finished(workdir, row, seed):
           _run_seed(plan, row, seed, workdir, teacher, show, interrupted)
       if row.role == 'teacher':
         teacher = trained(plan, row, row.seeds[0], workdir)['last']
@@ -88,7 +90,7 @@ def trained(
   Raises:
     UsageError: the run is not finished.
   """
-  if not _result_file(workdir, row, seed).exists():
+  if not _finished(workdir, row, seed):
     raise UsageError(
       f'{workdir}: row {row.label!r}, seed {seed} is not finished; run it with '
       '--mode=fit first'
@@ -106,6 +108,8 @@ def evaluate(
   """Evaluates finished runs again, from their files; returns the results."""
   workdir = pathlib.Path(workdir)
   teacher = plan.teacher
+  for row in plan.rows:
+    _check_row(workdir, row)
   for row in plan.rows:
     for seed in row.seeds:
       models = trained(plan, row, seed, workdir)
@@ -125,11 +129,12 @@ def export(
   workdir = pathlib.Path(workdir)
   paths = []
   for row in plan.rows:
+    _check_row(workdir, row)
+  for row in plan.rows:
     for seed in row.seeds if row.role == 'student' else ():
       for when, model in trained(plan, row, seed, workdir).items():
-        path = (
-          workdir / 'export' / f'{_slug(row.label)}-{seed}-{when}.safetensors'
-        )
+        name = f'{experiment.slug(row.label)}-{seed}-{when}.safetensors'
+        path = workdir / 'export' / name
         files.save(path, model)
         paths.append(path)
   return paths
@@ -174,7 +179,7 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
     best = [s['test']['best'][score] for s in seeds if 'best' in s['test']]
     agreed = [s['agreement'] for s in seeds if s['agreement'] is not None]
     made.add_row(
-      row['label'],
+      rich.markup.escape(row['label']),
       f'{seeds[0]["parameters"]:,}',
       _mean_and_sd([s['test']['last'][score] for s in seeds]),
       _mean_and_sd(best),
@@ -187,7 +192,7 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
 def read_result(
   workdir: pathlib.Path, row: experiment.Row, seed: int
 ) -> dict[str, Any]:
-  return json.loads(_result_file(workdir, row, seed).read_text())
+  return _read_json(_result_file(workdir, row, seed))
 
 
 @contextlib.contextmanager
@@ -297,11 +302,11 @@ def _check_row(workdir: pathlib.Path, row: experiment.Row) -> None:
   path = _folder(workdir, row) / 'row.json'
   if not path.exists():
     return
-  old, new = _flat(json.loads(path.read_text())), _flat(row.resolved)
+  old, new = _flat(_read_json(path)), _flat(row.resolved)
   differing = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
     for key in sorted({*old, *new})
-    if old.get(key) != new.get(key)
+    if old.get(key) != new.get(key) and key not in PLACES
   ]
   if differing:
     raise UsageError(
@@ -320,7 +325,7 @@ def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
 
 
 def _folder(workdir: pathlib.Path, row: experiment.Row) -> pathlib.Path:
-  return workdir / 'rows' / _slug(row.label)
+  return workdir / 'rows' / experiment.slug(row.label)
 
 
 def _result_file(
@@ -329,8 +334,17 @@ def _result_file(
   return _folder(workdir, row) / str(seed) / 'result.json'
 
 
-def _slug(label: str) -> str:
-  return re.sub(r'[^A-Za-z0-9._-]+', '-', label)
+def _finished(workdir: pathlib.Path, row: experiment.Row, seed: int) -> bool:
+  folder = _folder(workdir, row) / str(seed)
+  phases = [f'phase{i}.safetensors' for i in range(len(row.method))]
+  return all((folder / name).exists() for name in ('result.json', *phases))
+
+
+def _read_json(path: pathlib.Path) -> Any:
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UsageError(f'{path}: not readable as JSON ({error})') from None
 
 
 def _percent(metrics: Mapping[str, float], plan: experiment.Plan) -> str:

@@ -115,6 +115,7 @@ class Recipe(NamedTuple):
     stream: the batches.
     task: what the labels mean.
     example: shapes and dtypes of one augmented batch.
+    examples: 'index' and 'label' of all that is trained on, on the host.
   """
 
   epochs: float
@@ -123,6 +124,7 @@ class Recipe(NamedTuple):
   stream: Stream
   task: Task
   example: Mapping[str, jax.ShapeDtypeStruct]
+  examples: Mapping[str, Any]
 
   @property
   def num_steps(self) -> int:

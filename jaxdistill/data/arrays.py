@@ -1,4 +1,4 @@
-"""Data sets from arrays: splits, label budgets, channel statistics."""
+"""Data sets from arrays: their splits and channel statistics."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def from_arrays(
   *,
   num_classes: int | None = None,
   validation: float = 0.1,
-  train_size: int | None = None,
+  few: int | None = None,
   split_seed: int = 0,
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
@@ -31,7 +31,7 @@ def from_arrays(
     num_classes: None: the largest label plus one.
     validation: share of the training set, or a number of examples if above 1;
       0: no such split.
-    train_size: keep only that many examples for training; None: all.
+    few: size of a split 'few', a part of 'train'; None: no such split.
     split_seed: chooses both.
     mean: per channel in [0, 255]; None: of the images trained on.
     std: the same.
@@ -41,6 +41,17 @@ def from_arrays(
     UsageError: a size that the data cannot give.
   """
   total = len(train_label)
+  if not total or not len(test_label):
+    raise UsageError(
+      f'the data has {total} training and {len(test_label)} test examples'
+    )
+  if train_image.shape[1:] != test_image.shape[1:]:
+    raise UsageError(
+      f'the training images are {train_image.shape[1:]} and the test images '
+      f'{test_image.shape[1:]}: they must have the same size'
+    )
+  if split_seed < 0:
+    raise UsageError(f'data.split_seed: {split_seed} is below 0')
   held_out = int(validation if validation > 1 else round(validation * total))
   if not 0 <= held_out < total:
     raise UsageError(
@@ -48,15 +59,14 @@ def from_arrays(
     )
   order = np.random.default_rng(split_seed).permutation(total)
   kept = order[held_out:]
-  if train_size is not None:
-    if not 0 < train_size <= len(kept):
-      raise UsageError(
-        f'data.train_size is {train_size}; there are {len(kept)} training '
-        'examples beside the validation split'
-      )
-    kept = kept[:train_size]
   if num_classes is None:
     num_classes = int(max(train_label.max(), test_label.max())) + 1
+  for label in (train_label, test_label):
+    if label.min() < 0 or label.max() >= num_classes:
+      raise UsageError(
+        f'the labels are {label.min()} to {label.max()}; wanted: 0 to '
+        f'{num_classes - 1}'
+      )
   splits = {
     'train': _split(train_image, train_label, np.sort(kept)),
     'test': _split(test_image, test_label, np.arange(len(test_label))),
@@ -64,6 +74,13 @@ def from_arrays(
   if held_out:
     indices = np.sort(order[:held_out])
     splits['validation'] = _split(train_image, train_label, indices)
+  if few is not None:
+    if not 0 < few <= len(kept):
+      raise UsageError(
+        f'data.few is {few}; there are {len(kept)} training examples beside '
+        'the validation split'
+      )
+    splits['few'] = _split(train_image, train_label, np.sort(kept[:few]))
   trained_on = splits['train']['image']
   if mean is None:
     mean = trained_on.mean((0, 1, 2), dtype=np.float64)

@@ -14,7 +14,7 @@ def digits(
   *,
   num_test: int = 597,
   validation: float = 200,
-  train_size: int | None = None,
+  few: int | None = None,
   split_seed: int = 0,
 ) -> Dataset:
   """Digits 0 to 9 as uint8 `[N, 8, 8, 1]`; the test split is always the same.
@@ -22,7 +22,7 @@ def digits(
   Args:
     num_test: size of the test split.
     validation: see `arrays.from_arrays`.
-    train_size: see `arrays.from_arrays`.
+    few: see `arrays.from_arrays`.
     split_seed: see `arrays.from_arrays`.
   """
   from sklearn import datasets  # takes a second, and few need it
@@ -38,7 +38,7 @@ def digits(
     label[:num_test],
     num_classes=10,
     validation=validation,
-    train_size=train_size,
+    few=few,
     split_seed=split_seed,
     label_names=[str(n) for n in range(10)],
   )

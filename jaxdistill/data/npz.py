@@ -22,7 +22,7 @@ def npz(
   *,
   num_classes: int | None = None,
   validation: float = 0.1,
-  train_size: int | None = None,
+  few: int | None = None,
   split_seed: int = 0,
 ) -> Dataset:
   """Reads a .npz file; nothing in it is ever unpickled.
@@ -31,14 +31,17 @@ def npz(
     path: the file.
     num_classes: None: as many as 'label_names', or the largest label plus one.
     validation: see `arrays.from_arrays`.
-    train_size: see `arrays.from_arrays`.
+    few: see `arrays.from_arrays`.
     split_seed: see `arrays.from_arrays`.
 
   Raises:
     UsageError: the file or one of its keys is missing or of a wrong kind.
   """
+  file = os.path.expanduser(path)
+  if os.path.isfile(file) and not zipfile.is_zipfile(file):
+    raise UsageError(f'data.path: {path!r} is no .npz file')
   try:
-    with np.load(os.path.expanduser(path), allow_pickle=False) as pack:
+    with np.load(file, allow_pickle=False) as pack:
       splits = [_read(pack, path, split) for split in ('train', 'test')]
       names = pack.get('label_names', ())
   except FileNotFoundError:
@@ -52,7 +55,7 @@ def npz(
     *splits[1],
     num_classes=num_classes or len(names) or None,
     validation=validation,
-    train_size=train_size,
+    few=few,
     split_seed=split_seed,
     label_names=tuple(names),
   )
@@ -70,6 +73,8 @@ def _read(
   if f'{split}_image' in pack:
     image = pack[f'{split}_image']
   elif f'{split}_image_bytes' in pack:
+    if f'{split}_image_offsets' not in pack:
+      raise UsageError(f"{path}: no key '{split}_image_offsets'")
     data = pack[f'{split}_image_bytes']
     offsets = pack[f'{split}_image_offsets']
     decoded = [

@@ -192,8 +192,9 @@ def init_memory_bank(
   student, teacher = jax.random.uniform(
     rng, (2, num_data, dim), minval=-bound, maxval=bound
   )
-  unset = jnp.full((), -jnp.inf)
-  return MemoryBank(student, teacher, unset, unset)
+  # Two arrays: one could not be donated twice.
+  unset = [jnp.full((), -jnp.inf) for _ in range(2)]
+  return MemoryBank(student, teacher, *unset)
 
 
 def negative_table(

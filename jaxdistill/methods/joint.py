@@ -7,7 +7,11 @@ is knowledge distillation (Hinton et al., Distilling the Knowledge in a Neural
 Network, 2015, https://arxiv.org/abs/1503.02531).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+import inspect
+import itertools
+import typing
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +44,7 @@ def supervised(recipe: Recipe, *, student: str = 'student') -> Method:
   """
 
   def phase(carry: Carry) -> Phase:
-    network = carry[student].network
+    network = model_in(carry, student).network
 
     def loss_fn(variables, batches, rng, progress):
       del progress
@@ -55,7 +59,7 @@ def supervised(recipe: Recipe, *, student: str = 'student') -> Method:
       loss = recipe.task.loss(answer, batches['train']).mean()
       return loss, (
         {student: updates},
-        _score(recipe, answer, batches['train']),
+        score(recipe, answer, batches['train']),
       )
 
     return steps.gradient_phase(
@@ -78,6 +82,8 @@ def joint(
   label_weight: float = 1.0,
   student: str = 'student',
   teacher: str = 'teacher',
+  constant: Sequence[str] = (),
+  trainable: Callable[[terms_lib.Pair], Sequence[str]] | None = None,
   name: str = 'joint',
 ) -> Method:
   """Trains a student on labels and on what a teacher says of the same images.
@@ -88,29 +94,29 @@ def joint(
     label_weight: factor on the loss of the labels.
     student: the role that trains.
     teacher: the role it learns from, in inference mode.
+    constant: other roles whose models terms read.
+    trainable: pair -> the student's stages that train; None: all.
     name: of the phase.
   """
 
   def phase(carry: Carry) -> Phase:
-    networks = {
-      student: carry[student].network,
-      teacher: carry[teacher].network,
-    }
+    roles = (student, teacher, *constant)
+    networks = {role: model_in(carry, role).network for role in roles}
     check_answers(networks[student], networks[teacher], recipe)
-    pair = terms_lib.pair_of(
-      networks[student], networks[teacher], recipe.example
-    )
+    pair = terms_lib.pair_of(networks[student], networks[teacher], recipe)
     made = {k: factory(pair) for k, factory in terms.items()}
-    helpers = Network(tuple(s for term in made.values() for s in term.helpers))
+    helpers = _helpers(made)
+    names = (
+      staged.stage_names(networks[student])
+      if trainable is None
+      else tuple(trainable(pair))
+    )
 
     def loss_fn(variables, batches, rng, progress):
       batch = batches['train']
-      features, updates = _forward(
-        {'student': networks[student], 'teacher': networks[teacher]},
-        {'student': variables[student], 'teacher': variables[teacher]},
-        batch,
-        rng,
-      )
+      models = {k: Model(networks[k], variables[k]) for k in roles}
+      models |= {'student': models[student], 'teacher': models[teacher]}
+      features, updates = _forward(models, batch, rng, names)
       features, helper_updates = staged.run(
         helpers,
         variables.get('helpers', {}),
@@ -118,13 +124,9 @@ def joint(
         train=True,
         rngs={'dropout': jax.random.fold_in(rng, 1)},
       )
-      models = {
-        'student': Model(networks[student], variables[student]),
-        'teacher': Model(networks[teacher], variables[teacher]),
-      }
       answer = features[f'student/{staged.output(networks[student])}']
       total = label_weight * recipe.task.loss(answer, batch).mean()
-      metrics = _score(recipe, answer, batch)
+      metrics = score(recipe, answer, batch)
       for key, term in made.items():
         value = term.loss(features, batch, models).mean()
         metrics[key] = value
@@ -138,40 +140,75 @@ def joint(
       num_steps=recipe.num_steps,
       streams={'train': recipe.stream},
       networks=networks,
-      trainable={student: None},
-      helpers=(helpers, _helper_inputs(pair)) if helpers.stages else None,
+      trainable={student: names},
+      helpers=(helpers, terms_lib.inputs(pair)) if helpers.stages else None,
     )
 
   return (phase,)
 
 
-def kd(
-  recipe: Recipe,
+def single(
+  name: str,
+  factory: Callable[..., terms_lib.TermFactory],
   *,
-  weight: float = 0.9,
-  temperature: float = 4.0,
-  label_weight: float = 0.1,
-  student: str = 'student',
-  teacher: str = 'teacher',
-) -> Method:
-  """Knowledge distillation by soft targets.
+  label_weight: float = 1.0,
+) -> Callable[..., Method]:
+  """`joint` with one term, as a method whose arguments are the term's.
 
   Args:
-    recipe: how.
-    weight: factor on the soft targets.
-    temperature: softens both networks' classes.
-    label_weight: factor on the loss of the labels.
-    student: the role that trains.
-    teacher: the role it learns from.
+    name: of the method, its phase and its term.
+    factory: makes the term from keyword arguments.
+    label_weight: the method's default.
+
+  Returns:
+    (recipe, *, label_weight, student, teacher, ...the term's) -> method.
   """
-  return joint(
-    recipe,
-    terms={'kd': terms_lib.soft_target(weight=weight, temperature=temperature)},
-    label_weight=label_weight,
-    student=student,
-    teacher=teacher,
-    name='kd',
+
+  def method(
+    recipe: Recipe,
+    *,
+    label_weight: float = label_weight,
+    student: str = 'student',
+    teacher: str = 'teacher',
+    **arguments: Any,
+  ) -> Method:
+    return joint(
+      recipe,
+      terms={name: factory(**arguments)},
+      label_weight=label_weight,
+      student=student,
+      teacher=teacher,
+      name=name,
+    )
+
+  # The command line checks keys and types against the signature.
+  own = inspect.signature(method).parameters
+  of_term = inspect.signature(factory).parameters
+  merged = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
+  method.__signature__ = inspect.Signature([*merged, *of_term.values()])  # type: ignore[attr-defined]
+  method.__annotations__ |= typing.get_type_hints(factory)
+  method.__name__ = name
+  method.__doc__ = (
+    f'{factory.__doc__}\n\nThe other arguments are those of `joint`.'
   )
+  return method
+
+
+kd = single('kd', terms_lib.soft_target, label_weight=0.1)
+
+
+def model_in(carry: Carry, role: str) -> Model:
+  """The model of a role.
+
+  Raises:
+    UsageError: there is none.
+  """
+  if role not in carry:
+    raise UsageError(
+      f'the method needs a model in the role {role!r}; there are '
+      f'{", ".join(carry)}'
+    )
+  return carry[role]
 
 
 def check_answers(student: Network, teacher: Network, recipe: Recipe) -> None:
@@ -186,33 +223,55 @@ def check_answers(student: Network, teacher: Network, recipe: Recipe) -> None:
     )
 
 
+def _helpers(made: Mapping[str, terms_lib.Term]) -> Network:
+  """The helpers of all terms, whose names must differ."""
+  owners: dict[str, str] = {}
+  for key, term in made.items():
+    for stage in term.helpers:
+      if stage.name in owners:
+        raise UsageError(
+          f'the terms {owners[stage.name]!r} and {key!r} have a helper of the '
+          f'same name, {stage.name!r}'
+        )
+      owners[stage.name] = key
+  return Network(tuple(s for term in made.values() for s in term.helpers))
+
+
 def _forward(
-  networks: dict[str, Network],
-  variables: dict[str, Variables],
+  models: Mapping[str, Model],
   batch: Batch,
   rng: Array,
+  trainable: Sequence[str],
 ) -> tuple[Features, Variables]:
-  """Features of both on the same images; what the student's pass changed."""
+  """Features of both, and what the pass of the student changed.
+
+  Only the stages that train use the statistics of the batch.
+  """
   image = {'image': batch['image']}
-  theirs, _ = staged.run(networks['teacher'], variables['teacher'], image)
-  ours, updates = staged.run(
-    networks['student'],
-    variables['student'],
-    image,
-    train=True,
-    rngs={'dropout': rng},
-  )
+  theirs, _ = staged.run(*models['teacher'], image)
+  network, variables = models['student']
+  ours: Features = image
+  updates: Variables = {}
+  for names, train in _stretches(network, trainable):
+    ours, changed = staged.run(
+      network, variables, ours, only=names, train=train, rngs={'dropout': rng}
+    )
+    updates = staged.merge(updates, changed)
   features = {f'student/{k}': v for k, v in ours.items()}
   for k, v in theirs.items():
     features[f'teacher/{k}'] = jax.lax.stop_gradient(v)
-  return features, updates
+  return features | {f'batch/{k}': v for k, v in batch.items()}, updates
 
 
-def _helper_inputs(pair: terms_lib.Pair) -> dict[str, jax.ShapeDtypeStruct]:
-  return {
-    **{f'student/{k}': v for k, v in pair.student_shapes.items()},
-    **{f'teacher/{k}': v for k, v in pair.teacher_shapes.items()},
-  }
+def _stretches(
+  network: Network, trainable: Sequence[str]
+) -> list[tuple[list[str], bool]]:
+  """Runs of stages that train, or do not, in order."""
+  names = staged.stage_names(network)
+  return [
+    (list(group), train)
+    for train, group in itertools.groupby(names, lambda n: n in trainable)
+  ]
 
 
 def _ramp(term: terms_lib.Term, progress: Array) -> Array | float:
@@ -220,7 +279,7 @@ def _ramp(term: terms_lib.Term, progress: Array) -> Array | float:
   return jnp.minimum(1.0, progress / term.warmup) if term.warmup else 1.0
 
 
-def _score(recipe: Recipe, answer: Array, batch: Batch) -> Metrics:
+def score(recipe: Recipe, answer: Array, batch: Batch) -> Metrics:
   """The task's chief metric on the batch."""
-  score = recipe.task.score
-  return {score: recipe.task.statistics(answer, batch)[score].mean()}
+  name = recipe.task.score
+  return {name: recipe.task.statistics(answer, batch)[name].mean()}

@@ -3,7 +3,19 @@
 from collections.abc import Callable
 import functools
 
-from jaxdistill.networks import resnet, vgg
+from jaxdistill.networks import (
+  densenet,
+  efficientnet,
+  imagenet_resnet,
+  mobilenet,
+  mobilenet_v3,
+  preactivation,
+  pyramidnet,
+  resnet,
+  shufflenet,
+  vgg,
+  vit,
+)
 from jaxdistill.networks.files import (
   count_parameters,
   from_spec,
@@ -22,6 +34,7 @@ from jaxdistill.networks.staged import (
   splice,
   stages_between,
 )
+from jaxdistill.networks.summary import summary
 from jaxdistill.types import Network
 
 _resnet_x4 = functools.partial(
@@ -51,6 +64,51 @@ NETWORKS: dict[str, Callable[..., Network]] = {
   },
   'cifar_vgg': vgg.cifar_vgg,
   **{f'vgg{d}': functools.partial(vgg.cifar_vgg, d) for d in vgg.CONVOLUTIONS},
+  'imagenet_vgg': vgg.imagenet_vgg,
+  'preactivation_resnet': preactivation.preactivation_resnet,
+  **{
+    f'preactivation_resnet{d}': functools.partial(
+      preactivation.preactivation_resnet, d
+    )
+    for d in (56, 110, 164)
+  },
+  'imagenet_resnet': imagenet_resnet.imagenet_resnet,
+  **{
+    f'{prefix}resnet{d}': functools.partial(
+      imagenet_resnet.imagenet_resnet, d, stem=stem, num_classes=classes
+    )
+    for d in imagenet_resnet.BLOCKS
+    for prefix, stem, classes in (
+      ('', 'imagenet', 1000),
+      ('cifar_', 'cifar', 10),
+    )
+  },
+  'mobilenet_v1': mobilenet.mobilenet_v1,
+  'mobilenet_v2': mobilenet.mobilenet_v2,
+  'cifar_mobilenet_v2': mobilenet.cifar_mobilenet_v2,
+  'mobilenet_v3_small': mobilenet_v3.mobilenet_v3_small,
+  'cifar_shufflenet_v1': shufflenet.cifar_shufflenet_v1,
+  'cifar_shufflenet_v2': functools.partial(
+    shufflenet.shufflenet_v2, stem='cifar', num_classes=10
+  ),
+  'shufflenet_v2': shufflenet.shufflenet_v2,
+  'efficientnet_b0': efficientnet.efficientnet_b0,
+  'cifar_densenet': densenet.cifar_densenet,
+  'densenet40_12': functools.partial(densenet.cifar_densenet, 40, 12),
+  'densenet121': densenet.densenet121,
+  'cifar_densenet121': functools.partial(
+    densenet.densenet121, stem='cifar', num_classes=10
+  ),
+  'pyramidnet': pyramidnet.pyramidnet,
+  **{
+    f'pyramidnet{depth}_{widening}': functools.partial(
+      pyramidnet.pyramidnet, depth, widening
+    )
+    for depth, widening in ((110, 64), (200, 240), (200, 300))
+  },
+  'vit': vit.vit,
+  'vit_b16': functools.partial(vit.vit, 768, 12, 12),
+  'deit_tiny': functools.partial(vit.vit, 192, 12, 3),
 }
 
 __all__ = [
@@ -68,5 +126,6 @@ __all__ = [
   'shapes',
   'splice',
   'stages_between',
+  'summary',
   'to_spec',
 ]

@@ -1,7 +1,5 @@
 """Networks as JSON specs, and models as safetensors files that hold theirs."""
 
-import contextlib
-import importlib
 import json
 import os
 import pathlib
@@ -28,7 +26,7 @@ def to_spec(network: Network) -> list[dict[str, Any]]:
     {
       'name': stage.name,
       'inputs': list(stage.inputs),
-      'class': f'{type(stage.module).__module__}:{type(stage.module).__name__}',
+      'class': _class_name(type(stage.module)),
       'fields': _fields(stage),
     }
     for stage in network.stages
@@ -39,16 +37,13 @@ def from_spec(spec: list[dict[str, Any]]) -> Network:
   """The network of a spec.
 
   Raises:
-    UsageError: a class is not there. A file never makes a module be imported:
-      classes outside jaxdistill must have been imported before.
+    UsageError: a class is not there, or lacks a field. A file never makes a
+      module be imported: classes outside jaxdistill must have been imported
+      before.
   """
   return Network(
     tuple(
-      Stage(
-        entry['name'],
-        _module_class(entry['class'])(**_tuples(entry['fields'])),
-        tuple(entry['inputs']),
-      )
+      Stage(entry['name'], _module(entry), tuple(entry['inputs']))
       for entry in spec
     )
   )
@@ -81,7 +76,9 @@ def load(path: str | os.PathLike, network: Network | None = None) -> Model:
   tree, metadata = load_tree(path)
   if network is None:
     if 'network' not in metadata:
-      raise UsageError(f'{path}: does not say what network its variables are of')
+      raise UsageError(
+        f'{path}: does not say what network its variables are of'
+      )
     network = from_spec(metadata['network'])
   return Model(network, tree)
 
@@ -147,16 +144,36 @@ def _tuples(value: Any) -> Any:
   return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def _class_name(module: type) -> str:
+  """The class's name, behind its file's name unless it is the library's.
+
+  So a class may move from file to file without harm to what was saved.
+  """
+  if module.__module__.startswith(_PACKAGE):
+    return module.__name__
+  return f'{module.__module__}:{module.__name__}'
+
+
+def _module(entry: dict[str, Any]) -> nn.Module:
+  """The module of one stage of a spec."""
+  try:
+    return _module_class(entry['class'])(**_tuples(entry['fields']))
+  except TypeError as error:
+    raise UsageError(f'stage {entry["name"]!r}: {error}') from None
+
+
 def _module_class(path: str) -> type[nn.Module]:
-  module_name, _, class_name = path.partition(':')
-  module = sys.modules.get(module_name)
-  if module is None and module_name.startswith('jaxdistill.networks.'):
-    with contextlib.suppress(ImportError):
-      module = importlib.import_module(module_name)
-  found = getattr(module, class_name, None)
-  if not (isinstance(found, type) and issubclass(found, nn.Module)):
-    raise UsageError(
-      f'the network is made of {path!r}, which is not there; import '
-      f'{module_name!r} before reading it'
-    )
-  return found
+  """The class of such a name; nothing is imported for it."""
+  file, _, name = path.rpartition(':')
+  modules = [m for n, m in sys.modules.items() if n.startswith(_PACKAGE)]
+  if file:
+    modules = [sys.modules[file]] if file in sys.modules else []
+  for module in modules:
+    found = getattr(module, name, None)
+    if isinstance(found, type) and issubclass(found, nn.Module):
+      return found
+  hint = f'; import {file!r} before reading it' if file else ''
+  raise UsageError(f'the network is made of {path!r}, which is not there{hint}')
+
+
+_PACKAGE = 'jaxdistill.networks.'

@@ -7,7 +7,6 @@ https://github.com/HobbitLong/RepDistiller.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
@@ -67,12 +66,14 @@ class PreactivationBlock(nn.Module):
     stride: of the first convolution.
     pre: full name of the feature that is the input after this block's first
       batch norm, before its ReLU; empty: not given out.
+    dropout: rate of the dropout before the second convolution.
   """
 
   width: int
   inner: int = 0
   stride: int = 1
   pre: str = ''
+  dropout: float = 0.0
   dtype: str = 'float32'
 
   @nn.compact
@@ -84,6 +85,7 @@ class PreactivationBlock(nn.Module):
       self.inner or self.width, stride=self.stride, dtype=dtype, name='conv1'
     )(y)
     y = nn.relu(layers.batch_norm(train, dtype=dtype, name='norm2')(y))
+    y = nn.Dropout(self.dropout)(y, deterministic=not train)
     y = layers.conv(self.width, dtype=dtype, name='conv2')(y)
     if x.shape[-1] != self.width or self.stride != 1:
       x = layers.conv(
@@ -91,18 +93,6 @@ class PreactivationBlock(nn.Module):
       )(activated)
     taps = {self.pre: normed} if self.pre else {}
     return {'': x + y, **taps}
-
-
-class NormPool(nn.Module):
-  """Batch norm, ReLU and global average `[B, H, W, C]` -> `[B, C]`."""
-
-  pre: str
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
-    x = layers.batch_norm(train, dtype=self.dtype, name='norm')(x)
-    return {'': nn.relu(x).mean((1, 2)), self.pre: x}
 
 
 def cifar_resnet(
@@ -135,12 +125,12 @@ def cifar_resnet(
     Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1; every
     block gives out '.pre', the sum before its last ReLU.
   """
-  blocks = _blocks_per_group(depth, 6, 2)
+  blocks = blocks_per_group(depth, 6, 2)
   if shortcut not in ('A', 'B'):
     raise UsageError(f"unknown shortcut {shortcut!r}; valid: 'A', 'B'")
-  inner = _inner_widths(inner_widths, blocks, widths)
+  inner = layers.per_block('inner_widths', inner_widths, 3 * blocks)
   stages = [
-    Stage('stem', layers.ConvStem(stem_width, stem_stride, dtype=dtype))
+    Stage('stem', layers.ConvUnit(stem_width, stride=stem_stride, dtype=dtype))
   ]
   for g, (width, stride) in enumerate(zip(widths, strides, strict=True)):
     for b in range(blocks):
@@ -166,6 +156,7 @@ def wide_resnet(
   strides: Sequence[int] = (1, 2, 2),
   stem_stride: int = 1,
   inner_widths: Sequence[int] | None = None,
+  dropout: float = 0.0,
   dtype: str = 'float32',
 ) -> Network:
   """Wide ResNet WRN-depth-width of 6n + 4 layers for small images.
@@ -179,6 +170,7 @@ def wide_resnet(
     stem_stride: of the stem.
     inner_widths: channels inside each block, one per block of the whole
       network; None: the group's.
+    dropout: rate of the dropout inside each block.
     dtype: of the computation; parameters stay in float32.
 
   Returns:
@@ -186,11 +178,16 @@ def wide_resnet(
     group's feature is its raw sum; 'group{g}.pre' is that sum after the next
     batch norm, before the ReLU.
   """
-  blocks = _blocks_per_group(depth, 6, 4)
+  blocks = blocks_per_group(depth, 6, 4)
   widths = [base_width * width * 2**g for g in range(3)]
-  inner = _inner_widths(inner_widths, blocks, widths)
+  inner = layers.per_block('inner_widths', inner_widths, 3 * blocks)
   stages = [
-    Stage('stem', layers.ConvStem(base_width, stem_stride, True, dtype=dtype))
+    Stage(
+      'stem',
+      layers.ConvUnit(
+        base_width, 3, stem_stride, norm=False, activation='', dtype=dtype
+      ),
+    )
   ]
   for g, (channels, stride) in enumerate(zip(widths, strides, strict=True)):
     for b in range(blocks):
@@ -200,30 +197,23 @@ def wide_resnet(
         inner[g * blocks + b],
         stride if b == 0 else 1,
         before if b == 0 else '',
+        dropout,
         dtype,
       )
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
-  stages.append(Stage('pool', NormPool('group3.pre', dtype)))
+  stages.append(Stage('pool', layers.NormPool('group3.pre', dtype=dtype)))
   stages.append(Stage('head', layers.Classifier(num_classes)))
   return Network(tuple(stages))
 
 
-def _blocks_per_group(depth: int, layers_per_block: int, rest: int) -> int:
+def blocks_per_group(depth: int, layers_per_block: int, rest: int) -> int:
+  """The n of a network of depth layers_per_block * n + rest.
+
+  Raises:
+    UsageError: there is no such n.
+  """
   blocks, left = divmod(depth - rest, layers_per_block)
   if left or blocks < 1:
     valid = [layers_per_block * n + rest for n in (1, 2, 3, 4, 5)]
     raise UsageError(f'no network of depth {depth}; valid: {valid}, ...')
   return blocks
-
-
-def _inner_widths(
-  inner_widths: Sequence[int] | None, blocks: int, widths: Sequence[Any]
-) -> tuple[int, ...]:
-  if inner_widths is None:
-    return (0,) * (blocks * len(widths))
-  if len(inner_widths) != blocks * len(widths):
-    raise UsageError(
-      f'inner_widths has {len(inner_widths)} entries; the network has '
-      f'{blocks * len(widths)} blocks'
-    )
-  return tuple(inner_widths)

@@ -237,20 +237,22 @@ def splice(model: Model, start: str, stop: str, part: Model) -> Model:
     Stage(renamed[s.name], s.module, tuple(renamed.get(i, i) for i in s.inputs))
     for s in part.network.stages
   )
-  present = {s.name for s in stages}
-  for stage in model.network.stages[last + 1 :]:
-    lost = set(stage.inputs) & (set(removed) - present)
+  before, after = model.network.stages[:first], model.network.stages[last + 1 :]
+  network = Network(before + stages + after)
+  # Inputs may name a stage, its group, or a tap of either.
+  ends = {*names, *groups(model.network)}
+  gone = ends - {*stage_names(network), *groups(network)}
+  for stage in after:
+    lost = [
+      i for i in stage.inputs if any(f'{i}.'.startswith(f'{g}.') for g in gone)
+    ]
     if lost:
       raise UsageError(f'stage {stage.name!r} reads replaced {sorted(lost)}')
-  before, after = model.network.stages[:first], model.network.stages[last + 1 :]
   moved = {
     collection: {renamed[k]: v for k, v in tree.items()}
     for collection, tree in part.variables.items()
   }
-  return Model(
-    Network(before + stages + after),
-    merge(select(model.variables, kept), moved),
-  )
+  return Model(network, merge(select(model.variables, kept), moved))
 
 
 def opaque(
@@ -334,9 +336,9 @@ def _initialize(network: Network, shapes: tuple, rng: Array) -> Variables:
     own = flax.core.unfreeze(own)
     for collection, tree in own.items():
       variables.setdefault(collection, {})[stage.name] = tree
-    features |= _named(
-      network, i, stage.module.apply(own, *inputs, train=False)
-    )
+    keys = {'params': rng, 'dropout': rng}
+    outputs = stage.module.apply(own, *inputs, train=False, rngs=keys)
+    features |= _named(network, i, outputs)
   return variables
 
 

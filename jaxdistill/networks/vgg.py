@@ -1,8 +1,10 @@
-"""VGG with batch norm for small images.
+"""VGG, with batch norm for small images and as it was for large ones.
 
 Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image
-Recognition, 2014, https://arxiv.org/abs/1409.1556; the layout of
-https://github.com/HobbitLong/RepDistiller.
+Recognition, 2014, https://arxiv.org/abs/1409.1556; the layouts of
+https://github.com/HobbitLong/RepDistiller,
+https://github.com/Eric-mingjie/rethinking-network-pruning and
+https://github.com/pytorch/vision.
 """
 
 from collections.abc import Sequence
@@ -19,14 +21,16 @@ CONVOLUTIONS = {
   16: (2, 2, 3, 3, 3),
   19: (2, 2, 4, 4, 4),
 }
+WIDTHS = (64, 128, 256, 512, 512)
 
 
-class ConvUnit(nn.Module):
-  """[2x2 max-pooling,] 3x3 convolution, batch norm, ReLU."""
+class VGGUnit(nn.Module):
+  """[2x2 max-pooling,] 3x3 convolution, [batch norm,] ReLU."""
 
   width: int
   pool: bool = False
   use_bias: bool = True
+  norm: bool = True
   dtype: str = 'float32'
 
   @nn.compact
@@ -36,8 +40,19 @@ class ConvUnit(nn.Module):
     x = layers.conv(
       self.width, use_bias=self.use_bias, dtype=self.dtype, name='conv'
     )(x)
-    x = layers.batch_norm(train, dtype=self.dtype, name='norm')(x)
+    if self.norm:
+      x = layers.batch_norm(train, dtype=self.dtype, name='norm')(x)
     return {'': nn.relu(x), '.pre': x}
+
+
+class PoolFlatten(nn.Module):
+  """2x2 max-pooling `[B, H, W, C]` -> `[B, C * H/2 * W/2]`, channels first."""
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    del train
+    x = layers.max_pool(x)
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
 def cifar_vgg(
@@ -56,7 +71,8 @@ def cifar_vgg(
     depth: 8, 11, 13, 16 or 19.
     num_classes: size of the answer.
     width: factor on the channels 64, 128, 256, 512, 512.
-    pools: whether a 2x2 max-pooling stands before groups 2 to 5.
+    pools: whether a 2x2 max-pooling stands before groups 2 to 5; all four in
+      the layout of network slimming, whose convolutions have no bias.
     use_bias: of the convolutions.
     widths: channels of each convolution, for pruned networks; None: the
       group's.
@@ -67,26 +83,83 @@ def cifar_vgg(
     feature is its map before pooling, and each stage gives out '.pre', the
     value before its ReLU.
   """
+  base = [int(c * width) for c in WIDTHS]
+  return Network(
+    (
+      *_convolutions(depth, base, pools, use_bias, True, widths, dtype),
+      Stage('pool', layers.Pool()),
+      Stage('head', layers.Classifier(num_classes, std=0.01)),
+    )
+  )
+
+
+def imagenet_vgg(
+  depth: int = 16,
+  *,
+  num_classes: int = 1000,
+  width: float = 1.0,
+  norm: bool = True,
+  widths: Sequence[int] | None = None,
+  hidden_width: int = 4096,
+  dropout: float = 0.5,
+  dtype: str = 'float32',
+) -> Network:
+  """VGG with five max-poolings and three linear layers.
+
+  Args:
+    depth: 11, 13, 16 or 19.
+    num_classes: size of the answer.
+    width: factor on the channels 64, 128, 256, 512, 512.
+    norm: whether batch norm follows the convolutions.
+    widths: channels of each convolution; None: the group's.
+    hidden_width: units of the first two linear layers.
+    dropout: rate of the dropout after each of them.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'group{g}.conv{c}', 'pool', 'hidden1', 'hidden2', 'head', counted
+    from 1; see `cifar_vgg`. The size of the image fixes that of 'hidden1'.
+  """
+  base = [int(c * width) for c in WIDTHS]
+  pools = (True,) * 4
+  hidden = layers.Hidden(hidden_width, std=0.01, dtype=dtype)
+  return Network(
+    (
+      *_convolutions(depth, base, pools, True, norm, widths, dtype),
+      Stage('pool', PoolFlatten()),
+      Stage('hidden1', hidden),
+      Stage('hidden2', hidden.clone(dropout=dropout)),
+      Stage('head', layers.Classifier(num_classes, dropout, std=0.01)),
+    )
+  )
+
+
+def _convolutions(
+  depth: int,
+  base: Sequence[int],
+  pools: Sequence[bool],
+  use_bias: bool,
+  norm: bool,
+  widths: Sequence[int] | None,
+  dtype: str,
+) -> list[Stage]:
+  """The stages of the five groups; `base` holds the groups' channels."""
   if depth not in CONVOLUTIONS:
     raise staged.unknown('depth of a VGG', depth, map(str, CONVOLUTIONS))
   places = [
     (g, c) for g, count in enumerate(CONVOLUTIONS[depth]) for c in range(count)
   ]
-  if widths is None:
-    base = (64, 128, 256, 512, 512)
-    widths = [max(1, int(base[g] * width)) for g, _ in places]
-  elif len(widths) != len(places):
-    raise staged.UsageError(
-      f'widths has {len(widths)} entries; the network has {len(places)} '
-      'convolutions'
-    )
-  stages = [
+  given = layers.per_block('widths', widths, len(places))
+  return [
     Stage(
       f'group{g + 1}.conv{c + 1}',
-      ConvUnit(w, bool(g and c == 0 and pools[g - 1]), use_bias, dtype),
+      VGGUnit(
+        own or max(1, base[g]),
+        bool(g and c == 0 and pools[g - 1]),
+        use_bias,
+        norm,
+        dtype,
+      ),
     )
-    for (g, c), w in zip(places, widths)
+    for (g, c), own in zip(places, given)
   ]
-  stages.append(Stage('pool', layers.Pool()))
-  stages.append(Stage('head', layers.Classifier(num_classes)))
-  return Network(tuple(stages))

@@ -1,0 +1,1 @@
+"""What a label means: its loss, metrics and predictions."""

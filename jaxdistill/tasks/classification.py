@@ -35,10 +35,10 @@ def _statistics(logits: Array, batch: Batch) -> dict[str, Array]:
   logits = logits.astype(jnp.float32)
   target = one_hot(batch['label'], logits.shape[-1])
   label = target.argmax(-1)[:, None]
-  # Ties count as wrong, so that constant logits do not look right.
+  # Ties and NaN count as wrong, so that constant logits do not look right.
   chosen = jnp.take_along_axis(logits, label, axis=-1)
   others = jnp.arange(logits.shape[-1])[None] != label
-  rank = ((logits >= chosen) & others).sum(-1)
+  rank = (~(logits < chosen) & others).sum(-1)
   return {
     'loss': optax.softmax_cross_entropy(logits, target),
     'top1': (rank < 1).astype(jnp.float32),

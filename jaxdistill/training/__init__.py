@@ -1,0 +1,1 @@
+"""The loop that runs any method, its checkpoints and its log."""

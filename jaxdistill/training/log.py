@@ -65,7 +65,7 @@ class Log:
       drop_records(path, self._labels, order, step)
       self._file = path.open('a')
       self._board = tensorboardX.SummaryWriter(
-        str(self._directory / 'tensorboard' / self._name),
+        str(self._directory / 'tensorboard' / self._name.replace('/', '-')),
         purge_step=offset + step,
         write_to_disk=True,
       )
@@ -102,6 +102,12 @@ class Log:
     if self._bar:
       self._bar.end()
 
+  def close(self) -> None:
+    """Leaves a phase that has not ended, with the terminal as it was."""
+    self._close_files()
+    if self._bar:
+      self._bar.stop()
+
   def _close_files(self) -> None:
     if self._file is not None:
       self._file.close()
@@ -115,11 +121,13 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   records = []
-  for line in path.read_text().splitlines():
+  for line in path.read_text(errors='replace').splitlines():
     try:
-      records.append(json.loads(line))
+      record = json.loads(line)
     except json.JSONDecodeError:  # the process died while it wrote
       continue
+    if isinstance(record, dict):
+      records.append(record)
   return records
 
 
@@ -147,13 +155,13 @@ class _Bar:
     self._latest: dict[str, str] = {}
 
   def begin(self, title: str, step: int, num_steps: int) -> None:
-    self.end()
+    self.stop()
     self._title, self._begun, self._start = title, time.monotonic(), step
     self._num_steps = num_steps
     self._latest = {}
     if self._console.is_terminal:
       self._progress = rich.progress.Progress(
-        rich.progress.TextColumn('{task.description}'),
+        rich.progress.TextColumn('{task.description}', markup=False),
         rich.progress.BarColumn(bar_width=20),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeRemainingColumn(),
@@ -177,15 +185,18 @@ class _Bar:
       self._progress.update(self._task, completed=step, numbers=self._numbers())
 
   def say(self, text: str) -> None:
-    self._console.print(text, highlight=False, soft_wrap=True)
+    self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
   def end(self) -> None:
-    if self._progress is not None:
-      self._progress.stop()
-      self._progress = None
+    self.stop()
     if self._latest:
       self.say(f'{self._title}: {self._num_steps} steps, {self._numbers()}')
     self._latest = {}
+
+  def stop(self) -> None:
+    if self._progress is not None:
+      self._progress.stop()
+      self._progress = None
 
   def _numbers(self) -> str:
     numbers = ', '.join(f'{k} {v}' for k, v in self._latest.items())

@@ -15,6 +15,7 @@ from jaxdistill.data import batches
 from jaxdistill.training import checkpoint
 from jaxdistill.training.log import Log
 from jaxdistill.types import (
+  Array,
   Carry,
   Dataset,
   Method,
@@ -141,6 +142,8 @@ def _run_phase(
   sources = _sources(phase, fitted.carry, dataset, (seed, order))
   epoch = _epoch(phase, sources)
   state, frozen = phase.init(init_rng, fitted.carry)
+  # The buffers of the state are donated: the carry keeps its own.
+  state = jax.tree.map(jnp.copy, state)
   compiled = _compile(phase)
   first = _draw(sources, 0)
   totals = _zero_totals(phase, state, frozen, first, step_rng)
@@ -176,17 +179,21 @@ def _run_phase(
 
   def check_finite() -> None:
     bad = int(tree['totals']['bad'])
-    if bad >= 0:
+    what, at = ('loss', bad + 1) if bad >= 0 else ('state', step)
+    if bad >= 0 or _has_nan(tree['state']):
       last = f'{saved_at}' if store is not None and saved_at else 'none'
       raise NonFiniteLossError(
-        f'the loss is not finite at step {bad + 1} of phase {phase.name!r}; '
+        f'the {what} is not finite at step {at} of phase {phase.name!r}; '
         f'last good checkpoint of this phase: {last}'
       )
 
   saved_time = time.monotonic()
   start, batch_images = step, _images(first)
   with (
-    contextlib.closing(store) if store is not None else contextlib.nullcontext()
+    contextlib.closing(options.log),
+    contextlib.closing(store)
+    if store is not None
+    else contextlib.nullcontext(),
   ):
     while step < phase.num_steps:
       if options.interrupted():
@@ -201,25 +208,22 @@ def _run_phase(
         np.int32(step),
       )
       step += 1
-      last = step == phase.num_steps
+      ended = step % epoch == 0 or step == phase.num_steps
+      last = step == phase.num_steps or (ended and phase.stop(tree['state']))
       if step % options.log_every == 0 or last:
         check_finite()
         options.log.write(step, 'train', _means(tree['totals']))
         tree['totals'] = _cleared(tree['totals'])
       options.log.advance(step, (step - start) * batch_images)
-      if step % epoch == 0 or last:
-        stop = phase.stop(tree['state'])
-        if (step // epoch) % options.evaluate_every == 0 or last or stop:
-          _evaluate(phase, step, tree, frozen, best, options)
-        if stop:
-          break
-      if (
-        time.monotonic() - saved_time >= options.checkpoint_seconds and not last
-      ):
+      if ended and ((step // epoch) % options.evaluate_every == 0 or last):
+        _evaluate(phase, step, tree, frozen, best, options)
+      if last:
+        break
+      if time.monotonic() - saved_time >= options.checkpoint_seconds:
         save()
         saved_time = time.monotonic()
-  check_finite()
-  options.log.end()
+    check_finite()
+    options.log.end()
   carry = phase.finish(tree['state'], frozen, fitted.carry)
   report = phase.report(tree['state'], carry)
   shown = {k: v for k, v in phase.views.items() if k in best}
@@ -279,6 +283,13 @@ def _zero_totals(phase, state, frozen, drawn, rng) -> PyTree:
   return {'sums': sums, 'count': jnp.int32(0), 'bad': jnp.int32(-1)}
 
 
+@jax.jit
+def _has_nan(tree: PyTree) -> Array:
+  """Whether any number is none; a gradient may be NaN where the loss is not."""
+  floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x, jnp.inexact)]
+  return jnp.any(jnp.array([jnp.isnan(x).any() for x in floats] or [False]))
+
+
 def _cleared(totals: PyTree) -> PyTree:
   zeros = jax.tree.map(jnp.zeros_like, totals)
   return {**zeros, 'bad': jnp.int32(-1)}
@@ -294,7 +305,8 @@ def _evaluate(phase, step, tree, frozen, best, options) -> None:
   for name in best:
     model = phase.views[name](tree['state'], frozen)
     metrics = options.evaluate(model)
-    options.log.write(step, 'validation', {**metrics})
+    split = 'validation' if len(best) == 1 else f'validation/{name}'
+    options.log.write(step, split, {**metrics})
     if metrics[options.score] > best[name].score:
       best[name] = _Best(metrics[options.score], step)
       tree['best'][name] = jax.tree.map(jnp.copy, model.variables)
@@ -311,8 +323,13 @@ def _sources(phase, carry, dataset, seeds) -> dict[str, batches.Batches]:
           f'{", ".join(dataset.splits)}'
         )
       arrays = dataset.splits[stream.subset]
-    else:
+    elif stream.source in carry:
       arrays = carry[stream.source]
+    else:
+      raise UsageError(
+        f'no source {stream.source!r} of batches; valid: data, '
+        f'{", ".join(carry)}'
+      )
     sources[name] = batches.Batches(arrays, stream.batch_size, (*seeds, i))
   return sources
 

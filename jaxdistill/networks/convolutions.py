@@ -1,0 +1,194 @@
+"""Square convolutions, each in the form that its backend is fast at.
+
+XLA for the CPU is slow at grouped convolutions, above all at their gradients,
+and at 1x1 convolutions. There a depthwise convolution is a sum of shifted
+copies of the image, and a 1x1 convolution is one matrix product per group. The
+kernels have the same shape and the results agree up to rounding, so weights
+move freely between backends.
+"""
+
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from jaxdistill.types import Array
+
+
+class Conv(nn.Module):
+  """A convolution with a square kernel, padded by kernel // 2 on each side.
+
+  Attributes:
+    features: channels of the output.
+    kernel: its height and width.
+    stride: in both directions.
+    groups: of channels; as many as the input has: depthwise.
+    use_bias: whether a bias is added.
+    kernel_init: initialiser of the kernel `[K, K, C / groups, features]`.
+    dtype: of the computation; parameters stay in float32.
+  """
+
+  features: int
+  kernel: int
+  stride: int
+  groups: int
+  use_bias: bool
+  kernel_init: Any
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (self.kernel, self.kernel, x.shape[-1] // self.groups)
+    kernel = self.param('kernel', self.kernel_init, (*shape, self.features))
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    y = convolve(x, kernel, self.stride, self.groups)
+    if not self.use_bias:
+      return y
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    return y + bias.astype(self.dtype)[None, None, None]
+
+
+def convolve(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
+  """Convolution of `[B, H, W, C]` with `[K, K, C / groups, features]`."""
+  if jax.default_backend() == 'cpu':
+    if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
+      return depthwise(x, kernel, stride=stride)
+    if kernel.shape[0] == 1:
+      return pointwise(x, kernel, stride, groups)
+  return general(x, kernel, stride, groups)
+
+
+def general(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
+  """The convolution in XLA's own form."""
+  padding = kernel.shape[0] // 2
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    ((padding, padding), (padding, padding)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+  )
+
+
+def pointwise(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
+  """A 1x1 convolution as one matrix product per group of channels."""
+  x, matrix = x[:, ::stride, ::stride], kernel[0, 0]
+  if groups == 1:
+    return jnp.dot(x, matrix)
+  pairs = zip(jnp.split(x, groups, -1), jnp.split(matrix, groups, -1))
+  return jnp.concatenate([jnp.dot(part, own) for part, own in pairs], -1)
+
+
+# Compiled by itself so that the trace of a network shows one depthwise
+# convolution, which the count of multiply-adds recognises by its name.
+@functools.partial(jax.jit, static_argnames='stride')
+def depthwise(x: Array, kernel: Array, *, stride: int) -> Array:
+  """A depthwise convolution, kernel `[K, K, 1, C]`, as shifts.
+
+    y[h, w] = sum_ij x[stride * h + i - K // 2, stride * w + j - K // 2] k[i, j]
+
+  Its backward pass is written out: what autodiff makes of shifts is computed
+  again for each of the K * K kernel values. It can be differentiated further
+  by reverse mode, not by `jax.jvp` of itself.
+  """
+  return _depthwise(x, kernel, stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
+  return _shift_and_add(x, kernel, stride)
+
+
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, Any]:
+  return _shift_and_add(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, saved: Any, grad: Array) -> tuple[Array, Array]:
+  x, kernel = saved
+  return _image_grad(grad, kernel, stride, x.shape), _kernel_grad(
+    x, kernel, stride, grad
+  )
+
+
+_depthwise.defvjp(_forward, _backward)
+
+
+def _shifted(x: Array, size: int, stride: int) -> list[Array]:
+  """The input `[B, H', W', C]` of each kernel value, row by row."""
+  batch, height, width, channels = x.shape
+  pad = size // 2
+  last_h, last_w = (
+    (height - 1) // stride * stride,
+    (width - 1) // stride * stride,
+  )
+  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  return [
+    lax.slice(
+      x,
+      (0, i, j, 0),
+      (batch, i + last_h + 1, j + last_w + 1, channels),
+      (1, stride, stride, 1),
+    )
+    for i in range(size)
+    for j in range(size)
+  ]
+
+
+def _shift_and_add(x: Array, kernel: Array, stride: int) -> Array:
+  size = kernel.shape[0]
+  weights = kernel.reshape(size * size, 1, 1, 1, -1)
+  parts = _shifted(x, size, stride)
+  total = parts[0] * weights[0]
+  for part, weight in zip(parts[1:], weights[1:]):
+    total += part * weight
+  return total
+
+
+def _kernel_grad(x: Array, kernel: Array, stride: int, grad: Array) -> Array:
+  size = kernel.shape[0]
+
+  # A loop over the examples makes XLA compute `x` and `grad` once, not inside
+  # each of the K * K sums, and reads them while they are in the cache.
+  def add(i, sums):
+    own, out = (lax.dynamic_slice_in_dim(a, i, 1) for a in (x, grad))
+    parts = _shifted(own, size, stride)
+    return [s + (part * out)[0] for s, part in zip(sums, parts)]
+
+  zeros = [jnp.zeros(grad.shape[1:], jnp.float32)] * size**2
+  sums = lax.fori_loop(0, x.shape[0], add, zeros)
+  total = jnp.stack([s.sum((0, 1)) for s in sums]).reshape(kernel.shape)
+  return total.astype(kernel.dtype)
+
+
+def _image_grad(
+  grad: Array, kernel: Array, stride: int, shape: Sequence[int]
+) -> Array:
+  """Each of the stride * stride phases of the input is a sum of shifts."""
+  batch, height, width, channels = shape
+  size, pad = kernel.shape[0], kernel.shape[0] // 2
+  rows, columns = -(-height // stride), -(-width // stride)
+  grad = jnp.pad(grad, ((0, 0), (size, size), (size, size), (0, 0)))
+
+  def phase(row, column):
+    total = jnp.zeros((batch, rows, columns, channels), grad.dtype)
+    for i in range((row + pad) % stride, size, stride):
+      for j in range((column + pad) % stride, size, stride):
+        h = size + (row + pad - i) // stride
+        w = size + (column + pad - j) // stride
+        part = grad[:, h : h + rows, w : w + columns]
+        total += part * kernel[i, j][None, None]
+    return total
+
+  if stride == 1:
+    return phase(0, 0)
+  phases = [
+    jnp.stack([phase(r, c) for c in range(stride)], 3) for r in range(stride)
+  ]
+  full = jnp.stack(phases, 2)
+  full = full.reshape(batch, rows * stride, columns * stride, channels)
+  return full[:, :height, :width]

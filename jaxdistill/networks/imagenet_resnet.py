@@ -1,0 +1,129 @@
+"""ResNet-18 to 152, with the stem for large images or that for small ones.
+
+He et al., Deep Residual Learning for Image Recognition, 2015,
+https://arxiv.org/abs/1512.03385. A bottleneck's stride is in its 3x3
+convolution, as in https://github.com/pytorch/vision.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+
+from jaxdistill.networks import layers, resnet, staged
+from jaxdistill.types import Array, Network, Stage
+
+BLOCKS = {
+  18: (2, 2, 2, 2),
+  34: (3, 4, 6, 3),
+  50: (3, 4, 6, 3),
+  101: (3, 4, 23, 3),
+  152: (3, 8, 36, 3),
+}
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 and 1x1 convolution and a shortcut, ReLU after the sum.
+
+  Attributes:
+    width: channels of the output.
+    inner: channels after the first convolution; 0: a quarter of `width`.
+    inner_after: channels after the second convolution; 0: as after the first.
+    stride: of the second convolution.
+    dtype: of the computation.
+  """
+
+  width: int
+  inner: int = 0
+  inner_after: int = 0
+  stride: int = 1
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    inner = self.inner or self.width // 4
+
+    def conv_norm(x, suffix, features, kernel, stride=1, prefix=''):
+      conv = layers.conv(
+        features,
+        kernel,
+        stride,
+        dtype=self.dtype,
+        name=f'{prefix}conv{suffix}',
+      )
+      norm = layers.batch_norm(
+        train, dtype=self.dtype, name=f'{prefix}norm{suffix}'
+      )
+      return norm(conv(x))
+
+    y = nn.relu(conv_norm(x, 1, inner, 1))
+    y = nn.relu(conv_norm(y, 2, self.inner_after or inner, 3, self.stride))
+    y = conv_norm(y, 3, self.width, 1)
+    if self.stride != 1 or x.shape[-1] != self.width:
+      x = conv_norm(x, '', self.width, 1, self.stride, 'shortcut_')
+    y = x + y
+    return {'': nn.relu(y), '.pre': y}
+
+
+def imagenet_resnet(
+  depth: int = 18,
+  *,
+  num_classes: int = 1000,
+  stem: str = 'imagenet',
+  stem_width: int = 64,
+  widths: Sequence[int] = (64, 128, 256, 512),
+  strides: Sequence[int] = (1, 2, 2, 2),
+  inner_widths: Sequence[Any] | None = None,
+  dtype: str = 'float32',
+) -> Network:
+  """ResNet with four groups, basic blocks up to depth 34, else bottlenecks.
+
+  Args:
+    depth: 18, 34, 50, 101 or 152.
+    num_classes: size of the answer.
+    stem: 'imagenet': 7x7 convolution of stride 2 and 3x3 max-pooling of stride
+      2; 'cifar': 3x3 convolution.
+    stem_width: channels of the stem.
+    widths: channels of the four groups; bottlenecks put out four times as many.
+    strides: of the first block of each group.
+    inner_widths: channels inside each block, one entry per block of the whole
+      network; in a bottleneck a number or a pair, for after its first and
+      after its second convolution. None: the group's.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1; every
+    block gives out '.pre', the sum before its last ReLU.
+  """
+  if depth not in BLOCKS:
+    raise staged.unknown('depth of a ResNet', depth, map(str, BLOCKS))
+  stems = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
+  if stem not in stems:
+    raise staged.unknown('stem', stem, stems)
+  kernel, stem_stride, pool = stems[stem]
+  inner = iter(
+    layers.per_block('inner_widths', inner_widths, sum(BLOCKS[depth]))
+  )
+  unit = layers.ConvUnit(
+    stem_width, kernel, stem_stride, pool=pool, dtype=dtype
+  )
+  stages = [Stage('stem', unit)]
+  for g, (blocks, width, first) in enumerate(
+    zip(BLOCKS[depth], widths, strides, strict=True)
+  ):
+    for b in range(blocks):
+      stride = first if b == 0 else 1
+      block = _block(depth, width, next(inner), stride, dtype)
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+  stages.append(Stage('pool', layers.Pool()))
+  stages.append(Stage('head', layers.Classifier(num_classes)))
+  return Network(tuple(stages))
+
+
+def _block(
+  depth: int, width: int, inner: Any, stride: int, dtype: str
+) -> nn.Module:
+  if depth < 50:
+    return resnet.BasicBlock(width, inner, stride, dtype=dtype)
+  first, second = (inner, 0) if isinstance(inner, int) else inner
+  return Bottleneck(4 * width, first or width, second, stride, dtype)

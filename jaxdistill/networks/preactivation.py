@@ -1,0 +1,119 @@
+"""The pre-activation ResNet of bottlenecks for small images.
+
+He et al., Identity Mappings in Deep Residual Networks, 2016,
+https://arxiv.org/abs/1603.05027; the layout of
+https://github.com/Eric-mingjie/rethinking-network-pruning.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+
+from jaxdistill.networks import layers, resnet
+from jaxdistill.types import Array, Network, Stage
+
+
+class PreactivationBottleneck(nn.Module):
+  """Batch norm and ReLU before each convolution; the output is a raw sum.
+
+  Attributes:
+    width: channels of the output.
+    inner: channels after the first convolution; 0: a quarter of `width`.
+    inner_after: channels after the second convolution; 0: as after the first.
+    stride: of the second convolution.
+    pre: full name of the feature that is the input after this block's first
+      batch norm, before its ReLU; empty: not given out.
+    scale: initial scale of the batch norms.
+    dtype: of the computation.
+  """
+
+  width: int
+  inner: int = 0
+  inner_after: int = 0
+  stride: int = 1
+  pre: str = ''
+  scale: float = 1.0
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    def norm(x, name):
+      layer = layers.batch_norm(
+        train, scale=self.scale, dtype=self.dtype, name=name
+      )
+      return layer(x)
+
+    def conv(x, name, features, kernel=1, stride=1):
+      layer = layers.conv(features, kernel, stride, dtype=self.dtype, name=name)
+      return layer(x)
+
+    inner = self.inner or self.width // 4
+    normed = norm(x, 'norm1')
+    y = conv(nn.relu(normed), 'conv1', inner)
+    y = nn.relu(norm(y, 'norm2'))
+    y = conv(y, 'conv2', self.inner_after or inner, 3, self.stride)
+    y = conv(nn.relu(norm(y, 'norm3')), 'conv3', self.width)
+    if self.stride != 1 or x.shape[-1] != self.width:
+      x = conv(x, 'shortcut_conv', self.width, 1, self.stride)
+    return {'': x + y, **({self.pre: normed} if self.pre else {})}
+
+
+def preactivation_resnet(
+  depth: int = 164,
+  *,
+  num_classes: int = 10,
+  stem_width: int = 16,
+  widths: Sequence[int] = (16, 32, 64),
+  strides: Sequence[int] = (1, 2, 2),
+  stem_stride: int = 1,
+  inner_widths: Sequence[Any] | None = None,
+  scale: float = 1.0,
+  dtype: str = 'float32',
+) -> Network:
+  """Pre-activation ResNet of 9n + 2 layers.
+
+  Args:
+    depth: 11, 20, 29, 56, 110, 164, ...
+    num_classes: size of the answer.
+    stem_width: channels of the stem.
+    widths: channels inside the blocks of the three groups; a block puts out
+      four times as many.
+    strides: of the first block of each group.
+    stem_stride: of the stem.
+    inner_widths: channels inside each block, one number or pair (after the
+      first and after the second convolution) per block of the whole network;
+      None: the group's.
+    scale: initial scale of the batch norms; network slimming uses 0.5.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1. A
+    group's feature is its raw sum; 'group{g}.pre' is that sum after the next
+    batch norm, before the ReLU.
+  """
+  blocks = resnet.blocks_per_group(depth, 9, 2)
+  inner = iter(layers.per_block('inner_widths', inner_widths, 3 * blocks))
+  stem = layers.ConvUnit(
+    stem_width, 3, stem_stride, norm=False, activation='', dtype=dtype
+  )
+  stages = [Stage('stem', stem)]
+  for g, (width, first) in enumerate(zip(widths, strides, strict=True)):
+    for b in range(blocks):
+      own = next(inner)
+      one, two = (own, 0) if isinstance(own, int) else own
+      before = f'group{g}.pre' if g else 'stem.pre'
+      block = PreactivationBottleneck(
+        4 * width,
+        one,
+        two,
+        first if b == 0 else 1,
+        before if b == 0 else '',
+        scale,
+        dtype,
+      )
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+  pool = layers.NormPool(f'group{len(widths)}.pre', scale, dtype)
+  stages.append(Stage('pool', pool))
+  stages.append(Stage('head', layers.Classifier(num_classes)))
+  return Network(tuple(stages))

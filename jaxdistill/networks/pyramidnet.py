@@ -1,0 +1,135 @@
+"""PyramidNet for small images, with ShakeDrop where asked for.
+
+Han et al., Deep Pyramidal Residual Networks, 2016,
+https://arxiv.org/abs/1610.02915; the layout of
+https://github.com/clovaai/CutMix-PyTorch.
+"""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from jaxdistill.networks import layers, resnet, stochastic
+from jaxdistill.types import Array, Network, Stage
+
+
+class PyramidBlock(nn.Module):
+  """Batch norm at both ends of the branch, no activation after the sum.
+
+  Where the shape changes the shortcut averages and pads with zero channels.
+
+  Attributes:
+    width: channels inside; a bottleneck puts out four times as many.
+    bottleneck: 1x1, 3x3, 1x1 convolution instead of two 3x3 ones.
+    stride: of the first 3x3 convolution.
+    inner: channels inside where they differ from `width`; 0: they do not.
+    shake_drop: probability that ShakeDrop disturbs the branch.
+    pre: full name of the feature that is the input after this block's first
+      batch norm; empty: not given out.
+    dtype: of the computation.
+  """
+
+  width: int
+  bottleneck: bool = True
+  stride: int = 1
+  inner: int = 0
+  shake_drop: float = 0.0
+  pre: str = ''
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    def norm(x, i):
+      return layers.batch_norm(train, dtype=self.dtype, name=f'norm{i}')(x)
+
+    def conv(x, i, features, kernel, stride=1):
+      return layers.conv(
+        features, kernel, stride, dtype=self.dtype, name=f'conv{i}'
+      )(x)
+
+    inner = self.inner or self.width
+    y = normed = norm(x, 1)
+    if self.bottleneck:
+      y = nn.relu(norm(conv(y, 1, inner, 1), 2))
+      y = nn.relu(norm(conv(y, 2, inner, 3, self.stride), 3))
+      y = norm(conv(y, 3, 4 * self.width, 1), 4)
+    else:
+      y = nn.relu(norm(conv(y, 1, inner, 3, self.stride), 2))
+      y = norm(conv(y, 2, self.width, 3), 3)
+    if self.shake_drop and train:
+      y = stochastic.shake_drop(y, self.shake_drop, self.make_rng('dropout'))
+    else:
+      y = y * (1 - self.shake_drop)
+    taps = {self.pre: normed} if self.pre else {}
+    return {'': y + _shortcut(x, self.stride, y.shape[-1]), **taps}
+
+
+def pyramidnet(
+  depth: int = 110,
+  widening: int = 64,
+  *,
+  num_classes: int = 10,
+  bottleneck: bool = True,
+  stem_width: int = 16,
+  stem_stride: int = 1,
+  strides: Sequence[int] = (1, 2, 2),
+  inner_widths: Sequence[int] | None = None,
+  shake_drop: float = 0.0,
+  dtype: str = 'float32',
+) -> Network:
+  """PyramidNet-depth-widening: every block is a little wider.
+
+  Args:
+    depth: 9n + 2 layers with bottlenecks, else 6n + 2.
+    widening: channels that the last block has more than the stem, before the
+      factor four of bottlenecks.
+    num_classes: size of the answer.
+    bottleneck: whether blocks are bottlenecks.
+    stem_width: channels of the stem.
+    stem_stride: of the stem.
+    strides: of the first block of each of the three groups.
+    inner_widths: channels inside each block, one per block of the whole
+      network; None: the block's.
+    shake_drop: probability with which ShakeDrop disturbs the last block; it
+      grows linearly from the first. The paper's is 0.5.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1. A
+    group's feature is its raw sum; 'group{g}.pre' is that sum after the next
+    batch norm.
+  """
+  per_group = resnet.blocks_per_group(depth, 9 if bottleneck else 6, 2)
+  count = 3 * per_group
+  inner = layers.per_block('inner_widths', inner_widths, count)
+  stem = layers.ConvUnit(stem_width, 3, stem_stride, activation='', dtype=dtype)
+  stages, width = [Stage('stem', stem)], float(stem_width)
+  for i in range(count):
+    g, b = divmod(i, per_group)
+    # Summed like this, as rounding decides some widths.
+    width += widening / count
+    before = f'group{g}.pre' if g else 'stem.pre'
+    block = PyramidBlock(
+      round(width),
+      bottleneck,
+      strides[g] if b == 0 else 1,
+      inner[i],
+      shake_drop * (i + 1) / count,
+      before if b == 0 else '',
+      dtype,
+    )
+    stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+  stages.append(Stage('pool', layers.NormPool('group3.pre', dtype=dtype)))
+  stages.append(Stage('head', layers.Classifier(num_classes)))
+  return Network(tuple(stages))
+
+
+def _shortcut(x: Array, stride: int, channels: int) -> Array:
+  if stride != 1:
+    # An odd map's last row and column are averaged over what there is.
+    more = [(0, -x.shape[axis] % stride) for axis in (1, 2)]
+    window = (stride, stride)
+    x = nn.avg_pool(x, window, window, more, count_include_pad=False)
+  missing = channels - x.shape[-1]
+  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))

@@ -1,0 +1,230 @@
+"""ShuffleNetV1 and V2.
+
+Zhang et al., ShuffleNet: An Extremely Efficient Convolutional Neural Network
+for Mobile Devices, 2017, https://arxiv.org/abs/1707.01083; Ma et al.,
+ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design,
+2018, https://arxiv.org/abs/1807.11164. The networks for small images are those
+of https://github.com/HobbitLong/RepDistiller.
+"""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from jaxdistill.networks import layers, staged
+from jaxdistill.types import Array, Network, Stage
+
+_V2_BLOCKS = (4, 8, 4)
+
+
+class GroupedUnit(nn.Module):
+  """ShuffleNetV1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1.
+
+  A ReLU follows the depthwise convolution too, and ends the unit.
+
+  Attributes:
+    width: channels of the output.
+    inner: channels of the depthwise convolution.
+    groups: of the last convolution.
+    first_groups: of the first convolution and of the shuffle.
+    stride: of the depthwise convolution.
+    concat: whether the (averaged) input is appended to the branch, which then
+      makes only the missing channels; otherwise it is added.
+    dtype: of the computation.
+  """
+
+  width: int
+  inner: int
+  groups: int = 3
+  first_groups: int = 3
+  stride: int = 1
+  concat: bool = False
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    def conv_norm(x, i, features, kernel, stride, groups):
+      conv = layers.conv(
+        features,
+        kernel,
+        stride,
+        groups=groups,
+        dtype=self.dtype,
+        name=f'conv{i}',
+      )
+      norm = layers.batch_norm(train, dtype=self.dtype, name=f'norm{i}')
+      return norm(conv(x))
+
+    y = nn.relu(conv_norm(x, 1, self.inner, 1, 1, self.first_groups))
+    y = shuffle(y, self.first_groups)
+    y = nn.relu(conv_norm(y, 2, self.inner, 3, self.stride, self.inner))
+    missing = self.width - (x.shape[-1] if self.concat else 0)
+    y = conv_norm(y, 3, missing, 1, 1, self.groups)
+    if self.stride != 1:
+      # Zeros of the padding count in the averages.
+      x = nn.avg_pool(x, (3, 3), (self.stride,) * 2, ((1, 1), (1, 1)))
+    y = jnp.concatenate([y, x], -1) if self.concat else x + y
+    return {'': nn.relu(y), '.pre': y}
+
+
+class SplitUnit(nn.Module):
+  """ShuffleNetV2: half of the channels pass, the others are convolved.
+
+  With `down` all channels go through both branches.
+
+  Attributes:
+    width: channels of the output.
+    inner: channels of the branch's depthwise convolution; 0: half of `width`.
+    stride: of the depthwise convolutions.
+    down: whether the other branch convolves as well.
+    dtype: of the computation.
+  """
+
+  width: int
+  inner: int = 0
+  stride: int = 1
+  down: bool = False
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    def conv_norm(x, name, features, kernel=1, stride=1, groups=1):
+      conv, norm = f'{name}_conv', f'{name}_norm'
+      x = layers.conv(
+        features, kernel, stride, groups=groups, dtype=self.dtype, name=conv
+      )(x)
+      return layers.batch_norm(train, dtype=self.dtype, name=norm)(x)
+
+    half = self.width // 2
+    inner = self.inner or half
+    if self.down:
+      channels = x.shape[-1]
+      left = conv_norm(x, 'left_depthwise', channels, 3, self.stride, channels)
+      left = conv_norm(left, 'left_pointwise', half)
+      right = x
+    else:
+      left, right = jnp.split(x, 2, -1)
+    right = nn.relu(conv_norm(right, 'expand', inner))
+    right = conv_norm(right, 'depthwise', inner, 3, self.stride, inner)
+    right = conv_norm(right, 'project', half)
+    out = nn.relu(left) if self.down else left
+    return {
+      '': shuffle(jnp.concatenate([out, nn.relu(right)], -1), 2),
+      '.pre': shuffle(jnp.concatenate([left, right], -1), 2),
+    }
+
+
+def shuffle(x: Array, groups: int) -> Array:
+  """Interleaves the channels of `groups` equal parts, `[B, H, W, C]`."""
+  if groups == 1:
+    return x
+  parts = x.reshape(*x.shape[:-1], groups, -1)
+  return parts.swapaxes(-1, -2).reshape(x.shape)
+
+
+def cifar_shufflenet_v1(
+  *,
+  num_classes: int = 10,
+  groups: int = 3,
+  widths: Sequence[int] = (240, 480, 960),
+  blocks: Sequence[int] = (4, 8, 4),
+  stem_width: int = 24,
+  stem_stride: int = 1,
+  strides: Sequence[int] = (2, 2, 2),
+  inner_widths: Sequence[int] | None = None,
+  dtype: str = 'float32',
+) -> Network:
+  """ShuffleNetV1 for small images.
+
+  Args:
+    num_classes: size of the answer.
+    groups: of the 1x1 convolutions, except the very first, which has one.
+    widths: channels of the three groups of blocks.
+    blocks: number of blocks in each.
+    stem_width: channels of the stem.
+    stem_stride: of the stem.
+    strides: of the first block of each group.
+    inner_widths: channels inside each block, multiples of `groups`; None: a
+      quarter of what the block's branch puts out.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1; every
+    block gives out '.pre', the value before its last ReLU.
+  """
+  inner = iter(layers.per_block('inner_widths', inner_widths, sum(blocks)))
+  stem = layers.ConvUnit(stem_width, 1, stem_stride, dtype=dtype)
+  stages, channels = [Stage('stem', stem)], stem_width
+  for g, (width, count, first) in enumerate(
+    zip(widths, blocks, strides, strict=True)
+  ):
+    for b in range(count):
+      branch = width - channels if b == 0 else width
+      unit = GroupedUnit(
+        width,
+        next(inner) or branch // 4,
+        groups,
+        1 if g == b == 0 else groups,
+        first if b == 0 else 1,
+        concat=b == 0,
+        dtype=dtype,
+      )
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', unit))
+    channels = width
+  stages.append(Stage('pool', layers.Pool()))
+  stages.append(Stage('head', layers.Classifier(num_classes)))
+  return Network(tuple(stages))
+
+
+def shufflenet_v2(
+  *,
+  num_classes: int = 1000,
+  stem: str = 'imagenet',
+  stem_width: int = 24,
+  widths: Sequence[int] = (116, 232, 464),
+  last_width: int = 1024,
+  strides: Sequence[int] = (2, 2, 2),
+  inner_widths: Sequence[int] | None = None,
+  dtype: str = 'float32',
+) -> Network:
+  """ShuffleNetV2 x1.
+
+  Args:
+    num_classes: size of the answer.
+    stem: 'imagenet': 3x3 convolution of stride 2 and 3x3 max-pooling of stride
+      2; 'cifar': 1x1 convolution.
+    stem_width: channels of the stem.
+    widths: channels of the three groups.
+    last_width: channels of the last convolution.
+    strides: of the first block of each group.
+    inner_widths: channels inside each of the 16 blocks; None: half the group's.
+    dtype: of the computation; parameters stay in float32.
+
+  Returns:
+    Stages 'stem', 'group{g}.block{b}', 'last', 'pool', 'head', counted from 1.
+    A block gives out '.pre', its value before the last ReLU of what it
+    convolves, with channels in the order of its output.
+  """
+  stems = {'imagenet': (3, 2, True), 'cifar': (1, 1, False)}
+  if stem not in stems:
+    raise staged.unknown('stem', stem, stems)
+  kernel, stride, pool = stems[stem]
+  count = sum(_V2_BLOCKS)
+  inner = iter(layers.per_block('inner_widths', inner_widths, count))
+  unit = layers.ConvUnit(stem_width, kernel, stride, pool=pool, dtype=dtype)
+  stages = [Stage('stem', unit)]
+  for g, (width, blocks, first) in enumerate(
+    zip(widths, _V2_BLOCKS, strides, strict=True)
+  ):
+    for b in range(blocks):
+      block = SplitUnit(
+        width, next(inner), first if b == 0 else 1, b == 0, dtype
+      )
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+  stages += [
+    Stage('last', layers.ConvUnit(last_width, 1, dtype=dtype)),
+    Stage('pool', layers.Pool()),
+    Stage('head', layers.Classifier(num_classes)),
+  ]
+  return Network(tuple(stages))

@@ -1,0 +1,57 @@
+"""Noise on residual branches: stochastic depth and ShakeDrop."""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from jaxdistill.types import Array
+
+
+def drop_path(x: Array, rate: float, rng: Array) -> Array:
+  """Drops the branch of some examples and scales the others up.
+
+  Args:
+    x: output of a residual branch `[B, ...]`.
+    rate: probability that an example's branch is dropped.
+    rng: a key.
+
+  Returns:
+    x * keep / (1 - rate) with keep ~ Bernoulli(1 - rate), one per example;
+    its mean over the key is `x`.
+
+  References:
+    Huang et al., Deep Networks with Stochastic Depth, 2016,
+    https://arxiv.org/abs/1603.09382
+  """
+  keep = jax.random.bernoulli(rng, 1 - rate, _per_example(x))
+  return x * (keep / (1 - rate)).astype(x.dtype)
+
+
+def shake_drop(x: Array, rate: float, rng: Array) -> Array:
+  """Disturbs a branch: by a factor forward, by another one backward.
+
+  With probability 1 - rate, drawn once for the batch, nothing changes.
+  Otherwise the value is multiplied by alpha ~ U(-1, 1) and the gradient by
+  beta ~ U(0, 1), both drawn per example. The mean of the value is
+  (1 - rate) * x, which is what to use in inference.
+
+  Args:
+    x: output of a residual branch `[B, ...]`.
+    rate: probability that the branch is disturbed.
+    rng: a key.
+
+  References:
+    Yamada et al., ShakeDrop Regularization for Deep Residual Learning, 2018,
+    https://arxiv.org/abs/1802.02375
+  """
+  gate, forward, backward = jax.random.split(rng, 3)
+  kept = jax.random.bernoulli(gate, 1 - rate)
+  shape = _per_example(x)
+  alpha = jax.random.uniform(forward, shape, x.dtype, minval=-1.0)
+  beta = jax.random.uniform(backward, shape, x.dtype)
+  alpha, beta = (jnp.where(kept, jnp.ones_like(a), a) for a in (alpha, beta))
+  return x * beta + lax.stop_gradient(x * (alpha - beta))
+
+
+def _per_example(x: Array) -> tuple[int, ...]:
+  return (x.shape[0],) + (1,) * (x.ndim - 1)

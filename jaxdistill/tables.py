@@ -1,0 +1,73 @@
+"""What the names in a config mean: literal tables, name -> function."""
+
+from jaxdistill import optimizers, terms
+from jaxdistill.data import augment, digits, npz
+from jaxdistill.methods import chains, joint, mutual, two_stage
+from jaxdistill.networks import NETWORKS
+from jaxdistill.sections import Table
+from jaxdistill.tasks import classification
+
+DATASETS: Table = {'digits': digits.digits, 'npz': npz.npz}
+AUGMENTS: Table = {
+  'none': augment.none,
+  'crop_flip': augment.crop_flip,
+}
+TASKS: Table = {'classification': classification.classification}
+OPTIMIZERS: Table = {'sgd': optimizers.sgd, 'adamw': optimizers.adamw}
+SCHEDULES: Table = {
+  'cosine': optimizers.cosine,
+  'linear': optimizers.linear,
+  'step': optimizers.step,
+  'constant': optimizers.constant,
+  'plateau': optimizers.plateau,
+}
+TERMS: Table = {
+  'kd': terms.soft_target,
+  'logits': terms.logits,
+  'refinery': terms.refinery,
+  'dkd': terms.decoupled,
+  'dist': terms.correlation,
+  'hint': terms.hint,
+  'at': terms.attention,
+  'nst': terms.selectivity,
+  'fsp': terms.flow,
+  'sp': terms.similarity,
+  'cc': terms.congruence,
+  'vid': terms.variational,
+  'rkd': terms.relational,
+  'pkt': terms.probabilistic,
+  'ab': terms.boundaries,
+  'crd': terms.contrastive,
+  'ofd': terms.overhaul,
+  'reviewkd': terms.review,
+  'srrl': terms.softmax_regression,
+}
+METHODS: Table = {
+  'supervised': joint.supervised,
+  'joint': joint.joint,
+  # A term beside the labels, with its published weight ...
+  **{name: joint.single(name, term) for name, term in TERMS.items()},
+  'kd': joint.kd,
+  'refinery': joint.single('refinery', terms.refinery, label_weight=0.0),
+  # ... or before them, and methods with other teachers.
+  'fitnets': two_stage.fitnets,
+  'fsp': two_stage.flow_of_solution,
+  'ab': two_stage.activation_boundaries,
+  'ft': two_stage.factor_transfer,
+  'dml': mutual.mutual,
+  'ban': chains.born_again,
+  'takd': chains.assistants,
+}
+# Key -> what the names of a section under that key mean.
+TABLES: dict[str, Table] = {
+  'data': DATASETS,
+  'augment': AUGMENTS,
+  'task': TASKS,
+  'optimizer': OPTIMIZERS,
+  'schedule': SCHEDULES,
+  'student': NETWORKS,
+  'teacher': NETWORKS,
+  'method': METHODS,
+  'terms': TERMS,
+  'assistants': NETWORKS,
+}

@@ -1,0 +1,373 @@
+"""Laws of the whole family of losses, each tested once over all members."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import losses
+
+B = 4
+LOGITS = (B, 5)
+VECTOR = LOGITS
+MAP = (B, 4, 4, 3)
+PERMUTATION = np.array([2, 0, 3, 1])
+
+
+class Case(NamedTuple):
+  """One loss.
+
+  Attributes:
+    loss: of (student, teacher), pytrees of arrays.
+    student: shapes of the student's arrays, a pytree.
+    teacher: the same of the teacher; None if equal.
+    per_example: whether it returns `[B]`, not a scalar.
+    frozen: whether no gradient flows to the teacher.
+    differentiable: whether nothing in it is held constant.
+    equality: 'zero' if the loss and its gradient vanish where student and
+      teacher are equal, 'stationary' if only the gradient does, 'kink' if only
+      the loss does (rounding has a sign), or ''.
+  """
+
+  loss: Callable[[Any, Any], jax.Array]
+  student: Any
+  teacher: Any = None
+  per_example: bool = True
+  frozen: bool = True
+  differentiable: bool = True
+  equality: str = 'zero'
+
+
+def _decoupled(student, teacher):
+  return losses.decoupled_kd_loss(student, teacher, jnp.argmax(teacher, -1))
+
+
+def _masked(student, teacher):
+  mask = jnp.linspace(-0.5, 1.5, 48).reshape(MAP[1:])
+  return losses.masked_l1_loss(student, teacher, mask)
+
+
+def _margin_relu(student, teacher):
+  return losses.margin_relu_loss(student, teacher, -jnp.arange(1.0, 4.0) / 4)
+
+
+def _variational(student, teacher):
+  return losses.variational_information_loss(student, teacher, jnp.arange(3.0))
+
+
+def _regression(student, teacher):
+  (s, s_logits), (t, t_logits) = student, teacher
+  return losses.softmax_regression_loss(s, t, s_logits, t_logits)
+
+
+_ROWS = np.sin(np.arange(90, dtype=np.float32)).reshape(2, 9, 5) / 2
+_BANK = losses.MemoryBank(*_ROWS, np.float32(0.5), np.float32(1.5))
+_NEGATIVES = np.arange(12).reshape(4, 3) % 5 + 4
+
+
+def _remembered_contrast(student, teacher):
+  bank = jax.tree.map(jnp.asarray, _BANK)
+  loss, _ = losses.memory_contrastive_loss(
+    student, teacher, bank, jnp.arange(4), jnp.asarray(_NEGATIVES)
+  )
+  return jnp.mean(loss)
+
+
+CASES = {
+  'soft_target': Case(losses.soft_target_loss, LOGITS),
+  'tempered': Case(
+    losses.tempered_cross_entropy, LOGITS, equality='stationary'
+  ),
+  'refinery': Case(losses.refinery_loss, LOGITS, equality='stationary'),
+  'logit_squared_error': Case(losses.logit_squared_error, LOGITS),
+  'decoupled': Case(_decoupled, LOGITS),
+  'correlation_kd': Case(losses.correlation_kd_loss, LOGITS, per_example=False),
+  'squared_distance': Case(losses.squared_distance, MAP),
+  'hint': Case(losses.hint_loss, MAP),
+  'normalized_l1': Case(losses.normalized_l1_loss, MAP, equality='kink'),
+  'masked_l1': Case(_masked, MAP),
+  'hierarchical_context': Case(losses.hierarchical_context_loss, MAP),
+  'variational_information': Case(_variational, MAP, equality='stationary'),
+  'softmax_regression': Case(_regression, (VECTOR, LOGITS)),
+  'attention_transfer': Case(losses.attention_transfer_loss, MAP, (B, 2, 2, 5)),
+  'neuron_selectivity_channels': Case(losses.neuron_selectivity_loss, MAP),
+  'neuron_selectivity_positions': Case(
+    losses.neuron_selectivity_loss, (B, 2, 2, 6), (B, 3, 3, 5)
+  ),
+  'factor_transfer': Case(losses.factor_transfer_loss, MAP, equality='kink'),
+  'factor_transfer_attention': Case(
+    functools.partial(losses.factor_transfer_loss, attention=True),
+    MAP,
+    equality='kink',
+  ),
+  'activation_boundary': Case(
+    losses.activation_boundary_loss, MAP, equality=''
+  ),
+  'margin_relu': Case(_margin_relu, MAP),
+  'similarity_preserving': Case(
+    losses.similarity_preserving_loss, MAP, (B, 3), per_example=False
+  ),
+  'relational_distance': Case(
+    losses.relational_distance_loss, VECTOR, (B, 3), per_example=False
+  ),
+  'relational_angle': Case(
+    losses.relational_angle_loss, VECTOR, (B, 3), per_example=False
+  ),
+  'probabilistic_transfer': Case(
+    losses.probabilistic_transfer_loss, VECTOR, (B, 3), per_example=False
+  ),
+  'correlation_congruence': Case(
+    losses.correlation_congruence_loss, VECTOR, per_example=False, frozen=False
+  ),
+  'flow': Case(losses.flow_loss, (MAP, (B, 2, 2, 5))),
+  'contrastive': Case(
+    losses.contrastive_loss,
+    VECTOR,
+    per_example=False,
+    frozen=False,
+    differentiable=False,
+    equality='',
+  ),
+  'contrastive_memory': Case(
+    _remembered_contrast, VECTOR, per_example=False, frozen=False, equality=''
+  ),
+}
+
+
+def names(**wanted):
+  """Names of the cases whose attributes are as wanted."""
+  return [
+    name
+    for name, case in CASES.items()
+    if all(getattr(case, k) in v for k, v in wanted.items())
+  ]
+
+
+def draw(shapes, seed, scale=1.0):
+  """Normal arrays of the shapes: a shape or a tuple of shapes."""
+  if isinstance(shapes[0], tuple):
+    return tuple(draw(s, seed + 7 * i, scale) for i, s in enumerate(shapes))
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(scale * rng.normal(size=shapes), jnp.float32)
+
+
+def example(name, *, seed=0):
+  case = CASES[name]
+  teacher = case.student if case.teacher is None else case.teacher
+  return draw(case.student, seed), draw(teacher, seed + 100)
+
+
+@functools.cache
+def jitted(name):
+  """The compiled loss and, of its sum, the gradients to both arguments."""
+  case = CASES[name]
+
+  def total(student, teacher):
+    loss = case.loss(student, teacher)
+    return jnp.sum(loss), loss
+
+  gradients = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+
+  def value_and_gradients(student, teacher):
+    (_, loss), grads = gradients(student, teacher)
+    return loss, *grads
+
+  return jax.jit(value_and_gradients)
+
+
+def largest(tree):
+  return max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_jit_equals_eager(name):
+  student, teacher = example(name)
+  eager = CASES[name].loss(student, teacher)
+  assert eager.shape == ((B,) if CASES[name].per_example else ())
+  np.testing.assert_allclose(
+    jitted(name)(student, teacher)[0], eager, rtol=1e-5, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('name', names(frozen=[True]))
+def test_no_gradient_reaches_the_teacher(name):
+  _, student_grad, teacher_grad = jitted(name)(*example(name))
+  assert largest(teacher_grad) == 0
+  assert largest(student_grad) > 1e-3
+
+
+@pytest.mark.parametrize('name', names(frozen=[False]))
+def test_gradient_reaches_a_trained_teacher(name):
+  assert largest(jitted(name)(*example(name))[2]) > 1e-3
+
+
+@pytest.mark.parametrize('name', names(equality=['zero', 'kink']))
+def test_equal_features_lose_nothing(name):
+  # Equal in relation, where the shapes differ: there the student is compared
+  # with itself.
+  student, _ = example(name)
+  case = CASES[name]
+  if case.teacher is not None:
+    np.testing.assert_allclose(case.loss(student, student), 0, atol=1e-6)
+    return
+  loss, grad, _ = jitted(name)(student, student)
+  np.testing.assert_allclose(loss, 0, atol=1e-6)
+  assert case.equality == 'kink' or largest(grad) < 1e-5
+
+
+@pytest.mark.parametrize('name', names(equality=['stationary']))
+def test_equal_features_are_stationary(name):
+  student, _ = example(name)
+  loss, grad, _ = jitted(name)(student, student)
+  assert largest(grad) < 1e-5
+  assert largest(loss) > 1e-2
+
+
+@pytest.mark.parametrize('name', names(differentiable=[True]))
+def test_gradient_equals_finite_differences(name):
+  student, teacher = example(name)
+  leaves, tree = jax.tree.flatten(student)
+  grad = jax.tree.leaves(jitted(name)(student, teacher)[1])
+
+  def moved(step):
+    moved = jax.tree.unflatten(tree, [x + d for x, d in zip(leaves, step)])
+    return np.sum(np.float64(jitted(name)(moved, teacher)[0]))
+
+  # Along the gradient, where a wrong scale shows, and across it.
+  random = draw(tuple(x.shape for x in leaves), seed=50)
+  for direction in grad, random:
+    length = np.sqrt(sum(np.sum(np.square(d)) for d in direction))
+    step = [1e-2 * np.asarray(d) / length for d in direction]
+    numeric = (moved(step) - moved([-d for d in step])) / 2
+    analytic = sum(np.sum(np.float64(g * d)) for g, d in zip(grad, step))
+    largest = np.sqrt(sum(np.sum(np.square(g)) for g in grad)) * 1e-2
+    np.testing.assert_allclose(numeric, analytic, rtol=0, atol=1e-2 * largest)
+
+
+def constants(tree):
+  return jax.tree.map(jnp.ones_like, tree)
+
+
+def zeros(tree):
+  return jax.tree.map(jnp.zeros_like, tree)
+
+
+def huge(tree):
+  return jax.tree.map(lambda x: 1e4 * x, tree)
+
+
+def opposite(tree):
+  """Its first half of examples, and their negatives."""
+  return jax.tree.map(
+    lambda x: jnp.concatenate([x[: B // 2], -x[: B // 2]]), tree
+  )
+
+
+DEGENERATE = (zeros, constants, huge, opposite, lambda tree: tree)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_value_and_gradient_are_finite_everywhere(name):
+  student, teacher = example(name)
+  inputs = [(f(student), g(teacher)) for f in DEGENERATE for g in DEGENERATE]
+  if CASES[name].teacher is None:
+    inputs += [(f(student), f(student)) for f in DEGENERATE]
+  for pair in inputs:
+    for leaf in jax.tree.leaves(jitted(name)(*pair)):
+      assert np.all(np.isfinite(leaf))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_bfloat16_is_accumulated_in_float32(name):
+  narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), example(name))
+  wide = jax.tree.map(lambda x: x.astype(jnp.float32), narrow)
+  loss = CASES[name].loss(*narrow)
+  assert loss.dtype == jnp.float32
+  np.testing.assert_allclose(loss, jitted(name)(*wide)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', names(per_example=[True]))
+def test_permuted_examples_permute_the_losses(name):
+  student, teacher = example(name)
+  loss = jitted(name)(student, teacher)[0]
+  permuted = jax.tree.map(lambda x: x[PERMUTATION], (student, teacher))
+  np.testing.assert_allclose(
+    jitted(name)(*permuted)[0], loss[PERMUTATION], rtol=1e-5
+  )
+  assert float(jnp.std(loss)) > 1e-5
+
+
+@pytest.mark.parametrize('name', names(per_example=[True]))
+def test_an_example_loses_the_same_in_any_company(name):
+  pair = example(name)
+  company = jax.tree.map(
+    lambda x, y: np.concatenate([x[:1], y[1:]]), pair, example(name, seed=1)
+  )
+  losses_alike, losses_other = (
+    np.array(jitted(name)(*inputs)[0]) for inputs in (pair, company)
+  )
+  np.testing.assert_allclose(losses_other[0], losses_alike[0], rtol=1e-5)
+  assert np.all(losses_other[1:] != losses_alike[1:])
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_batches_of_different_size_are_refused(name):
+  student, teacher = example(name)
+  short = jax.tree.map(lambda x: x[:-1], teacher)
+  with pytest.raises(AssertionError):
+    CASES[name].loss(student, short)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    name
+    for name in names(student=[LOGITS, MAP], teacher=[None])
+    if not name.startswith('neuron_selectivity')
+  ],
+)
+def test_features_of_different_width_are_refused(name):
+  student, teacher = example(name)
+  with pytest.raises(AssertionError):
+    CASES[name].loss(student, teacher[..., :-1])
+
+
+@pytest.mark.parametrize(
+  'call, name, value',
+  [
+    (losses.soft_target_loss, 'temperature', 0.0),
+    (losses.tempered_cross_entropy, 'temperature', -1.0),
+    (losses.correlation_kd_loss, 'tau', 0.0),
+    (losses.squared_distance, 'reduction', 'max'),
+    (losses.normalized_l1_loss, 'reduction', 'none'),
+    (losses.activation_boundary_loss, 'margin', 0.0),
+    (losses.contrastive_loss, 'temperature', 0.0),
+  ],
+)
+def test_wrong_choices_are_named_with_the_valid_ones(call, name, value):
+  with pytest.raises(ValueError, match=f'{value}.*valid: '):
+    call(jnp.ones(LOGITS), jnp.ones(LOGITS), **{name: value})
+
+
+def test_every_public_loss_has_a_case():
+  tested = {
+    getattr(case.loss, 'func', case.loss).__name__ for case in CASES.values()
+  }
+  wrapped = {
+    'decoupled_kd_loss',
+    'margin_relu_loss',
+    'masked_l1_loss',
+    'memory_contrastive_loss',
+    'softmax_regression_loss',
+    'variational_information_loss',
+  }
+  public = {
+    name
+    for name in losses.__all__
+    if name.endswith(('_loss', '_distance', '_error', '_entropy'))
+  }
+  assert public == {name for name in tested if name[0] != '_'} | wrapped

@@ -1,0 +1,70 @@
+"""What the losses share: norms at zero, reductions and adaptive pooling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill.losses import numerics
+
+
+def test_absolute_value_has_no_slope_at_zero():
+  grad = jax.vmap(jax.grad(numerics.absolute))(jnp.array([-2.0, 0.0, 3.0]))
+  np.testing.assert_array_equal(grad, [-1, 0, 1])
+
+
+def test_norm_is_euclidean_with_gradient_zero_at_zero():
+  rows = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+  np.testing.assert_allclose(numerics.norm(rows, axis=1), [5, 0])
+  grad = jax.jit(jax.grad(lambda x: jnp.sum(numerics.norm(x, axis=1))))
+  np.testing.assert_allclose(grad(rows), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
+def test_normalized_vectors_have_norm_1_and_zero_stays_zero():
+  rows = jnp.array([[3.0, 4.0], [0.0, 0.0], [3e4, -4e4]])
+  np.testing.assert_allclose(
+    numerics.normalize(rows), [[0.6, 0.8], [0, 0], [0.6, -0.8]], rtol=1e-6
+  )
+  # Along (0.8, -0.6), across the first row, the unit vector turns by 1 / 5.
+  across = jnp.array([0.8, -0.6])
+  grad = jax.jit(jax.grad(lambda x: numerics.normalize(x)[0] @ across))
+  np.testing.assert_allclose(
+    grad(rows), [[0.16, -0.12], [0, 0], [0, 0]], atol=1e-6
+  )
+
+
+def test_adaptive_pooling_of_7_to_4_has_overlapping_windows():
+  # Windows 0-1, 1-3, 3-5, 5-6 of the columns 0, 1, ..., 6.
+  x = jnp.tile(jnp.arange(7.0)[None, None, :, None], (1, 7, 1, 2))
+  pooled = numerics.adaptive_average_pool(x, 4, 4)
+  expected = np.tile(np.array([0.5, 2, 4, 5.5])[:, None], (1, 4, 1, 2))
+  np.testing.assert_allclose(pooled, expected)
+
+
+def test_adaptive_pooling_takes_each_axis_by_itself():
+  x = jnp.arange(24.0).reshape(1, 4, 6, 1)
+  pooled = numerics.adaptive_average_pool(x, 2, 3)
+  # The first window holds 0, 1, 6, 7; one column on 2, two rows on 12 more.
+  expected = 3.5 + np.array([[0, 2, 4], [12, 14, 16]])
+  np.testing.assert_allclose(pooled[0, :, :, 0], expected)
+
+
+def test_equal_sizes_are_not_touched():
+  x = jnp.ones((1, 3, 3, 2))
+  first, second = numerics.match_size(x, x)
+  assert first is x and second is x
+
+
+def test_the_larger_map_is_pooled_on_either_side():
+  large, small = jnp.ones((2, 4, 6, 1)), jnp.ones((2, 2, 3, 5))
+  for pair in (large, small), (small, large):
+    first, second = numerics.match_size(*pair)
+    assert first.shape[:3] == second.shape[:3] == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+  'dtype, expected',
+  [('bfloat16', 'float32'), ('float32', 'float32'), ('int32', 'float32')],
+)
+def test_narrow_types_become_float32(dtype, expected):
+  assert numerics.at_least_float32(jnp.ones(2, dtype)).dtype == expected

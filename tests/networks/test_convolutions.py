@@ -1,0 +1,100 @@
+"""The forms of a convolution agree, whatever the backend prefers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill.networks import convolutions
+
+
+def problem(height, width, channels, kernel, features, groups):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, height, width, channels))
+  weights = rng.normal(size=(kernel, kernel, channels // groups, features))
+  return jnp.float32(x), jnp.float32(weights)
+
+
+def jit(function):
+  """Compiled as quickly as can be."""
+  options = {'xla_backend_optimization_level': 0}
+  return jax.jit(function, compiler_options=options)
+
+
+def assert_same(ours, reference, x, kernel):
+  """Equal values and gradients."""
+
+  def outcome(function):
+    def loss(x, kernel):
+      y = function(x, kernel)
+      return jnp.sum(jnp.sin(y)), y
+
+    return jit(jax.grad(loss, (0, 1), has_aux=True))(x, kernel)
+
+  for a, b in zip(
+    jax.tree.leaves(outcome(ours)), jax.tree.leaves(outcome(reference))
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('height', 'width', 'size', 'stride'),
+  [(6, 5, 3, 1), (6, 5, 3, 2), (5, 6, 5, 2)],
+)
+def test_shifts_equal_the_grouped_convolution(height, width, size, stride):
+  x, kernel = problem(height, width, 4, size, 4, 4)
+  assert_same(
+    lambda x, k: convolutions.depthwise(x, k, stride=stride),
+    lambda x, k: convolutions.general(x, k, stride, 4),
+    x,
+    kernel,
+  )
+
+
+@pytest.mark.parametrize(('groups', 'stride'), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_products_equal_the_pointwise_convolution(groups, stride):
+  x, kernel = problem(5, 4, 6, 1, 9, groups)
+  assert_same(
+    lambda x, k: convolutions.pointwise(x, k, stride, groups),
+    lambda x, k: convolutions.general(x, k, stride, groups),
+    x,
+    kernel,
+  )
+
+
+def test_shifts_have_second_derivatives():
+  x, kernel = problem(4, 4, 3, 3, 3, 3)
+
+  def second(function):
+    def first(kernel):
+      grad = jax.grad(lambda x: jnp.sum(jnp.sin(function(x, kernel))))(x)
+      return jnp.sum(grad**2)
+
+    return jit(jax.grad(first))(kernel)
+
+  np.testing.assert_allclose(
+    second(lambda x, k: convolutions.depthwise(x, k, stride=1)),
+    second(lambda x, k: convolutions.general(x, k, 1, 3)),
+    rtol=1e-4,
+    atol=1e-4,
+  )
+
+
+@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
+@pytest.mark.parametrize(('kernel', 'groups'), [(3, 4), (1, 2), (1, 1), (3, 1)])
+def test_every_backend_has_the_same_parameters(
+  monkeypatch, backend, kernel, groups
+):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  layer = convolutions.Conv(
+    4, kernel, 1, groups, True, jax.nn.initializers.ones, jnp.float32
+  )
+  image = jnp.ones((1, 3, 3, 4))
+  init = jit(layer.init_with_output)
+  output, variables = init(jax.random.key(0), image)
+  shapes = jax.tree.map(jnp.shape, variables['params'])
+  assert shapes == {
+    'kernel': (kernel, kernel, 4 // groups, 4),
+    'bias': (4,),
+  }
+  assert float(output[0, 1, 1, 0]) == kernel * kernel * 4 // groups

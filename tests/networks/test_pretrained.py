@@ -1,0 +1,274 @@
+"""Reading PyTorch's files: only tensors get in, and what is wrong is named."""
+
+from collections import OrderedDict
+import io
+import os
+import pickle
+import struct
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxdistill import networks
+from jaxdistill.networks import pretrained, torch_files
+from jaxdistill.types import Model, UsageError
+
+NETWORK = networks.NETWORKS['resnet8'](
+  num_classes=3, stem_width=2, widths=(2, 3, 4)
+)
+EXAMPLE = {'image': jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)}
+TYPES = {
+  np.dtype(np.float32): 'FloatStorage',
+  np.dtype(np.float16): 'HalfStorage',
+  np.dtype(np.int64): 'LongStorage',
+}
+
+
+@pytest.fixture(scope='module')
+def model():
+  shapes = jax.eval_shape(
+    lambda rng: networks.init(NETWORK, rng, EXAMPLE), jax.random.key(0)
+  )
+  rng = np.random.default_rng(0)
+  return Model(
+    NETWORK,
+    jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes),
+  )
+
+
+@pytest.fixture(scope='module')
+def tensors(model):
+  return pretrained.to_torch(model)
+
+
+class Call:
+  """Pickles as a call of `module.name`, without that module."""
+
+  def __init__(self, module, name, *arguments):
+    self.module, self.name, self.arguments = module, name, arguments
+
+
+class Storage:
+  """Pickles as the persistent id of a storage."""
+
+  def __init__(self, key, values, old=False):
+    dtype = TYPES[values.dtype]
+    rest = (None,) if old else ()
+    self.pid = ('storage', Name('torch', dtype), key, 'cpu', values.size, *rest)
+
+
+class Name:
+  """Pickles as `module.name` itself."""
+
+  def __init__(self, module, name):
+    self.module, self.name = module, name
+
+
+class Writer(pickle._Pickler):
+  """Writes what `torch.save` writes."""
+
+  def persistent_id(self, obj):
+    return obj.pid if isinstance(obj, Storage) else None
+
+  def save(self, obj, save_persistent_id=True):
+    if isinstance(obj, Name):
+      self.write(f'c{obj.module}\n{obj.name}\n'.encode())
+    elif isinstance(obj, Call):
+      self.save(Name(obj.module, obj.name))
+      self.save(obj.arguments)
+      self.write(pickle.REDUCE)
+    else:
+      super().save(obj, save_persistent_id)
+
+
+def pickled(value):
+  file = io.BytesIO()
+  Writer(file, protocol=2).dump(value)
+  return file.getvalue()
+
+
+def view(storage, offset, shape, strides):
+  return Call(
+    'torch._utils',
+    '_rebuild_tensor_v2',
+    *(storage, offset, shape, strides, False, OrderedDict()),
+  )
+
+
+def whole_view(key, values, old=False):
+  strides = tuple(s // values.itemsize for s in values.strides)
+  return view(Storage(key, values, old), 0, values.shape, strides)
+
+
+def write_zip(path, value, storages):
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', pickled(value))
+    archive.writestr('archive/byteorder', 'little')
+    for key, values in storages.items():
+      archive.writestr(f'archive/data/{key}', values.tobytes())
+  return path
+
+
+def write_old(path, value, storages):
+  """The format before PyTorch 1.6."""
+  system = {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {}}
+  magic = 0x1950A86A20F9469CFC6C
+  with open(path, 'wb') as file:
+    for part in (magic, 1001, system, value, list(storages)):
+      file.write(pickled(part))
+    for values in storages.values():
+      file.write(struct.pack('<q', values.size) + values.tobytes())
+  return path
+
+
+def states(tensors, old=False):
+  """(state dict to be pickled, storages) of tensors."""
+  storages = {str(i): tensors[name] for i, name in enumerate(tensors)}
+  value = OrderedDict(
+    (name, whole_view(str(i), tensors[name], old))
+    for i, name in enumerate(tensors)
+  )
+  return value, storages
+
+
+def assert_loads(path, model):
+  variables = pretrained.load(path, NETWORK, EXAMPLE)
+  assert jax.tree.structure(variables) == jax.tree.structure(model.variables)
+  for ours, theirs in zip(
+    jax.tree.leaves(variables), jax.tree.leaves(model.variables)
+  ):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_weights_come_back_through_every_kind_of_file(tmp_path, model, tensors):
+  safetensors.numpy.save_file(tensors, tmp_path / 'a.safetensors')
+  assert_loads(tmp_path / 'a.safetensors', model)
+  assert_loads(write_zip(tmp_path / 'a.pth', *states(tensors)), model)
+  assert_loads(write_old(tmp_path / 'b.pth', *states(tensors, True)), model)
+
+
+def test_weights_inside_a_checkpoint_are_found(tmp_path, model, tensors):
+  count = np.array([7])
+  value, storages = states({**tensors, 'bn1.num_batches_tracked': count})
+  value = {f'module.{k}': v for k, v in value.items()}
+  checkpoint = {'epoch': 240, 'model': value, 'best_acc': 0.7}
+  assert_loads(write_zip(tmp_path / 'a.pth', checkpoint, storages), model)
+
+
+def test_a_tensor_may_be_a_strided_view(tmp_path):
+  values = np.arange(12, dtype=np.float32)
+  value = {'a': view(Storage('0', values), 1, (2, 3), (1, 4))}
+  found = torch_files.read(write_zip(tmp_path / 'a.pth', value, {'0': values}))
+  np.testing.assert_array_equal(found['a'], [[1, 5, 9], [2, 6, 10]])
+
+
+@pytest.mark.parametrize(
+  ('shape', 'strides'), [((2, 7), (6, 1)), ((13,), (1,)), ((2,), (-1,))]
+)
+def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path, shape, strides):
+  values = np.arange(12, dtype=np.float32)
+  value = {'a': view(Storage('0', values), 0, shape, strides)}
+  with pytest.raises(UsageError, match=r'storage|negative'):
+    torch_files.read(write_zip(tmp_path / 'a.pth', value, {'0': values}))
+
+
+@pytest.mark.parametrize('write', [write_zip, write_old])
+@pytest.mark.parametrize(
+  ('module', 'name', 'arguments'),
+  [
+    ('os', 'system', ('touch {path}',)),
+    ('builtins', 'eval', ("open('{path}', 'w')",)),
+    ('builtins', 'getattr', (1, 'real')),
+    ('argparse', 'Namespace', ()),
+    ('torch', 'load', ('x',)),
+    ('numpy.core.multiarray', 'scalar', ()),
+  ],
+)
+def test_anything_but_tensors_is_refused_by_name(
+  tmp_path, write, module, name, arguments
+):
+  target = tmp_path / 'touched'
+  arguments = [
+    a.format(path=target) if isinstance(a, str) else a for a in arguments
+  ]
+  value = {'model': {}, 'opt': Call(module, name, *arguments)}
+  with pytest.raises(UsageError, match=f'{module}.{name}'):
+    torch_files.read(write(tmp_path / 'a.pth', value, {}))
+  assert not target.exists()
+
+
+def test_a_plain_pickle_is_refused(tmp_path):
+  class Exploit:
+    def __reduce__(self):
+      return os.mkdir, (str(tmp_path / 'touched'),)
+
+  (tmp_path / 'a.pth').write_bytes(pickle.dumps(Exploit()))
+  with pytest.raises(UsageError, match='mkdir'):
+    torch_files.read(tmp_path / 'a.pth')
+  assert not (tmp_path / 'touched').exists()
+
+
+@pytest.mark.parametrize('content', [b'', b'no pickle', b'PK\x03\x04'])
+def test_a_damaged_file_is_a_usage_error(tmp_path, content):
+  for name in ('a.pth', 'a.safetensors'):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=name):
+      pretrained.load(tmp_path / name, NETWORK, EXAMPLE)
+
+
+def test_a_file_without_tensors_is_a_usage_error(tmp_path):
+  with pytest.raises(UsageError, match='no dictionary of tensors'):
+    torch_files.read(write_zip(tmp_path / 'a.pth', [1, 2], {}))
+  with pytest.raises(UsageError, match='no such file'):
+    pretrained.load(tmp_path / 'b.pth', NETWORK, EXAMPLE)
+  with pytest.raises(UsageError, match='no such file'):
+    pretrained.load(tmp_path / 'b.safetensors', NETWORK, EXAMPLE)
+
+
+def load_changed(tmp_path, tensors, **changes):
+  changed = {**tensors, **changes}
+  kept = {k: v for k, v in changed.items() if v is not None}
+  safetensors.numpy.save_file(kept, tmp_path / 'a.safetensors')
+  return pretrained.load(tmp_path / 'a.safetensors', NETWORK, EXAMPLE)
+
+
+def test_what_is_wrong_is_named_in_one_line(tmp_path, tensors):
+  with pytest.raises(UsageError) as missing:
+    load_changed(tmp_path, tensors, **{'layer2.0.conv1.weight': None})
+  assert "lacks tensor 'layer2.0.conv1.weight'" in str(missing.value)
+  with pytest.raises(UsageError) as extra:
+    load_changed(tmp_path, tensors, dist_token=np.zeros(3, np.float32))
+  assert "extra tensor 'dist_token'" in str(extra.value)
+  with pytest.raises(UsageError) as shape:
+    load_changed(tmp_path, tensors, **{'fc.weight': np.zeros((9, 4))})
+  assert "'fc.weight' has shape (9, 4)" in str(shape.value)
+  assert 'needs (3, 4)' in str(shape.value)
+  for error in (missing, extra, shape):
+    assert '\n' not in str(error.value)
+
+
+def test_networks_and_namings_without_names_are_usage_errors(model):
+  with pytest.raises(UsageError, match='unknown naming'):
+    pretrained.to_torch(model, 'tensorflow')
+  plain = networks.opaque(lambda *_: {}, lambda *_: ({}, {}))
+  with pytest.raises(UsageError, match='PyTorch names'):
+    pretrained.to_torch(Model(plain, {'params': {}}))
+
+
+def test_older_spellings_are_understood():
+  respelled = pretrained._respelled(
+    dict.fromkeys(
+      (
+        'module.features.denseblock1.denselayer2.norm.1.weight',
+        'encoder.layers.encoder_layer_0.mlp.linear_2.bias',
+        'features.norm0.num_batches_tracked',
+      )
+    )
+  )
+  assert list(respelled) == [
+    'features.denseblock1.denselayer2.norm1.weight',
+    'encoder.layers.encoder_layer_0.mlp.3.bias',
+  ]

@@ -1,0 +1,89 @@
+"""The table of a network counts what one counts by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxdistill import networks
+from jaxdistill.networks import layers
+
+
+@pytest.fixture(autouse=True)
+def zero_kernels(monkeypatch):
+  """Random numbers take most of the time to trace; nobody reads them here."""
+  monkeypatch.setattr(layers, 'kaiming_normal', jax.nn.initializers.zeros)
+
+
+def test_resnet20_has_the_work_counted_by_hand():
+  table = networks.summary(networks.NETWORKS['resnet20'](), (32, 32, 3))
+  macs = {row.stage: row.macs for row in table.rows}
+  # 32 * 32 places, 3x3 kernels from 3 to 16 channels.
+  assert macs['stem'] == 32 * 32 * 9 * 3 * 16
+  assert macs['group1.block1'] == 2 * 32 * 32 * 9 * 16 * 16
+  # Two 3x3 convolutions and the 1x1 one of the shortcut.
+  assert macs['group2.block1'] == 16 * 16 * (9 * (16 + 32) * 32 + 16 * 32)
+  assert macs['head'] == 64 * 10
+  # 442,368 + 6 * 4,718,592 + 2 * (3,670,016 + 2 * 4,718,592 - 4,718,592)
+  # + 640, as all blocks but those that halve the map do the same work.
+  blocks = 7 * 4_718_592 + 2 * 3_670_016
+  assert table.macs == 442_368 + blocks + 640 == 40_813_184
+  assert table.parameters == 272_474
+
+
+@pytest.mark.parametrize(
+  ('name', 'millions'),
+  [
+    # torchvision's table of models, in multiply-adds.
+    ('resnet18', 1814),
+    ('resnet50', 4089),
+    ('mobilenet_v2', 301),
+    # The published 1.3 GFLOPs, attention included.
+    ('deit_tiny', 1254),
+  ],
+)
+def test_imagenet_networks_have_the_published_work(name, millions):
+  table = networks.summary(networks.NETWORKS[name](), (224, 224, 3))
+  assert round(table.macs / 1e6) == millions
+
+
+@pytest.mark.parametrize(
+  ('name', 'arguments'),
+  [
+    ('cifar_mobilenet_v2', {'width': 0.2, 'last_width': 8}),
+    ('cifar_shufflenet_v1', {'stem_width': 12, 'widths': (24, 48, 96)}),
+  ],
+)
+def test_the_count_is_the_same_on_every_backend(monkeypatch, name, arguments):
+  network = networks.NETWORKS[name](**arguments)
+  ours = networks.summary(network, (16, 16, 3))
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert networks.summary(network, (16, 16, 3)) == ours
+
+
+def test_work_inside_a_loop_counts_as_often_as_it_runs():
+  def init(rng, image):
+    del rng, image
+    return {'params': {'matrix': jnp.eye(3)}}
+
+  def apply(variables, image, train, rngs):
+    del train, rngs
+
+    def step(x, _):
+      return x @ variables['params']['matrix'], None
+
+    return jax.lax.scan(step, image.mean((1, 2)), None, length=5)[0], {}
+
+  table = networks.summary(networks.opaque(init, apply), (4, 4, 3))
+  assert table.macs == 5 * 3 * 3
+  assert table.parameters == 9
+
+
+def test_the_text_is_a_table_with_totals():
+  network = networks.NETWORKS['resnet8'](stem_width=4, widths=(4, 4, 4))
+  table = networks.summary(network, (8, 8, 3))
+  lines = str(table).splitlines()
+  assert len(lines) == 2 + len(network.stages)
+  assert lines[0].split() == ['stage', 'output', 'parameters', 'multiply-adds']
+  assert lines[1].startswith('stem')
+  assert lines[-1].split()[-2:] == [f'{table.parameters:,}', f'{table.macs:,}']
+  assert len({len(line) for line in lines}) == 1

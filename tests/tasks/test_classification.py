@@ -1,0 +1,132 @@
+"""Classification: loss and metrics against NumPy and by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill.tasks import classification
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(6, 7)).astype(np.float32)
+LABEL = RNG.integers(0, 7, 6)
+MIXED = RNG.dirichlet(np.ones(7), 6).astype(np.float32)
+TASK = classification.classification()
+
+
+def log_softmax(logits):
+  shifted = logits - logits.max(-1, keepdims=True)
+  return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def statistics(logits, label):
+  found = TASK.statistics(jnp.asarray(logits), {'label': jnp.asarray(label)})
+  return {k: list(np.asarray(v)) for k, v in found.items()}
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('label', [LABEL, MIXED], ids=['hard', 'mixed'])
+def test_loss_matches_numpy(label, smoothing):
+  target = np.eye(7)[label] if label.ndim == 1 else label
+  target = (1 - smoothing) * target + smoothing / 7
+  expected = -(target * log_softmax(LOGITS.astype(np.float64))).sum(-1)
+  task = classification.classification(label_smoothing=smoothing)
+  found = task.loss(jnp.asarray(LOGITS), {'label': jnp.asarray(label)})
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_loss_is_computed_in_float32_whatever_the_logits():
+  half = jnp.asarray(LOGITS, jnp.bfloat16)
+  found = TASK.loss(half, {'label': jnp.asarray(LABEL)})
+  assert found.dtype == jnp.float32
+  full = TASK.loss(half.astype(jnp.float32), {'label': jnp.asarray(LABEL)})
+  np.testing.assert_array_equal(found, full)
+
+
+def test_smoothing_is_for_training_only():
+  smooth = classification.classification(label_smoothing=0.3)
+  batch = {'label': jnp.asarray(LABEL)}
+  np.testing.assert_array_equal(
+    smooth.statistics(jnp.asarray(LOGITS), batch)['loss'],
+    TASK.statistics(jnp.asarray(LOGITS), batch)['loss'],
+  )
+  assert (
+    smooth.loss(jnp.asarray(LOGITS), batch)
+    != TASK.loss(jnp.asarray(LOGITS), batch)
+  ).any()
+
+
+def test_top1_and_top5_of_a_case_by_hand():
+  row = [0.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0]
+  # Class 1 is first, class 5 is fifth, class 6 is sixth, class 0 is last.
+  found = statistics([row] * 4, [1, 5, 6, 0])
+  assert found['top1'] == [1, 0, 0, 0]
+  assert found['top5'] == [1, 1, 0, 0]
+
+
+def test_ties_count_as_wrong():
+  found = statistics([[3.0, 3.0, 1, 1, 1, 1, 1]] * 2, [0, 2])
+  assert found['top1'] == [0, 0]
+  # Of five equal classes, the label may be the last, which is seventh.
+  assert found['top5'] == [1, 0]
+
+
+@pytest.mark.parametrize('value', [0.0, np.inf, -np.inf, np.nan])
+def test_constant_logits_are_never_right(value):
+  found = statistics(np.full((7, 7), value), np.arange(7))
+  assert not any(found['top1'])
+  assert not any(found['top5'])
+
+
+def test_a_logit_that_is_no_number_is_not_right():
+  row = [1.0, np.nan, 0, 0, 0, 0, 0]
+  assert statistics([row] * 2, [0, 1])['top1'] == [0, 0]
+
+
+def test_with_fewer_than_5_classes_top5_is_always_right():
+  found = statistics([[3.0, 2, 1], [1.0, 1, 1]], [2, 0])
+  assert found['top1'] == [0, 0]
+  assert found['top5'] == [1, 1]
+
+
+def test_the_label_of_a_mixed_example_is_its_largest_share():
+  found = statistics(LOGITS, MIXED)
+  plain = statistics(LOGITS, MIXED.argmax(-1))
+  assert found['top1'] == plain['top1']
+
+
+def test_a_summary_is_the_mean_over_the_split():
+  rows = {'top1': np.array([1, 0, 0, 1], np.float32), 'loss': np.arange(4.0)}
+  assert TASK.summarize(rows) == {'top1': 0.5, 'loss': 1.5}
+
+
+def test_the_mean_of_many_rows_does_not_stop_growing():
+  rows = np.ones(20_000_000, np.float16)
+  assert TASK.summarize({'top1': rows}) == {'top1': 1.0}
+
+
+def test_the_score_is_among_the_metrics_and_higher_is_better():
+  label = np.arange(7)
+  right = {k: np.array(v) for k, v in statistics(np.eye(7), label).items()}
+  wrong = {k: np.array(v) for k, v in statistics(-np.eye(7), label).items()}
+  assert TASK.summarize(right)[TASK.score] == 1
+  assert TASK.summarize(wrong)[TASK.score] == 0
+
+
+def test_prediction_is_the_largest_logit_and_agreement_the_share_of_equals():
+  ours = TASK.predict(jnp.asarray(LOGITS))
+  np.testing.assert_array_equal(ours, LOGITS.argmax(-1))
+  assert TASK.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])) == 0.75
+
+
+def test_one_hot_rows_add_up_to_one():
+  made = classification.one_hot(jnp.asarray(LABEL), 7)
+  np.testing.assert_array_equal(made, np.eye(7)[LABEL])
+  assert classification.one_hot(jnp.asarray(MIXED), 7).dtype == jnp.float32
+
+
+def test_the_loss_has_the_gradient_of_softmax_regression():
+  batch = {'label': jnp.asarray(LABEL)}
+  gradient = jax.grad(lambda x: TASK.loss(x, batch).sum())(jnp.asarray(LOGITS))
+  expected = np.exp(log_softmax(LOGITS)) - np.eye(7)[LABEL]
+  np.testing.assert_allclose(gradient, expected, atol=1e-6)

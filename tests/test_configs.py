@@ -1,0 +1,63 @@
+"""Every config of the repository is built, and two of its steps traced."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdistill import experiment, main, recipes, tables
+from jaxdistill.data import arrays
+from jaxdistill.types import Model
+
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+
+
+def _stand_in(path, *, few=None, **rest):
+  """Random images of CIFAR's shape in place of a file that is not there."""
+  del path, rest
+  generator = np.random.default_rng(0)
+  image = generator.integers(0, 256, (1024, 32, 32, 3), np.uint8)
+  label = np.arange(1024) % 10
+  return arrays.from_arrays(
+    image, label, image[:128], label[:128], few=few and 512
+  )
+
+
+@pytest.mark.parametrize(
+  'path', sorted(CONFIGS.rglob('*.py')), ids=lambda p: p.stem
+)
+def test_a_config_is_built_and_traced(path, monkeypatch):
+  monkeypatch.setitem(tables.DATASETS, 'npz', _stand_in)
+  config = main.load_config(str(path)).to_dict()
+  plan = experiment.plan(config)
+  for row in plan.rows:
+    _trace_two_steps(plan, row)
+
+
+def _trace_two_steps(plan, row):
+  """The state has the same form after each step, and the loss is a number."""
+  carry = experiment.abstract_carry(plan, row.role)
+  phase = row.method[0](carry)
+  rng = jax.random.key(0)
+
+  def init(variables):
+    models = {k: Model(carry[k].network, v) for k, v in variables.items()}
+    return phase.init(rng, models)
+
+  def step(state, frozen, batches):
+    return phase.step(state, frozen, batches, rng, phase.static(0))
+
+  variables = {role: model.variables for role, model in carry.items()}
+  state, frozen = jax.eval_shape(init, variables)
+  batches = {
+    name: recipes.example(plan.dataset, stream.augment, stream.batch_size)
+    for name, stream in phase.streams.items()
+  }
+  after, metrics = jax.eval_shape(step, state, frozen, batches)
+  again, _ = jax.eval_shape(step, after, frozen, batches)
+  assert metrics['loss'].shape == () or phase.num_steps == 0
+  assert jax.tree.structure(again) == jax.tree.structure(state)
+  assert [x.shape for x in jax.tree.leaves(again)] == [
+    x.shape for x in jax.tree.leaves(state)
+  ]

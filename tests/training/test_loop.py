@@ -1,0 +1,383 @@
+"""The loop: what it draws, counts, evaluates, writes and refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import steps
+from jaxdistill.data import augment
+from jaxdistill.training import log as log_lib
+from jaxdistill.training import loop
+from jaxdistill.types import Model, Network, Phase, Stream, UsageError
+
+STREAM = {'train': Stream(8, augment.none())}
+
+
+def counter(name='counter', num_steps=6, streams=None, **changes) -> Phase:
+  """Counts its steps in `w`; the loss of a step is its number, from 1."""
+
+  def init(rng, carry):
+    del rng, carry
+    return {'w': jnp.zeros(())}, {}
+
+  def step(state, frozen, batches, rng, static):
+    del frozen, batches, rng, static
+    w = state['w'] + 1
+    return {'w': w}, {'loss': w, 'double': 2 * w}
+
+  def finish(state, frozen, carry):
+    del frozen
+    return {**carry, name: state}
+
+  phase = Phase(name, num_steps, streams or {}, init, step, finish)
+  return phase._replace(**changes)
+
+
+def view(state, frozen) -> Model:
+  del frozen
+  return Model(Network(()), {'params': {'stage': {'w': state['w']}}})
+
+
+def fit(phase, dataset, carry=None, seed=0, **options):
+  return loop.fit(
+    (lambda carry: phase,),
+    {} if carry is None else carry,
+    dataset,
+    seed=seed,
+    options=loop.Options(**options),
+  )
+
+
+def records_of(directory, split='train'):
+  records = log_lib.read_records(directory / 'metrics.jsonl')
+  return [r for r in records if r['split'] == split]
+
+
+def test_phases_run_in_order_each_built_from_what_the_last_handed_on(dataset):
+  seen = []
+
+  def make(name):
+    def build(carry):
+      seen.append((name, sorted(carry)))
+      return counter(name, 3)
+
+    return build
+
+  fitted = loop.fit((make('a'), make('b')), {'x': 1}, dataset)
+  assert seen == [('a', ['x']), ('b', ['a', 'x'])]
+  assert set(fitted.carry) == {'a', 'b', 'x'}
+  assert fitted.steps == 6
+  assert float(fitted.carry['b']['w']) == 3
+
+
+def test_the_callers_carry_is_left_alone(dataset):
+  carry = {'x': jnp.ones(3)}
+  init = lambda rng, carry: ({'w': carry['x'].sum()}, {})  # noqa: E731
+  fit(counter(init=init), dataset, carry)
+  assert list(carry) == ['x']
+  assert not carry['x'].is_deleted()
+
+
+def test_a_phase_may_begin_with_the_carrys_own_arrays(dataset):
+  """The loop donates its state, but the carry keeps its own."""
+  start = {'w': jnp.asarray(5.0)}
+  phase = counter(init=lambda rng, carry: (carry['start'], carry['start']))
+  fitted = fit(phase, dataset, {'start': start})
+  assert float(start['w']) == 5
+  assert float(fitted.carry['counter']['w']) == 11
+
+
+def test_a_phase_without_streams_draws_from_its_key_alone(dataset):
+  def step(state, frozen, batches, rng, static):
+    assert batches == {}
+    drawn = jax.random.uniform(rng)
+    return {'w': state['w'] + drawn}, {'loss': drawn}
+
+  def result(seed):
+    phase = counter(num_steps=3, step=step)
+    return float(fit(phase, dataset, seed=seed).carry['counter']['w'])
+
+  assert result(0) == result(0)
+  assert result(0) != result(1)
+  # The key of a step is a function of the seed, the phase and the step.
+  rng = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[1]
+  expected = sum(
+    jax.random.uniform(jax.random.fold_in(rng, i)) for i in range(3)
+  )
+  assert result(0) == pytest.approx(float(expected))
+
+
+def test_phases_of_one_run_have_different_keys(dataset):
+  def step(state, frozen, batches, rng, static):
+    return {'w': jax.random.uniform(rng)}, {'loss': state['w']}
+
+  method = tuple(
+    lambda carry, n=n: counter(n, 1, step=step) for n in ('a', 'b')
+  )
+  carry = loop.fit(method, {}, dataset).carry
+  assert float(carry['a']['w']) != float(carry['b']['w'])
+
+
+def indices_seen(dataset, seed=0, carry=None, num_steps=6, **stream):
+  """The 'index' of each batch of a run."""
+
+  def init(rng, carry):
+    return {'w': jnp.zeros((num_steps, 4), jnp.int32), 'i': jnp.int32(0)}, {}
+
+  def step(state, frozen, batches, rng, static):
+    w = state['w'].at[state['i']].set(batches['train']['index'])
+    return {'w': w, 'i': state['i'] + 1}, {'loss': jnp.zeros(())}
+
+  streams = {'train': Stream(4, augment.none(), **stream)}
+  phase = counter(num_steps=num_steps, streams=streams, init=init, step=step)
+  fitted = fit(phase, dataset, carry, seed)
+  return np.asarray(fitted.carry['counter']['w'])
+
+
+def test_an_epoch_of_a_stream_sees_its_subset_once(dataset):
+  seen = indices_seen(dataset)
+  assert sorted(seen.ravel()) == sorted(dataset.splits['train']['index'])
+  held_out = indices_seen(dataset, num_steps=2, subset='validation')
+  assert set(held_out.ravel()) <= set(dataset.splits['validation']['index'])
+
+
+def test_the_order_of_examples_is_the_seeds(dataset):
+  first = indices_seen(dataset)
+  np.testing.assert_array_equal(first, indices_seen(dataset))
+  assert not np.array_equal(first, indices_seen(dataset, seed=1))
+
+
+def test_a_stream_may_draw_from_the_carry(dataset):
+  carry = {'images': {'index': np.arange(100, 112)}}
+  seen = indices_seen(dataset, carry=carry, num_steps=3, source='images')
+  assert sorted(seen.ravel()) == list(range(100, 112))
+
+
+@pytest.mark.parametrize(
+  ('stream', 'message'),
+  [
+    ({'subset': 'dev'}, "no split 'dev' in the data; valid: train, "),
+    ({'source': 'images'}, "no source 'images' .*valid: data, x"),
+  ],
+)
+def test_a_stream_that_cannot_be_had_is_refused(dataset, stream, message):
+  with pytest.raises(UsageError, match=message):
+    indices_seen(dataset, carry={'x': 1}, **stream)
+
+
+def test_each_stream_is_augmented_with_a_key_of_its_own(dataset):
+  def noise(rng, batch):
+    return {'image': jax.random.uniform(rng)}
+
+  def step(state, frozen, batches, rng, static):
+    drawn = [batches[k]['image'] for k in ('a', 'b')]
+    drawn.append(jax.random.uniform(rng))
+    return {'w': jnp.stack(drawn)}, {'loss': jnp.zeros(())}
+
+  phase = counter(
+    num_steps=1,
+    streams={'a': Stream(8, noise), 'b': Stream(8, noise)},
+    init=lambda rng, carry: ({'w': jnp.zeros(3)}, {}),
+    step=step,
+  )
+  drawn = np.asarray(fit(phase, dataset).carry['counter']['w'])
+  assert len(set(drawn)) == 3
+
+
+def test_static_chooses_the_program_of_each_step(dataset):
+  traced = []
+
+  def step(state, frozen, batches, rng, static):
+    traced.append(static)
+    return {'w': 10 * state['w'] + static}, {'loss': jnp.zeros(())}
+
+  phase = counter(step=step, static=lambda i: (1, 2, 2, 1, 3, 1)[i])
+  assert float(fit(phase, dataset).carry['counter']['w']) == 122131
+  # Each program is traced once, and the first once more for its metrics.
+  assert sorted(traced) == [1, 1, 2, 3]
+
+
+def test_stop_ends_the_phase_at_the_end_of_an_epoch(dataset, tmp_path):
+  stop = lambda state: float(state['w']) >= 4  # noqa: E731
+  phase = counter(num_steps=12, streams=STREAM, stop=stop)
+  fitted = fit(phase, dataset, log=log_lib.Log(tmp_path, show=False))
+  assert fitted.steps == 6  # epochs of 3 steps
+  # What was seen since the last record is written.
+  assert [r['step'] for r in records_of(tmp_path)] == [6]
+
+
+def test_records_are_means_since_the_last_one(dataset, tmp_path):
+  options = {'log': log_lib.Log(tmp_path, show=False), 'log_every': 4}
+  fit(counter(), dataset, **options)
+  assert records_of(tmp_path) == [
+    {
+      'order': 0,
+      'phase': 'counter',
+      'step': step,
+      'split': 'train',
+      'loss': mean,
+      'double': 2 * mean,
+    }
+    for step, mean in ((4, 2.5), (6, 5.5))
+  ]
+
+
+def test_tensorboard_goes_on_over_phases(dataset, tmp_path, monkeypatch):
+  written = []
+
+  class Board:
+    def __init__(self, path, purge_step, write_to_disk):
+      written.append((path, purge_step))
+
+    def add_scalar(self, key, value, step):
+      written.append((key, value, step))
+
+    def close(self):
+      pass
+
+  monkeypatch.setattr(log_lib.tensorboardX, 'SummaryWriter', Board)
+  method = tuple(lambda carry, n=n: counter(n, 2) for n in ('a', 'b'))
+  log = log_lib.Log(tmp_path, name='row', show=False)
+  loop.fit(method, {}, dataset, options=loop.Options(log=log, log_every=1))
+  path = str(tmp_path / 'tensorboard' / 'row')
+  assert [w for w in written if 'double' not in w[0]] == [
+    (path, 0),
+    ('a/train/loss', 1.0, 1),
+    ('a/train/loss', 2.0, 2),
+    (path, 2),
+    ('b/train/loss', 1.0, 3),
+    ('b/train/loss', 2.0, 4),
+  ]
+
+
+def scores(values):
+  """Evaluates a view of the counter as values[steps]."""
+
+  def evaluate(model):
+    step = int(model.variables['params']['stage']['w'])
+    return {'top1': values[step], 'step': step}
+
+  return evaluate
+
+
+def evaluated(dataset, values, tmp_path, **options):
+  log = log_lib.Log(tmp_path, show=False)
+  phase = counter(num_steps=9, streams=STREAM, views={'student': view})
+  fitted = fit(phase, dataset, evaluate=scores(values), log=log, **options)
+  return fitted, [r['step'] for r in records_of(tmp_path, 'validation')]
+
+
+def test_the_best_epoch_is_kept_and_the_last_handed_on(dataset, tmp_path):
+  fitted, steps_seen = evaluated(dataset, {3: 0.2, 6: 0.9, 9: 0.5}, tmp_path)
+  assert steps_seen == [3, 6, 9]
+  assert fitted.best_step == {'student': 6}
+  assert float(fitted.best['student'].variables['params']['stage']['w']) == 6
+  assert float(fitted.carry['counter']['w']) == 9
+
+
+def test_of_equal_epochs_the_first_is_the_best(dataset, tmp_path):
+  fitted, _ = evaluated(dataset, {3: 0.2, 6: 0.9, 9: 0.9}, tmp_path)
+  assert fitted.best_step == {'student': 6}
+
+
+def test_evaluation_every_second_epoch_includes_the_last(dataset, tmp_path):
+  values = {6: 0.1, 9: 0.2}
+  fitted, steps_seen = evaluated(dataset, values, tmp_path, evaluate_every=2)
+  assert steps_seen == [6, 9]
+  assert fitted.best_step == {'student': 9}
+
+
+def test_without_a_validation_split_there_is_no_best(dataset):
+  fitted = fit(counter(views={'student': view}), dataset)
+  assert (fitted.best, fitted.best_step) == ({}, {})
+
+
+def test_several_views_are_told_apart_in_the_records(dataset, tmp_path):
+  phase = counter(num_steps=3, streams=STREAM, views={'a': view, 'b': view})
+  log = log_lib.Log(tmp_path, show=False)
+  fitted = fit(phase, dataset, evaluate=scores({3: 0.5}), log=log)
+  assert set(fitted.best) == {'a', 'b'}
+  for name in ('a', 'b'):
+    assert len(records_of(tmp_path, f'validation/{name}')) == 1
+
+
+def test_the_best_of_a_later_phase_replaces_that_of_an_earlier(dataset):
+  a = counter('a', 3, STREAM, views={'teacher': view, 'both': view})
+  b = counter('b', 6, STREAM, views={'student': view, 'both': view})
+  options = loop.Options(evaluate=scores({3: 0.5, 6: 0.9}))
+  fitted = loop.fit(
+    (lambda carry: a, lambda carry: b), {}, dataset, options=options
+  )
+  assert fitted.best_step == {'teacher': 3, 'student': 6, 'both': 6}
+  assert float(fitted.best['both'].variables['params']['stage']['w']) == 6
+
+
+def test_reports_of_phases_come_together(dataset):
+  def report(state, carry):
+    return {f'{max(carry)}.json': [float(state['w'])]}
+
+  a = counter('a', 1, report=report)
+  b = counter('b', 2, report=report)
+  fitted = loop.fit((lambda carry: a, lambda carry: b), {}, dataset)
+  assert fitted.reports == {'a.json': [1.0], 'b.json': [2.0]}
+
+
+def failing_at(bad, value=np.nan, **changes):
+  """The loss of one step, counted from 1, is no number."""
+
+  def step(state, frozen, batches, rng, static):
+    w = state['w'] + 1
+    return {'w': w}, {'loss': jnp.where(w == bad, value, w)}
+
+  return counter(num_steps=6, step=step, **changes)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('log_every', [1, 4, 50])
+def test_a_loss_that_is_not_finite_names_its_step_and_phase(
+  dataset, value, log_every
+):
+  message = "at step 3 of phase 'counter'; last good .*: none"
+  with pytest.raises(loop.NonFiniteLossError, match=message):
+    fit(failing_at(3, value), dataset, log_every=log_every)
+
+
+def test_the_last_step_may_not_fail_unseen(dataset):
+  with pytest.raises(loop.NonFiniteLossError, match='at step 6'):
+    fit(failing_at(6), dataset)
+
+
+def test_a_state_that_is_no_number_is_not_handed_on(dataset):
+  """The gradient of a finite loss may be NaN."""
+
+  def step(state, frozen, batches, rng, static):
+    return {'w': state['w'] + jnp.nan}, {'loss': jnp.zeros(())}
+
+  message = "state is not finite at step 1 of phase 'counter'"
+  with pytest.raises(loop.NonFiniteLossError, match=message):
+    fit(counter(num_steps=1, step=step), dataset)
+
+
+def test_an_infinite_state_is_allowed(dataset):
+  """Plateau rules begin with an infinite best loss."""
+  init = lambda rng, carry: ({'w': jnp.asarray(jnp.inf)}, {})  # noqa: E731
+
+  def step(state, frozen, batches, rng, static):
+    return state, {'loss': jnp.zeros(())}
+
+  fit(counter(init=init, step=step), dataset)
+
+
+def test_a_phase_without_a_step_still_hands_on(dataset, student, tmp_path):
+  phase = steps.setup_phase('new', lambda rng, carry: {'assistant': student})
+  fitted = fit(phase, dataset, directory=str(tmp_path))
+  assert fitted.steps == 0
+  assert fitted.carry['assistant'].network == student.network
+
+
+def test_log_leaves_nothing_open_when_a_phase_fails(dataset, tmp_path):
+  log = log_lib.Log(tmp_path, show=False)
+  with pytest.raises(loop.NonFiniteLossError):
+    fit(failing_at(2), dataset, log=log)
+  assert log._file is None
