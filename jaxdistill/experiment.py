@@ -116,9 +116,7 @@ def _shapes(made: Plan, role: str, network: Network) -> Any:
   """
   image = recipes.example(made.dataset, made.preprocess, 1)['image']
   with _blaming(f'{role}: no such network for images {image.shape[1:]}'):
-    return jax.eval_shape(
-      lambda: staged.init(network, jax.random.key(0), {'image': image})
-    )
+    return staged.variable_shapes(network, {'image': image})
 
 
 def _network(

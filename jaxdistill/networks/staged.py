@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import difflib
+import functools
 from typing import Any
 
 import flax.core
@@ -35,13 +36,11 @@ def init(
   Returns:
     {collection: {stage: ...}}.
   """
-
-  shapes = tuple(
-    (name, tuple(x.shape), jnp.dtype(x.dtype)) for name, x in features.items()
-  )
+  signature = _signature(features)
   if isinstance(rng, jax.core.Tracer):
-    return _initialize(network, shapes, rng)
-  return _compiled_initialize(network, shapes, rng)
+    return _initialize(network, signature, rng)
+  with jax.ensure_compile_time_eval():  # also while something else is traced
+    return _compiled_initialize(network, signature, rng)
 
 
 def run(
@@ -159,17 +158,12 @@ def shapes(
   network: Network, features: Mapping[str, Any]
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shape of every feature of a full pass, without computing any."""
+  return dict(_shapes(network, _signature(features))[1])
 
-  order: list[str] = []
 
-  def full_pass(rng, features):
-    variables = init(network, rng, features)
-    outputs, _ = run(network, variables, features)
-    order.extend(outputs)
-    return outputs
-
-  found = jax.eval_shape(full_pass, jax.random.key(0), dict(features))
-  return {name: found[name] for name in order}
+def variable_shapes(network: Network, features: Mapping[str, Any]) -> Variables:
+  """Shapes of what `init` returns, without computing it."""
+  return _shapes(network, _signature(features))[0]
 
 
 def check_cut(
@@ -325,10 +319,35 @@ def with_groups(network: Network, features: Features) -> Features:
   return features
 
 
-def _initialize(network: Network, shapes: tuple, rng: Array) -> Variables:
-  """Initial variables for features ((name, shape, dtype), ...)."""
+def _signature(features: Mapping[str, Any]) -> tuple:
+  """((name, shape, dtype), ...), to compare and hash."""
+  return tuple(
+    (name, tuple(x.shape), jnp.dtype(x.dtype)) for name, x in features.items()
+  )
+
+
+@functools.lru_cache(maxsize=256)
+def _shapes(
+  network: Network, signature: tuple
+) -> tuple[Variables, dict[str, jax.ShapeDtypeStruct]]:
+  """Shapes of the variables and, in order, of all features of a full pass."""
+  order: list[str] = []
+
+  def full_pass(rng, features):
+    variables = init(network, rng, features)
+    outputs, _ = run(network, variables, features)
+    order.extend(outputs)
+    return variables, outputs
+
+  features = {n: jax.ShapeDtypeStruct(s, d) for n, s, d in signature}
+  variables, found = jax.eval_shape(full_pass, jax.random.key(0), features)
+  return variables, {name: found[name] for name in order}
+
+
+def _initialize(network: Network, signature: tuple, rng: Array) -> Variables:
+  """Initial variables for features of a signature."""
   variables: Variables = {}
-  features = {name: jnp.zeros(shape, dtype) for name, shape, dtype in shapes}
+  features = {name: jnp.zeros(shape, dtype) for name, shape, dtype in signature}
   features = with_groups(network, features)
   for i, stage in enumerate(network.stages):
     inputs = _inputs(network, i, features)
