@@ -156,8 +156,8 @@ class _Bar:
 
   def begin(self, title: str, step: int, num_steps: int) -> None:
     self.stop()
-    self._title, self._begun, self._start = title, time.monotonic(), step
-    self._num_steps = num_steps
+    self._title, self._num_steps = title, num_steps
+    self._speed, self._begun = 0.0, (0.0, 0)
     self._latest = {}
     if self._console.is_terminal:
       self._progress = rich.progress.Progress(
@@ -180,7 +180,11 @@ class _Bar:
         self._latest[f'{split} {key}'] = f'{metrics[key]:.3f}'
 
   def advance(self, step: int, images: int) -> None:
-    self._speed = images / max(1e-9, time.monotonic() - self._begun)
+    now = time.monotonic()
+    if not self._begun[1]:  # the first step compiles
+      self._begun = (now, images)
+    elif now > self._begun[0]:
+      self._speed = (images - self._begun[1]) / (now - self._begun[0])
     if self._progress is not None:
       self._progress.update(self._task, completed=step, numbers=self._numbers())
 
