@@ -142,7 +142,6 @@ def export(
 
 def collect(plan: experiment.Plan, workdir: pathlib.Path) -> dict[str, Any]:
   """The results of all rows, with what they were made by."""
-  device = jax.devices()[0]
   return {
     'rows': [
       {
@@ -155,9 +154,6 @@ def collect(plan: experiment.Plan, workdir: pathlib.Path) -> dict[str, Any]:
       for row in plan.rows
     ],
     'score': plan.task.score,
-    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
-    'device': f'{device.platform} {device.device_kind} x{jax.device_count()}',
-    'date': datetime.date.today().isoformat(),
   }
 
 
@@ -249,6 +245,8 @@ def _run_seed(
     **plan.options,
   )
   fitted = loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
+  if fitted.carry[row.role] is carry[row.role]:
+    raise UsageError(f'row {row.label!r}: the method trains no {row.role!r}')
   for file, report in fitted.reports.items():
     checkpoint.write_json(folder / file, report)
   result = {
@@ -256,8 +254,19 @@ def _run_seed(
     'seconds': round(fitted.seconds, 1),
     'best_step': fitted.best_step.get(row.role),
     **_measure(plan, row, _models(fitted, row.role), teacher),
+    **_made_by(),
   }
   checkpoint.write_json(_result_file(workdir, row, seed), result)
+
+
+def _made_by() -> dict[str, Any]:
+  """What a result was made by."""
+  device = jax.devices()[0]
+  return {
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'device': f'{device.platform} {device.device_kind} x{jax.device_count()}',
+    'date': datetime.date.today().isoformat(),
+  }
 
 
 def _models(fitted: loop.Fitted, role: str) -> dict[str, Model]:

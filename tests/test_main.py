@@ -197,6 +197,10 @@ REFUSALS = {
   'optimizer': (['optimizer.name=sdg'], ["'sdg'", "nearest: 'sgd'"]),
   'schedule': (['schedule.name=cosin'], ["'cosin'", "nearest: 'cosine'"]),
   'augmentation': (['augment.name=crop'], ["'crop'", 'crop_flip']),
+  'padding': (
+    ['augment={"name":"crop_flip","padding":-1}'],
+    ['augment.padding', '-1'],
+  ),
   'task': (['task.name=x'], ["'x'", 'classification']),
   'role': (['methods.kd.teacher=nobody'], ["'nobody'", 'student']),
   'name of another type': (['student.name=8'], ['student.name', '8']),
@@ -520,9 +524,10 @@ def test_results_say_what_they_were_made_by(finished):
   assert list(kd['seeds']) == ['0']
   assert kd['seeds']['0']['steps'] == 6
   assert set(kd['seeds']['0']['test']) == {'last', 'best'}
-  assert made['versions']['jax'] == jax.__version__
-  assert made['device'].startswith('cpu')
-  assert re.fullmatch(r'\d{4}-\d\d-\d\d', made['date'])
+  run = kd['seeds']['0']
+  assert run['versions']['jax'] == jax.__version__
+  assert run['device'].startswith('cpu')
+  assert re.fullmatch(r'\d{4}-\d\d-\d\d', run['date'])
 
 
 def test_a_finished_run_prints_its_table_again_and_trains_nothing(
@@ -691,6 +696,16 @@ def test_a_lost_result_is_measured_again_without_training(config, copied):
   key = 'rows/kd/0/result.json'
   assert after.pop(key)[0] == before.pop(key)[0]
   assert after == before
+
+
+def test_a_method_that_trains_another_role_makes_no_result(config, tmp_path):
+  workdir = tmp_path / 'workdir'
+  arguments = [f'--config={config}:student alone', f'--workdir={workdir}']
+  override = '--config.methods.student alone.student=teacher'
+  code, _, err = call(*arguments, override)
+  assert code == 2
+  assert "row 'student alone': the method trains no 'student'" in err
+  assert not (workdir / 'rows/student-alone/0/result.json').exists()
 
 
 def test_a_lost_student_is_trained_again(config, copied):

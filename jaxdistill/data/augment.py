@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.types import Array, Augment, Batch
+from jaxdistill.types import Array, Augment, Batch, UsageError
 
 
 def chain(*functions: Augment) -> Augment:
@@ -72,6 +72,8 @@ def crop_flip(*, padding: int = 4, mirror: bool = True) -> Augment:
     padding: pixels on each side; 0: no cropping.
     mirror: whether to flip left and right.
   """
+  if padding < 0:
+    raise UsageError(f'augment.padding: {padding} is below 0')
   functions = [pad_crop(padding)] if padding else []
   return chain(*functions, *([flip()] if mirror else []))
 

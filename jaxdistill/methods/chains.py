@@ -1,5 +1,7 @@
 """Chains of teachers: generations of one network, and assistants.
 
+Each is handed on as it is at its last epoch.
+
 Furlanello et al., Born Again Neural Networks, 2018,
 https://arxiv.org/abs/1805.04770; Mirzadeh et al., Improved Knowledge
 Distillation via Teacher Assistant, 2019, https://arxiv.org/abs/1902.03393

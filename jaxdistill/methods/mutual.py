@@ -3,6 +3,8 @@
 Zhang et al., Deep Mutual Learning, 2017, https://arxiv.org/abs/1706.00384
 """
 
+import jax
+
 from jaxdistill import losses, steps
 from jaxdistill.methods import joint
 from jaxdistill.networks import staged
@@ -46,13 +48,13 @@ def mutual(
       del progress
       batch = batches['train']
       answers, updates = {}, {}
-      for role, network in networks.items():
+      for i, (role, network) in enumerate(networks.items()):
         features, updates[role] = staged.run(
           network,
           variables[role],
           {'image': batch['image']},
           train=True,
-          rngs={'dropout': rng},
+          rngs={'dropout': jax.random.fold_in(rng, i)},
         )
         answers[role] = features[staged.output(network)]
       total = sum(

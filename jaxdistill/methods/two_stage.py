@@ -1,7 +1,8 @@
 """Methods that prepare the student's trunk before they train it on labels.
 
-The published schedules prepend 30 epochs to 240; here both stages share the
-recipe's epochs, so that every method gets the same budget.
+The published schedules prepend 30 epochs at a constant rate to 240; here both
+stages share the recipe's epochs, and each runs the recipe's schedule, so that
+every method gets the same budget.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 from jaxdistill import losses, steps
 from jaxdistill import terms as terms_lib
 from jaxdistill.methods import joint
-from jaxdistill.networks import helpers, staged
-from jaxdistill.terms import pairs
+from jaxdistill.networks import staged
+from jaxdistill.terms import helpers, pairs
 from jaxdistill.types import Carry, Method, Model, Network, Phase, Recipe, Stage
 
 
@@ -30,6 +31,8 @@ def fitnets(
   teacher: str = 'teacher',
 ) -> Method:
   """FitNets: the stages up to the hint learn it, then all learn by KD.
+
+  The paper lets the weight of the soft targets fall; here it stays.
 
   Romero et al., FitNets: Hints for Thin Deep Nets, 2014,
   https://arxiv.org/abs/1412.6550
@@ -50,9 +53,7 @@ def fitnets(
   soft = terms_lib.soft_target(weight=weight, temperature=temperature)
 
   def up_to_hint(pair: terms_lib.Pair) -> Sequence[str]:
-    return staged.stages_between(
-      pair.student, 'image', terms_lib.hint_cut(pair, cut)[0]
-    )
+    return pairs.stages_for(pair, terms_lib.hint_cut(pair, cut)[0])
 
   return _first(recipe, first, 'hint', hint, up_to_hint, roles) + joint.joint(
     _rest(recipe, first),
@@ -76,6 +77,9 @@ def activation_boundaries(
 ) -> Method:
   """AB: the trunk learns on which side of zero features lie, then labels.
 
+  Labels alone in the second stage are RepDistiller's choice; the authors add
+  soft targets.
+
   Heo et al., Knowledge Transfer via Distillation of Activation Boundaries
   Formed by Hidden Neurons, 2018, https://arxiv.org/abs/1811.03233
 
@@ -90,7 +94,12 @@ def activation_boundaries(
   """
   roles = {'student': student, 'teacher': teacher}
   term = terms_lib.boundaries(weight=boundary_weight, margin=margin, cut=cut)
-  return _first(recipe, first, 'boundaries', term, _trunk, roles) + (
+
+  def trunk(pair: terms_lib.Pair) -> Sequence[str]:
+    deepest, _ = terms_lib.middle_cut(pair, cut, pre=True)[-1]
+    return pairs.stages_for(pair, deepest)
+
+  return _first(recipe, first, 'boundaries', term, trunk, roles) + (
     joint.supervised(_rest(recipe, first), student=student)
   )
 
@@ -120,7 +129,12 @@ def flow_of_solution(
   """
   roles = {'student': student, 'teacher': teacher}
   term = terms_lib.flow(weight=flow_weight, cut=cut)
-  return _first(recipe, first, 'flow', term, _trunk, roles) + (
+
+  def trunk(pair: terms_lib.Pair) -> Sequence[str]:
+    deepest, _ = terms_lib.middle_cut(pair, cut)[-1]
+    return pairs.stages_for(pair, deepest)
+
+  return _first(recipe, first, 'flow', term, trunk, roles) + (
     joint.supervised(_rest(recipe, first), student=student)
   )
 
@@ -137,6 +151,9 @@ def factor_transfer(
   teacher: str = 'teacher',
 ) -> Method:
   """FT: a paraphraser learns the teacher's last map, then the student both.
+
+  The paraphraser has batch norm, which RepDistiller's lacks and which lets it
+  share the recipe's rate instead of a constant 0.01.
 
   Kim et al., Paraphrasing Complex Network: Network Compression via Factor
   Transfer, 2018, https://arxiv.org/abs/1802.04977
@@ -189,11 +206,6 @@ def _first(
 
 def _rest(recipe: Recipe, share: float) -> Recipe:
   return recipe._replace(epochs=(1 - share) * recipe.epochs)
-
-
-def _trunk(pair: terms_lib.Pair) -> Sequence[str]:
-  """All stages but the answer."""
-  return staged.stage_names(pair.student)[:-1]
 
 
 def _paraphraser(

@@ -78,10 +78,18 @@ def general(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
 def pointwise(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
   """A 1x1 convolution as one matrix product per group of channels."""
   x, matrix = x[:, ::stride, ::stride], kernel[0, 0]
-  if groups == 1:
-    return jnp.dot(x, matrix)
   pairs = zip(jnp.split(x, groups, -1), jnp.split(matrix, groups, -1))
-  return jnp.concatenate([jnp.dot(part, own) for part, own in pairs], -1)
+  parts = [_product(part, own) for part, own in pairs]
+  return parts[0] if groups == 1 else jnp.concatenate(parts, -1)
+
+
+def _product(x: Array, matrix: Array) -> Array:
+  # With rows flattened and the matrix transposed first, XLA reads the image
+  # and its gradient as they lie; otherwise it transposes them for the matrix's
+  # gradient, which costs a quarter of a training step.
+  rows = x.reshape(-1, x.shape[-1])
+  y = lax.dot_general(rows, matrix.T, (((1,), (1,)), ((), ())))
+  return y.reshape(*x.shape[:-1], -1)
 
 
 # Compiled by itself so that the trace of a network shows one depthwise

@@ -176,4 +176,4 @@ def _module_class(path: str) -> type[nn.Module]:
   raise UsageError(f'the network is made of {path!r}, which is not there{hint}')
 
 
-_PACKAGE = 'jaxdistill.networks.'
+_PACKAGE = 'jaxdistill.'

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+from flax import linen as nn
 import jax.numpy as jnp
 
 from jaxdistill import losses
 from jaxdistill.losses import numerics
-from jaxdistill.networks import helpers, staged
-from jaxdistill.terms import pairs
+from jaxdistill.networks import staged
+from jaxdistill.terms import helpers, pairs
 from jaxdistill.types import Array, Model, Stage
 
 
@@ -52,7 +53,7 @@ def hint(
 
   Args:
     weight: factor.
-    cut: one pair; None: the second group of maps behind the stem.
+    cut: one pair; None: the second of the pairs that `middle_cut` gives.
   """
 
   def make(pair: pairs.Pair) -> pairs.Term:
@@ -73,7 +74,7 @@ def hint(
 
 
 def hint_cut(pair: pairs.Pair, cut: pairs.Pairs) -> tuple[str, str]:
-  """The pair of a hint; by default the second group of maps behind the stem."""
+  """The pair of a hint; by default the second in the middle."""
   middle = pairs.middle_cut(pair, cut)
   return middle[0] if cut else middle[min(1, len(middle) - 1)]
 
@@ -88,7 +89,7 @@ def variational(
     heads = tuple(
       Stage(
         f'vid{i}',
-        helpers.VariationalHead(pairs.map_shape(pair.teacher_shapes, t)[-1]),
+        helpers.VariationalHead(pairs.map_shape(pair.teacher_shapes, t)),
         (f'student/{s}',),
       )
       for i, (s, t) in enumerate(chosen)
@@ -116,16 +117,23 @@ def boundaries(
 ) -> pairs.TermFactory:
   """AB, `losses.activation_boundary_loss`, halved from layer to layer.
 
+  A regressor stands between where the shapes differ, and only there.
+
   Args:
     weight: factor; the deepest pair counts in full, the one before half, ...
     margin: see the loss.
     cut: pairs of features before their activation.
   """
 
+  def connector(ours: tuple, theirs: tuple[int, int, int]):
+    if ours == theirs:
+      return None
+    return helpers.HintRegressor(theirs, activation=False)
+
   def function(student, teacher):
     return losses.activation_boundary_loss(student, teacher, margin=margin)
 
-  return _connected(function, weight, cut, 'ab')
+  return _connected(function, connector, weight, cut, 'ab')
 
 
 def overhaul(
@@ -150,31 +158,44 @@ def overhaul(
     margin = jnp.where(negative, teacher, 0).sum(axes) / count
     return losses.margin_relu_loss(student, teacher, margin)
 
-  return _connected(function, weight, cut, 'ofd')
+  def connector(ours: tuple, theirs: tuple[int, int, int]):
+    del ours
+    return helpers.Connector(theirs[-1], shape=theirs[:2])
+
+  return _connected(function, connector, weight, cut, 'ofd')
 
 
 def _connected(
   function: Callable[[Array, Array], Array],
+  connector: Callable[[tuple, tuple[int, int, int]], nn.Module | None],
   weight: float,
   cut: pairs.Pairs,
   name: str,
 ) -> pairs.TermFactory:
-  """Sums function(connected student, teacher), halved from layer to layer."""
+  """Sums function(connected student, teacher), halved from layer to layer.
+
+  `connector` makes the helper of two shapes (H, W, C); None: none is needed.
+  """
 
   def make(pair: pairs.Pair) -> pairs.Term:
     chosen = pairs.middle_cut(pair, cut, pre=True)
-    connectors = []
+    read, connectors = [], []
     for i, (s, t) in enumerate(chosen):
-      height, width, channels = pairs.map_shape(pair.teacher_shapes, t)
-      module = helpers.Connector(channels, shape=(height, width))
-      connectors.append(Stage(f'{name}{i}', module, (f'student/{s}',)))
+      module = connector(
+        pairs.map_shape(pair.student_shapes, s),
+        pairs.map_shape(pair.teacher_shapes, t),
+      )
+      read.append(f'student/{s}' if module is None else f'{name}{i}')
+      if module is not None:
+        connectors.append(Stage(read[-1], module, (f'student/{s}',)))
 
     def loss(features, batch, models):
       del batch, models
       return sum(
         2.0 ** (i + 1 - len(chosen))
         * function(
-          features[f'{name}{i}'], helpers.as_map(features[f'teacher/{t}'])
+          helpers.as_map(features[read[i]]),
+          helpers.as_map(features[f'teacher/{t}']),
         )
         for i, (_, t) in enumerate(chosen)
       )
@@ -235,7 +256,7 @@ def softmax_regression(
   """
 
   def make(pair: pairs.Pair) -> pairs.Term:
-    student, _ = pairs.middle_cut(pair, None)[-1]
+    student = pairs.maps(pair.student, pair.student_shapes)[-1]
     pooled = pairs.vector(pair.teacher, 'teacher')
     answer = staged.output(pair.teacher)
     channels = pair.teacher_shapes[pooled].shape[-1]
@@ -271,9 +292,10 @@ def review(
 ) -> pairs.TermFactory:
   """ReviewKD: attention-based fusion from deep to shallow, then HCL.
 
-  The student's groups of maps and its pooled feature are fused and compared
-  with the teacher's before their activation, by
-  `losses.hierarchical_context_loss`.
+  The student's groups of maps (after their activation, as on CIFAR) and its
+  pooled feature are fused and compared with the teacher's before their
+  activation, by `losses.hierarchical_context_loss`. The weight rises step by
+  step, in the authors' code epoch by epoch.
 
   Args:
     weight: factor; published: 0.6 to 8 by pair.

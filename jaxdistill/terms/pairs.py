@@ -81,10 +81,23 @@ def answers(pair: Pair) -> tuple[str, str]:
   return staged.output(pair.student), staged.output(pair.teacher)
 
 
+def maps(network: Network, shapes: Shapes) -> list[str]:
+  """The groups that give maps, the stem among them."""
+  return [g for g in staged.groups(network) if len(shapes[g].shape) == 4]
+
+
 def middle(network: Network, shapes: Shapes) -> list[str]:
-  """The groups that give maps, but for the first (the stem)."""
-  maps = [g for g in staged.groups(network) if len(shapes[g].shape) == 4]
-  return maps[1:]
+  """The groups that methods compare, as RepDistiller and ReviewKD choose them.
+
+  Those named 'group...' behind the first map; of more than five (MobileNetV2),
+  the last of each size.
+  """
+  deep = maps(network, shapes)[1:]
+  found = [g for g in deep if g.startswith('group')] or deep
+  if len(found) <= 5:
+    return found
+  sizes = [shapes[g].shape[1:3] for g in found]
+  return [g for i, g in enumerate(found) if sizes[i] not in sizes[i + 1 :]]
 
 
 def check(pair: Pair, cut: Pairs, valid: str = 'cut') -> Cut:
@@ -160,6 +173,18 @@ def vector(network: Network, role: str) -> str:
       'teacher feature),)'
     )
   return names[-2]
+
+
+def stages_for(pair: Pair, feature: str) -> list[str]:
+  """The student's stages up to the one that gives a feature, or its tap."""
+  names = staged.stage_names(pair.student)
+  stages: list[str] = []
+  for name in pair.student_shapes:  # a stage's name stands before its taps
+    if name in names:
+      stages.append(name)
+    if name == feature:
+      break
+  return stages
 
 
 def before(shapes: Shapes, feature: str) -> str:

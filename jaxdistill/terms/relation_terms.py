@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import losses
-from jaxdistill.networks import helpers
-from jaxdistill.terms import pairs
+from jaxdistill.terms import helpers, pairs
 from jaxdistill.types import Array, Stage
 
 
@@ -129,11 +128,11 @@ def flow(*, weight: float = 1.0, cut: pairs.Pairs = None) -> pairs.TermFactory:
   def make(pair: pairs.Pair) -> pairs.Term:
     chosen = cut
     if cut is None:
-      stems = [
-        next(g for g in shapes if len(shapes[g].shape) == 4 and g != 'image')
-        for shapes in (pair.student_shapes, pair.teacher_shapes)
-      ]
-      chosen = (tuple(stems), *pairs.middle_cut(pair, None))
+      stems = (
+        pairs.maps(pair.student, pair.student_shapes)[0],
+        pairs.maps(pair.teacher, pair.teacher_shapes)[0],
+      )
+      chosen = (stems, *pairs.middle_cut(pair, None))
     checked = pairs.check(pair, chosen)
     for s, t in checked:
       ours, theirs = pair.student_shapes[s].shape, pair.teacher_shapes[t].shape

@@ -105,7 +105,7 @@ def save_carry(
   for key, value in changed.items():
     if isinstance(value, Model):
       tree[key] = value.variables
-      networks[key] = _spec(value, initial.get(_role(key)))
+      networks[key] = _spec(value, key, initial)
     else:
       tree[key] = value
   files.save_tree(
@@ -123,7 +123,9 @@ def load_carry(
     if key in metadata['networks']:
       spec = metadata['networks'][key]
       network = (
-        initial[_role(key)].network if spec is None else files.from_spec(spec)
+        initial[spec].network
+        if isinstance(spec, str)
+        else files.from_spec(spec)
       )
       value = Model(network, value)
     carry[key] = value
@@ -139,15 +141,15 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   os.replace(partial, path)
 
 
-def _role(key: str) -> str:
-  """'student' for 'student' and 'student@best'."""
-  return key.partition('@')[0]
+def _spec(model: Model, key: str, initial: Carry) -> Any:
+  """The network's spec, or the role of the initial carry that has the same.
 
-
-def _spec(model: Model, initial: Any) -> Any:
-  """The network's spec; None for the unchanged network of the initial carry."""
-  if isinstance(initial, Model) and initial.network == model.network:
-    return None
+  So networks made of functions, which have no spec, can be saved as well.
+  """
+  for role in (key.partition('@')[0], *initial):
+    known = initial.get(role)
+    if isinstance(known, Model) and known.network == model.network:
+      return role
   return files.to_spec(model.network)
 
 

@@ -9,8 +9,9 @@ import pytest
 from jaxdistill import optimizers, recipes, tables, terms
 from jaxdistill.data import arrays
 from jaxdistill.methods import chains, joint, mutual, two_stage
-from jaxdistill.networks import layers, staged, vgg
+from jaxdistill.networks import layers, resnet, staged, vgg
 from jaxdistill.tasks import classification
+from jaxdistill.terms import pairs
 from jaxdistill.training import log, loop
 from jaxdistill.types import Model, Network, Stage, UsageError
 
@@ -88,6 +89,14 @@ def test_a_first_stage_trains_the_trunk_alone(
   first = method(recipe, first=0.5)[:1]
   after = loop.fit(first, carry, dataset, options=SILENT).carry
   assert _moved(carry['student'], after['student']) == trained
+
+
+def test_a_first_stage_spares_the_norm_behind_a_wide_resnet(recipe):
+  """FSP compares raw sums; AB what the norm in front of the pooling gives."""
+  network = resnet.wide_resnet(10, 1, num_classes=3, base_width=2)
+  pair = terms.pair_of(network, network, recipe)
+  assert pairs.stages_for(pair, 'group3')[-1] == 'group3.block1'
+  assert pairs.stages_for(pair, 'group3.pre')[-1] == 'pool'
 
 
 def test_a_hint_in_the_middle_leaves_what_lies_behind(recipe, carry, dataset):

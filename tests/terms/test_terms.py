@@ -8,9 +8,9 @@ import pytest
 from jaxdistill import losses, optimizers, recipes, tables, terms
 from jaxdistill.data import arrays
 from jaxdistill.methods import joint
-from jaxdistill.networks import helpers, layers, staged, vgg
+from jaxdistill.networks import NETWORKS, layers, staged, vgg
 from jaxdistill.tasks import classification
-from jaxdistill.terms import pairs
+from jaxdistill.terms import helpers, pairs
 from jaxdistill.types import Model, Network, Stage, UsageError
 
 NUM_CLASSES = 3
@@ -160,18 +160,19 @@ def test_relational_weighs_distances_and_angles(carry, pair, batch):
 
 
 def test_boundaries_halve_from_layer_to_layer(carry, pair, batch):
-  """Behind connectors that change nothing: the identity of equal networks."""
+  """Of equal networks, whose features need no regressor."""
   same = pair._replace(student=pair.teacher, student_shapes=pair.teacher_shapes)
   term = terms.boundaries()(same)
+  assert term.helpers == ()
   features = _features(carry, batch)
-  features |= {
-    f'ab{i}': features[f'teacher/group{i + 1}.pre'] for i in range(2)
-  }
+  for i in (1, 2):
+    teacher = features[f'teacher/group{i}.pre']
+    features[f'student/group{i}.pre'] = 0.5 - teacher
   parts = [
     losses.activation_boundary_loss(
-      features[f'ab{i}'], features[f'teacher/group{i + 1}.pre']
+      features[f'student/group{i}.pre'], features[f'teacher/group{i}.pre']
     )
-    for i in range(2)
+    for i in (1, 2)
   ]
   np.testing.assert_allclose(
     term.loss(features, batch, carry), 0.5 * parts[0] + parts[1], rtol=1e-6
@@ -250,12 +251,54 @@ def test_a_hint_regressor_gives_the_teachers_shape(size):
 
 
 def test_a_variational_head_begins_with_its_variance():
-  module = helpers.VariationalHead(3, variance=5.0)
+  module = helpers.VariationalHead((1, 1, 3), variance=5.0)
   found, _ = module.init_with_output(
     jax.random.key(0), jnp.ones((1, 1, 1, 2)), train=False
   )
   variance = jax.nn.softplus(found['.raw_variance']) + 1e-5
   np.testing.assert_allclose(variance, [5, 5, 5], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'groups'),
+  [
+    ('resnet20', [1, 2, 3]),
+    ('wrn_16_2', [1, 2, 3]),
+    ('vgg13', [2, 3, 4, 5]),
+    ('cifar_mobilenet_v2', [2, 3, 5, 7]),
+    ('cifar_shufflenet_v1', [1, 2, 3]),
+    ('cifar_shufflenet_v2', [1, 2, 3]),
+    ('densenet40_12', [1, 2, 3]),
+  ],
+)
+def test_the_groups_compared_are_those_of_the_published_tables(name, groups):
+  network = NETWORKS[name](num_classes=10)
+  image = {'image': jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
+  found = pairs.middle(network, staged.shapes(network, image))
+  assert found == [f'group{g}' for g in groups]
+
+
+def test_a_review_begins_with_open_gates():
+  module = helpers.AttentionFusion((4, 4, 3), 64)
+  x = jax.ShapeDtypeStruct((2, 4, 4, 5), jnp.float32)
+  deeper = jax.ShapeDtypeStruct((2, 2, 2, 64), jnp.float32)
+  variables = module.lazy_init(jax.random.key(0), x, deeper, train=False)
+  kernel = variables['params']['attention']['kernel']
+  assert np.abs(kernel).max() <= 128**-0.5
+
+
+@pytest.mark.parametrize(
+  ('size', 'to', 'rows'),
+  [
+    (4, 8, [0, 0, 1, 1, 2, 2, 3, 3]),
+    (8, 4, [0, 2, 4, 6]),
+    (4, 7, [0, 0, 1, 1, 2, 2, 3]),
+  ],
+)
+def test_nearest_takes_what_pytorch_takes(size, to, rows):
+  x = jnp.arange(size, dtype=jnp.float32).reshape(1, size, 1, 1)
+  found = helpers.nearest(jnp.tile(x, (1, 1, 2, 1)), to, 2)
+  np.testing.assert_array_equal(found[0, :, 0, 0], rows)
 
 
 def test_review_walks_from_the_deepest_level_to_the_shallowest(pair):

@@ -5,10 +5,10 @@ Vectors `[B, C]` count as maps `[B, 1, 1, C]`.
 """
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.losses import numerics
 from jaxdistill.networks import layers
 from jaxdistill.types import Array
 
@@ -18,18 +18,34 @@ def as_map(x: Array) -> Array:
   return x[:, None, None] if x.ndim == 2 else x
 
 
+def nearest(x: Array, height: int, width: int) -> Array:
+  """Resizes by nearest neighbour as PyTorch does, which takes the upper left.
+
+  Args:
+    x: `[B, H, W, C]`.
+    height: of the result.
+    width: of the result.
+  """
+  rows = np.arange(height) * x.shape[1] // height
+  columns = np.arange(width) * x.shape[2] // width
+  return x[:, rows][:, :, columns]
+
+
 class HintRegressor(nn.Module):
   """Maps a student's feature to the shape of a teacher's: conv, norm, ReLU.
 
   A 3x3 convolution of stride 2 where the student's map is twice as large, a
   4x4 transposed one where it is half as large, else an unpadded one whose
-  kernel is what is to be cut off.
+  kernel is what is to be cut off. A map that is smaller by another factor is
+  enlarged first, where RepDistiller raises an error.
 
   Attributes:
     shape: (H, W, C) of the teacher's feature.
+    activation: whether the ReLU is there.
   """
 
   shape: tuple[int, int, int]
+  activation: bool = True
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -42,10 +58,11 @@ class HintRegressor(nn.Module):
       x = nn.ConvTranspose(channels, (4, 4), (2, 2), name='conv')(x)
     else:
       if ours[0] < height or ours[1] < width:
-        x = jax.image.resize(x, (len(x), height, width, x.shape[-1]), 'nearest')
+        x = nearest(x, height, width)
       kernel = (1 + x.shape[1] - height, 1 + x.shape[2] - width)
       x = nn.Conv(channels, kernel, padding='VALID', name='conv')(x)
-    return nn.relu(layers.batch_norm(train, name='norm')(x))
+    x = layers.batch_norm(train, name='norm')(x)
+    return nn.relu(x) if self.activation else x
 
 
 class Connector(nn.Module):
@@ -65,7 +82,7 @@ class Connector(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     x = as_map(x)
     if self.shape is not None and x.shape[1:3] != self.shape:
-      x = jax.image.resize(x, (len(x), *self.shape, x.shape[-1]), 'nearest')
+      x = nearest(x, *self.shape)
     x = layers.conv(self.channels, 1, name='conv')(x)
     x = layers.batch_norm(train, name='norm')(x)
     return nn.relu(x) if self.activation else x
@@ -96,23 +113,34 @@ class VariationalHead(nn.Module):
   first such that the variance is `variance`.
 
   Attributes:
-    channels: C, of the teacher.
+    shape: (H, W, C) of the teacher's feature; a larger map of the student is
+      pooled to it first.
     variance: at first.
   """
 
-  channels: int
+  shape: tuple[int, int, int]
   variance: float = 5.0
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     del train
+    height, width, channels = self.shape
     x = as_map(x)
+    x = numerics.adaptive_average_pool(
+      x, min(height, x.shape[1]), min(width, x.shape[2])
+    )
     for i in range(3):
-      x = layers.conv(self.channels, 1, name=f'conv{i + 1}')(x)
+      x = nn.Conv(
+        channels,
+        (1, 1),
+        use_bias=False,
+        kernel_init=layers.torch_uniform(x.shape[-1]),
+        name=f'conv{i + 1}',
+      )(x)
       x = nn.relu(x) if i < 2 else x
     raw = np.log(np.expm1(self.variance - 1e-5))
     raw_variance = self.param(
-      'raw_variance', nn.initializers.constant(raw), (self.channels,)
+      'raw_variance', nn.initializers.constant(raw), (channels,)
     )
     return {'': x, '.raw_variance': raw_variance}
 
@@ -169,14 +197,16 @@ class AttentionFusion(nn.Module):
     x = layers.conv(self.inner, 1, name='conv1')(as_map(x))
     x = layers.batch_norm(train, name='norm1')(x)
     if deeper is not None:
-      deeper = jax.image.resize(deeper, x.shape, 'nearest')
-      weights = layers.conv(2, 1, use_bias=True, name='attention')(
-        jnp.concatenate([x, deeper], -1)
-      )
+      deeper = nearest(deeper, *x.shape[1:3])
+      # Small initial weights: the gates begin open, halfway.
+      uniform = layers.torch_uniform(2 * self.inner)
+      weights = nn.Conv(
+        2, (1, 1), kernel_init=uniform, bias_init=uniform, name='attention'
+      )(jnp.concatenate([x, deeper], -1))
       weights = nn.sigmoid(weights)
       x = x * weights[..., :1] + deeper * weights[..., 1:]
     if x.shape[1:3] != (height, width):
-      x = jax.image.resize(x, (len(x), height, width, self.inner), 'nearest')
+      x = nearest(x, height, width)
     output = layers.conv(channels, 3, name='conv2')(x)
     output = layers.batch_norm(train, name='norm2')(output)
     return {'': output, '.residual': x}

@@ -1,0 +1,184 @@
+"""Time of a training step of mobile networks, beside plain PyTorch.
+
+MobileNetV2 of half width, ShuffleNetV1 and V2 for 32x32 images, batch 64: one
+step is cross entropy, its gradient and SGD with momentum. Each engine is its
+own process; they take turns, and medians and ratios are printed. PyTorch runs
+channels first and channels last; JAX with its default settings and with
+settings of the process that make XLA faster on a CPU.
+
+  python benchmarks/networks.py --torch_python=/path/to/torch/bin/python
+"""
+
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+NETWORKS = {
+  'cifar_mobilenet_v2': ('MobileNetV2', (0.5, 1280)),
+  'cifar_shufflenet_v1': ('ShuffleNetV1', (24, (240, 480, 960))),
+  'cifar_shufflenet_v2': ('ShuffleNetV2', (24, (116, 232, 464), 1024)),
+}
+CLASSES, SIZE = 100, 32
+# Huge pages for XLA's buffers, and Eigen's convolutions instead of YNNPACK's.
+TUNED = {
+  'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
+  'XLA_FLAGS': '--xla_cpu_experimental_ynn_fusion_type='
+  'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_ELTWISE,'
+  'LIBRARY_FUSION_TYPE_REDUCE',
+}
+
+
+def jax_steps(batch_size):
+  """{network: function that makes one training step and waits for it}."""
+  import jax
+  import jax.numpy as jnp
+  import optax
+
+  from jaxdistill import networks
+
+  def make(name):
+    network = networks.NETWORKS[name](num_classes=CLASSES)
+    rng = jax.random.key(0)
+    batch = {
+      'image': jax.random.normal(rng, (batch_size, SIZE, SIZE, 3)),
+      'label': jnp.arange(batch_size) % CLASSES,
+    }
+    optimizer = optax.sgd(0.1, momentum=0.9)
+
+    def loss(params, statistics, batch):
+      variables = {'params': params, 'batch_stats': statistics}
+      features, updates = networks.run(network, variables, batch, train=True)
+      losses = optax.softmax_cross_entropy_with_integer_labels(
+        features['head'], batch['label']
+      )
+      return losses.mean(), updates['batch_stats']
+
+    def step(state, batch):
+      params, statistics, momentum = state
+      grads, statistics = jax.grad(loss, has_aux=True)(
+        params, statistics, batch
+      )
+      updates, momentum = optimizer.update(grads, momentum)
+      return optax.apply_updates(params, updates), statistics, momentum
+
+    variables = networks.init(network, rng, {'image': batch['image']})
+    params = variables['params']
+    state = [params, variables['batch_stats'], optimizer.init(params)]
+    compiled = jax.jit(step, donate_argnums=0)
+
+    def run():
+      state[:] = jax.block_until_ready(compiled(tuple(state), batch))
+
+    return run
+
+  return {name: make(name) for name in NETWORKS}
+
+
+def torch_steps(batch_size, channels_last):
+  """The same of PyTorch."""
+  tests = pathlib.Path(__file__).parents[1] / 'tests' / 'networks'
+  sys.path.insert(0, str(tests))
+  import rep_distiller
+  import torch
+  from torch.nn import functional
+
+  layout = torch.channels_last if channels_last else torch.contiguous_format
+  torch.set_num_threads(os.cpu_count() or 1)
+
+  def make(name):
+    kind, arguments = NETWORKS[name]
+    model = getattr(rep_distiller, kind)(*arguments, CLASSES)
+    model = model.to(memory_format=layout)
+    image = torch.randn(batch_size, 3, SIZE, SIZE).to(memory_format=layout)
+    label = torch.arange(batch_size) % CLASSES
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+
+    def run():
+      optimizer.zero_grad()
+      functional.cross_entropy(model(image), label).backward()
+      optimizer.step()
+
+    return run
+
+  return {name: make(name) for name in NETWORKS}
+
+
+def work(engine, batch_size):
+  """Answers each line, the name of a network, with milliseconds."""
+  if engine == 'jax':
+    steps = jax_steps(batch_size)
+  else:
+    steps = torch_steps(batch_size, engine == 'torch_last')
+  for line in sys.stdin:
+    start = time.perf_counter()
+    steps[line.strip()]()
+    print('ms', 1000 * (time.perf_counter() - start), flush=True)
+
+
+class Worker:
+  """An engine in a process of its own."""
+
+  def __init__(self, python, engine, batch_size, environment):
+    command = [python, __file__, f'--engine={engine}', f'--batch={batch_size}']
+    self.process = subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+      env={**os.environ, **environment},
+    )
+
+  def milliseconds(self, name):
+    self.process.stdin.write(f'{name}\n')
+    self.process.stdin.flush()
+    for line in self.process.stdout:
+      if line.startswith('ms '):
+        return float(line.split()[1])
+    raise RuntimeError(f'{self.process.args} ended')
+
+  def close(self):
+    self.process.stdin.close()
+    self.process.wait()
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--torch_python', default=sys.executable)
+  parser.add_argument('--repeats', type=int, default=20)
+  parser.add_argument('--batch', type=int, default=64)
+  parser.add_argument('--engine', help='what this process runs as a worker')
+  options = parser.parse_args()
+  if options.engine:
+    work(options.engine, options.batch)
+    return
+  workers = {
+    'jax': Worker(sys.executable, 'jax', options.batch, {}),
+    'jax tuned': Worker(sys.executable, 'jax', options.batch, TUNED),
+    'torch': Worker(options.torch_python, 'torch', options.batch, {}),
+    'torch last': Worker(options.torch_python, 'torch_last', options.batch, {}),
+  }
+  print(f'{"ms per step":20}', *(f'{name:>11}' for name in workers), 'ratio')
+  for network in NETWORKS:
+    times = {name: [] for name in workers}
+    # Two rounds compile and warm up.
+    for i in range(options.repeats + 2):
+      for name, worker in workers.items():
+        measured = worker.milliseconds(network)
+        times[name] += [measured] if i >= 2 else []
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    # Of the faster setting of each: above 1 JAX is faster.
+    ratio = min(medians['torch'], medians['torch last']) / min(
+      medians['jax'], medians['jax tuned']
+    )
+    row = (f'{medians[name]:11.1f}' for name in workers)
+    print(f'{network:20}', *row, f'{ratio:.2f}', flush=True)
+  for worker in workers.values():
+    worker.close()
+
+
+if __name__ == '__main__':
+  main()
