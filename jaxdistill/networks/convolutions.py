@@ -92,6 +92,15 @@ def _product(x: Array, matrix: Array) -> Array:
   return y.reshape(*x.shape[:-1], -1)
 
 
+def average_pool(x: Array, size: int, stride: int) -> Array:
+  """Means of size * size places, zeros of the padding included."""
+  if jax.default_backend() == 'cpu':
+    kernel = jnp.full((size, size, 1, x.shape[-1]), size**-2, x.dtype)
+    return _depthwise(x, kernel, stride)
+  padding = (size // 2, size // 2)
+  return nn.avg_pool(x, (size, size), (stride, stride), (padding, padding))
+
+
 # Compiled by itself so that the trace of a network shows one depthwise
 # convolution, which the count of multiply-adds recognises by its name.
 @functools.partial(jax.jit, static_argnames='stride')

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from flax import linen as nn
 import jax.numpy as jnp
 
-from jaxdistill.networks import layers, staged
+from jaxdistill.networks import convolutions, layers, staged
 from jaxdistill.types import Array, Network, Stage
 
 _V2_BLOCKS = (4, 8, 4)
@@ -62,8 +62,7 @@ class GroupedUnit(nn.Module):
     missing = self.width - (x.shape[-1] if self.concat else 0)
     y = conv_norm(y, 3, missing, 1, 1, self.groups)
     if self.stride != 1:
-      # Zeros of the padding count in the averages.
-      x = nn.avg_pool(x, (3, 3), (self.stride,) * 2, ((1, 1), (1, 1)))
+      x = convolutions.average_pool(x, 3, self.stride)
     y = jnp.concatenate([y, x], -1) if self.concat else x + y
     return {'': nn.relu(y), '.pre': y}
 

@@ -62,6 +62,21 @@ def test_products_equal_the_pointwise_convolution(groups, stride):
   )
 
 
+def test_average_pooling_is_the_same_on_every_backend(monkeypatch):
+  x, kernel = problem(5, 6, 4, 3, 4, 4)
+
+  def pool(x, kernel):
+    del kernel
+    return convolutions.average_pool(x, 3, 2)
+
+  def reference(x, kernel):
+    with monkeypatch.context() as patch:
+      patch.setattr(jax, 'default_backend', lambda: 'gpu')
+      return pool(x, kernel)
+
+  assert_same(pool, reference, x, kernel)
+
+
 def test_shifts_have_second_derivatives():
   x, kernel = problem(4, 4, 3, 3, 3, 3)
 
