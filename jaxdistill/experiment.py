@@ -13,7 +13,7 @@ import jax
 
 from jaxdistill import recipes, sections
 from jaxdistill.data import augment as augment_lib
-from jaxdistill.networks import files, staged
+from jaxdistill.networks import files, pretrained, staged
 from jaxdistill.tables import TABLES
 from jaxdistill.types import (
   Augment,
@@ -207,7 +207,7 @@ def _plan(
   rows, read = [], None
   if taught is not None:
     about['teacher'] = taught.resolved
-    read = taught.read(context)
+    read = taught.read(context, dataset)
     if read is None and taught.network is not None:
       networks['teacher'] = _network(taught.network, 'teacher', context)
       rows.append(
@@ -302,12 +302,14 @@ class _Teacher(NamedTuple):
   Attributes:
     network: what to build; None: the file says what it is.
     file: where a trained one is; None: it is to be trained.
+    foreign: whether the file is one of PyTorch tensors.
     draft: how it is trained.
     seed: of the training.
   """
 
   network: sections.Section | None
   file: pathlib.Path | None
+  foreign: bool
   draft: _Draft
   seed: int
 
@@ -315,10 +317,13 @@ class _Teacher(NamedTuple):
   def parse(
     cls, section: Mapping[str, Any], recipe: Mapping[str, Any]
   ) -> '_Teacher':
-    """Of {'name': ..., 'training': {...}}, or with 'checkpoint': a file."""
+    """Of {'name': ..., 'training': {...}}, or with a file.
+
+    'checkpoint' is a file of ours, 'weights' one of PyTorch tensors.
+    """
     if not isinstance(section, Mapping):
       raise UsageError(f'teacher: wanted a section, got {section!r}')
-    own = ('checkpoint', 'training')
+    own = ('checkpoint', 'weights', 'training')
     rest = {k: v for k, v in section.items() if k not in own}
     training = section.get('training', {})
     if not isinstance(training, Mapping):
@@ -333,22 +338,29 @@ class _Teacher(NamedTuple):
       recipe,
       'teacher.training',
     )
+    key = 'weights' if 'weights' in section else 'checkpoint'
     file = None
-    if 'checkpoint' in section:
-      file = pathlib.Path(os.path.expanduser(str(section['checkpoint'])))
+    if key in section:
+      file = pathlib.Path(os.path.expanduser(str(section[key])))
       file = file / 'teacher.safetensors' if file.is_dir() else file
       if not file.exists():
-        raise UsageError(f'teacher.checkpoint: no file {str(file)!r}')
-    network = None if file and not rest else _parse('teacher', rest)
-    return cls(network, file, draft, seed)
+        raise UsageError(f'teacher.{key}: no file {str(file)!r}')
+    named = bool(rest) or file is None or key == 'weights'
+    network = _parse('teacher', rest) if named else None
+    return cls(network, file, key == 'weights', draft, seed)
 
-  def read(self, context: Mapping[str, Any]) -> Model | None:
+  def read(self, context: Mapping[str, Any], dataset: Dataset) -> Model | None:
     if self.file is None:
       return None
     network = None
     if self.network is not None:
       network = _network(self.network, 'teacher', context)
-    return files.load(self.file, network)
+    if network is None or not self.foreign:
+      return files.load(self.file, network)
+    preprocess = augment_lib.standardize(dataset.mean, dataset.std)
+    image = recipes.example(dataset, preprocess, 1)['image']
+    variables = pretrained.load(self.file, network, {'image': image})
+    return Model(network, variables)
 
   @property
   def resolved(self) -> dict[str, Any]:
