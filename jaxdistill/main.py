@@ -5,6 +5,7 @@ import ast
 from collections.abc import Sequence
 import contextlib
 import importlib.util
+import io
 import os
 import pathlib
 import signal
@@ -69,7 +70,10 @@ def _run(argv: list[str]) -> int:
   else:
     with _signals() as interrupted:
       results = study.run(plan, workdir, interrupted=interrupted)
-  rich.console.Console(width=120).print(study.table(results))
+  console = rich.console.Console(width=120, record=True, file=io.StringIO())
+  console.print(study.table(results))
+  lines = console.export_text().splitlines()
+  print('\n'.join(line.rstrip() for line in lines if line.strip()))
   return 0
 
 
@@ -107,6 +111,16 @@ def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
   """
   *parents, key = path.split('.')
   section = config
+  if parents[:1] == ['method'] and 'methods' in config:
+    with config.unlocked():
+      rows = ', '.join(map(repr, config.methods))
+      del config['methods']
+      config['method'] = ml_collections.ConfigDict()
+    print(
+      f'jaxdistill: --config.method stands for the rows {rows}; to change one '
+      'of them write --config.methods.ROW.KEY=VALUE',
+      file=sys.stderr,
+    )
   with config.unlocked():
     for parent in parents:
       if parent not in section:

@@ -87,6 +87,8 @@ def gradient_phase(
         'params': {},
         **staged.init(helpers[0], rng, helpers[1]),
       }
+    # A step may donate the state: the carry keeps its own arrays.
+    variables = jax.tree.map(jnp.copy, variables)
     state = GradientState(
       jnp.zeros((), jnp.int32),
       variables,

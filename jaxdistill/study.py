@@ -158,15 +158,19 @@ def collect(plan: experiment.Plan, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Any]) -> rich.table.Table:
-  """The results as a table: mean and standard deviation over seeds."""
+  """The results as a table: mean and standard deviation over seeds.
+
+  The metric on the test split of the last epoch and of the one that was best
+  on validation, and the last one's agreement with the teacher.
+  """
   made = rich.table.Table(box=rich.box.MARKDOWN)
   made.add_column('network')
   score = results['score']
   for title in (
     'parameters',
-    f'test {score}, last epoch',
-    f'test {score}, epoch chosen on validation',
-    'agreement with teacher',
+    f'test {score}, last',
+    f'test {score}, best on val.',
+    'agreement',
     'seconds',
   ):
     made.add_column(title, justify='right')

@@ -129,8 +129,7 @@ def results(workdir):
   made = json.loads((workdir / 'results.json').read_text())
   for row in made['rows']:
     for result in row['seeds'].values():
-      del result['seconds']
-  del made['date']
+      del result['seconds'], result['date']
   return made
 
 

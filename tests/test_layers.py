@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+import gc
 import pathlib
 
 import pytest
@@ -26,7 +27,12 @@ FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 
 def imports(source: str) -> Iterator[tuple[str, ...]]:
   """What a file imports of the library: ('networks', 'staged'), ..."""
-  for node in ast.walk(ast.parse(source)):
+  gc.disable()  # a collection in between breaks the parser of Python 3.11
+  try:
+    tree = ast.parse(source)
+  finally:
+    gc.enable()
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):

@@ -5,7 +5,7 @@
 
 Cut to what two CPU cores do in an hour: 10,000 images for all, 12 epochs for
 the teacher and 6 for the students. `cifar10_resnet56_resnet20.py` beside it is
-the full size. RESULTS.md has the table.
+the full size.
 """
 
 import ml_collections

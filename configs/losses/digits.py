@@ -3,7 +3,7 @@
   python -m jaxdistill.main --config=configs/losses/digits.py
 
 The setting of `configs/quickstart.py`. The weights were published for networks
-and maps ten times larger; nothing is tuned here. RESULTS.md has the table.
+and maps ten times larger; nothing is tuned here.
 """
 
 import ml_collections

@@ -77,7 +77,8 @@ def load(path: str | os.PathLike, network: Network | None = None) -> Model:
   if network is None:
     if 'network' not in metadata:
       raise UsageError(
-        f'{path}: does not say what network its variables are of'
+        f'{path}: does not say what network its variables are of; pass it: '
+        'load(path, network)'
       )
     network = from_spec(metadata['network'])
   return Model(network, tree)
@@ -93,7 +94,7 @@ def save_tree(
   flat = {k: jax.numpy.asarray(v) for k, v in flat.items()}
   partial = path.with_name(path.name + '.partial')
   text = {k: json.dumps(v) for k, v in metadata.items()}
-  safetensors.flax.save_file(flat, partial, metadata=text)
+  partial.write_bytes(safetensors.flax.save(flat, metadata=text))
   os.replace(partial, path)
 
 

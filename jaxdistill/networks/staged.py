@@ -39,8 +39,10 @@ def init(
   signature = _signature(features)
   if isinstance(rng, jax.core.Tracer):
     return _initialize(network, signature, rng)
-  with jax.ensure_compile_time_eval():  # also while something else is traced
+  try:
     return _compiled_initialize(network, signature, rng)
+  except ValueError:  # its options are refused while something else is traced
+    return _initialize(network, signature, rng)
 
 
 def run(
@@ -95,7 +97,18 @@ def run(
 
 
 def apply(network: Network, variables: Variables, image: Array) -> Array:
-  """The network's answer in inference mode, `[B, num_classes]` for logits."""
+  """The network's answer in inference mode, `[B, num_classes]` for logits.
+
+  The image is `[B, H, W, C]` as in training: standardised, not the raw uint8
+  (`data.augment.standardize` with the mean and std of the data set).
+
+  Raises:
+    UsageError: the image is raw.
+  """
+  if not jnp.issubdtype(image.dtype, jnp.floating):
+    raise UsageError(
+      f'the image is {image.dtype}; wanted: standardised floats, as in training'
+    )
   features, _ = run(network, variables, {'image': image})
   return features[output(network)]
 

@@ -70,7 +70,8 @@ class Log:
         write_to_disk=True,
       )
     if self._bar:
-      title = f'{self._name} {phase}' if self._name else phase
+      named = self._name.startswith(phase) or not self._name
+      title = (self._name or phase) if named else f'{self._name}: {phase}'
       self._bar.begin(title, step, num_steps)
 
   def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
