@@ -111,7 +111,7 @@ def test_a_part_of_a_network():
 )
 def test_an_addition_in_one_file_is_found(overrides, tmp_path, monkeypatch):
   """Down to the plan; the rest of the way is the same for all."""
-  image = np.random.default_rng(0).integers(0, 255, (100, 8, 8, 1), np.uint8)
+  image = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 1), np.uint8)
   np.save(tmp_path / 'digits.npy', image)
   (tmp_path / 'config.py').write_text(
     'def get_config():\n'
