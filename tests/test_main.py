@@ -11,6 +11,7 @@ import shutil
 import sys
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -924,3 +925,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(
 def test_plans_name_only_what_they_check():
   with pytest.raises(ValueError, match="needs the key 'student'"):
     experiment.plan({'data': {'name': 'digits'}, **ALONE})
+
+
+def test_a_method_on_the_command_line_stands_for_all_rows(capsys):
+  config = ml_collections.ConfigDict(
+    {'methods': {'a': {'name': 'kd'}, 'b': {'name': 'at'}}}
+  )
+  main.override(config, 'method.name', 'sp')
+  main.override(config, 'method.weight', '2.0')
+  assert config.to_dict() == {'method': {'name': 'sp', 'weight': 2.0}}
+  assert "the rows 'a', 'b'" in capsys.readouterr().err

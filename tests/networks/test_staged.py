@@ -595,3 +595,24 @@ def test_classes_sizes_and_channels_are_free(make, shape):
   example = {'image': jax.ShapeDtypeStruct((2, *shape), jnp.float32)}
   shapes = staged.shapes(network, example)
   assert shapes[staged.output(network)].shape == (2, 7)
+
+
+def test_raw_images_are_refused():
+  network = NETWORKS['resnet']
+  with pytest.raises(UsageError, match='the image is uint8; wanted: standard'):
+    staged.apply(network, {}, np.zeros((1, 8, 8, 1), np.uint8))
+
+
+def test_init_may_stand_inside_of_something_traced():
+  network = NETWORKS['resnet']
+  key = jax.random.key(0)
+
+  def inside(image):
+    return staged.init(network, key, {'image': image})
+
+  image = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
+  found = jax.eval_shape(inside, image)
+  expected = staged.variable_shapes(network, {'image': image})
+  assert jax.tree.map(lambda x: x.shape, found) == jax.tree.map(
+    lambda x: x.shape, expected
+  )
