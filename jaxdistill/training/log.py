@@ -73,6 +73,8 @@ class Log:
       named = self._name.startswith(phase) or not self._name
       title = (self._name or phase) if named else f'{self._name}: {phase}'
       self._bar.begin(title, step, num_steps)
+      if step:
+        self._bar.say(f'{title}: going on from step {step} of {num_steps}')
 
   def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Adds a record."""

@@ -165,8 +165,6 @@ def _run_phase(
       best = {k: _Best(*v) for k, v in meta['best'].items()}
   saved_at = step
   options.log.begin(order, phase.name, step, phase.num_steps, fitted.steps)
-  if step:
-    options.log.say(f'going on from step {step} of {phase.num_steps}')
 
   def save() -> None:
     nonlocal saved_at
