@@ -6,11 +6,13 @@ shares of the run: a shorter run keeps its shape.
 
 from collections.abc import Callable, Sequence
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from jaxdistill.types import UsageError
+from jaxdistill.types import Array, UsageError
 
 Optimizer = Callable[[int], optax.GradientTransformation]  # of num_steps
 
@@ -25,6 +27,28 @@ class Schedule(NamedTuple):
 
   rate: Callable[[int], optax.Schedule]
   watch: optax.GradientTransformation = optax.identity()
+
+
+class PlateauState(NamedTuple):
+  """State of a plateau rule.
+
+  Attributes:
+    rule: of `optax.contrib.reduce_on_plateau`.
+    ended: whether the loss has stopped falling at the final rate too, bool.
+  """
+
+  rule: Any
+  ended: Array
+
+
+def ended(state: optax.OptState) -> bool:
+  """Whether a plateau rule in an optimiser's state has come to its end."""
+
+  def is_rule(x: Any) -> bool:
+    return isinstance(x, PlateauState)
+
+  found = jax.tree.leaves(state, is_leaf=is_rule)
+  return any(bool(x.ended) for x in found if is_rule(x))
 
 
 def sgd(
@@ -173,6 +197,9 @@ def plateau(
 ) -> Schedule:
   """The rate is multiplied by `factor` when the training loss stops falling.
 
+  When it has stopped falling at the final rate too, the phase ends with the
+  epoch, whatever is left of its steps.
+
   Args:
     rate: the first.
     factor: below 1.
@@ -182,13 +209,32 @@ def plateau(
     final: smallest rate.
   """
   _check(rate)
-  watch = optax.contrib.reduce_on_plateau(
+  lowest = final / rate
+  rule = optax.contrib.reduce_on_plateau(
     factor=factor,
     patience=patience,
     rtol=threshold,
     accumulation_size=window,
-    min_scale=final / rate,
+    min_scale=lowest,
   )
+
+  def init(params: optax.Params) -> PlateauState:
+    return PlateauState(rule.init(params), jnp.array(False))
+
+  def update(updates, state, params=None, *, value, **extra):
+    del params, extra
+    before = state.rule
+    updates, after = rule.update(updates, before, value=value)
+    # The count begins anew at a reduction, which at the lowest scale is none.
+    exhausted = (
+      (before.scale <= lowest * 1.001)
+      & (before.plateau_count == patience - 1)
+      & (after.count == 0)
+      & (after.best_value == before.best_value)
+    )
+    return updates, PlateauState(after, state.ended | exhausted)
+
+  watch = optax.GradientTransformationExtraArgs(init, update)
   return Schedule(lambda num_steps: optax.constant_schedule(rate), watch)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdistill import optimizers
 from jaxdistill.networks import staged
 from jaxdistill.types import (
   Array,
@@ -155,7 +156,83 @@ def gradient_phase(
     step=step,
     finish=finish,
     views={role: view(role) for role in trainable},
+    stop=lambda state: optimizers.ended(state.optimizer),
   )
+
+
+class StatisticsState(NamedTuple):
+  """State of a statistics phase: steps taken, and the model's variables."""
+
+  step: Array
+  variables: Variables
+
+
+def statistics_phase(
+  name: str,
+  network: Network,
+  stages: Sequence[str],
+  *,
+  role: str,
+  num_steps: int,
+  stream: Stream,
+) -> Phase:
+  """Estimates the batch statistics of some stages anew, and nothing else.
+
+  They become the means of those of `num_steps` batches, with the parameters as
+  they are.
+
+  Args:
+    name: of the phase.
+    network: of the role.
+    stages: whose statistics; stages before them are in inference mode, stages
+      behind them do not run.
+    role: the model in the carry.
+    num_steps: how many batches.
+    stream: the batches.
+  """
+  staged.check_stages(network, stages)
+  names = staged.stage_names(network)
+  needed = names[: 1 + max(names.index(stage) for stage in stages)]
+
+  def init(rng: Array, carry: Carry) -> tuple[StatisticsState, PyTree]:
+    del rng
+    return StatisticsState(jnp.zeros((), jnp.int32), carry[role].variables), ()
+
+  def step(state, frozen, batches, rng, static):
+    del frozen, static
+    rest = {k: v for k, v in state.variables.items() if k != 'batch_stats'}
+    kept = state.variables.get('batch_stats', {})
+
+    def running(statistics: dict[str, PyTree]) -> dict[str, PyTree]:
+      _, updates = staged.run(
+        network,
+        {**rest, 'batch_stats': {**kept, **statistics}},
+        {'image': batches['train']['image']},
+        only=needed,
+        train=stages,
+        rngs={'dropout': rng},
+      )
+      return updates.get('batch_stats', {})
+
+    # new = m * old + (1 - m) * batch: from old = 0, with the slope m.
+    old = {
+      k: jax.tree.map(jnp.zeros_like, kept[k]) for k in stages if k in kept
+    }
+    ones = jax.tree.map(jnp.ones_like, old)
+    new, slope = jax.jvp(running, (old,), (ones,))
+
+    def average(mean: Array, new: Array, slope: Array) -> Array:
+      return mean + (new / (1 - slope) - mean) / (state.step + 1)
+
+    means = jax.tree.map(average, {k: kept[k] for k in old}, new, slope)
+    variables = staged.merge(state.variables, {'batch_stats': means})
+    return StatisticsState(state.step + 1, variables), {'loss': jnp.zeros(())}
+
+  def finish(state: StatisticsState, frozen: PyTree, carry: Carry) -> Carry:
+    del frozen
+    return {**carry, role: Model(network, state.variables)}
+
+  return Phase(name, num_steps, {'train': stream}, init, step, finish)
 
 
 def setup_phase(

@@ -2,7 +2,7 @@
 
 from jaxdistill import optimizers, terms
 from jaxdistill.data import augment, digits, npz
-from jaxdistill.methods import chains, joint, mutual, two_stage
+from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
 from jaxdistill.networks import NETWORKS
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
@@ -57,6 +57,10 @@ METHODS: Table = {
   'dml': mutual.mutual,
   'ban': chains.born_again,
   'takd': chains.assistants,
+  # Stage by stage, and what the paper compares it with.
+  'sskd': sskd.sskd,
+  'multi_loss': sskd.multi_loss,
+  'fixed_backbone': sskd.fixed_backbone,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {
@@ -70,4 +74,6 @@ TABLES: dict[str, Table] = {
   'method': METHODS,
   'terms': TERMS,
   'assistants': NETWORKS,
+  'stage_optimizer': OPTIMIZERS,
+  'head_optimizer': OPTIMIZERS,
 }

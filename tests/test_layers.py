@@ -13,8 +13,8 @@ ROOT = pathlib.Path(jaxdistill.__file__).parent
 FILES = sorted(ROOT.rglob('*.py'))
 FLOORS = (
   {'types'},
-  {'losses', 'networks', 'data', 'tasks', 'pruning'},
-  {'steps', 'terms', 'evaluation', 'optimizers'},
+  {'losses', 'networks', 'data', 'tasks', 'pruning', 'optimizers'},
+  {'steps', 'terms', 'evaluation', 'export'},
   {'methods', 'analysis', 'training', 'recipes'},
   {'sections'},
   {'tables'},

@@ -219,6 +219,21 @@ def test_plateau_ends_at_its_final_rate():
   assert found[-1] == pytest.approx(0.02)
 
 
+def test_a_plateau_ends_when_the_final_rate_does_not_help_either():
+  schedule = optimizers.plateau(
+    rate=1.0, factor=0.1, patience=2, window=1, final=0.1
+  )
+  made = optax.with_extra_args_support(optimizers.sgd(schedule)(10))
+  state = made.init(jnp.zeros(()))
+  # Best, 2 in vain: rate 0.1; better, 2 in vain: the end.
+  losses, found = [3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 1.0], []
+  for loss in losses:
+    _, state = made.update(jnp.ones(()), state, jnp.zeros(()), value=loss)
+    found.append(optimizers.ended(state))
+  assert found == [False] * 5 + [True] * 2
+  assert not optimizers.ended(optax.sgd(0.1).init(jnp.zeros(())))
+
+
 def test_clipping_keeps_the_direction_and_the_norm_below():
   made = optimizers.sgd(
     optimizers.constant(rate=1.0), momentum=0.0, weight_decay=0.0, clip=0.5

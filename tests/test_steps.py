@@ -309,3 +309,46 @@ def test_a_setup_phase_takes_no_step_and_adds_its_models(linear):
   assert out['student'] is linear
   assert out['assistant'].network == LINEAR
   assert_same(out['assistant'].variables, linear.variables)
+
+
+def test_statistics_become_the_means_over_batches(student, dataset, recipe):
+  """Of the stages named, whatever they were; the batch norm's momentum is 0.9,
+  so that from zero it keeps a tenth of a batch's."""
+  stages = ('group2.block1',)
+  phase = steps.statistics_phase(
+    'again',
+    student.network,
+    stages,
+    role='student',
+    num_steps=3,
+    stream=recipe.stream,
+  )
+  carry = {'student': student}
+  state, frozen = phase.init(RNG, carry)
+  split = dataset.splits['train']
+  step = jax.jit(functools.partial(phase.step, static=None))
+  wanted = []
+  zeros = jax.tree.map(
+    jnp.zeros_like, staged.select(student.variables, stages)['batch_stats']
+  )
+  from_zero = staged.merge(student.variables, {'batch_stats': zeros})
+  for i in range(3):
+    raw = {k: v[8 * i : 8 * i + 8] for k, v in split.items()}
+    batch = recipe.stream.augment(RNG, raw)
+    state, _ = step(state, frozen, {'train': batch}, RNG)
+    _, updates = staged.run(
+      student.network, from_zero, {'image': batch['image']}, train=stages
+    )
+    wanted.append(updates['batch_stats'])
+  after = phase.finish(state, frozen, carry)['student'].variables
+  mean = jax.tree.map(lambda *x: 10 * sum(x) / 3, *wanted)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+    staged.select(after, stages)['batch_stats'],
+    mean,
+  )
+  others = [n for n in staged.stage_names(student.network) if n not in stages]
+  assert_same(
+    staged.select(after, others), staged.select(student.variables, others)
+  )
+  assert_same(after['params'], student.variables['params'])

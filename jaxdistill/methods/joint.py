@@ -9,7 +9,6 @@ Network, 2015, https://arxiv.org/abs/1503.02531).
 
 from collections.abc import Callable, Mapping, Sequence
 import inspect
-import itertools
 import typing
 from typing import Any
 
@@ -249,29 +248,13 @@ def _forward(
   """
   image = {'image': batch['image']}
   theirs, _ = staged.run(*models['teacher'], image)
-  network, variables = models['student']
-  ours: Features = image
-  updates: Variables = {}
-  for names, train in _stretches(network, trainable):
-    ours, changed = staged.run(
-      network, variables, ours, only=names, train=train, rngs={'dropout': rng}
-    )
-    updates = staged.merge(updates, changed)
+  ours, updates = staged.run(
+    *models['student'], image, train=trainable, rngs={'dropout': rng}
+  )
   features = {f'student/{k}': v for k, v in ours.items()}
   for k, v in theirs.items():
     features[f'teacher/{k}'] = jax.lax.stop_gradient(v)
   return features | {f'batch/{k}': v for k, v in batch.items()}, updates
-
-
-def _stretches(
-  network: Network, trainable: Sequence[str]
-) -> list[tuple[list[str], bool]]:
-  """Runs of stages that train, or do not, in order."""
-  names = staged.stage_names(network)
-  return [
-    (list(group), train)
-    for train, group in itertools.groupby(names, lambda n: n in trainable)
-  ]
 
 
 def _ramp(term: terms_lib.Term, progress: Array) -> Array | float:

@@ -53,7 +53,9 @@ def fitnets(
   soft = terms_lib.soft_target(weight=weight, temperature=temperature)
 
   def up_to_hint(pair: terms_lib.Pair) -> Sequence[str]:
-    return pairs.stages_for(pair, terms_lib.hint_cut(pair, cut)[0])
+    return pairs.stages_up_to(
+      pair.student, pair.student_shapes, terms_lib.hint_cut(pair, cut)[0]
+    )
 
   return _first(recipe, first, 'hint', hint, up_to_hint, roles) + joint.joint(
     _rest(recipe, first),
@@ -97,7 +99,7 @@ def activation_boundaries(
 
   def trunk(pair: terms_lib.Pair) -> Sequence[str]:
     deepest, _ = terms_lib.middle_cut(pair, cut, pre=True)[-1]
-    return pairs.stages_for(pair, deepest)
+    return pairs.stages_up_to(pair.student, pair.student_shapes, deepest)
 
   return _first(recipe, first, 'boundaries', term, trunk, roles) + (
     joint.supervised(_rest(recipe, first), student=student)
@@ -132,7 +134,7 @@ def flow_of_solution(
 
   def trunk(pair: terms_lib.Pair) -> Sequence[str]:
     deepest, _ = terms_lib.middle_cut(pair, cut)[-1]
-    return pairs.stages_for(pair, deepest)
+    return pairs.stages_up_to(pair.student, pair.student_shapes, deepest)
 
   return _first(recipe, first, 'flow', term, trunk, roles) + (
     joint.supervised(_rest(recipe, first), student=student)

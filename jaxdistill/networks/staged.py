@@ -1,6 +1,6 @@
 """Running, cutting and splicing networks that are tuples of named stages."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import dataclasses
 import difflib
 import functools
@@ -51,7 +51,7 @@ def run(
   features: Mapping[str, Array],
   *,
   only: Iterable[str] | None = None,
-  train: bool = False,
+  train: bool | Collection[str] = False,
   rngs: Mapping[str, Array] | None = None,
 ) -> tuple[Features, Variables]:
   """Runs stages in order: the one forward function.
@@ -62,8 +62,8 @@ def run(
     features: what is known, {'image': `[B, H, W, C]`} for a full pass, or any
       earlier feature to start from.
     only: names of the stages to run; default: all.
-    train: whether stages train: batch statistics of the batch are used, and
-      the new running ones returned.
+    train: whether the stages train, or the names of those that do: batch
+      statistics of the batch are used, and the new running ones returned.
     rngs: name -> key for stochastic stages; each stage gets its own.
 
   Returns:
@@ -82,11 +82,12 @@ def run(
       c: tree[stage.name] for c, tree in variables.items() if stage.name in tree
     }
     keys = {k: jax.random.fold_in(v, i) for k, v in (rngs or {}).items()}
-    mutable = [c for c in own if c != 'params'] if train else []
+    trains = train if isinstance(train, bool) else stage.name in train
+    mutable = [c for c in own if c != 'params'] if trains else []
     outputs, changed = stage.module.apply(
       own,
       *_inputs(network, i, features),
-      train=train,
+      train=trains,
       mutable=mutable,
       rngs=keys,
     )

@@ -5,6 +5,7 @@ Vectors `[B, C]` count as maps `[B, 1, 1, C]`.
 """
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -86,6 +87,29 @@ class Connector(nn.Module):
     x = layers.conv(self.channels, 1, name='conv')(x)
     x = layers.batch_norm(train, name='norm')(x)
     return nn.relu(x) if self.activation else x
+
+
+class Adapter(nn.Module):
+  """Brings a map to another size, bilinearly, and other channels, linearly.
+
+  A 1x1 convolution with bias, where the channels differ.
+
+  Attributes:
+    shape: (H, W, C) of the output.
+  """
+
+  shape: tuple[int, int, int]
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    del train
+    x = as_map(x)
+    if x.shape[1:3] != self.shape[:2]:
+      size = (len(x), *self.shape[:2], x.shape[-1])
+      x = jax.image.resize(x, size, 'bilinear')
+    if x.shape[-1] != self.shape[-1]:
+      x = layers.conv(self.shape[-1], 1, use_bias=True, name='conv')(x)
+    return x
 
 
 class Embedding(nn.Module):

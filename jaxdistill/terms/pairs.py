@@ -175,11 +175,11 @@ def vector(network: Network, role: str) -> str:
   return names[-2]
 
 
-def stages_for(pair: Pair, feature: str) -> list[str]:
-  """The student's stages up to the one that gives a feature, or its tap."""
-  names = staged.stage_names(pair.student)
+def stages_up_to(network: Network, shapes: Shapes, feature: str) -> list[str]:
+  """A network's stages up to the one that gives a feature, or its tap."""
+  names = staged.stage_names(network)
   stages: list[str] = []
-  for name in pair.student_shapes:  # a stage's name stands before its taps
+  for name in shapes:  # a stage's name stands before its taps
     if name in names:
       stages.append(name)
     if name == feature:

@@ -95,8 +95,14 @@ def test_a_first_stage_spares_the_norm_behind_a_wide_resnet(recipe):
   """FSP compares raw sums; AB what the norm in front of the pooling gives."""
   network = resnet.wide_resnet(10, 1, num_classes=3, base_width=2)
   pair = terms.pair_of(network, network, recipe)
-  assert pairs.stages_for(pair, 'group3')[-1] == 'group3.block1'
-  assert pairs.stages_for(pair, 'group3.pre')[-1] == 'pool'
+  assert (
+    pairs.stages_up_to(pair.student, pair.student_shapes, 'group3')[-1]
+    == 'group3.block1'
+  )
+  assert (
+    pairs.stages_up_to(pair.student, pair.student_shapes, 'group3.pre')[-1]
+    == 'pool'
+  )
 
 
 def test_a_hint_in_the_middle_leaves_what_lies_behind(recipe, carry, dataset):

@@ -1,0 +1,47 @@
+"""Curves of results."""
+
+import numpy as np
+import pytest
+
+from jaxdistill.analysis import curves
+from jaxdistill.types import UsageError
+
+
+@pytest.fixture
+def results():
+  def row(label, *scores):
+    seeds = {
+      str(i): {'test': {'last': {'top1': s}, 'best': {'top1': s + 0.1}}}
+      for i, s in enumerate(scores)
+    }
+    return {'label': label, 'seeds': seeds}
+
+  rows = [row('a', 0.5, 0.7), row('b', 0.25), row('alone', 0.1)]
+  return {'rows': rows, 'score': 'top1'}
+
+
+def test_points_are_means_and_deviations_in_percent(results):
+  found = curves.points(results, {2.0: 'a', 1.0: 'b'})
+  # The sample's deviation of 50 and 70 is sqrt(200).
+  assert found[0] == pytest.approx((2.0, 60.0, 200**0.5))
+  assert found[1] == pytest.approx((1.0, 25.0, 0.0))
+  best = curves.points(results, {1.0: 'b'}, when='best')
+  assert best[0].mean == pytest.approx(35.0)
+
+
+def test_a_figure_shows_every_line_and_level(results):
+  made = curves.draw(
+    {'sskd': curves.points(results, {1: 'b', 2: 'a'})},
+    levels={'alone': curves.points(results, {0: 'alone'})[0]},
+    xlabel='stages',
+  )
+  (axes,) = made.axes
+  assert set(axes.get_legend_handles_labels()[1]) == {'alone', 'sskd'}
+  assert axes.get_xlabel() == 'stages'
+  drawn = axes.containers[0].lines[0].get_xydata()
+  np.testing.assert_allclose(drawn, [[1, 25], [2, 60]])
+
+
+def test_a_row_that_is_not_there_is_named(results):
+  with pytest.raises(UsageError, match="no row 'c'; there are a, b, alone"):
+    curves.points(results, {1: 'c'})
