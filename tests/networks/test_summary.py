@@ -1,5 +1,8 @@
 """The table of a network counts what one counts by hand."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -87,3 +90,37 @@ def test_the_text_is_a_table_with_totals():
   assert lines[1].startswith('stem')
   assert lines[-1].split()[-2:] == [f'{table.parameters:,}', f'{table.macs:,}']
   assert len({len(line) for line in lines}) == 1
+
+
+TABLE = {
+  name: (int(stages), parameters, macs)
+  for name, stages, parameters, macs in re.findall(
+    r'^\| `(\w+)` \| (\d+) \| ([\d,]+) \| ([\d,.]+) \|$',
+    (pathlib.Path(__file__).parents[2] / 'NETWORKS.md').read_text(),
+    re.MULTILINE,
+  )
+}
+FAMILIES = {'cifar_resnet', 'wide_resnet', 'cifar_vgg', 'imagenet_resnet'} | {
+  *('preactivation_resnet', 'cifar_densenet', 'pyramidnet', 'vit')
+}
+
+
+def test_every_network_is_in_the_table():
+  assert set(TABLE) | FAMILIES == set(networks.NETWORKS)
+
+
+@pytest.mark.parametrize(
+  ('name', 'size', 'num_classes'),
+  [
+    ('wrn_16_2', 32, 10),
+    ('cifar_mobilenet_v2', 32, 10),
+    ('vgg8', 32, 10),
+    ('resnet18', 224, 1000),
+    ('deit_tiny', 224, 1000),
+  ],
+)
+def test_a_row_of_the_table_is_what_the_network_has(name, size, num_classes):
+  network = networks.NETWORKS[name](num_classes=num_classes)
+  found = networks.summary(network, (size, size, 3))
+  row = (f'{found.parameters:,}', f'{found.macs / 1e6:,.1f}')
+  assert TABLE[name] == (len(network.stages), *row)
