@@ -12,10 +12,10 @@ settings of the process that make XLA faster on a CPU.
 import argparse
 import os
 import pathlib
-import statistics
-import subprocess
 import sys
 import time
+
+import engines
 
 NETWORKS = {
   'cifar_mobilenet_v2': ('MobileNetV2', (0.5, 1280)),
@@ -23,13 +23,6 @@ NETWORKS = {
   'cifar_shufflenet_v2': ('ShuffleNetV2', (24, (116, 232, 464), 1024)),
 }
 CLASSES, SIZE = 100, 32
-# Huge pages for XLA's buffers, and Eigen's convolutions instead of YNNPACK's.
-TUNED = {
-  'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
-  'XLA_FLAGS': '--xla_cpu_experimental_ynn_fusion_type='
-  'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_ELTWISE,'
-  'LIBRARY_FUSION_TYPE_REDUCE',
-}
 
 
 def jax_steps(batch_size):
@@ -116,33 +109,7 @@ def work(engine, batch_size):
   for line in sys.stdin:
     start = time.perf_counter()
     steps[line.strip()]()
-    print('ms', 1000 * (time.perf_counter() - start), flush=True)
-
-
-class Worker:
-  """An engine in a process of its own."""
-
-  def __init__(self, python, engine, batch_size, environment):
-    command = [python, __file__, f'--engine={engine}', f'--batch={batch_size}']
-    self.process = subprocess.Popen(
-      command,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-      env={**os.environ, **environment},
-    )
-
-  def milliseconds(self, name):
-    self.process.stdin.write(f'{name}\n')
-    self.process.stdin.flush()
-    for line in self.process.stdout:
-      if line.startswith('ms '):
-        return float(line.split()[1])
-    raise RuntimeError(f'{self.process.args} ended')
-
-  def close(self):
-    self.process.stdin.close()
-    self.process.wait()
+    engines.answer(1000 * (time.perf_counter() - start))
 
 
 def main():
@@ -155,29 +122,33 @@ def main():
   if options.engine:
     work(options.engine, options.batch)
     return
-  workers = {
-    'jax': Worker(sys.executable, 'jax', options.batch, {}),
-    'jax tuned': Worker(sys.executable, 'jax', options.batch, TUNED),
-    'torch': Worker(options.torch_python, 'torch', options.batch, {}),
-    'torch last': Worker(options.torch_python, 'torch_last', options.batch, {}),
+  from jaxdistill import fast_cpu  # PyTorch's Python lacks it
+
+  fast = fast_cpu.environment({})
+  kinds = {
+    'jax': (sys.executable, 'jax', {}),
+    'jax fast_cpu': (sys.executable, 'jax', fast),
+    'torch': (options.torch_python, 'torch', {}),
+    'torch last': (options.torch_python, 'torch_last', {}),
   }
-  print(f'{"ms per step":20}', *(f'{name:>11}' for name in workers), 'ratio')
+  running = {
+    name: engines.Engine(
+      [python, __file__, f'--engine={engine}', f'--batch={options.batch}'],
+      environment,
+    )
+    for name, (python, engine, environment) in kinds.items()
+  }
+  print(f'{"ms per step":20}', *(f'{name:>12}' for name in running), 'ratio')
   for network in NETWORKS:
-    times = {name: [] for name in workers}
-    # Two rounds compile and warm up.
-    for i in range(options.repeats + 2):
-      for name, worker in workers.items():
-        measured = worker.milliseconds(network)
-        times[name] += [measured] if i >= 2 else []
-    medians = {name: statistics.median(t) for name, t in times.items()}
+    medians = engines.medians(running, options.repeats, network)
     # Of the faster setting of each: above 1 JAX is faster.
     ratio = min(medians['torch'], medians['torch last']) / min(
-      medians['jax'], medians['jax tuned']
+      medians['jax'], medians['jax fast_cpu']
     )
-    row = (f'{medians[name]:11.1f}' for name in workers)
+    row = (f'{median:12.1f}' for median in medians.values())
     print(f'{network:20}', *row, f'{ratio:.2f}', flush=True)
-  for worker in workers.values():
-    worker.close()
+  for engine in running.values():
+    engine.close()
 
 
 if __name__ == '__main__':

@@ -5,8 +5,10 @@ import functools
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
+from jaxdistill.data import batches
 from jaxdistill.networks import staged
 from jaxdistill.types import Augment, Batch, Model, Network, Task, Variables
 
@@ -18,6 +20,7 @@ def evaluate(
   preprocess: Augment,
   *,
   batch_size: int = 500,
+  sharding: NamedSharding | None = None,
 ) -> dict[str, float]:
   """Metrics of a model in inference mode, {name: value}.
 
@@ -26,10 +29,12 @@ def evaluate(
     split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}.
     task: what the labels mean.
     preprocess: what stands in for augmentation (standardisation).
-    batch_size: images at a time.
+    batch_size: images at a time, rounded up to what the devices divide.
+    sharding: how the rows of a batch lie on the devices, over the axis 'data';
+      None: wherever the model is.
   """
   return task.summarize(
-    _over(_statistics, model, split, task, preprocess, batch_size)
+    _over(_statistics, model, split, task, preprocess, batch_size, sharding)
   )
 
 
@@ -40,12 +45,14 @@ def predict(
   preprocess: Augment,
   *,
   batch_size: int = 500,
+  sharding: NamedSharding | None = None,
 ) -> Any:
   """Predictions of a model on a split, `[N, ...]`; arguments as `evaluate`."""
-  return _over(_predictions, model, split, task, preprocess, batch_size)
+  return _over(
+    _predictions, model, split, task, preprocess, batch_size, sharding
+  )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _statistics(
   network: Network,
   task: Task,
@@ -59,7 +66,6 @@ def _statistics(
   )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _predictions(
   network: Network,
   task: Task,
@@ -71,6 +77,13 @@ def _predictions(
   return task.predict(staged.apply(network, variables, batch['image']))
 
 
+@functools.cache
+def _compiled(function: Any, sharding: NamedSharding | None) -> Any:
+  """The function under jit; its rows come back to every process."""
+  whole = sharding and NamedSharding(sharding.mesh, PartitionSpec())
+  return jax.jit(function, static_argnums=(0, 1, 2), out_shardings=whole)
+
+
 def _over(
   function: Any,
   model: Model,
@@ -78,15 +91,36 @@ def _over(
   task: Task,
   preprocess: Augment,
   batch_size: int,
+  sharding: NamedSharding | None,
 ) -> Any:
   """Rows `[N, ...]` of `function` over a split, in batches of one shape."""
   size = len(split['image'])
-  batch_size = min(batch_size, size)
-  rows = []
+  parts = sharding.mesh.shape['data'] if sharding is not None else 1
+  batch_size = -(-min(batch_size, size) // parts) * parts
+  compiled = _compiled(function, sharding)
+  outs, counted = [], []
   for start in range(0, size, batch_size):
     # The last batch begins earlier rather than being shorter: one program.
-    first = min(start, size - batch_size)
-    batch = {k: v[first : first + batch_size] for k, v in split.items()}
-    out = function(model.network, task, preprocess, model.variables, batch)
-    rows.append(jax.tree.map(lambda x, n=start - first: x[n:], out))
-  return jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(rows))
+    first = max(0, min(start, size - batch_size))
+    batch = {
+      k: _padded(v[first : first + batch_size], batch_size)
+      for k, v in split.items()
+    }
+    if sharding is not None:
+      batch = batches.place(batch, sharding)
+    outs.append(
+      compiled(model.network, task, preprocess, model.variables, batch)
+    )
+    counted.append(slice(start - first, size - first))
+  rows = [
+    jax.tree.map(lambda x, own=own: x[own], out)
+    for out, own in zip(jax.device_get(outs), counted)
+  ]
+  return jax.tree.map(lambda *x: np.concatenate(x), *rows)
+
+
+def _padded(array: Any, size: int) -> Any:
+  """`[n, ...]` as `[size, ...]`, with the last row again and again."""
+  if len(array) == size:
+    return array
+  return np.concatenate([array, array[-1:].repeat(size - len(array), 0)])

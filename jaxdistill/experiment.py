@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import zlib
 
 import jax
+import numpy as np
 
-from jaxdistill import recipes, sections
-from jaxdistill.data import augment as augment_lib
+from jaxdistill import fast_cpu, recipes, sections
 from jaxdistill.networks import files, pretrained, staged
 from jaxdistill.tables import TABLES
 from jaxdistill.types import (
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
   Attributes:
     dataset: the data.
     task: what its labels mean.
-    preprocess: the standardisation that evaluation uses.
+    preprocess: what evaluation does in place of augmentation.
     networks: role -> network of the models that are made new.
     teacher: a teacher read from a file, or None.
     rows: what to train; the teacher comes first if it is to be trained.
@@ -122,8 +122,13 @@ def _shapes(made: Plan, role: str, network: Network) -> Any:
 def _network(
   section: sections.Section, role: str, context: Mapping[str, Any]
 ) -> Network:
-  with _blaming(f'{role}: no such network'):
-    return section.make(context)
+  try:
+    with _blaming(f'{role}: no such network'):
+      return section.make(context)
+  except UsageError as error:
+    if str(error).startswith(role):
+      raise
+    raise UsageError(f'{role}: no such network ({error})') from error
 
 
 @contextlib.contextmanager
@@ -196,30 +201,36 @@ def _plan(
     _check_positive(number, key)
 
   dataset = data_section.make({})
+  preprocess = recipes.preprocess(
+    dataset, _parse('augment', recipe['augment']).make({})
+  )
   made_task = task_section.make({})
   context = {'num_classes': dataset.num_classes}
   networks = {'student': _network(student_section, 'student', context)}
   about = {
-    'data': data_section.resolved,
+    'data': {**data_section.resolved, 'checksum': _checksum(dataset)},
     'task': task_section.resolved,
     'evaluate_every': evaluate_every,  # the best epoch depends on it
+    'fast_cpu': fast_cpu.active(),
   }
   rows, read = [], None
   if taught is not None:
     about['teacher'] = taught.resolved
-    read = taught.read(context, dataset)
+    read = taught.read(context, dataset, preprocess)
     if read is None and taught.network is not None:
       networks['teacher'] = _network(taught.network, 'teacher', context)
       rows.append(
-        taught.draft.row('teacher', (taught.seed,), dataset, made_task, about)
+        taught.draft.row(
+          'teacher', (taught.seed,), dataset, made_task, preprocess, about
+        )
       )
   about['student'] = student_section.resolved
   for label, draft in drafts.items():
-    rows.append(draft.row(label, seeds, dataset, made_task, about))
+    rows.append(draft.row(label, seeds, dataset, made_task, preprocess, about))
   return Plan(
     dataset=dataset,
     task=made_task,
-    preprocess=augment_lib.standardize(dataset.mean, dataset.std),
+    preprocess=preprocess,
     networks=networks,
     teacher=read,
     rows=tuple(rows),
@@ -269,9 +280,14 @@ class _Draft(NamedTuple):
     seeds: tuple[int, ...],
     dataset: Dataset,
     task: Task,
+    preprocess: Augment,
     about: Mapping[str, Any],
   ) -> Row:
-    """Builds the method; `about` is what else its numbers depend on."""
+    """Builds the method; `about` is what else its numbers depend on.
+
+    Raises:
+      UsageError: it trains on images of another size than it is evaluated on.
+    """
     recipe = recipes.recipe(
       dataset,
       task,
@@ -283,6 +299,15 @@ class _Draft(NamedTuple):
         {'schedule': self.recipe['schedule'].make({})}
       ),
     )
+    trained, evaluated = (
+      example['image'].shape[1:]
+      for example in (recipe.example, recipes.example(dataset, preprocess, 1))
+    )
+    if trained != evaluated:
+      raise UsageError(
+        f'{label}: its augment makes images {trained}, and the augment of the '
+        f'config {evaluated}, which all are evaluated on'
+      )
     context = {'recipe': recipe, 'num_classes': dataset.num_classes}
     role = 'teacher' if label == 'teacher' else 'student'
     resolved = {**self.resolved(), **about}
@@ -338,6 +363,8 @@ class _Teacher(NamedTuple):
       recipe,
       'teacher.training',
     )
+    if 'weights' in section and 'checkpoint' in section:
+      raise UsageError('teacher: has both weights and checkpoint; give one')
     key = 'weights' if 'weights' in section else 'checkpoint'
     file = None
     if key in section:
@@ -349,7 +376,9 @@ class _Teacher(NamedTuple):
     network = _parse('teacher', rest) if named else None
     return cls(network, file, key == 'weights', draft, seed)
 
-  def read(self, context: Mapping[str, Any], dataset: Dataset) -> Model | None:
+  def read(
+    self, context: Mapping[str, Any], dataset: Dataset, preprocess: Augment
+  ) -> Model | None:
     if self.file is None:
       return None
     network = None
@@ -357,7 +386,6 @@ class _Teacher(NamedTuple):
       network = _network(self.network, 'teacher', context)
     if network is None or not self.foreign:
       return files.load(self.file, network)
-    preprocess = augment_lib.standardize(dataset.mean, dataset.std)
     image = recipes.example(dataset, preprocess, 1)['image']
     variables = pretrained.load(self.file, network, {'image': image})
     return Model(network, variables)
@@ -367,8 +395,20 @@ class _Teacher(NamedTuple):
     network = {} if self.network is None else self.network.resolved
     if self.file is not None:
       checksum = zlib.crc32(self.file.read_bytes())
-      return {**network, 'checkpoint': str(self.file), 'checksum': checksum}
+      key = 'weights' if self.foreign else 'checkpoint'
+      return {**network, key: str(self.file), 'checksum': checksum}
     return {**network, 'training': self.draft.resolved(), 'seed': self.seed}
+
+
+def _checksum(dataset: Dataset) -> int:
+  """Of all labels, and of 64 images of each split."""
+  checksum = 0
+  for name, split in sorted(dataset.splits.items()):
+    rows = np.linspace(0, len(split['label']) - 1, 64).astype(int)
+    for array in (split['label'], split['index'], split['image'][rows]):
+      content = np.ascontiguousarray(array).tobytes()
+      checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))
+  return checksum
 
 
 def _drafts(

@@ -17,8 +17,8 @@ import jax
 import ml_collections
 import rich.console
 
-from jaxdistill import experiment, study
-from jaxdistill.training import loop
+from jaxdistill import experiment, fast_cpu, study
+from jaxdistill.training import hosts, loop
 from jaxdistill.types import UsageError
 
 OVERRIDE = '--config.'
@@ -28,8 +28,15 @@ def run(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code.
 
   0: done, or stopped by a signal with everything kept; 1: the loss became no
-  number; 2: a choice of the user is wrong.
+  number; 2: a choice of the user is wrong, or another process is lost.
   """
+  code = _code(argv)
+  if jax.distributed.is_initialized():
+    hosts.leave(code)
+  return code
+
+
+def _code(argv: Sequence[str] | None) -> int:
   try:
     return _run(list(sys.argv[1:] if argv is None else argv))
   except UsageError as error:
@@ -47,11 +54,24 @@ def run(argv: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:  # before or after training, which handles it
     print('jaxdistill: interrupted', file=sys.stderr)
     return 130
+  except Exception as error:
+    if not hosts.lost(error):
+      raise
+    hosts.give_up(f'another process is gone ({_one_line(error)})')
 
 
 def _run(argv: list[str]) -> int:
   overrides, rest = _split(argv)
   arguments = _parser().parse_args(rest)
+  if arguments.fast_cpu:
+    fast_cpu.restart(argv)
+  cluster = (
+    arguments.coordinator,
+    arguments.num_processes,
+    arguments.process_id,
+  )
+  if arguments.distributed or any(x is not None for x in cluster):
+    _join(cluster, arguments.mode, arguments.timeout)
   config = load_config(arguments.config)
   # Names first: one that changes drops the file's keys, not the command line's.
   overrides.sort(key=lambda pair: not pair[0].endswith('.name'))
@@ -62,14 +82,22 @@ def _run(argv: list[str]) -> int:
   sys.path.insert(0, '')  # for names such as 'my_file:my_method'
   plan = experiment.plan(_plain(config))
   if arguments.mode == 'export':
-    for path in study.export(plan, workdir):
+    for path in study.export(plan, workdir, arguments.format):
       print(path)
     return 0
   if arguments.mode == 'evaluate':
     results = study.evaluate(plan, workdir)
   else:
     with _signals() as interrupted:
-      results = study.run(plan, workdir, interrupted=interrupted)
+      results = study.run(
+        plan,
+        workdir,
+        interrupted=interrupted,
+        model_parallel=arguments.model_parallel,
+        hosts=hosts.Hosts(arguments.timeout),
+      )
+  if jax.process_index() > 0:
+    return 0
   console = rich.console.Console(width=120, record=True, file=io.StringIO())
   console.print(study.table(results))
   lines = console.export_text().splitlines()
@@ -180,7 +208,65 @@ def _parser() -> argparse.ArgumentParser:
     choices=('fit', 'evaluate', 'export'),
     help='train, evaluate again, or write the students alone; default: fit',
   )
+  parser.add_argument(
+    '--fast_cpu',
+    action='store_true',
+    help='start anew with settings that make XLA faster on a CPU',
+  )
+  parser.add_argument(
+    '--format',
+    type=_formats,
+    default=('safetensors',),
+    help='of an export: safetensors, stablehlo, or both with a comma between; '
+    'default: safetensors',
+  )
+  parser.add_argument(
+    '--model_parallel',
+    type=int,
+    default=1,
+    help='devices that share large arrays; default: 1',
+  )
+  parser.add_argument(
+    '--distributed',
+    action='store_true',
+    help='one of several processes; JAX asks the cluster about the others',
+  )
+  parser.add_argument(
+    '--coordinator', help='HOST:PORT of the first process, for no such cluster'
+  )
+  parser.add_argument('--num_processes', type=int, help='with --coordinator')
+  parser.add_argument('--process_id', type=int, help='with --coordinator')
+  parser.add_argument(
+    '--timeout',
+    type=float,
+    default=300.0,
+    help='seconds to wait for a process that does not answer; default: 300',
+  )
   return parser
+
+
+def _formats(text: str) -> tuple[str, ...]:
+  formats = tuple(text.split(','))
+  if not set(formats) <= set(study.FORMATS):
+    raise argparse.ArgumentTypeError(
+      f'{text!r}; choose from {", ".join(study.FORMATS)}'
+    )
+  return formats
+
+
+def _join(cluster: tuple[Any, Any, Any], mode: str, timeout: float) -> None:
+  """Meets the other processes.
+
+  Raises:
+    UsageError: the arguments do not say how, or another mode is asked for.
+  """
+  if mode != 'fit':
+    raise UsageError(f'--mode={mode} runs in one process')
+  if len({x is None for x in cluster}) > 1:
+    raise UsageError(
+      '--coordinator, --num_processes and --process_id: give all or none'
+    )
+  hosts.join(*cluster, timeout)
 
 
 def _split(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:

@@ -202,13 +202,27 @@ def plateau(
 
   Args:
     rate: the first.
-    factor: below 1.
+    factor: between 0 and 1.
     patience: windows without improvement.
     threshold: smallest relative improvement.
     window: steps over which the loss is averaged, such as an epoch's.
     final: smallest rate.
+
+  Raises:
+    UsageError: a number with which the rate never falls, or falls at once.
   """
   _check(rate)
+  for name, value, least, most in (
+    ('factor', factor, 0, 1),
+    ('patience', patience, 0, math.inf),
+    ('threshold', threshold, 0, 1),
+    ('window', window, 0, math.inf),
+    ('final', final, 0, rate),
+  ):
+    if not least < value < most:
+      raise UsageError(
+        f'schedule.{name}: {value} is not above {least} and below {most}'
+      )
   lowest = final / rate
   rule = optax.contrib.reduce_on_plateau(
     factor=factor,

@@ -51,6 +51,19 @@ def recipe(
   )
 
 
+def preprocess(dataset: Dataset, augment: Augment) -> Augment:
+  """What evaluation does to images that training augments.
+
+  It takes the middle of the image where augmentation changes its size, and
+  standardises.
+  """
+  shape = example(dataset, augment, 1)['image'].shape
+  return augment_lib.chain(
+    augment_lib.center(shape[1], shape[2]),
+    augment_lib.standardize(dataset.mean, dataset.std),
+  )
+
+
 def example(
   dataset: Dataset, augment: Augment, batch_size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,6 +1,6 @@
 """Runs the rows of a plan in a work directory, and tells what came out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
 import fcntl
@@ -11,15 +11,18 @@ import pathlib
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 import numpy as np
 import rich.box
 import rich.console
 import rich.markup
 import rich.table
 
-from jaxdistill import evaluation, experiment
+from jaxdistill import evaluation, experiment, recipes
+from jaxdistill import export as export_lib
 from jaxdistill.networks import files
-from jaxdistill.training import checkpoint, loop
+from jaxdistill.training import checkpoint, loop, sharding
+from jaxdistill.training.hosts import Hosts
 from jaxdistill.training.log import Log
 from jaxdistill.types import Carry, Model, UsageError
 
@@ -32,8 +35,12 @@ PACKAGES = (
   'orbax-checkpoint',
   'numpy',
 )
+FORMATS = ('safetensors', 'stablehlo')
 # Say where something is, not what: a checksum stands beside them.
-PLACES = ('teacher.checkpoint',)
+PLACES = (
+  *('teacher.checkpoint', 'teacher.weights'),
+  *('data.path', 'data.data_dir'),
+)
 
 
 def run(
@@ -42,43 +49,66 @@ def run(
   *,
   show: bool = True,
   interrupted: Callable[[], bool] = lambda: False,
+  model_parallel: int = 1,
+  hosts: Hosts | None = None,
 ) -> dict[str, Any]:
-  """Trains whatever the work directory lacks.
+  """Trains whatever the work directory lacks, on all devices.
 
   Args:
     plan: what to run.
-    workdir: holds everything; a run goes on where it stopped.
+    workdir: holds everything; a run goes on where it stopped. Several processes
+      share it.
     show: whether to show progress and results.
-    interrupted: asked at each step whether to stop.
+    interrupted: see `loop.Options`.
+    model_parallel: see `loop.Options`.
+    hosts: the processes; all call this, and the first one writes.
 
   Returns:
     The results, which also stand in results.json.
 
   Raises:
     UsageError: the directory belongs to another config, or to a process that
-      is at work in it, or cannot be written.
+      is at work in it, or cannot be written; a batch does not spread over the
+      devices.
   """
   workdir = pathlib.Path(workdir)
+  hosts = hosts or Hosts()
+  show = show and hosts.first
   console = rich.console.Console(stderr=True, quiet=not show)
-  with locked(workdir):
+  mesh = sharding.make_mesh(model_parallel)
+  options = loop.Options(
+    score=plan.task.score,
+    interrupted=interrupted,
+    model_parallel=model_parallel,
+    hosts=hosts,
+    **plan.options,
+  )
+  for row in plan.rows:
+    if not all(_finished(workdir, row, seed) for seed in row.seeds):
+      sharding.check_batch_size(row.resolved['batch_size'], mesh)
+  with locked(workdir, hosts):
     for row in plan.rows:
       _check_row(workdir, row)
     teacher = plan.teacher
     if teacher is not None:
-      metrics = _evaluate(plan, teacher, 'test')
+      metrics = _evaluate(plan, teacher, 'test', mesh)
       console.print(f'teacher from a file: {_percent(metrics, plan)} on test')
     for row in plan.rows:
-      checkpoint.write_json(_folder(workdir, row) / 'row.json', row.resolved)
+      if hosts.first:
+        checkpoint.write_json(_folder(workdir, row) / 'row.json', row.resolved)
       for seed in row.seeds:
-        if not _finished(workdir, row, seed):
-          _run_seed(plan, row, seed, workdir, teacher, show, interrupted)
+        if not hosts.of_first(_finished(workdir, row, seed)):
+          _run_seed(plan, row, seed, workdir, teacher, show, options)
+          hosts.meet()
       if row.role == 'teacher':
         teacher = trained(plan, row, row.seeds[0], workdir)['last']
-        files.save(workdir / 'teacher.safetensors', teacher)
+        if hosts.first:
+          files.save(workdir / 'teacher.safetensors', teacher)
         metrics = read_result(workdir, row, row.seeds[0])['test']['last']
         console.print(f'teacher: {_percent(metrics, plan)} on test')
     results = collect(plan, workdir)
-    checkpoint.write_json(workdir / 'results.json', results)
+    if hosts.first:
+      checkpoint.write_json(workdir / 'results.json', results)
   return results
 
 
@@ -108,6 +138,7 @@ def evaluate(
   """Evaluates finished runs again, from their files; returns the results."""
   workdir = pathlib.Path(workdir)
   teacher = plan.teacher
+  mesh = sharding.make_mesh()
   for row in plan.rows:
     _check_row(workdir, row)
   for row in plan.rows:
@@ -115,7 +146,7 @@ def evaluate(
       models = trained(plan, row, seed, workdir)
       teacher = models['last'] if row.role == 'teacher' else teacher
       old = read_result(workdir, row, seed)
-      result = {**old, **_measure(plan, row, models, teacher)}
+      result = {**old, **_measure(plan, row, models, teacher, mesh)}
       checkpoint.write_json(_result_file(workdir, row, seed), result)
   results = collect(plan, workdir)
   checkpoint.write_json(workdir / 'results.json', results)
@@ -123,9 +154,27 @@ def evaluate(
 
 
 def export(
-  plan: experiment.Plan, workdir: str | os.PathLike
+  plan: experiment.Plan,
+  workdir: str | os.PathLike,
+  formats: Sequence[str] = ('safetensors',),
 ) -> list[pathlib.Path]:
-  """Writes each finished student alone, last and best, as safetensors."""
+  """Writes each finished student alone, last and best.
+
+  Each file is read again, and its answers to test images compared with the
+  student's.
+
+  Args:
+    plan: what was run.
+    workdir: where.
+    formats: 'safetensors': the variables, with the network's spec and how to
+      prepare images in the metadata; 'stablehlo': see `jaxdistill.export`, a
+      program from raw uint8 images to logits, for any batch size on CPU, GPU
+      and TPU, with a JSON file beside it that says so.
+
+  Raises:
+    UsageError: a row is not finished, or belongs to another config.
+    RuntimeError: a file answers otherwise than the student.
+  """
   workdir = pathlib.Path(workdir)
   paths = []
   for row in plan.rows:
@@ -133,10 +182,11 @@ def export(
   for row in plan.rows:
     for seed in row.seeds if row.role == 'student' else ():
       for when, model in trained(plan, row, seed, workdir).items():
-        name = f'{experiment.slug(row.label)}-{seed}-{when}.safetensors'
-        path = workdir / 'export' / name
-        files.save(path, model)
-        paths.append(path)
+        name = f'{experiment.slug(row.label)}-{seed}-{when}'
+        for kind in formats:
+          path = workdir / 'export' / f'{name}.{kind}'
+          _write_model(plan, model, path)
+          paths.append(path)
   return paths
 
 
@@ -196,27 +246,31 @@ def read_result(
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Holds a work directory for this process.
+def locked(workdir: pathlib.Path, hosts: Hosts | None = None) -> Iterator[None]:
+  """Holds a work directory for this run; its first process does.
 
   Raises:
-    UsageError: it cannot be written, or another process holds it.
+    UsageError: it cannot be written, or another run holds it.
   """
+  hosts = hosts or Hosts()
+  with contextlib.ExitStack() as stack:
+    problem = _lock(workdir, stack) if hosts.first else ''
+    if hosts.any(bool(problem))[0]:
+      raise UsageError(problem or 'workdir: the first process cannot have it')
+    yield
+
+
+def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> str:
+  """Locks a directory until the stack is left; says what is wrong, or ''."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = (workdir / 'lock').open('w')
+    lock = stack.enter_context((workdir / 'lock').open('w'))
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return f'workdir: another run is at work in {workdir}'
   except OSError as error:
-    raise UsageError(
-      f'workdir: cannot write {str(workdir)!r} ({error})'
-    ) from None
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UsageError(
-        f'workdir: another run is at work in {workdir}'
-      ) from None
-    yield
+    return f'workdir: cannot write {str(workdir)!r} ({error})'
+  return ''
 
 
 def _run_seed(
@@ -226,41 +280,83 @@ def _run_seed(
   workdir: pathlib.Path,
   teacher: Model | None,
   show: bool,
-  interrupted: Callable[[], bool],
+  options: loop.Options,
 ) -> None:
   """Trains one seed of a row, or goes on with it, and writes its result."""
+  hosts, mesh = options.hosts, sharding.make_mesh(options.model_parallel)
   carry: Carry = {row.role: experiment.initial_model(plan, row.role, seed)}
   if row.role == 'student' and teacher is not None:
     carry['teacher'] = teacher
   folder = _folder(workdir, row) / str(seed)
-  name = row.label if len(row.seeds) == 1 else f'{row.label} seed {seed}'
-  options = loop.Options(
+  options = options._replace(
     directory=str(folder),
     evaluate=(
-      (lambda model: _evaluate(plan, model, 'validation'))
+      (lambda model: _evaluate(plan, model, 'validation', mesh))
       if 'validation' in plan.dataset.splits
       else None
     ),
-    score=plan.task.score,
     log=Log(
-      workdir, name=name, labels={'row': row.label, 'seed': seed}, show=show
+      workdir if hosts.first else None,
+      name=row.label if len(row.seeds) == 1 else f'{row.label} seed {seed}',
+      labels={'row': row.label, 'seed': seed},
+      show=show,
     ),
-    interrupted=interrupted,
-    **plan.options,
   )
   fitted = loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
   if fitted.carry[row.role] is carry[row.role]:
     raise UsageError(f'row {row.label!r}: the method trains no {row.role!r}')
-  for file, report in fitted.reports.items():
-    checkpoint.write_json(folder / file, report)
   result = {
     'steps': fitted.steps,
     'seconds': round(fitted.seconds, 1),
     'best_step': fitted.best_step.get(row.role),
-    **_measure(plan, row, _models(fitted, row.role), teacher),
+    **_measure(plan, row, _models(fitted, row.role), teacher, mesh),
     **_made_by(),
   }
-  checkpoint.write_json(_result_file(workdir, row, seed), result)
+  if hosts.first:
+    for file, report in fitted.reports.items():
+      checkpoint.write_json(folder / file, report)
+    checkpoint.write_json(_result_file(workdir, row, seed), result)
+
+
+def _write_model(
+  plan: experiment.Plan, model: Model, path: pathlib.Path
+) -> None:
+  """Writes one file of an export, and checks what it answers."""
+  image = plan.dataset.splits['test']['image']
+  some = jax.numpy.asarray(image[:8])
+
+  def answers(model: Model) -> jax.Array:
+    return export_lib.answers(
+      model.network, plan.preprocess, model.variables, some
+    )
+
+  example = recipes.example(plan.dataset, plan.preprocess, 1)['image']
+  about = {
+    'label_names': list(plan.dataset.label_names),
+    'mean': list(plan.dataset.mean),
+    'std': list(plan.dataset.std),
+  }
+  if path.suffix == '.safetensors':
+    shape = list(example.shape[1:])
+    files.save(path, model, {**about, 'image_shape': shape})
+    held = 'network' in files.load_tree(path)[1]
+    found = answers(files.load(path, None if held else model.network))
+  else:
+    raw = image.shape[1:]
+    program = export_lib.to_stablehlo(model, raw, preprocess=plan.preprocess)
+    export_lib.save(path, program)
+    found = export_lib.load(path)(some)
+    checkpoint.write_json(
+      path.with_name(f'{path.name}.json'),
+      {
+        **about,
+        'input': f'raw images, uint8 [B, {", ".join(map(str, raw))}]',
+        'output': f'[B, {plan.dataset.num_classes}] logits',
+        'platforms': export_lib.PLATFORMS,
+        'standardized': 'inside, by mean and std',
+      },
+    )
+  export_lib.check(path, found, answers(model))
 
 
 def _made_by() -> dict[str, Any]:
@@ -283,6 +379,7 @@ def _measure(
   row: experiment.Row,
   models: Mapping[str, Model],
   teacher: Model | None,
+  mesh: Mesh,
 ) -> dict[str, Any]:
   """What the table shows of one run."""
   agreement = None
@@ -290,24 +387,36 @@ def _measure(
     agreement = plan.task.agreement(
       *(
         evaluation.predict(
-          model, plan.dataset.splits['test'], plan.task, plan.preprocess
+          _placed(model, mesh),
+          plan.dataset.splits['test'],
+          plan.task,
+          plan.preprocess,
+          sharding=sharding.rows(mesh),
         )
         for model in (models['last'], teacher)
       )
     )
   return {
     'parameters': files.count_parameters(models['last'].variables),
-    'test': {k: _evaluate(plan, m, 'test') for k, m in models.items()},
+    'test': {k: _evaluate(plan, m, 'test', mesh) for k, m in models.items()},
     'agreement': agreement,
   }
 
 
 def _evaluate(
-  plan: experiment.Plan, model: Model, split: str
+  plan: experiment.Plan, model: Model, split: str, mesh: Mesh
 ) -> dict[str, float]:
   return evaluation.evaluate(
-    model, plan.dataset.splits[split], plan.task, plan.preprocess
+    _placed(model, mesh),
+    plan.dataset.splits[split],
+    plan.task,
+    plan.preprocess,
+    sharding=sharding.rows(mesh),
   )
+
+
+def _placed(model: Model, mesh: Mesh) -> Model:
+  return model._replace(variables=sharding.place(model.variables, mesh))
 
 
 def _check_row(workdir: pathlib.Path, row: experiment.Row) -> None:

@@ -1,16 +1,22 @@
 """What the names in a config mean: literal tables, name -> function."""
 
 from jaxdistill import optimizers, terms
-from jaxdistill.data import augment, digits, npz
+from jaxdistill.data import augment, digits, folder, npz, tfds
 from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
 from jaxdistill.networks import NETWORKS
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
 
-DATASETS: Table = {'digits': digits.digits, 'npz': npz.npz}
+DATASETS: Table = {
+  'digits': digits.digits,
+  'npz': npz.npz,
+  'tfds': tfds.tfds,
+  'folder': folder.folder,
+}
 AUGMENTS: Table = {
   'none': augment.none,
   'crop_flip': augment.crop_flip,
+  'imagenet': augment.imagenet,
 }
 TASKS: Table = {'classification': classification.classification}
 OPTIMIZERS: Table = {'sgd': optimizers.sgd, 'adamw': optimizers.adamw}

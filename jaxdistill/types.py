@@ -151,7 +151,8 @@ class Phase(NamedTuple):
     step: (state, frozen, batches, rng, static) -> (state, metrics); jitted,
       once per value of `static`. The metric 'loss' must be there.
     finish: (state, frozen, carry) -> carry; on the host.
-    views: name -> (state, frozen) -> the model reported while it runs.
+    views: name -> (state, frozen) -> a model that is evaluated while it runs;
+      of a role in the carry the best is kept.
     static: step index -> a hashable choice of program.
     stop: state -> whether to end now; on the host, after each epoch.
     report: (state, carry) -> {file name: JSON}; carry is what `finish` made.
@@ -179,7 +180,8 @@ class Dataset(NamedTuple):
   Attributes:
     splits: 'train', 'validation', 'test', ... -> {'image': uint8
       `[N, H, W, C]`, 'label': int32 `[N]`, 'index': int32 `[N]`} on the host.
-      'index' is the place in the original split.
+      'index' is the place in the original split. 'image' may be a column that
+      is decoded when rows are taken, see `data.images`.
     num_classes: number of classes.
     mean: per channel in [0, 255], of the training images.
     std: the same.

@@ -1,6 +1,7 @@
 """Every config of the repository is built, and two of its steps traced."""
 
 import pathlib
+import runpy
 
 import jax
 import numpy as np
@@ -13,23 +14,53 @@ from jaxdistill.types import Model
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
 
-def _stand_in(path: str, *, validation: float = 0.1, few: int | None = None):
-  """Random images of CIFAR's shape in place of a file that is not there."""
-  del path, validation
+def _paths():
+  """'file.py', or 'file.py:x' for each x of a file's ARGUMENTS."""
+  for path in sorted(CONFIGS.rglob('*.py')):
+    arguments = runpy.run_path(str(path)).get('ARGUMENTS', ())
+    yield from (f'{path}:{x}' for x in arguments) if arguments else (str(path),)
+
+
+def _random(size: int, num_classes: int, few: int | None):
+  """Random images in place of data that is not there."""
   generator = np.random.default_rng(0)
-  image = generator.integers(0, 256, (1024, 32, 32, 3), np.uint8)
-  label = np.arange(1024) % 10
+  image = generator.integers(0, 256, (1024, size, size, 3), np.uint8)
+  label = np.arange(1024) % num_classes
   return arrays.from_arrays(
-    image, label, image[:128], label[:128], few=few and 512
+    image,
+    label,
+    image[:128],
+    label[:128],
+    num_classes=num_classes,
+    few=few and 512,
   )
 
 
+def _npz(path: str, *, validation: float = 0.1, few: int | None = None):
+  del path, validation
+  return _random(32, 10, few)
+
+
+def _tfds(
+  dataset: str,
+  *,
+  validation: float = 0.1,
+  image_size: int | None = None,
+  few: int | None = None,
+):
+  del validation
+  classes = {'cifar10': 10, 'cifar100': 100, 'imagenet2012': 1000}
+  # Of ImageNet a corner: what is traced does not depend on the size.
+  return _random(64 if image_size else 32, classes[dataset], few)
+
+
 @pytest.mark.parametrize(
-  'path', sorted(CONFIGS.rglob('*.py')), ids=lambda p: p.stem
+  'path', tuple(_paths()), ids=lambda p: p.rpartition('configs/')[2]
 )
 def test_a_config_is_built_and_traced(path, monkeypatch):
-  monkeypatch.setitem(tables.DATASETS, 'npz', _stand_in)
-  config = main.load_config(str(path)).to_dict()
+  monkeypatch.setitem(tables.DATASETS, 'npz', _npz)
+  monkeypatch.setitem(tables.DATASETS, 'tfds', _tfds)
+  config = main.load_config(path).to_dict()
   plan = experiment.plan(config)
   # The plan has built every row; of many like each other some are traced.
   for row in {plan.rows[i].label: plan.rows[i] for i in (0, 1, -1)}.values():

@@ -13,7 +13,8 @@ ROOT = pathlib.Path(jaxdistill.__file__).parent
 FILES = sorted(ROOT.rglob('*.py'))
 FLOORS = (
   {'types'},
-  {'losses', 'networks', 'data', 'tasks', 'pruning', 'optimizers'},
+  {'losses', 'networks', 'data', 'tasks', 'pruning'}
+  | {'optimizers', 'fast_cpu'},
   {'steps', 'terms', 'evaluation', 'export'},
   {'methods', 'analysis', 'training', 'recipes'},
   {'sections'},

@@ -9,13 +9,14 @@ import pickle
 import re
 import shutil
 import sys
+import types
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
 
-from jaxdistill import experiment, main, networks, study
+from jaxdistill import experiment, export, main, networks, study
 from jaxdistill.networks import files
 
 CONFIG = """
@@ -284,6 +285,11 @@ def test_a_wrong_choice_is_refused_in_one_line(resnet, tmp_path, case):
       ['--config=HERE', '--mode=train'],
       ["'train'", "'fit'", "'evaluate'", "'export'"],
     ),
+    (
+      ['--config=HERE', '--format=onnx'],
+      ["'onnx'", 'safetensors, stablehlo'],
+    ),
+    (['--config=HERE', '--model_parallel=2'], ['model_parallel is 2', '1']),
   ],
 )
 def test_wrong_arguments_are_refused_in_one_line(config, arguments, words):
@@ -686,6 +692,51 @@ def test_an_export_opens_again_as_the_trained_student(
     networks.apply(tiny['student'], student['student'], image),
   )
   assert 'teacher' not in student
+
+
+def test_an_exported_program_answers_raw_images_as_the_student(config, copied):
+  out, _ = fit(
+    config, copied, '--mode=export', '--format=stablehlo,safetensors'
+  )
+  assert len(out.splitlines()) == 8
+  path = copied / 'export' / 'kd-0-last'
+  image = np.load(config.parent / 'data.npz')['test_image']
+  model, about = files.load_tree(f'{path}.safetensors')
+  mean, std = (np.float32(about[k]) for k in ('mean', 'std'))
+  assert about['image_shape'] == [8, 8, 1]
+  network = files.from_spec(about['network'])
+  expected = networks.apply(network, model, (image - mean) / std)
+  for batch_size in (1, 7, 30):
+    np.testing.assert_allclose(
+      export.load(f'{path}.stablehlo')(image[:batch_size]),
+      expected[:batch_size],
+      atol=1e-5,
+    )
+  said = json.loads(pathlib.Path(f'{path}.stablehlo.json').read_text())
+  assert said['input'] == 'raw images, uint8 [B, 8, 8, 1]'
+  assert said['output'] == '[B, 3] logits'
+  assert said['platforms'] == ['cpu', 'cuda', 'tpu']
+  assert (said['mean'], said['std']) == (about['mean'], about['std'])
+
+
+def test_an_export_that_answers_otherwise_is_no_export(
+  config, copied, monkeypatch
+):
+  def other(model, *arguments, **options):
+    variables = jax.tree.map(lambda x: x + 0.1, model.variables)
+    return export.to_stablehlo(
+      model._replace(variables=variables), *arguments, **options
+    )
+
+  changed = types.SimpleNamespace(**{**vars(export), 'to_stablehlo': other})
+  monkeypatch.setattr(study, 'export_lib', changed)
+  with pytest.raises(RuntimeError, match=r'stablehlo: its answers are not'):
+    call(
+      f'--config={config}',
+      f'--workdir={copied}',
+      '--mode=export',
+      '--format=stablehlo',
+    )
 
 
 def test_a_lost_result_is_measured_again_without_training(config, copied):

@@ -234,6 +234,23 @@ def test_a_plateau_ends_when_the_final_rate_does_not_help_either():
   assert not optimizers.ended(optax.sgd(0.1).init(jnp.zeros(())))
 
 
+@pytest.mark.parametrize(
+  'wrong',
+  [
+    {'factor': 2.0},
+    {'patience': 0},
+    {'window': 0},
+    {'threshold': 0.0},
+    {'final': 0.0},
+    {'final': 0.1, 'rate': 0.01},
+  ],
+  ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_plateau_that_never_or_always_falls_is_refused(wrong):
+  with pytest.raises(UsageError, match=f'schedule.{next(iter(wrong))}'):
+    optimizers.plateau(**wrong)
+
+
 def test_clipping_keeps_the_direction_and_the_norm_below():
   made = optimizers.sgd(
     optimizers.constant(rate=1.0), momentum=0.0, weight_decay=0.0, clip=0.5

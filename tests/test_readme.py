@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import main, networks
+from jaxdistill import export, main, networks
+from jaxdistill.data import augment
 from jaxdistill.types import Model
 
 README = (pathlib.Path(__file__).parent.parent / 'README.md').read_text()
@@ -28,7 +29,7 @@ class _Linen(nn.Module):
   @nn.compact
   def __call__(self, image, train):
     del train
-    return nn.Dense(10)(image.reshape(len(image), -1))
+    return nn.Dense(10)(image.reshape(image.shape[0], -1))
 
 
 class _Nnx(nnx.Module):
@@ -81,6 +82,18 @@ def test_a_model_of_ones_own():
   assert features['hidden'].shape == (2, 8, 8, 2)
   assert features['model'].shape == (2, 10)
   assert 'norm' in updates['batch_stats']['model']
+
+
+def test_a_program_is_read_with_jax_alone(model, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  preprocess = augment.standardize((128.0,), (64.0,))
+  program = export.to_stablehlo(model, (8, 8, 1), preprocess=preprocess)
+  export.save('student.stablehlo', program)
+  images = np.full((3, 8, 8, 1), 192, np.uint8)
+  space = {'images': images}
+  exec(_block('export.deserialize'), space)
+  expected = networks.apply(*model, jnp.ones((3, 8, 8, 1)))
+  np.testing.assert_allclose(space['logits'], expected, rtol=1e-5)
 
 
 def test_a_part_of_a_network():

@@ -53,3 +53,24 @@ def test_weights_need_the_networks_name_and_a_file(tmp_path):
   (tmp_path / 'x.pth').write_bytes(b'')
   with pytest.raises(UsageError, match='teacher: wanted a section'):
     experiment.plan(_config(tmp_path / 'x.pth'))
+
+
+def test_a_row_says_which_key_the_teacher_came_by(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  safetensors.numpy.save_file(pretrained.to_torch(model), path)
+  (row,) = experiment.plan(_config(path, **SMALL)).rows
+  teacher = row.resolved['teacher']
+  assert teacher['weights'] == str(path) and 'checkpoint' not in teacher
+  networks.save(path, model)
+  config = _config(path)
+  config['teacher'] = {'checkpoint': str(path)}
+  (row,) = experiment.plan(config).rows
+  teacher = row.resolved['teacher']
+  assert teacher['checkpoint'] == str(path) and 'weights' not in teacher
+
+
+def test_weights_and_a_checkpoint_are_too_much(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  networks.save(path, model)
+  with pytest.raises(UsageError, match='both weights and checkpoint'):
+    experiment.plan(_config(path, **SMALL, checkpoint=str(path)))

@@ -3,12 +3,12 @@
   python -m jaxdistill.data.prepare cifar100
   jaxdistill --config=configs/sskd/cifar100_resnet56_resnet20.py
 
-The paper's schedule: 60 epochs a stage, rate 0.01 divided by 10 at epochs 18, 36
-and 54; 100 epochs for the rivals. It does not give the rivals' rates and batch
-size, nor the head's schedule: ours are in the code. Nor does it say where the
-fourth stage lies in a network of three groups: ours begins behind the stem,
-which cannot be halved, so that 5 to 8 stages halve the groups. Made for a GPU;
-not run yet.
+The paper's schedule: 60 epochs a stage, rate 0.01 divided by 10 at epochs 18,
+36 and 54; 100 epochs for the rivals. It does not give the rivals' rates and
+batch size, nor the head's schedule: ours are in the code. Nor does it say where
+the fourth stage lies in a network of three groups: our first one ends at the
+stem, which cannot be divided, so that 5 to 8 stages divide the groups. FitNets
+is its equation 2, labels and hint together. Made for a GPU; not run yet.
 
 Paper, top-1: student 67.96, teacher 71.21; SSKD with 1 to 8 stages 69.24,
 70.03, 70.46, 70.77, 70.79, 70.82, 70.85, 70.93; multi-loss with 1 to 4 69.24,
@@ -71,7 +71,7 @@ def get_config():
     }
   for label, weight in {'kd': 10 / 16, 'kd with T^2': 10.0}.items():
     rows[label] = {'name': 'kd', 'weight': weight, 'label_weight': 1.0}
-  rows['fitnets'] = {'name': 'fitnets', 'hint_weight': 100.0}
+  rows['fitnets'] = {'name': 'hint', 'weight': 100.0}
   rows['at'] = {'name': 'at', 'weight': 50.0}
   rows['nst'] = {'name': 'nst', 'weight': 1000.0}
   config.methods = ml_collections.ConfigDict(rows, sort_keys=False)

@@ -7,8 +7,8 @@ or `:resnet56`, `:resnet110`, `:densenet121`. Stages meet where the maps are of
 equal size, but the last ones of both: there the student's 8x8 map is resized.
 Made for a GPU; not run yet.
 
-Paper, top-1 of teacher and student: VGG-16 71.03, 69.98; ResNet-56 71.21, 70.77;
-ResNet-110 71.86, 70.84; DenseNet-121 75.45, 73.27.
+Paper, top-1 of teacher and student: VGG-16 71.03, 69.98; ResNet-56 71.21,
+70.77; ResNet-110 71.86, 70.84; DenseNet-121 75.45, 73.27.
 """
 
 import ml_collections
@@ -20,10 +20,13 @@ TEACHERS = {
   'resnet110': ('resnet110', GROUPS),
   'densenet121': ('cifar_densenet121', ('group1', 'group2', 'group4')),
 }
+ARGUMENTS = tuple(TEACHERS)
 
 
 def get_config(teacher='vgg16'):
   """Three stages, 60 epochs each, and 60 for the head."""
+  if teacher not in ARGUMENTS:
+    raise ValueError(f'{teacher!r} is none of {", ".join(ARGUMENTS)}')
   name, features = TEACHERS[teacher]
   config = ml_collections.ConfigDict()
   config.data = {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000}

@@ -3,8 +3,9 @@
   python -m jaxdistill.data.prepare cifar100
   jaxdistill --config=configs/sskd/cifar100_weights.py
 
-Setting and paper's numbers: `cifar100_resnet56_resnet20.py`. KD's weights are the
-paper's, divided by the T^2 = 16 that our loss holds. Made for a GPU; not run yet. `analysis.curves` draws the figure from results.json.
+Setting and paper's numbers: `cifar100_resnet56_resnet20.py`. KD's weights are
+the paper's, divided by the T^2 = 16 that our loss holds. Made for a GPU; not
+run yet. `analysis.curves` draws the figure from results.json.
 """
 
 import ml_collections
@@ -41,6 +42,11 @@ def get_config():
     for name, weights in WEIGHTS.items()
     for weight in weights
   }
-  rows['sskd'] = {'name': 'sskd', 'stage_epochs': 60, 'head_epochs': 60}
+  rows['sskd'] = {
+    'name': 'sskd',
+    'cut': tuple((g, g) for g in ('stem', 'group1', 'group2', 'group3')),
+    'stage_epochs': 60,
+    'head_epochs': 60,
+  }
   config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
   return config

@@ -4,7 +4,7 @@
   jaxdistill --config=configs/sskd/imagenet_fixed_backbone.py:teacher
 
 The first is for ResNet-18 learned by KD from ResNet-34, the second for
-ResNet-34 on labels. Made for GPUs; not run yet.
+ResNet-34 on labels; each row trains its network. Made for GPUs; not run yet.
 
 Paper, top-1/top-5, end to end and with a new classifier: ResNet-34 73.55/91.46,
 73.53/91.44; KD 70.76/89.81, 70.75/89.84.
@@ -12,11 +12,13 @@ Paper, top-1/top-5, end to end and with a new classifier: ResNet-34 73.55/91.46,
 
 import ml_collections
 
+ARGUMENTS = ('kd', 'teacher')
+
 
 def get_config(of='kd'):
   """100 epochs for the network, 60 for the classifier."""
-  if of not in ('kd', 'teacher'):
-    raise ValueError(f'{of!r} is none of kd, teacher')
+  if of not in ARGUMENTS:
+    raise ValueError(f'{of!r} is none of {", ".join(ARGUMENTS)}')
   config = ml_collections.ConfigDict()
   config.data = {'name': 'tfds', 'dataset': 'imagenet2012', 'image_size': 256}
   config.augment = {'name': 'imagenet'}

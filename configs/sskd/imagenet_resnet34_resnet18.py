@@ -46,7 +46,7 @@ def get_config():
         'stage_optimizer': stage,
       },
       'kd': {'name': 'kd', 'weight': 15 / 16, 'label_weight': 1.0},
-      'fitnets': {'name': 'fitnets', 'hint_weight': 10.0},
+      'fitnets': {'name': 'hint', 'weight': 10.0},
       'at': {'name': 'at', 'weight': 10.0},
       'nst': {'name': 'nst', 'weight': 100.0},
     },

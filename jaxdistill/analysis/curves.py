@@ -39,7 +39,7 @@ def points(
     when: 'last' epoch, or 'best' on validation.
 
   Raises:
-    UsageError: there is no such row.
+    UsageError: there is no such row, or it has no best epoch.
   """
   seeds = {row['label']: row['seeds'].values() for row in results['rows']}
   metric = metric or results['score']
@@ -47,6 +47,8 @@ def points(
   for x, label in rows.items():
     if label not in seeds:
       raise UsageError(f'no row {label!r}; there are {", ".join(seeds)}')
+    if any(when not in s['test'] for s in seeds[label]):
+      raise UsageError(f'row {label!r} has no {when!r} epoch')
     values = 100 * np.array([s['test'][when][metric] for s in seeds[label]])
     sd = values.std(ddof=1) if len(values) > 1 else 0.0
     found.append(Point(float(x), float(values.mean()), float(sd)))

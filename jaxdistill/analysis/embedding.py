@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from matplotlib import figure
 import numpy as np
 
 from jaxdistill.networks import staged
-from jaxdistill.types import Augment, Model, UsageError
+from jaxdistill.types import Array, Augment, Model, UsageError, Variables
 
 
 def tsne(
@@ -59,14 +60,18 @@ def tsne(
       'below their number'
     )
   image = preprocess(
-    jax.random.key(0), {'image': np.asarray(split['image'][chosen])}
+    jax.random.key(0), {'image': jnp.asarray(split['image'][chosen])}
   )['image']
-  features, _ = jax.jit(
-    lambda v, x: staged.run(model.network, v, {'image': x})
-  )(model.variables, image)
-  if feature not in features:
-    raise staged.unknown('feature', feature, features)
-  flat = np.asarray(features[feature]).reshape(len(chosen), -1)
+  valid = staged.shapes(model.network, {'image': image})
+  if feature not in valid:
+    raise staged.unknown('feature', feature, valid)
+
+  @jax.jit
+  def run(variables: Variables, image: Array) -> Array:
+    features, _ = staged.run(model.network, variables, {'image': image})
+    return features[feature]
+
+  flat = np.asarray(run(model.variables, image)).reshape(len(chosen), -1)
   made = manifold.TSNE(perplexity=perplexity, random_state=seed, init='pca')
   return made.fit_transform(flat), label[chosen]
 
@@ -82,6 +87,8 @@ def draw(
   drawn = figure.Figure(figsize=(3.5 * len(panels), 3.5), layout='constrained')
   for i, (title, (where, label)) in enumerate(panels.items()):
     axes = drawn.add_subplot(1, len(panels), i + 1)
-    axes.scatter(*where.T, c=label, cmap='tab10', s=8)
+    for name in np.unique(label):
+      x, y = where[label == name].T
+      axes.scatter(x, y, s=8)
     axes.set(title=title, xticks=(), yticks=())
   return drawn

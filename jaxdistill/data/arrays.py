@@ -4,13 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxdistill.data.images import LazyImages
 from jaxdistill.types import Dataset, UsageError
+
+# Images that the channel statistics of a lazy column are taken from.
+SAMPLE = 1024
 
 
 def from_arrays(
-  train_image: np.ndarray,
+  train_image: np.ndarray | LazyImages,
   train_label: np.ndarray,
-  test_image: np.ndarray,
+  test_image: np.ndarray | LazyImages,
   test_label: np.ndarray,
   *,
   num_classes: int | None = None,
@@ -24,16 +28,17 @@ def from_arrays(
   """A data set whose validation split is cut from the training set.
 
   Args:
-    train_image: uint8 `[N, H, W, C]`.
+    train_image: uint8 `[N, H, W, C]`, or a column that is decoded lazily.
     train_label: integers `[N]` from 0.
-    test_image: uint8 `[M, H, W, C]`.
+    test_image: `[M, H, W, C]`, the same.
     test_label: integers `[M]`.
     num_classes: None: the largest label plus one.
     validation: share of the training set, or a number of examples if above 1;
       0: no such split.
     few: size of a split 'few', a part of 'train'; None: no such split.
     split_seed: chooses both.
-    mean: per channel in [0, 255]; None: of the images trained on.
+    mean: per channel in [0, 255]; None: of the images trained on, or of 1,024
+      of them, evenly spaced, where they are lazy.
     std: the same.
     label_names: one per class.
 
@@ -81,11 +86,11 @@ def from_arrays(
         'the validation split'
       )
     splits['few'] = _split(train_image, train_label, np.sort(kept[:few]))
-  trained_on = splits['train']['image']
-  if mean is None:
-    mean = trained_on.mean((0, 1, 2), dtype=np.float64)
-  if std is None:
-    std = np.maximum(trained_on.std((0, 1, 2), dtype=np.float64), 1e-3)
+  if mean is None or std is None:
+    found = _statistics(splits['train']['image'])
+    mean = found[0] if mean is None else mean
+    std = found[1] if std is None else std
+  _check_statistics(mean, std, train_image.shape[-1])
   return Dataset(
     splits,
     num_classes,
@@ -96,10 +101,45 @@ def from_arrays(
 
 
 def _split(
-  image: np.ndarray, label: np.ndarray, indices: np.ndarray
-) -> dict[str, np.ndarray]:
+  image: np.ndarray | LazyImages, label: np.ndarray, indices: np.ndarray
+) -> dict[str, np.ndarray | LazyImages]:
+  chosen: np.ndarray | LazyImages
+  if isinstance(image, LazyImages):
+    chosen = image.select(indices)
+  else:
+    chosen = image[indices]
   return {
-    'image': image[indices],
+    'image': chosen,
     'label': label[indices].astype(np.int32),
     'index': indices.astype(np.int32),
   }
+
+
+def _statistics(
+  image: np.ndarray | LazyImages,
+) -> tuple[list[float], list[float]]:
+  """Mean and standard deviation per channel; exact sums, a part at a time."""
+  rows = np.arange(len(image))
+  if isinstance(image, LazyImages) and len(image) > SAMPLE:
+    rows = np.linspace(0, len(image) - 1, SAMPLE).astype(int)
+  total = squares = np.zeros(image.shape[-1], np.int64)
+  for start in range(0, len(rows), 256):
+    part = image[rows[start : start + 256]].astype(np.int64)
+    total = total + part.sum((0, 1, 2))
+    squares = squares + np.square(part).sum((0, 1, 2))
+  count = len(rows) * image.shape[1] * image.shape[2]
+  mean = total / count
+  variance = np.maximum(squares / count - mean**2, 1e-6)
+  return mean.tolist(), np.sqrt(variance).tolist()
+
+
+def _check_statistics(
+  mean: Sequence[float], std: Sequence[float], channels: int
+) -> None:
+  for name, values, least in (('mean', mean, -np.inf), ('std', std, 0.0)):
+    fine = all(np.isfinite(v) and v > least for v in values)
+    if len(values) != channels or not fine:
+      raise UsageError(
+        f'data.{name}: {list(values)} is not one number for each of {channels} '
+        f'channels{", above 0" if name == "std" else ""}'
+      )

@@ -1,32 +1,46 @@
-"""Which examples make up the batch of a step, and putting them on the device.
+"""Which examples make up the batch of a step, and putting them on the devices.
 
 The batch of a step is a function of the seed and the step alone, so a run can
 go on anywhere and sees the same batches whatever way they are loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
-from jaxdistill.types import Batch, UsageError
+from jaxdistill.types import Batch, PyTree, UsageError
 
 
 class Batches:
-  """Batches of a data set that lives on the device whole."""
+  """Batches of a data set that lies on every device whole."""
 
   def __init__(
     self,
     arrays: Mapping[str, Any],
     batch_size: int,
     seeds: tuple[int, ...],
+    sharding: NamedSharding | None = None,
   ):
-    """Puts the arrays `[N, ...]` on the device; `seeds` fix the order."""
-    self._arrays = jax.device_put(dict(arrays))
+    """Puts the arrays on the devices.
+
+    Args:
+      arrays: name -> `[N, ...]`, the same in every process.
+      batch_size: of all devices together.
+      seeds: fix the order.
+      sharding: how the rows of a batch lie on the devices, so that each device
+        gathers its own; None: on one device.
+    """
+    whole = None
+    if sharding is not None:
+      whole = NamedSharding(sharding.mesh, PartitionSpec())
+    self._arrays = place(dict(arrays), whole)
     self._batch_size = batch_size
     self._seeds = seeds
+    self._take = _taker(sharding)
     self._size = len(next(iter(arrays.values())))
     self.steps_per_epoch = steps_per_epoch(self._size, batch_size)
 
@@ -35,7 +49,34 @@ class Batches:
     epoch, place = divmod(step, self.steps_per_epoch)
     order = epoch_order(self._seeds, epoch, self._size)
     start = place * self._batch_size
-    return _take(self._arrays, order[start : start + self._batch_size])
+    indices = order[start : start + self._batch_size]
+    return self._take(self._arrays, indices)
+
+  def close(self) -> None:
+    """Lets go of the arrays."""
+    self._arrays = {}
+
+
+def place(tree: PyTree, sharding: Any) -> PyTree:
+  """Arrays that every process holds whole, laid out over the devices.
+
+  Args:
+    tree: arrays; the new ones may share their memory. One that lies right
+      already stays.
+    sharding: one for all, or a tree of them; None: the default device.
+  """
+
+  def put(x: Any, sharding: Any) -> jax.Array:
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+      return x
+    if sharding is None or sharding.is_fully_addressable:
+      return jax.device_put(x, sharding)
+    x = np.asarray(x)  # each process brings what its devices need
+    return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+
+  if sharding is None or isinstance(sharding, jax.sharding.Sharding):
+    return jax.tree.map(lambda x: put(x, sharding), tree)
+  return jax.tree.map(put, tree, sharding)
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
@@ -59,6 +100,11 @@ def epoch_order(seeds: tuple[int, ...], epoch: int, size: int) -> np.ndarray:
   return generator.permutation(size).astype(np.int32)
 
 
-@jax.jit
-def _take(arrays: Batch, indices: np.ndarray) -> Batch:
-  return {name: array[indices] for name, array in arrays.items()}
+@functools.cache
+def _taker(sharding: NamedSharding | None) -> Callable[[Batch, Any], Batch]:
+  """(arrays, indices) -> batch, laid out."""
+
+  def take(arrays: Batch, indices: Any) -> Batch:
+    return {name: array[indices] for name, array in arrays.items()}
+
+  return jax.jit(take, out_shardings=sharding)

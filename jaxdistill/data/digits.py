@@ -4,6 +4,8 @@ The test set of Alpaydin and Kaynak, Optical Recognition of Handwritten Digits,
 1998, https://archive.ics.uci.edu/dataset/80.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxdistill.data import arrays
@@ -16,14 +18,18 @@ def digits(
   validation: float = 200,
   few: int | None = None,
   split_seed: int = 0,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
 ) -> Dataset:
   """Digits 0 to 9 as uint8 `[N, 8, 8, 1]`; the test split is always the same.
 
   Args:
     num_test: size of the test split.
     validation: see `arrays.from_arrays`.
-    few: see `arrays.from_arrays`.
-    split_seed: see `arrays.from_arrays`.
+    few: see `arrays.from_arrays`; so are the rest.
+    split_seed: which examples those splits take.
+    mean: per channel.
+    std: per channel.
   """
   from sklearn import datasets  # takes a second, and few need it
 
@@ -40,5 +46,7 @@ def digits(
     validation=validation,
     few=few,
     split_seed=split_seed,
+    mean=mean,
+    std=std,
     label_names=[str(n) for n in range(10)],
   )

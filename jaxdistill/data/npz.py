@@ -5,15 +5,14 @@ one behind the other) and '{split}_image_offsets' `[N + 1]`; '{split}_label'
 `[N]`; optionally 'label_names'. Splits: 'train' and 'test'.
 """
 
-import io
+from collections.abc import Sequence
 import itertools
 import os
 import zipfile
 
 import numpy as np
-import PIL.Image
 
-from jaxdistill.data import arrays
+from jaxdistill.data import arrays, images
 from jaxdistill.types import Dataset, UsageError
 
 
@@ -24,6 +23,8 @@ def npz(
   validation: float = 0.1,
   few: int | None = None,
   split_seed: int = 0,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
 ) -> Dataset:
   """Reads a .npz file; nothing in it is ever unpickled.
 
@@ -31,8 +32,10 @@ def npz(
     path: the file.
     num_classes: None: as many as 'label_names', or the largest label plus one.
     validation: see `arrays.from_arrays`.
-    few: see `arrays.from_arrays`.
-    split_seed: see `arrays.from_arrays`.
+    few: see `arrays.from_arrays`; so are the rest.
+    split_seed: which examples those splits take.
+    mean: per channel.
+    std: per channel.
 
   Raises:
     UsageError: the file or one of its keys is missing or of a wrong kind.
@@ -57,13 +60,10 @@ def npz(
     validation=validation,
     few=few,
     split_seed=split_seed,
+    mean=mean,
+    std=std,
     label_names=tuple(names),
   )
-
-
-def decode(encoded: bytes) -> np.ndarray:
-  """An image file's bytes as uint8 RGB `[H, W, 3]`."""
-  return np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert('RGB'))
 
 
 def _read(
@@ -78,7 +78,7 @@ def _read(
     data = pack[f'{split}_image_bytes']
     offsets = pack[f'{split}_image_offsets']
     decoded = [
-      decode(data[start:stop].tobytes())
+      images.decode(data[start:stop].tobytes())
       for start, stop in itertools.pairwise(offsets)
     ]
     if len({d.shape for d in decoded}) != 1:

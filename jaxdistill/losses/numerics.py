@@ -89,15 +89,20 @@ def per_example(x: jax.Array, reduction: str = 'mean') -> jax.Array:
   Raises:
     UsageError: there is no such reduction.
   """
+  check_reduction(reduction)
   if reduction == 'mean':
     return jnp.mean(flatten(x), axis=1)
   if reduction == 'sum':
     return jnp.sum(flatten(x), axis=1)
-  if reduction == 'position_mean':
-    return jnp.mean(flatten(jnp.sum(x, axis=-1)), axis=1)
-  raise UsageError(
-    f'unknown reduction {reduction!r}; valid: mean, sum, position_mean'
-  )
+  return jnp.mean(flatten(jnp.sum(x, axis=-1)), axis=1)
+
+
+def check_reduction(reduction: str) -> None:
+  """Raises UsageError where there is no such reduction."""
+  if reduction not in ('mean', 'sum', 'position_mean'):
+    raise UsageError(
+      f'unknown reduction {reduction!r}; valid: mean, sum, position_mean'
+    )
 
 
 def adaptive_average_pool(x: jax.Array, height: int, width: int) -> jax.Array:

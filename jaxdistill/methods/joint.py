@@ -34,16 +34,28 @@ from jaxdistill.types import (
 )
 
 
-def supervised(recipe: Recipe, *, student: str = 'student') -> Method:
+def supervised(
+  recipe: Recipe,
+  *,
+  student: str = 'student',
+  trainable: Callable[[Carry], Sequence[str]] | None = None,
+  name: str = 'supervised',
+) -> Method:
   """Trains on labels alone.
 
   Args:
     recipe: how.
     student: the role that trains.
+    trainable: carry -> its stages that train, the others are in inference mode;
+      None: all.
+    name: of the phase.
   """
 
   def phase(carry: Carry) -> Phase:
     network = model_in(carry, student).network
+    names = (
+      staged.stage_names(network) if trainable is None else trainable(carry)
+    )
 
     def loss_fn(variables, batches, rng, progress):
       del progress
@@ -51,7 +63,7 @@ def supervised(recipe: Recipe, *, student: str = 'student') -> Method:
         network,
         variables[student],
         {'image': batches['train']['image']},
-        train=True,
+        train=names,
         rngs={'dropout': rng},
       )
       answer = features[staged.output(network)]
@@ -62,13 +74,13 @@ def supervised(recipe: Recipe, *, student: str = 'student') -> Method:
       )
 
     return steps.gradient_phase(
-      'supervised',
+      name,
       loss_fn,
       recipe.optimizer(recipe.num_steps),
       num_steps=recipe.num_steps,
       streams={'train': recipe.stream},
       networks={student: network},
-      trainable={student: None},
+      trainable={student: names},
     )
 
   return (phase,)

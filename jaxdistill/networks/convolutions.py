@@ -24,7 +24,7 @@ class Conv(nn.Module):
 
   Attributes:
     features: channels of the output.
-    kernel: its height and width.
+    kernel: its height and width, an odd number.
     stride: in both directions.
     groups: of channels; as many as the input has: depthwise.
     use_bias: whether a bias is added.
@@ -53,7 +53,10 @@ class Conv(nn.Module):
 
 
 def convolve(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
-  """Convolution of `[B, H, W, C]` with `[K, K, C / groups, features]`."""
+  """Convolution of `[B, H, W, C]` with `[K, K, C / groups, features]`, K odd.
+
+  The output is `[B, ceil(H / stride), ceil(W / stride), features]`.
+  """
   if jax.default_backend() == 'cpu':
     if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
       return depthwise(x, kernel, stride=stride)
@@ -93,7 +96,7 @@ def _product(x: Array, matrix: Array) -> Array:
 
 
 def average_pool(x: Array, size: int, stride: int) -> Array:
-  """Means of size * size places, zeros of the padding included."""
+  """Means of size * size places, zeros of the padding included; size odd."""
   if jax.default_backend() == 'cpu':
     kernel = jnp.full((size, size, 1, x.shape[-1]), size**-2, x.dtype)
     return _depthwise(x, kernel, stride)
@@ -110,8 +113,11 @@ def depthwise(x: Array, kernel: Array, *, stride: int) -> Array:
     y[h, w] = sum_ij x[stride * h + i - K // 2, stride * w + j - K // 2] k[i, j]
 
   Its backward pass is written out: what autodiff makes of shifts is computed
-  again for each of the K * K kernel values. It can be differentiated further
-  by reverse mode, not by `jax.jvp` of itself.
+  again for each of the K * K kernel values. It can be differentiated again and
+  again by reverse mode (`jax.grad`, `jax.vjp`), but never by forward mode:
+  JAX answers `jax.jvp`, `jax.jacfwd` and `jax.hessian` of a network with
+  depthwise convolutions or average pooling of this module with a TypeError on
+  the CPU. On other backends they work.
   """
   return _depthwise(x, kernel, stride)
 
@@ -176,7 +182,8 @@ def _kernel_grad(x: Array, kernel: Array, stride: int, grad: Array) -> Array:
     parts = _shifted(own, size, stride)
     return [s + (part * out)[0] for s, part in zip(sums, parts)]
 
-  zeros = [jnp.zeros(grad.shape[1:], jnp.float32)] * size**2
+  dtype = jnp.promote_types(grad.dtype, jnp.float32)
+  zeros = [jnp.zeros(grad.shape[1:], dtype)] * size**2
   sums = lax.fori_loop(0, x.shape[0], add, zeros)
   total = jnp.stack([s.sum((0, 1)) for s in sums]).reshape(kernel.shape)
   return total.astype(kernel.dtype)

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from flax import linen as nn
 import jax.numpy as jnp
 
-from jaxdistill.networks import layers, staged
-from jaxdistill.types import Array, Network, Stage, UsageError
+from jaxdistill.networks import arguments, layers
+from jaxdistill.types import Array, Network, Stage
+
+# Kernel, stride and max-pooling of DenseNet-121's stems.
+_STEMS = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
 
 
 class DenseLayer(nn.Module):
@@ -21,12 +24,14 @@ class DenseLayer(nn.Module):
     growth: channels that are appended.
     inner: channels after the 1x1 convolution; 0: there is none.
     scale: initial scale of the batch norms.
+    initial: of the kernels, a key of `layers.KERNELS`.
     dtype: of the computation.
   """
 
   growth: int
   inner: int = 0
   scale: float = 1.0
+  initial: str = 'fan_out'
   dtype: str = 'float32'
 
   @nn.compact
@@ -35,7 +40,13 @@ class DenseLayer(nn.Module):
       norm = layers.batch_norm(
         train, scale=self.scale, dtype=self.dtype, name=f'norm{i}'
       )
-      conv = layers.conv(features, kernel, dtype=self.dtype, name=f'conv{i}')
+      conv = layers.conv(
+        features,
+        kernel,
+        initial=self.initial,
+        dtype=self.dtype,
+        name=f'conv{i}',
+      )
       return conv(nn.relu(norm(x)))
 
     y = norm_conv(x, 1, self.inner, 1) if self.inner else x
@@ -51,6 +62,7 @@ class Transition(nn.Module):
     stride: of the pooling; 1: none.
     pre: full name of the feature after the norm, before the ReLU.
     scale: initial scale of the batch norm.
+    initial: of the kernel, a key of `layers.KERNELS`.
     dtype: of the computation.
   """
 
@@ -58,6 +70,7 @@ class Transition(nn.Module):
   stride: int
   pre: str
   scale: float = 1.0
+  initial: str = 'fan_out'
   dtype: str = 'float32'
 
   @nn.compact
@@ -65,9 +78,9 @@ class Transition(nn.Module):
     normed = layers.batch_norm(
       train, scale=self.scale, dtype=self.dtype, name='norm'
     )(x)
-    y = layers.conv(self.width, 1, dtype=self.dtype, name='conv')(
-      nn.relu(normed)
-    )
+    y = layers.conv(
+      self.width, 1, initial=self.initial, dtype=self.dtype, name='conv'
+    )(nn.relu(normed))
     window = (self.stride, self.stride)
     return {'': nn.avg_pool(y, window, window), self.pre: normed}
 
@@ -86,6 +99,9 @@ def cifar_densenet(
 ) -> Network:
   """DenseNet-depth-growth of 3n + 4 layers, without bottlenecks.
 
+  Network slimming also lets each layer's norm select among the channels that
+  it reads. That selection is not here: layers read all channels.
+
   Args:
     depth: 22, 40, 100, ...
     growth: channels that each layer appends.
@@ -103,11 +119,9 @@ def cifar_densenet(
     counted from 1. A group's feature is all that its layers have appended;
     'group{g}.pre' is that after the next batch norm, before the ReLU.
   """
-  layers_per_group, rest = divmod(depth - 4, 3)
-  if rest or layers_per_group < 1:
-    raise UsageError(f'no DenseNet of depth {depth}; valid: 7, 10, 13, ...')
+  per_group = arguments.blocks_per_group(depth, 3, 4)
   stem = layers.ConvUnit(
-    stem_width or 2 * growth,
+    arguments.whole('stem_width', stem_width or 2 * growth),
     3,
     stem_stride,
     norm=False,
@@ -116,14 +130,16 @@ def cifar_densenet(
   )
   return _densenet(
     stem,
-    (layers_per_group,) * 3,
-    growths or (growth,) * (3 * layers_per_group),
-    (0,) * (3 * layers_per_group),
-    strides,
-    1.0,
-    num_classes,
-    scale,
-    dtype,
+    blocks=(per_group,) * 3,
+    growth=growth,
+    growths=growths,
+    inner=0,
+    inner_widths=None,
+    strides=strides,
+    compression=1.0,
+    scale=scale,
+    initial='fan_out',
+    head=layers.Classifier(num_classes),
   )
 
 
@@ -133,6 +149,8 @@ def densenet121(
   stem: str = 'imagenet',
   growth: int = 32,
   stem_width: int = 0,
+  stem_stride: int | None = None,
+  stem_pool: bool | None = None,
   strides: Sequence[int] = (2, 2, 2),
   growths: Sequence[int] | None = None,
   inner_widths: Sequence[int] | None = None,
@@ -146,6 +164,8 @@ def densenet121(
       max-pooling of stride 2; 'cifar': 3x3 convolution alone.
     growth: channels that each layer appends.
     stem_width: channels of the stem; 0: twice the growth.
+    stem_stride: of the stem's convolution; None: as `stem` says.
+    stem_pool: whether the max-pooling is there; None: as `stem` says.
     strides: of the three transitions.
     growths: channels that each of the 58 layers appends; None: `growth`.
     inner_widths: channels inside each of them; None: four times `growth`.
@@ -154,57 +174,71 @@ def densenet121(
   Returns:
     Stages as in `cifar_densenet`.
   """
-  width = stem_width or 2 * growth
-  stems = {
-    'imagenet': layers.ConvUnit(width, 7, 2, pool=True, dtype=dtype),
-    'cifar': layers.ConvUnit(width, norm=False, activation='', dtype=dtype),
-  }
-  if stem not in stems:
-    raise staged.unknown('stem', stem, stems)
+  kernel, stem_stride, pool = arguments.stem(
+    stem, _STEMS, stem_stride, stem_pool
+  )
+  imagenet = stem == 'imagenet'
+  unit = layers.ConvUnit(
+    arguments.whole('stem_width', stem_width or 2 * growth),
+    kernel,
+    stem_stride,
+    norm=imagenet,
+    activation='relu' if imagenet else '',
+    pool=pool,
+    initial='fan_in',
+    dtype=dtype,
+  )
   return _densenet(
-    stems[stem],
-    (6, 12, 24, 16),
-    growths or (growth,) * 58,
-    inner_widths or (4 * growth,) * 58,
-    strides,
-    0.5,
-    num_classes,
-    1.0,
-    dtype,
+    unit,
+    blocks=(6, 12, 24, 16),
+    growth=growth,
+    growths=growths,
+    inner=4 * growth,
+    inner_widths=inner_widths,
+    strides=strides,
+    compression=0.5,
+    scale=1.0,
+    initial='fan_in',
+    head=layers.Classifier(num_classes, zero_bias=True),
   )
 
 
 def _densenet(
   stem: layers.ConvUnit,
+  *,
   blocks: Sequence[int],
-  growths: Sequence[int],
-  inner_widths: Sequence[int],
+  growth: int,
+  growths: Sequence[int] | None,
+  inner: int,
+  inner_widths: Sequence[int] | None,
   strides: Sequence[int],
   compression: float,
-  num_classes: int,
   scale: float,
-  dtype: str,
+  initial: str,
+  head: layers.Classifier,
 ) -> Network:
-  if len(strides) != len(blocks) - 1:
-    raise UsageError(f'strides must be {len(blocks) - 1} numbers: {strides}')
+  strides = arguments.per_group(
+    'strides', strides, len(blocks) - 1, 'transitions'
+  )
   own = zip(
-    layers.per_block('growths', growths, sum(blocks)),
-    layers.per_block('inner_widths', inner_widths, sum(blocks)),
+    arguments.per_block('growths', growths, sum(blocks)),
+    arguments.per_block('inner_widths', inner_widths, sum(blocks)),
   )
   stages, channels = [Stage('stem', stem)], stem.width
   for g, count in enumerate(blocks, 1):
     for b in range(count):
-      growth, inner = next(own)
-      layer = DenseLayer(growth, inner, scale, dtype)
+      more, inside = next(own)
+      layer = DenseLayer(
+        more or growth, inside or inner, scale, initial, stem.dtype
+      )
       stages.append(Stage(f'group{g}.block{b + 1}', layer))
-      channels += growth
+      channels += layer.growth
     if g < len(blocks):
       channels = int(channels * compression)
       transition = Transition(
-        channels, strides[g - 1], f'group{g}.pre', scale, dtype
+        channels, strides[g - 1], f'group{g}.pre', scale, initial, stem.dtype
       )
       stages.append(Stage(f'transition{g}', transition))
-  pool = layers.NormPool(f'group{len(blocks)}.pre', scale, dtype)
-  stages.append(Stage('pool', pool))
-  stages.append(Stage('head', layers.Classifier(num_classes)))
+  pool = layers.NormPool(f'group{len(blocks)}.pre', scale, stem.dtype)
+  stages += [Stage('pool', pool), Stage('head', head)]
   return Network(tuple(stages))

@@ -1,5 +1,6 @@
 """Networks as JSON specs, and models as safetensors files that hold theirs."""
 
+from collections.abc import Mapping
 import json
 import os
 import pathlib
@@ -49,15 +50,25 @@ def from_spec(spec: list[dict[str, Any]]) -> Network:
   )
 
 
-def save(path: str | os.PathLike, model: Model) -> None:
+def save(
+  path: str | os.PathLike,
+  model: Model,
+  metadata: Mapping[str, Any] | None = None,
+) -> None:
   """Writes a model to a safetensors file.
 
   The file holds the network's spec too, unless the network is made of
   functions.
+
+  Args:
+    path: the file.
+    model: the model.
+    metadata: what else is to stand in the file, name -> JSON; `load_tree` gives
+      it back.
   """
   plain = all(isinstance(s.module, nn.Module) for s in model.network.stages)
-  metadata = {'network': to_spec(model.network)} if plain else {}
-  save_tree(path, model.variables, metadata)
+  spec = {'network': to_spec(model.network)} if plain else {}
+  save_tree(path, model.variables, {**(metadata or {}), **spec})
 
 
 def load(path: str | os.PathLike, network: Network | None = None) -> Model:

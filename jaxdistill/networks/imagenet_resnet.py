@@ -10,8 +10,8 @@ from typing import Any
 
 from flax import linen as nn
 
-from jaxdistill.networks import layers, resnet, staged
-from jaxdistill.types import Array, Network, Stage
+from jaxdistill.networks import arguments, layers, resnet, staged
+from jaxdistill.types import Array, Network, Stage, UsageError
 
 BLOCKS = {
   18: (2, 2, 2, 2),
@@ -20,6 +20,8 @@ BLOCKS = {
   101: (3, 4, 23, 3),
   152: (3, 8, 36, 3),
 }
+# Kernel, stride and max-pooling.
+_STEMS = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
 
 
 class Bottleneck(nn.Module):
@@ -71,6 +73,8 @@ def imagenet_resnet(
   num_classes: int = 1000,
   stem: str = 'imagenet',
   stem_width: int = 64,
+  stem_stride: int | None = None,
+  stem_pool: bool | None = None,
   widths: Sequence[int] = (64, 128, 256, 512),
   strides: Sequence[int] = (1, 2, 2, 2),
   inner_widths: Sequence[Any] | None = None,
@@ -84,6 +88,8 @@ def imagenet_resnet(
     stem: 'imagenet': 7x7 convolution of stride 2 and 3x3 max-pooling of stride
       2; 'cifar': 3x3 convolution.
     stem_width: channels of the stem.
+    stem_stride: of the stem's convolution; None: as `stem` says.
+    stem_pool: whether the max-pooling is there; None: as `stem` says.
     widths: channels of the four groups; bottlenecks put out four times as many.
     strides: of the first block of each group.
     inner_widths: channels inside each block, one entry per block of the whole
@@ -97,19 +103,24 @@ def imagenet_resnet(
   """
   if depth not in BLOCKS:
     raise staged.unknown('depth of a ResNet', depth, map(str, BLOCKS))
-  stems = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
-  if stem not in stems:
-    raise staged.unknown('stem', stem, stems)
-  kernel, stem_stride, pool = stems[stem]
+  kernel, stem_stride, pool = arguments.stem(
+    stem, _STEMS, stem_stride, stem_pool
+  )
+  widths = arguments.per_group('widths', widths, 4)
+  strides = arguments.per_group('strides', strides, 4)
   inner = iter(
-    layers.per_block('inner_widths', inner_widths, sum(BLOCKS[depth]))
+    arguments.pair_per_block('inner_widths', inner_widths, sum(BLOCKS[depth]))
   )
   unit = layers.ConvUnit(
-    stem_width, kernel, stem_stride, pool=pool, dtype=dtype
+    arguments.whole('stem_width', stem_width),
+    kernel,
+    stem_stride,
+    pool=pool,
+    dtype=dtype,
   )
   stages = [Stage('stem', unit)]
   for g, (blocks, width, first) in enumerate(
-    zip(BLOCKS[depth], widths, strides, strict=True)
+    zip(BLOCKS[depth], widths, strides)
   ):
     for b in range(blocks):
       stride = first if b == 0 else 1
@@ -121,9 +132,11 @@ def imagenet_resnet(
 
 
 def _block(
-  depth: int, width: int, inner: Any, stride: int, dtype: str
+  depth: int, width: int, inner: tuple[int, int], stride: int, dtype: str
 ) -> nn.Module:
-  if depth < 50:
-    return resnet.BasicBlock(width, inner, stride, dtype=dtype)
-  first, second = (inner, 0) if isinstance(inner, int) else inner
-  return Bottleneck(4 * width, first or width, second, stride, dtype)
+  first, second = inner
+  if depth >= 50:
+    return Bottleneck(4 * width, first or width, second, stride, dtype)
+  if second:
+    raise UsageError(f'inner_widths: a basic block has no pair: {inner}')
+  return resnet.BasicBlock(width, first, stride, dtype=dtype)

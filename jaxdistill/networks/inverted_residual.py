@@ -5,7 +5,7 @@ import functools
 from flax import linen as nn
 
 from jaxdistill.networks import layers, stochastic
-from jaxdistill.types import Array
+from jaxdistill.types import Array, UsageError
 
 
 class InvertedResidual(nn.Module):
@@ -94,6 +94,15 @@ class InvertedResidual(nn.Module):
     y = layers.ACTIVATIONS[self.squeeze_activation](y)
     y = conv(x.shape[-1], 'excite_conv')(y)
     return layers.ACTIVATIONS[self.gate](y)
+
+
+def check(block: InvertedResidual, channels: int) -> None:
+  """Raises UsageError where a block cannot follow so many channels."""
+  if not block.expand and block.inner != channels:
+    raise UsageError(
+      'inner_widths: the first block expands nothing; it cannot have '
+      f'{block.inner} channels after the {channels} of the stem'
+    )
 
 
 def round_to_8(width: float) -> int:

@@ -1,6 +1,5 @@
 """Layers that several architectures share, with PyTorch's conventions."""
 
-from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -9,13 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.networks import convolutions
-from jaxdistill.types import Array, UsageError
+from jaxdistill.types import Array
 
-# Kaiming normal over the fan out, not truncated.
-kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# Of convolutions' kernels: Kaiming normal, not truncated, over the fan out or
+# in; PyTorch's default, uniform in +-1/sqrt(fan in).
+KERNELS = {
+  'fan_out': nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
+  'fan_in': nn.initializers.variance_scaling(2.0, 'fan_in', 'normal'),
+  'uniform': nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
+}
 
 
-def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
+def torch_uniform(fan_in: float) -> nn.initializers.Initializer:
   """Uniform in +-1/sqrt(fan_in): PyTorch's default for weights and biases."""
 
   def initializer(key, shape, dtype=jnp.float32):
@@ -43,17 +47,21 @@ def conv(
   *,
   groups: int = 1,
   use_bias: bool = False,
+  initial: str = 'fan_out',
   dtype: Any = jnp.float32,
   name: str | None = None,
 ) -> nn.Module:
-  """A square convolution, padded by kernel // 2 on each side."""
+  """A square convolution, padded by kernel // 2; `kernel` is odd.
+
+  `initial` is a key of `KERNELS`.
+  """
   return convolutions.Conv(
     features,
     kernel,
     stride,
     groups,
     use_bias,
-    kernel_init=kaiming_normal,
+    kernel_init=KERNELS[initial],
     dtype=jnp.dtype(dtype),
     name=name,
   )
@@ -85,18 +93,28 @@ class Classifier(nn.Module):
   Attributes:
     num_classes: size of the answer.
     dropout: rate of the dropout before it.
-    std: of the normal initial weights, with zero bias; 0: uniform in
-      +-1/sqrt(C), bias too.
+    std: of the normal initial weights; 0: they are uniform.
+    bound: of the uniform ones; 0: 1/sqrt(C).
+    zero_bias: whether the bias begins at zero, as it does after normal
+      weights; otherwise it is uniform in +-1/sqrt(C).
   """
 
   num_classes: int
   dropout: float = 0.0
   std: float = 0.0
+  bound: float = 0.0
+  zero_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    return linear(x.astype(jnp.float32), self.num_classes, self.std)
+    return linear(
+      x.astype(jnp.float32),
+      self.num_classes,
+      self.std,
+      self.bound,
+      self.zero_bias,
+    )
 
 
 class Hidden(nn.Module):
@@ -115,14 +133,20 @@ class Hidden(nn.Module):
     return {'': ACTIVATIONS[self.activation](x), '.pre': x}
 
 
-def linear(x: Array, features: int, std: float) -> Array:
+def linear(
+  x: Array,
+  features: int,
+  std: float = 0.0,
+  bound: float = 0.0,
+  zero_bias: bool = False,
+) -> Array:
   """The layer 'linear' of the module that calls it; see `Classifier`."""
-  normal = nn.initializers.normal(std)
   uniform = torch_uniform(x.shape[-1])
+  kernel = torch_uniform(bound**-2) if bound else uniform
   return nn.Dense(
     features,
-    kernel_init=normal if std else uniform,
-    bias_init=nn.initializers.zeros if std else uniform,
+    kernel_init=nn.initializers.normal(std) if std else kernel,
+    bias_init=nn.initializers.zeros if std or zero_bias else uniform,
     dtype=x.dtype,
     name='linear',
   )(x)
@@ -169,6 +193,7 @@ class ConvUnit(nn.Module):
     pool: whether a 3x3 max-pooling of stride 2 ends it.
     epsilon: of the batch norm.
     momentum: of the batch norm's running statistics.
+    initial: of the kernel, a key of `KERNELS`.
     dtype: of the computation.
   """
 
@@ -180,12 +205,18 @@ class ConvUnit(nn.Module):
   pool: bool = False
   epsilon: float = 1e-5
   momentum: float = 0.9
+  initial: str = 'fan_out'
   dtype: str = 'float32'
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     x = conv(
-      self.width, self.kernel, self.stride, dtype=self.dtype, name='conv'
+      self.width,
+      self.kernel,
+      self.stride,
+      initial=self.initial,
+      dtype=self.dtype,
+      name='conv',
     )(x)
     if self.norm:
       x = batch_norm(
@@ -204,20 +235,3 @@ class ConvUnit(nn.Module):
 max_pool = functools.partial(
   nn.max_pool, window_shape=(2, 2), strides=(2, 2), padding='VALID'
 )
-
-
-def per_block(
-  name: str, values: Sequence[Any] | None, count: int
-) -> tuple[Any, ...]:
-  """A value for each of `count` blocks; None: zeros.
-
-  Raises:
-    UsageError: `values` has another length.
-  """
-  if values is None:
-    return (0,) * count
-  if len(values) != count:
-    raise UsageError(
-      f'{name} has {len(values)} entries; the network has {count} blocks'
-    )
-  return tuple(values)

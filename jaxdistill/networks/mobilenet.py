@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flax import linen as nn
 
-from jaxdistill.networks import inverted_residual, layers
+from jaxdistill.networks import arguments, inverted_residual, layers
 from jaxdistill.types import Array, Network, Stage
 
 # (width, blocks) of each group.
@@ -58,6 +58,7 @@ def mobilenet_v1(
   num_classes: int = 1000,
   width: float = 1.0,
   widths: Sequence[int] | None = None,
+  stem_width: int = 0,
   stem_stride: int = 2,
   strides: Sequence[int] = (1, 2, 2, 2, 2),
   dtype: str = 'float32',
@@ -68,21 +69,23 @@ def mobilenet_v1(
     num_classes: size of the answer.
     width: factor on all channels.
     widths: channels of each of the 13 blocks; None: the group's.
+    stem_width: channels of the stem; 0: 32 times `width`.
     stem_stride: of the stem.
     strides: of the first block of each of the five groups.
     dtype: of the computation; parameters stay in float32.
 
   Returns:
     Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1; every
-    block gives out '.pre', the value before its last ReLU.
+    block gives out '.pre', the value before its last ReLU. Kernels begin
+    Kaiming normal over the fan out, of which the paper says nothing.
   """
   count = sum(blocks for _, blocks in _V1_GROUPS)
-  given = iter(layers.per_block('widths', widths, count))
-  stem = layers.ConvUnit(int(32 * width), stride=stem_stride, dtype=dtype)
+  given = iter(arguments.per_block('widths', widths, count))
+  strides = arguments.per_group('strides', strides, len(_V1_GROUPS))
+  stem_width = arguments.whole('stem_width', stem_width or int(32 * width))
+  stem = layers.ConvUnit(stem_width, stride=stem_stride, dtype=dtype)
   stages = [Stage('stem', stem)]
-  for g, ((channels, blocks), first) in enumerate(
-    zip(_V1_GROUPS, strides, strict=True)
-  ):
+  for g, ((channels, blocks), first) in enumerate(zip(_V1_GROUPS, strides)):
     for b in range(blocks):
       stride = first if b == 0 else 1
       block = SeparableBlock(
@@ -98,7 +101,9 @@ def mobilenet_v2(
   *,
   num_classes: int = 1000,
   width: float = 1.0,
+  stem_width: int = 0,
   stem_stride: int = 2,
+  widths: Sequence[int] | None = None,
   strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
   inner_widths: Sequence[int] | None = None,
   last_width: int = 0,
@@ -110,7 +115,10 @@ def mobilenet_v2(
   Args:
     num_classes: size of the answer.
     width: factor on the channels, which are rounded to multiples of 8.
+    stem_width: channels of the stem; 0: 32 times `width`.
     stem_stride: of the stem.
+    widths: channels of each of the seven groups; None: the paper's times
+      `width`.
     strides: of the first block of each of the seven groups.
     inner_widths: expanded channels of each of the 17 blocks; None: six times
       the block's input (once in the first, which has no expansion).
@@ -122,33 +130,19 @@ def mobilenet_v2(
     Stages 'stem', 'group{g}.block{b}', 'last', 'pool', 'head', counted from 1.
     A block ends without an activation.
   """
-  stem_width = inverted_residual.round_to_8(32 * width)
-  stem = layers.ConvUnit(
-    stem_width, stride=stem_stride, activation='relu6', dtype=dtype
-  )
-  blocks = _v2_blocks(
-    [(t, inverted_residual.round_to_8(c * width), n) for t, c, n in _V2_GROUPS],
+  round_to_8 = inverted_residual.round_to_8
+  return _v2(
+    stem_width or round_to_8(32 * width),
+    stem_stride,
+    [round_to_8(c * width) for _, c, _ in _V2_GROUPS],
+    widths,
     strides,
-    stem_width,
     inner_widths,
-    'relu6',
+    last_width or round_to_8(1280 * max(1.0, width)),
+    layers.Classifier(num_classes, dropout, std=0.01),
+    activation='relu6',
     expand_first=False,
     dtype=dtype,
-  )
-  last = layers.ConvUnit(
-    last_width or inverted_residual.round_to_8(1280 * max(1.0, width)),
-    1,
-    activation='relu6',
-    dtype=dtype,
-  )
-  return Network(
-    (
-      Stage('stem', stem),
-      *blocks,
-      Stage('last', last),
-      Stage('pool', layers.Pool()),
-      Stage('head', layers.Classifier(num_classes, dropout, std=0.01)),
-    )
   )
 
 
@@ -156,7 +150,9 @@ def cifar_mobilenet_v2(
   *,
   num_classes: int = 10,
   width: float = 0.5,
+  stem_width: int = 0,
   stem_stride: int = 2,
+  widths: Sequence[int] | None = None,
   strides: Sequence[int] = (1, 1, 2, 2, 1, 2, 1),
   inner_widths: Sequence[int] | None = None,
   last_width: int = 0,
@@ -170,7 +166,10 @@ def cifar_mobilenet_v2(
   Args:
     num_classes: size of the answer.
     width: factor on the channels.
+    stem_width: channels of the stem; 0: 32 times `width`.
     stem_stride: of the stem.
+    widths: channels of each of the seven groups; None: the paper's times
+      `width`.
     strides: of the first block of each of the seven groups.
     inner_widths: expanded channels of each of the 17 blocks; None: six times
       the block's input (once in the first).
@@ -180,57 +179,70 @@ def cifar_mobilenet_v2(
   Returns:
     Stages as in `mobilenet_v2`.
   """
-  stem_width = int(32 * width)
-  blocks = _v2_blocks(
-    [(t, int(c * width), n) for t, c, n in _V2_GROUPS],
+  return _v2(
+    stem_width or int(32 * width),
+    stem_stride,
+    [int(c * width) for _, c, _ in _V2_GROUPS],
+    widths,
     strides,
-    stem_width,
     inner_widths,
-    'relu',
+    last_width or int(1280 * max(1.0, width)),
+    layers.Classifier(num_classes, std=0.01),
+    activation='relu',
     expand_first=True,
     dtype=dtype,
   )
-  last_width = last_width or int(1280 * max(1.0, width))
-  return Network(
-    (
-      Stage(
-        'stem', layers.ConvUnit(stem_width, stride=stem_stride, dtype=dtype)
-      ),
-      *blocks,
-      Stage('last', layers.ConvUnit(last_width, 1, dtype=dtype)),
-      Stage('pool', layers.Pool()),
-      Stage('head', layers.Classifier(num_classes, std=0.01)),
-    )
-  )
 
 
-def _v2_blocks(
-  groups: Sequence[tuple[int, int, int]],
+def _v2(
+  stem_width: int,
+  stem_stride: int,
+  usual: Sequence[int],
+  widths: Sequence[int] | None,
   strides: Sequence[int],
-  channels: int,
   inner_widths: Sequence[int] | None,
-  activation: str,
+  last_width: int,
+  head: layers.Classifier,
   *,
+  activation: str,
   expand_first: bool,
   dtype: str,
-) -> list[Stage]:
-  """Stages of groups (expansion, width, blocks) after `channels` channels."""
-  inner = iter(
-    layers.per_block('inner_widths', inner_widths, sum(g[2] for g in groups))
+) -> Network:
+  """MobileNetV2; groups are as wide as `widths` says, else as `usual`."""
+  count = sum(blocks for *_, blocks in _V2_GROUPS)
+  inner = iter(arguments.per_block('inner_widths', inner_widths, count))
+  given = arguments.per_block('widths', widths, len(_V2_GROUPS), 'groups')
+  strides = arguments.per_group('strides', strides, len(_V2_GROUPS))
+  channels = arguments.whole('stem_width', stem_width)
+  stem = layers.ConvUnit(
+    channels, stride=stem_stride, activation=activation, dtype=dtype
   )
-  stages = []
-  for g, ((expansion, width, blocks), first) in enumerate(
-    zip(groups, strides, strict=True)
-  ):
+  stages = [Stage('stem', stem)]
+  for g, (expansion, _, blocks) in enumerate(_V2_GROUPS):
+    width = given[g] or arguments.whole('width', usual[g])
     for b in range(blocks):
       block = inverted_residual.InvertedResidual(
         width,
         next(inner) or expansion * channels,
-        first if b == 0 else 1,
+        strides[g] if b == 0 else 1,
         expand=expansion > 1 or expand_first,
         activation=activation,
         dtype=dtype,
       )
+      inverted_residual.check(block, channels)
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
       channels = width
-  return stages
+  last = layers.ConvUnit(
+    arguments.whole('last_width', last_width),
+    1,
+    activation=activation,
+    dtype=dtype,
+  )
+  return Network(
+    (
+      *stages,
+      Stage('last', last),
+      Stage('pool', layers.Pool()),
+      Stage('head', head),
+    )
+  )

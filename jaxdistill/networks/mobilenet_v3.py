@@ -5,8 +5,9 @@ https://arxiv.org/abs/1905.02244.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from jaxdistill.networks import inverted_residual, layers
+from jaxdistill.networks import arguments, inverted_residual, layers
 from jaxdistill.types import Network, Stage
 
 # (kernel, expanded channels, width, squeeze-and-excitation, activation) of
@@ -27,6 +28,7 @@ _GROUPS = (
     (5, 576, 96, True, 'hard_swish'),
   ),
 )
+_COUNT = sum(map(len, _GROUPS))
 
 
 def mobilenet_v3_small(
@@ -35,6 +37,7 @@ def mobilenet_v3_small(
   width: float = 1.0,
   stem_width: int = 0,
   stem_stride: int = 2,
+  widths: Sequence[int] | None = None,
   strides: Sequence[int] = (2, 2, 2, 2),
   inner_widths: Sequence[int] | None = None,
   hidden_width: int = 0,
@@ -51,12 +54,15 @@ def mobilenet_v3_small(
     stem_width: channels of the stem, which the first block does not expand; 0:
       16 times `width`.
     stem_stride: of the stem.
+    widths: channels of each of the 11 blocks; None: the paper's times `width`.
     strides: of the first block of each of the four groups.
     inner_widths: expanded channels of each of the 11 blocks; None: the
       paper's. Squeeze-and-excitation keeps a quarter of them.
     hidden_width: units of the layer before the head; 0: 1024 times `width`.
     dropout: rate of the dropout before the head.
-    epsilon: of the batch norms; timm's weights without 'tf_' need 1e-5.
+    epsilon: of the batch norms. 1e-3 is the paper's and torchvision's; timm
+      has 1e-5 where its padding is symmetric, as ours is, and 1e-3 in its
+      'tf_' variants, which pad in another way.
     momentum: of the batch norms' running statistics.
     dtype: of the computation; parameters stay in float32.
 
@@ -64,51 +70,72 @@ def mobilenet_v3_small(
     Stages 'stem', 'group{g}.block{b}', 'last', 'pool', 'hidden', 'head',
     counted from 1. A block ends without an activation.
   """
-  blocks = sum(map(len, _GROUPS))
-  inner = iter(layers.per_block('inner_widths', inner_widths, blocks))
   round_to_8 = inverted_residual.round_to_8
-
-  def conv_unit(channels, kernel, stride):
-    return layers.ConvUnit(
-      channels,
-      kernel,
-      stride,
-      activation='hard_swish',
-      epsilon=epsilon,
-      momentum=momentum,
-      dtype=dtype,
-    )
-
-  channels = stem_width or round_to_8(16 * width)
-  stages = [Stage('stem', conv_unit(channels, 3, stem_stride))]
-  for g, (group, first) in enumerate(zip(_GROUPS, strides, strict=True)):
-    for b, (kernel, expanded, out, squeezes, activation) in enumerate(group):
-      usual = round_to_8(expanded * width) if (g, b) != (0, 0) else channels
-      own = next(inner) or usual
-      block = inverted_residual.InvertedResidual(
-        round_to_8(out * width),
-        own,
-        first if b == 0 else 1,
-        kernel,
-        expand=(g, b) != (0, 0),
-        squeeze=round_to_8(own // 4) if squeezes else 0,
-        activation=activation,
-        epsilon=epsilon,
-        momentum=momentum,
-        dtype=dtype,
-      )
-      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
-  last = 6 * round_to_8(_GROUPS[-1][-1][2] * width)
+  common: dict[str, Any] = {
+    'epsilon': epsilon,
+    'momentum': momentum,
+    'dtype': dtype,
+  }
+  stem = layers.ConvUnit(
+    arguments.whole('stem_width', stem_width or round_to_8(16 * width)),
+    stride=stem_stride,
+    activation='hard_swish',
+    **common,
+  )
+  blocks = _blocks(
+    stem.width,
+    width,
+    arguments.per_block('widths', widths, _COUNT),
+    arguments.per_group('strides', strides, len(_GROUPS)),
+    arguments.per_block('inner_widths', inner_widths, _COUNT),
+    common,
+  )
+  last_width = 6 * blocks[-1].module.width
   hidden = layers.Hidden(
-    hidden_width or round_to_8(1024 * width),
+    arguments.whole('hidden_width', hidden_width or round_to_8(1024 * width)),
     'hard_swish',
     std=0.01,
     dtype=dtype,
   )
-  stages += [
-    Stage('last', conv_unit(last, 1, 1)),
-    Stage('pool', layers.Pool()),
-    Stage('hidden', hidden),
-    Stage('head', layers.Classifier(num_classes, dropout, std=0.01)),
-  ]
-  return Network(tuple(stages))
+  return Network(
+    (
+      Stage('stem', stem),
+      *blocks,
+      Stage('last', stem.clone(width=last_width, kernel=1, stride=1)),
+      Stage('pool', layers.Pool()),
+      Stage('hidden', hidden),
+      Stage('head', layers.Classifier(num_classes, dropout, std=0.01)),
+    )
+  )
+
+
+def _blocks(
+  channels: int,
+  factor: float,
+  widths: Sequence[int | None],
+  strides: Sequence[int],
+  inner_widths: Sequence[int | None],
+  common: dict[str, Any],
+) -> list[Stage]:
+  """Stages of the groups after `channels` channels."""
+  round_to_8 = inverted_residual.round_to_8
+  stages: list[Stage] = []
+  for g, group in enumerate(_GROUPS):
+    for b, (kernel, inner, width, squeezes, activation) in enumerate(group):
+      i = len(stages)
+      usual = round_to_8(inner * factor) if i else channels
+      inner = inner_widths[i] or usual
+      block = inverted_residual.InvertedResidual(
+        widths[i] or round_to_8(width * factor),
+        inner,
+        strides[g] if b == 0 else 1,
+        kernel,
+        expand=i > 0,
+        squeeze=round_to_8(inner // 4) if squeezes else 0,
+        activation=activation,
+        **common,
+      )
+      inverted_residual.check(block, channels)
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+      channels = block.width
+  return stages

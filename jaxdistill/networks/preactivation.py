@@ -10,7 +10,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from jaxdistill.networks import layers, resnet
+from jaxdistill.networks import arguments, layers
 from jaxdistill.types import Array, Network, Stage
 
 
@@ -73,6 +73,9 @@ def preactivation_resnet(
 ) -> Network:
   """Pre-activation ResNet of 9n + 2 layers.
 
+  Network slimming also lets each block's first norm select channels of the
+  sum that it reads. That selection is not here: blocks read all channels.
+
   Args:
     depth: 11, 20, 29, 56, 110, 164, ...
     num_classes: size of the answer.
@@ -92,16 +95,24 @@ def preactivation_resnet(
     group's feature is its raw sum; 'group{g}.pre' is that sum after the next
     batch norm, before the ReLU.
   """
-  blocks = resnet.blocks_per_group(depth, 9, 2)
-  inner = iter(layers.per_block('inner_widths', inner_widths, 3 * blocks))
+  blocks = arguments.blocks_per_group(depth, 9, 2)
+  widths = arguments.per_group('widths', widths, 3)
+  strides = arguments.per_group('strides', strides, 3)
+  inner = iter(
+    arguments.pair_per_block('inner_widths', inner_widths, 3 * blocks)
+  )
   stem = layers.ConvUnit(
-    stem_width, 3, stem_stride, norm=False, activation='', dtype=dtype
+    arguments.whole('stem_width', stem_width),
+    3,
+    stem_stride,
+    norm=False,
+    activation='',
+    dtype=dtype,
   )
   stages = [Stage('stem', stem)]
-  for g, (width, first) in enumerate(zip(widths, strides, strict=True)):
+  for g, (width, first) in enumerate(zip(widths, strides)):
     for b in range(blocks):
-      own = next(inner)
-      one, two = (own, 0) if isinstance(own, int) else own
+      one, two = next(inner)
       before = f'group{g}.pre' if g else 'stem.pre'
       block = PreactivationBottleneck(
         4 * width,
@@ -113,7 +124,7 @@ def preactivation_resnet(
         dtype,
       )
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
-  pool = layers.NormPool(f'group{len(widths)}.pre', scale, dtype)
+  pool = layers.NormPool('group3.pre', scale, dtype)
   stages.append(Stage('pool', pool))
   stages.append(Stage('head', layers.Classifier(num_classes)))
   return Network(tuple(stages))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from flax import linen as nn
 import jax.numpy as jnp
 
-from jaxdistill.networks import layers, resnet, stochastic
-from jaxdistill.types import Array, Network, Stage
+from jaxdistill.networks import arguments, layers, stochastic
+from jaxdistill.types import Array, Network, Stage, UsageError
 
 
 class PyramidBlock(nn.Module):
@@ -100,9 +100,15 @@ def pyramidnet(
     group's feature is its raw sum; 'group{g}.pre' is that sum after the next
     batch norm.
   """
-  per_group = resnet.blocks_per_group(depth, 9 if bottleneck else 6, 2)
+  per_group = arguments.blocks_per_group(depth, 9 if bottleneck else 6, 2)
   count = 3 * per_group
-  inner = layers.per_block('inner_widths', inner_widths, count)
+  inner = arguments.per_block('inner_widths', inner_widths, count)
+  strides = arguments.per_group('strides', strides, 3)
+  if widening < 0:
+    raise UsageError(
+      f'widening: a PyramidNet does not get narrower: {widening}'
+    )
+  stem_width = arguments.whole('stem_width', stem_width)
   stem = layers.ConvUnit(stem_width, 3, stem_stride, activation='', dtype=dtype)
   stages, width = [Stage('stem', stem)], float(stem_width)
   for i in range(count):
@@ -114,7 +120,7 @@ def pyramidnet(
       round(width),
       bottleneck,
       strides[g] if b == 0 else 1,
-      inner[i],
+      inner[i] or 0,
       shake_drop * (i + 1) / count,
       before if b == 0 else '',
       dtype,

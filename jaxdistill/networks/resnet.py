@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from flax import linen as nn
 import jax.numpy as jnp
 
-from jaxdistill.networks import layers
+from jaxdistill.networks import arguments, layers
 from jaxdistill.types import Array, Network, Stage, UsageError
 
 
@@ -125,18 +125,26 @@ def cifar_resnet(
     Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1; every
     block gives out '.pre', the sum before its last ReLU.
   """
-  blocks = blocks_per_group(depth, 6, 2)
+  blocks = arguments.blocks_per_group(depth, 6, 2)
   if shortcut not in ('A', 'B'):
     raise UsageError(f"unknown shortcut {shortcut!r}; valid: 'A', 'B'")
-  inner = layers.per_block('inner_widths', inner_widths, 3 * blocks)
+  widths = arguments.per_group('widths', widths, 3)
+  strides = arguments.per_group('strides', strides, 3)
+  if shortcut == 'A' and [stem_width, *widths] != sorted((stem_width, *widths)):
+    raise UsageError(
+      "shortcut 'A' cannot take channels away: stem_width and widths are "
+      f'{(stem_width, *widths)}'
+    )
+  inner = arguments.per_block('inner_widths', inner_widths, 3 * blocks)
+  stem_width = arguments.whole('stem_width', stem_width)
   stages = [
     Stage('stem', layers.ConvUnit(stem_width, stride=stem_stride, dtype=dtype))
   ]
-  for g, (width, stride) in enumerate(zip(widths, strides, strict=True)):
+  for g, (width, stride) in enumerate(zip(widths, strides)):
     for b in range(blocks):
       block = BasicBlock(
         width,
-        inner[g * blocks + b],
+        inner[g * blocks + b] or 0,
         stride if b == 0 else 1,
         shortcut,
         dtype,
@@ -178,9 +186,13 @@ def wide_resnet(
     group's feature is its raw sum; 'group{g}.pre' is that sum after the next
     batch norm, before the ReLU.
   """
-  blocks = blocks_per_group(depth, 6, 4)
-  widths = [base_width * width * 2**g for g in range(3)]
-  inner = layers.per_block('inner_widths', inner_widths, 3 * blocks)
+  blocks = arguments.blocks_per_group(depth, 6, 4)
+  base_width = arguments.whole('base_width', base_width)
+  widths = [
+    base_width * arguments.whole('width', width) * 2**g for g in range(3)
+  ]
+  strides = arguments.per_group('strides', strides, 3)
+  inner = arguments.per_block('inner_widths', inner_widths, 3 * blocks)
   stages = [
     Stage(
       'stem',
@@ -189,12 +201,12 @@ def wide_resnet(
       ),
     )
   ]
-  for g, (channels, stride) in enumerate(zip(widths, strides, strict=True)):
+  for g, (channels, stride) in enumerate(zip(widths, strides)):
     for b in range(blocks):
       before = f'group{g}.pre' if g else 'stem.pre'
       block = PreactivationBlock(
         channels,
-        inner[g * blocks + b],
+        inner[g * blocks + b] or 0,
         stride if b == 0 else 1,
         before if b == 0 else '',
         dropout,
@@ -202,18 +214,5 @@ def wide_resnet(
       )
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
   stages.append(Stage('pool', layers.NormPool('group3.pre', dtype=dtype)))
-  stages.append(Stage('head', layers.Classifier(num_classes)))
+  stages.append(Stage('head', layers.Classifier(num_classes, zero_bias=True)))
   return Network(tuple(stages))
-
-
-def blocks_per_group(depth: int, layers_per_block: int, rest: int) -> int:
-  """The n of a network of depth layers_per_block * n + rest.
-
-  Raises:
-    UsageError: there is no such n.
-  """
-  blocks, left = divmod(depth - rest, layers_per_block)
-  if left or blocks < 1:
-    valid = [layers_per_block * n + rest for n in (1, 2, 3, 4, 5)]
-    raise UsageError(f'no network of depth {depth}; valid: {valid}, ...')
-  return blocks

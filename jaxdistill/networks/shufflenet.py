@@ -4,7 +4,8 @@ Zhang et al., ShuffleNet: An Extremely Efficient Convolutional Neural Network
 for Mobile Devices, 2017, https://arxiv.org/abs/1707.01083; Ma et al.,
 ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design,
 2018, https://arxiv.org/abs/1807.11164. The networks for small images are those
-of https://github.com/HobbitLong/RepDistiller.
+of https://github.com/HobbitLong/RepDistiller. Weights begin as PyTorch's
+layers do, as there and in https://github.com/pytorch/vision.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from collections.abc import Sequence
 from flax import linen as nn
 import jax.numpy as jnp
 
-from jaxdistill.networks import convolutions, layers, staged
-from jaxdistill.types import Array, Network, Stage
+from jaxdistill.networks import arguments, convolutions, layers
+from jaxdistill.types import Array, Network, Stage, UsageError
 
 _V2_BLOCKS = (4, 8, 4)
+# Kernel, stride and max-pooling of ShuffleNetV2's stems.
+_STEMS = {'imagenet': (3, 2, True), 'cifar': (1, 1, False)}
 
 
 class GroupedUnit(nn.Module):
@@ -50,6 +53,7 @@ class GroupedUnit(nn.Module):
         kernel,
         stride,
         groups=groups,
+        initial='uniform',
         dtype=self.dtype,
         name=f'conv{i}',
       )
@@ -91,7 +95,13 @@ class SplitUnit(nn.Module):
     def conv_norm(x, name, features, kernel=1, stride=1, groups=1):
       conv, norm = f'{name}_conv', f'{name}_norm'
       x = layers.conv(
-        features, kernel, stride, groups=groups, dtype=self.dtype, name=conv
+        features,
+        kernel,
+        stride,
+        groups=groups,
+        initial='uniform',
+        dtype=self.dtype,
+        name=conv,
       )(x)
       return layers.batch_norm(train, dtype=self.dtype, name=norm)(x)
 
@@ -152,24 +162,35 @@ def cifar_shufflenet_v1(
     Stages 'stem', 'group{g}.block{b}', 'pool', 'head', counted from 1; every
     block gives out '.pre', the value before its last ReLU.
   """
-  inner = iter(layers.per_block('inner_widths', inner_widths, sum(blocks)))
-  stem = layers.ConvUnit(stem_width, 1, stem_stride, dtype=dtype)
-  stages, channels = [Stage('stem', stem)], stem_width
-  for g, (width, count, first) in enumerate(
-    zip(widths, blocks, strides, strict=True)
-  ):
+  groups = arguments.whole('groups', groups)
+  widths = arguments.per_group('widths', widths, 3)
+  blocks = arguments.per_group('blocks', blocks, 3)
+  strides = arguments.per_group('strides', strides, 3)
+  inner = iter(arguments.per_block('inner_widths', inner_widths, sum(blocks)))
+  channels = arguments.whole('stem_width', stem_width)
+  unit = layers.ConvUnit(
+    channels, 1, stem_stride, initial='uniform', dtype=dtype
+  )
+  stages = [Stage('stem', unit)]
+  for g, (width, count, first) in enumerate(zip(widths, blocks, strides)):
     for b in range(count):
       branch = width - channels if b == 0 else width
-      unit = GroupedUnit(
+      own = next(inner) or branch // 4
+      if branch % groups or own < 1 or own % groups:
+        raise UsageError(
+          f'{groups} groups do not divide the {own} channels inside '
+          f'group{g + 1}.block{b + 1} or the {branch} that its branch puts out'
+        )
+      block = GroupedUnit(
         width,
-        next(inner) or branch // 4,
+        own,
         groups,
         1 if g == b == 0 else groups,
         first if b == 0 else 1,
         concat=b == 0,
         dtype=dtype,
       )
-      stages.append(Stage(f'group{g + 1}.block{b + 1}', unit))
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
     channels = width
   stages.append(Stage('pool', layers.Pool()))
   stages.append(Stage('head', layers.Classifier(num_classes)))
@@ -181,6 +202,8 @@ def shufflenet_v2(
   num_classes: int = 1000,
   stem: str = 'imagenet',
   stem_width: int = 24,
+  stem_stride: int | None = None,
+  stem_pool: bool | None = None,
   widths: Sequence[int] = (116, 232, 464),
   last_width: int = 1024,
   strides: Sequence[int] = (2, 2, 2),
@@ -194,7 +217,9 @@ def shufflenet_v2(
     stem: 'imagenet': 3x3 convolution of stride 2 and 3x3 max-pooling of stride
       2; 'cifar': 1x1 convolution.
     stem_width: channels of the stem.
-    widths: channels of the three groups.
+    stem_stride: of the stem's convolution; None: as `stem` says.
+    stem_pool: whether the max-pooling is there; None: as `stem` says.
+    widths: channels of the three groups, even numbers.
     last_width: channels of the last convolution.
     strides: of the first block of each group.
     inner_widths: channels inside each of the 16 blocks; None: half the group's.
@@ -205,24 +230,32 @@ def shufflenet_v2(
     A block gives out '.pre', its value before the last ReLU of what it
     convolves, with channels in the order of its output.
   """
-  stems = {'imagenet': (3, 2, True), 'cifar': (1, 1, False)}
-  if stem not in stems:
-    raise staged.unknown('stem', stem, stems)
-  kernel, stride, pool = stems[stem]
-  count = sum(_V2_BLOCKS)
-  inner = iter(layers.per_block('inner_widths', inner_widths, count))
-  unit = layers.ConvUnit(stem_width, kernel, stride, pool=pool, dtype=dtype)
-  stages = [Stage('stem', unit)]
-  for g, (width, blocks, first) in enumerate(
-    zip(widths, _V2_BLOCKS, strides, strict=True)
-  ):
+  kernel, stem_stride, pool = arguments.stem(
+    stem, _STEMS, stem_stride, stem_pool
+  )
+  widths = arguments.per_group('widths', widths, 3)
+  strides = arguments.per_group('strides', strides, 3)
+  if any(width % 2 for width in widths):
+    raise UsageError(f'widths: wanted even numbers, to be halved: {widths}')
+  inner = iter(
+    arguments.per_block('inner_widths', inner_widths, sum(_V2_BLOCKS))
+  )
+
+  def conv_unit(width, kernel=1, stride=1, pool=False):
+    return layers.ConvUnit(
+      width, kernel, stride, pool=pool, initial='uniform', dtype=dtype
+    )
+
+  stem_width = arguments.whole('stem_width', stem_width)
+  stages = [Stage('stem', conv_unit(stem_width, kernel, stem_stride, pool))]
+  for g, (width, blocks, first) in enumerate(zip(widths, _V2_BLOCKS, strides)):
     for b in range(blocks):
       block = SplitUnit(
-        width, next(inner), first if b == 0 else 1, b == 0, dtype
+        width, next(inner) or 0, first if b == 0 else 1, b == 0, dtype
       )
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
   stages += [
-    Stage('last', layers.ConvUnit(last_width, 1, dtype=dtype)),
+    Stage('last', conv_unit(arguments.whole('last_width', last_width))),
     Stage('pool', layers.Pool()),
     Stage('head', layers.Classifier(num_classes)),
   ]

@@ -17,14 +17,15 @@ def drop_path(x: Array, rate: float, rng: Array) -> Array:
 
   Returns:
     x * keep / (1 - rate) with keep ~ Bernoulli(1 - rate), one per example;
-    its mean over the key is `x`.
+    its mean over the key is `x`. With rate 1: zeros.
 
   References:
     Huang et al., Deep Networks with Stochastic Depth, 2016,
     https://arxiv.org/abs/1603.09382
   """
   keep = jax.random.bernoulli(rng, 1 - rate, _per_example(x))
-  return x * (keep / (1 - rate)).astype(x.dtype)
+  scale = 1 / (1 - rate) if rate < 1 else 0.0
+  return x * (keep * scale).astype(x.dtype)
 
 
 def shake_drop(x: Array, rate: float, rng: Array) -> Array:

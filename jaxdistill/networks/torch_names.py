@@ -43,6 +43,12 @@ def namings(network: Network) -> dict[str, Names]:
   return {}
 
 
+def epsilon(network: Network, naming: str) -> float:
+  """Of the batch norms in the code that a naming is of."""
+  v3 = any(stage.name == 'hidden' for stage in network.stages)
+  return 1e-3 if v3 and naming == 'torchvision' else 1e-5
+
+
 def _resnets(network: Network) -> Namings:
   def make(shortcut, head):
     def names(network):
@@ -65,7 +71,7 @@ def _resnets(network: Network) -> Namings:
   large = {'torchvision': usual, 'timm': usual}
   if 'group4' not in staged.groups(network):
     return {'repdistiller': usual, **large}
-  if network.stages[0].module.pool:
+  if network.stages[0].module.kernel == 7:
     return {**large, 'repdistiller': other}
   return {'repdistiller': other, **large}
 
@@ -176,7 +182,7 @@ def _shufflenets_v2(network: Network) -> Namings:
       found[stage.name] = own
     return found
 
-  if network.stages[0].module.pool:
+  if network.stages[0].module.kernel == 3:
     return {'torchvision': torchvision, 'repdistiller': repdistiller}
   return {'repdistiller': repdistiller, 'torchvision': torchvision}
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from flax import linen as nn
 
-from jaxdistill.networks import layers, staged
-from jaxdistill.types import Array, Network, Stage
+from jaxdistill.networks import arguments, layers, staged
+from jaxdistill.types import Array, Network, Stage, UsageError
 
 CONVOLUTIONS = {
   8: (1, 1, 1, 1, 1),
@@ -25,12 +25,22 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGGUnit(nn.Module):
-  """[2x2 max-pooling,] 3x3 convolution, [batch norm,] ReLU."""
+  """[2x2 max-pooling,] 3x3 convolution, [batch norm,] ReLU.
+
+  Attributes:
+    width: channels of the output.
+    pool: whether the max-pooling begins it.
+    use_bias: of the convolution.
+    norm: whether the batch norm is there.
+    scale: initial scale of the batch norm.
+    dtype: of the computation.
+  """
 
   width: int
   pool: bool = False
   use_bias: bool = True
   norm: bool = True
+  scale: float = 1.0
   dtype: str = 'float32'
 
   @nn.compact
@@ -41,17 +51,22 @@ class VGGUnit(nn.Module):
       self.width, use_bias=self.use_bias, dtype=self.dtype, name='conv'
     )(x)
     if self.norm:
-      x = layers.batch_norm(train, dtype=self.dtype, name='norm')(x)
+      x = layers.batch_norm(
+        train, scale=self.scale, dtype=self.dtype, name='norm'
+      )(x)
     return {'': nn.relu(x), '.pre': x}
 
 
 class PoolFlatten(nn.Module):
-  """2x2 max-pooling `[B, H, W, C]` -> `[B, C * H/2 * W/2]`, channels first."""
+  """[2x2 max-pooling,] `[B, H, W, C]` -> `[B, C * H * W]`, channels first."""
+
+  pool: bool = True
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     del train
-    x = layers.max_pool(x)
+    if self.pool:
+      x = layers.max_pool(x)
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
@@ -63,6 +78,7 @@ def cifar_vgg(
   pools: Sequence[bool] = (True, True, True, False),
   use_bias: bool = True,
   widths: Sequence[int] | None = None,
+  scale: float = 1.0,
   dtype: str = 'float32',
 ) -> Network:
   """VGG with batch norm, global average pooling and one linear layer.
@@ -76,6 +92,7 @@ def cifar_vgg(
     use_bias: of the convolutions.
     widths: channels of each convolution, for pruned networks; None: the
       group's.
+    scale: initial scale of the batch norms; network slimming uses 0.5.
     dtype: of the computation; parameters stay in float32.
 
   Returns:
@@ -83,10 +100,11 @@ def cifar_vgg(
     feature is its map before pooling, and each stage gives out '.pre', the
     value before its ReLU.
   """
-  base = [int(c * width) for c in WIDTHS]
+  pools = arguments.check_length('pools', pools, 4, 'places for them')
+  unit = VGGUnit(0, use_bias=use_bias, scale=scale, dtype=dtype)
   return Network(
     (
-      *_convolutions(depth, base, pools, use_bias, True, widths, dtype),
+      *_convolutions(depth, width, pools, widths, unit),
       Stage('pool', layers.Pool()),
       Stage('head', layers.Classifier(num_classes, std=0.01)),
     )
@@ -98,6 +116,7 @@ def imagenet_vgg(
   *,
   num_classes: int = 1000,
   width: float = 1.0,
+  pools: Sequence[bool] = (True,) * 5,
   norm: bool = True,
   widths: Sequence[int] | None = None,
   hidden_width: int = 4096,
@@ -110,6 +129,7 @@ def imagenet_vgg(
     depth: 11, 13, 16 or 19.
     num_classes: size of the answer.
     width: factor on the channels 64, 128, 256, 512, 512.
+    pools: whether a 2x2 max-pooling stands after each of the five groups.
     norm: whether batch norm follows the convolutions.
     widths: channels of each convolution; None: the group's.
     hidden_width: units of the first two linear layers.
@@ -120,13 +140,15 @@ def imagenet_vgg(
     Stages 'group{g}.conv{c}', 'pool', 'hidden1', 'hidden2', 'head', counted
     from 1; see `cifar_vgg`. The size of the image fixes that of 'hidden1'.
   """
-  base = [int(c * width) for c in WIDTHS]
-  pools = (True,) * 4
+  if depth == 8:
+    raise UsageError('no imagenet_vgg of depth 8; valid: 11, 13, 16, 19')
+  pools = arguments.check_length('pools', pools, 5, 'places for them')
   hidden = layers.Hidden(hidden_width, std=0.01, dtype=dtype)
+  unit = VGGUnit(0, norm=norm, dtype=dtype)
   return Network(
     (
-      *_convolutions(depth, base, pools, True, norm, widths, dtype),
-      Stage('pool', PoolFlatten()),
+      *_convolutions(depth, width, pools, widths, unit),
+      Stage('pool', PoolFlatten(bool(pools[-1]))),
       Stage('hidden1', hidden),
       Stage('hidden2', hidden.clone(dropout=dropout)),
       Stage('head', layers.Classifier(num_classes, dropout, std=0.01)),
@@ -136,29 +158,24 @@ def imagenet_vgg(
 
 def _convolutions(
   depth: int,
-  base: Sequence[int],
+  width: float,
   pools: Sequence[bool],
-  use_bias: bool,
-  norm: bool,
   widths: Sequence[int] | None,
-  dtype: str,
+  unit: VGGUnit,
 ) -> list[Stage]:
-  """The stages of the five groups; `base` holds the groups' channels."""
+  """The stages of the five groups: copies of `unit` of their own widths."""
   if depth not in CONVOLUTIONS:
     raise staged.unknown('depth of a VGG', depth, map(str, CONVOLUTIONS))
   places = [
     (g, c) for g, count in enumerate(CONVOLUTIONS[depth]) for c in range(count)
   ]
-  given = layers.per_block('widths', widths, len(places))
+  given = arguments.per_block('widths', widths, len(places))
   return [
     Stage(
       f'group{g + 1}.conv{c + 1}',
-      VGGUnit(
-        own or max(1, base[g]),
-        bool(g and c == 0 and pools[g - 1]),
-        use_bias,
-        norm,
-        dtype,
+      unit.clone(
+        width=own or max(1, int(WIDTHS[g] * width)),
+        pool=bool(g and c == 0 and pools[g - 1]),
       ),
     )
     for (g, c), own in zip(places, given)

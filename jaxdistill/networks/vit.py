@@ -13,10 +13,11 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.networks import layers, stochastic
+from jaxdistill.networks import arguments, layers, stochastic
 from jaxdistill.types import Array, Network, Stage, UsageError
 
-_normal = nn.initializers.truncated_normal(0.02)
+# DeiT and timm truncate it at +-2, a hundred deviations: not at all.
+_normal = nn.initializers.normal(0.02)
 
 
 class Patches(nn.Module):
@@ -158,15 +159,17 @@ def vit(
 
   Returns:
     Stages 'stem', 'group1.block{b}', 'pool', 'head', counted from 1; 'pool' is
-    the normalised class token.
+    the normalised class token. Weights begin as in DeiT, where the class token
+    too is normal with deviation 0.02.
   """
-  if width % heads:
+  width = arguments.whole('width', width)
+  if width % arguments.whole('heads', heads):
     raise UsageError(f'{heads} heads do not divide the width {width}')
-  inner = layers.per_block('inner_widths', inner_widths, depth)
+  inner = arguments.per_block('inner_widths', inner_widths, depth)
   stages = [Stage('stem', Patches(width, patch, dropout, dtype))]
   for i in range(depth):
     rate = drop_path * i / max(depth - 1, 1)
-    block = TransformerBlock(heads, inner[i], dropout, rate, dtype)
+    block = TransformerBlock(heads, inner[i] or 0, dropout, rate, dtype)
     stages.append(Stage(f'group1.block{i + 1}', block))
   stages.append(Stage('pool', ClassToken(dtype)))
   stages.append(Stage('head', layers.Classifier(num_classes, std=0.02)))

@@ -1,7 +1,8 @@
 """What a run leaves on disk so that it can go on where it stopped.
 
 A run's directory holds one file per finished phase, the carry it handed on, and
-the checkpoints of the phase under way.
+the checkpoints of the phase under way. Several processes share the directory:
+all write and read checkpoints, each its part; the first one writes the rest.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxdistill.networks import files
+from jaxdistill.training import sharding
 from jaxdistill.types import Carry, Model, PyTree, UsageError
 
 _training = ocp.training
@@ -161,8 +163,8 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _checksum(tree: PyTree) -> int:
-  """CRC-32 over the bytes of all leaves."""
+  """CRC-32 over the bytes of all leaves, however they lie."""
   total = 0
-  for leaf in jax.tree.leaves(jax.device_get(tree)):
+  for leaf in jax.tree.leaves(sharding.fetch(tree)):
     total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
   return total

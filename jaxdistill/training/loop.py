@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import numpy as np
 
-from jaxdistill.data import batches
-from jaxdistill.training import checkpoint
+from jaxdistill.data import batches, streaming
+from jaxdistill.training import checkpoint, sharding
+from jaxdistill.training.hosts import Hosts
 from jaxdistill.training.log import Log
 from jaxdistill.types import (
   Array,
@@ -35,7 +37,9 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Options(NamedTuple):
-  """How a run is watched and kept; none of it changes its result.
+  """How a run is watched, kept and laid out.
+
+  None of it changes the result, but for the order of sums over devices.
 
   Attributes:
     directory: where it can resume from; None: nowhere.
@@ -44,8 +48,12 @@ class Options(NamedTuple):
     evaluate_every: epochs.
     log_every: steps per record.
     checkpoint_seconds: least time between two checkpoints.
-    log: where the numbers go.
-    interrupted: asked at each step whether to stop.
+    log: where the numbers go; of the first process alone, if there are several.
+    interrupted: asked whether to stop, at each step; of several processes at
+      every `log_every` steps, where one that says so stops all.
+    model_parallel: how many devices share each large array of the state; the
+      batches are spread over groups of that many.
+    hosts: the processes.
   """
 
   directory: str | None = None
@@ -56,6 +64,8 @@ class Options(NamedTuple):
   checkpoint_seconds: float = 60.0
   log: Log = Log(show=False)
   interrupted: Callable[[], bool] = lambda: False
+  model_parallel: int = 1
+  hosts: Hosts = Hosts()
 
 
 class Fitted(NamedTuple):
@@ -90,7 +100,10 @@ def fit(
   """Runs a method from where its directory says it stopped.
 
   On one kind of device a resumed run ends with the same bits as one that was
-  never stopped: batches and keys are functions of the seed and the step.
+  never stopped: batches and keys are functions of the seed and the step. On
+  another number of devices it goes on too, and ends close by.
+
+  The steps run on all devices of all processes, the batches spread over them.
 
   Args:
     method: the phases.
@@ -102,21 +115,24 @@ def fit(
   Raises:
     NonFiniteLossError: names step, phase and last checkpoint.
     Interrupted: `options.interrupted` said so.
-    UsageError: a stream cannot be had from the data.
+    UsageError: a stream cannot be had from the data, or its batches do not
+      spread over the devices.
   """
   options = options or Options(log=Log())
+  hosts = options.hosts
   initial = dict(carry)
   fitted = Fitted(dict(carry), {}, {}, 0, 0.0, {})
   for order, make in enumerate(method):
     done = _file(options, f'phase{order}.safetensors')
-    if done is not None and done.exists():
+    if done is not None and hosts.of_first(done.exists()):
       fitted = _load(done, initial)
     else:
       phase = make(fitted.carry)
       fitted = _run_phase(phase, order, fitted, dataset, seed, options)
-      if done is not None:
+      if done is not None and hosts.first:
         _save(done, fitted, initial)
-    if done is not None:
+      hosts.meet()
+    if done is not None and hosts.first:
       checkpoint.delete(done.with_name(f'checkpoints{order}'))
   return fitted
 
@@ -139,18 +155,24 @@ def _run_phase(
   begun = time.monotonic()
   rng = jax.random.fold_in(jax.random.key(seed), order)
   init_rng, step_rng = jax.random.split(rng)
-  sources = _sources(phase, fitted.carry, dataset, (seed, order))
+  mesh = sharding.make_mesh(options.model_parallel)
+  for stream in phase.streams.values():
+    sharding.check_batch_size(stream.batch_size, mesh)
+  sources = _sources(phase, fitted.carry, dataset, (seed, order), mesh)
   epoch = _epoch(phase, sources)
-  state, frozen = phase.init(init_rng, fitted.carry)
+  state, kept = phase.init(init_rng, fitted.carry)
   # The buffers of the state are donated: the carry keeps its own.
-  state = jax.tree.map(jnp.copy, state)
-  compiled = _compile(phase)
+  state = sharding.place(jax.tree.map(jnp.copy, state), mesh)
+  frozen = sharding.place(kept, mesh)
+  step_rng = sharding.place_key(step_rng, mesh)
+  compiled = _compile(phase, sharding.layout(state, mesh), mesh)
   first = _draw(sources, 0)
   totals = _zero_totals(phase, state, frozen, first, step_rng)
+  totals = sharding.place(totals, mesh)
   best_variables = {
     name: jax.tree.map(jnp.copy, view(state, frozen).variables)
     for name, view in phase.views.items()
-    if options.evaluate is not None
+    if options.evaluate is not None and name in fitted.carry
   }
   best = {name: _Best(-np.inf, 0) for name in best_variables}
   tree = {'state': state, 'totals': totals, 'best': best_variables}
@@ -187,18 +209,24 @@ def _run_phase(
         f'last good checkpoint of this phase: {last}'
       )
 
+  # Several processes agree only where they wait for the devices anyway.
+  pace = 1 if options.hosts.alone else options.log_every
   saved_time = time.monotonic()
   start, batch_images = step, _images(first)
-  with (
-    contextlib.closing(options.log),
-    contextlib.closing(store)
-    if store is not None
-    else contextlib.nullcontext(),
-  ):
+  with contextlib.ExitStack() as stack:
+    for thing in (options.log, *sources.values(), *([store] if store else [])):
+      stack.enter_context(contextlib.closing(thing))
     while step < phase.num_steps:
-      if options.interrupted():
-        save()
-        raise Interrupted(f'stopped at step {step} of phase {phase.name!r}')
+      if step % pace == 0:
+        passed = time.monotonic() - saved_time
+        stopped, due = options.hosts.any(
+          options.interrupted(), passed >= options.checkpoint_seconds
+        )
+        if stopped or due:
+          save()
+          saved_time = time.monotonic()
+        if stopped:
+          raise Interrupted(f'stopped at step {step} of phase {phase.name!r}')
       tree['state'], tree['totals'] = compiled(phase.static(step))(
         tree['state'],
         tree['totals'],
@@ -219,20 +247,21 @@ def _run_phase(
         _evaluate(phase, step, tree, frozen, best, options)
       if last:
         break
-      if time.monotonic() - saved_time >= options.checkpoint_seconds:
-        save()
-        saved_time = time.monotonic()
     check_finite()
     options.log.end()
-  carry = phase.finish(tree['state'], frozen, fitted.carry)
-  report = phase.report(tree['state'], carry)
+  # What is handed on lies on one device, as if there were no others.
+  state, best_variables = jax.tree.map(
+    jnp.asarray, sharding.fetch((tree['state'], tree['best']))
+  )
+  carry = phase.finish(state, kept, fitted.carry)
+  report = phase.report(state, carry)
   shown = {k: v for k, v in phase.views.items() if k in best}
   return Fitted(
     carry,
     {
       **fitted.best,
       **{
-        name: Model(view(tree['state'], frozen).network, tree['best'][name])
+        name: Model(view(state, kept).network, best_variables[name])
         for name, view in shown.items()
       },
     },
@@ -243,12 +272,13 @@ def _run_phase(
   )
 
 
-def _compile(phase: Phase) -> Callable[..., Any]:
+def _compile(phase: Phase, layout: PyTree, mesh: Mesh) -> Callable[..., Any]:
   """static -> the jitted step with its augmentation and running totals."""
+  shardings = (layout, sharding.whole(mesh))
 
   @functools.cache
   def program(static):
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=shardings)
     def step(state, totals, frozen, drawn, rng, index):
       state, metrics = _one_step(
         phase, state, frozen, drawn, rng, index, static
@@ -292,7 +322,7 @@ def _has_nan(tree: PyTree) -> Array:
 
 def _cleared(totals: PyTree) -> PyTree:
   zeros = jax.tree.map(jnp.zeros_like, totals)
-  return {**zeros, 'bad': jnp.int32(-1)}
+  return {**zeros, 'bad': zeros['bad'] - 1}
 
 
 def _means(totals: PyTree) -> dict[str, float]:
@@ -301,20 +331,20 @@ def _means(totals: PyTree) -> dict[str, float]:
 
 
 def _evaluate(phase, step, tree, frozen, best, options) -> None:
-  """Evaluates the views, and keeps those that are the best so far."""
-  for name in best:
-    model = phase.views[name](tree['state'], frozen)
+  """Evaluates the views, and keeps the roles that are the best so far."""
+  for name, view in phase.views.items() if options.evaluate else ():
+    model = view(tree['state'], frozen)
     metrics = options.evaluate(model)
-    split = 'validation' if len(best) == 1 else f'validation/{name}'
+    split = 'validation' if list(best) == [name] else f'validation/{name}'
     options.log.write(step, split, {**metrics})
-    if metrics[options.score] > best[name].score:
+    if name in best and metrics[options.score] > best[name].score:
       best[name] = _Best(metrics[options.score], step)
       tree['best'][name] = jax.tree.map(jnp.copy, model.variables)
 
 
-def _sources(phase, carry, dataset, seeds) -> dict[str, batches.Batches]:
-  """Stream name -> its batches."""
-  sources = {}
+def _sources(phase, carry, dataset, seeds, mesh) -> dict[str, Any]:
+  """Stream name -> its batches, spread over the mesh."""
+  sources: dict[str, Any] = {}
   for i, (name, stream) in enumerate(phase.streams.items()):
     if stream.source == 'data':
       if stream.subset not in dataset.splits:
@@ -330,7 +360,11 @@ def _sources(phase, carry, dataset, seeds) -> dict[str, batches.Batches]:
         f'no source {stream.source!r} of batches; valid: data, '
         f'{", ".join(carry)}'
       )
-    sources[name] = batches.Batches(arrays, stream.batch_size, (*seeds, i))
+    lazy = streaming.is_lazy(arrays)
+    make = streaming.StreamedBatches if lazy else batches.Batches
+    sources[name] = make(
+      arrays, stream.batch_size, (*seeds, i), sharding.rows(mesh)
+    )
   return sources
 
 

@@ -45,3 +45,9 @@ def test_a_figure_shows_every_line_and_level(results):
 def test_a_row_that_is_not_there_is_named(results):
   with pytest.raises(UsageError, match="no row 'c'; there are a, b, alone"):
     curves.points(results, {1: 'c'})
+
+
+def test_a_row_without_validation_has_no_best_epoch(results):
+  del results['rows'][1]['seeds']['0']['test']['best']
+  with pytest.raises(UsageError, match="row 'b' has no 'best' epoch"):
+    curves.points(results, {1: 'b'}, when='best')

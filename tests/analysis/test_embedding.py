@@ -39,13 +39,26 @@ def test_classes_that_differ_lie_apart(model, split):
   assert (nearest == label).mean() > 0.9
   made = embedding.draw({'a': (points, label), 'b': (points, label)})
   assert [axes.get_title() for axes in made.axes] == ['a', 'b']
+  colors = {tuple(dots.get_facecolor()[0]) for dots in made.axes[0].collections}
+  assert len(colors) == 3
 
 
 def test_the_seed_chooses_the_classes(model, split):
-  _, label = embedding.tsne(
-    model, split, 'head', PREPROCESS, num_classes=2, perplexity=5.0
-  )
-  assert len(np.unique(label)) == 2
+  chosen = set()
+  for seed in range(4):
+    _, label = embedding.tsne(
+      model,
+      split,
+      'head',
+      PREPROCESS,
+      num_classes=2,
+      per_class=5,
+      perplexity=3.0,
+      seed=seed,
+    )
+    chosen.add(tuple(np.unique(label)))
+  assert len(chosen) > 1
+  assert {len(classes) for classes in chosen} == {2}
 
 
 def test_wrong_choices_are_named(model, split):

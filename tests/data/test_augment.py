@@ -2,9 +2,11 @@
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from jaxdistill.data import augment
+from jaxdistill.types import UsageError
 
 RNG = np.random.default_rng(0)
 B, H, W, C = 64, 5, 6, 2
@@ -21,6 +23,7 @@ ALL = {
   'pad_crop': augment.pad_crop(2),
   'flip': augment.flip(),
   'crop_flip': augment.crop_flip(padding=1),
+  'color_jitter': augment.color_jitter(brightness=0.5, contrast=0.5),
 }
 
 
@@ -119,3 +122,173 @@ def test_crop_flip_without_mirror_only_crops():
       for down in (-1, 0, 1)
       for right in (-1, 0, 1)
     )
+
+
+# Smooth, as photographs are: [4, 64, 48, 3].
+PHOTOS = np.stack(
+  [
+    PIL.Image.fromarray(x).resize((48, 64))
+    for x in RNG.integers(0, 256, (4, 6, 5, 3), np.uint8)
+  ]
+)
+
+
+def pillow(image, corner, part, size):
+  """What Pillow makes of a part of an image, corner and part (down, right)."""
+  box = (corner[1], corner[0], corner[1] + part[1], corner[0] + part[0])
+  bilinear = PIL.Image.Resampling.BILINEAR
+  resized = PIL.Image.fromarray(image).resize(size[::-1], bilinear, box=box)
+  return np.asarray(resized).astype(int)
+
+
+def boxes(rng, batch, **options):
+  """The parts that `random_resized_crop` cuts out."""
+  scale = options.get('scale', (0.08, 1.0))
+  ratio = options.get('ratio', (3 / 4, 4 / 3))
+  drawn = jax.jit(augment._random_boxes, static_argnums=(1, 2, 3))
+  corner, part = drawn(rng, batch.shape, scale, ratio)
+  return np.asarray(corner), np.asarray(part)
+
+
+@pytest.mark.parametrize('size', [8, 90])
+def test_a_resized_crop_is_what_pillow_makes_of_that_part(size):
+  rng = jax.random.key(size)
+  function = jax.jit(augment.random_resized_crop(size))
+  out = np.asarray(function(rng, {'image': PHOTOS})['image'])
+  assert (out.dtype, out.shape) == (np.uint8, (4, size, size, 3))
+  for i, (corner, part) in enumerate(zip(*boxes(rng, PHOTOS))):
+    expected = pillow(PHOTOS[i], corner, part, (size, size))
+    difference = np.abs(out[i].astype(int) - expected)
+    # Pillow sees nothing beside the part, and rounds after each direction.
+    assert difference[1:-1, 1:-1].max() <= 2
+    assert difference.max() <= 12
+
+
+def test_parts_have_the_areas_and_ratios_asked_for_and_lie_inside():
+  whole = np.array([64, 48])
+  images = np.broadcast_to(np.uint8(0), (2000, 64, 48, 1))
+  corner, part = boxes(jax.random.key(0), images)
+  assert (corner >= 0).all() and (corner + part <= whole + 1e-3).all()
+  area = part.prod(1) / whole.prod()
+  ratio = part[:, 1] / part[:, 0]
+  assert 0.08 <= area.min() < 0.1 and 0.9 < area.max() <= 1
+  assert 0.75 <= ratio.min() + 1e-4 < 0.78 and 1.3 < ratio.max() < 1.3334
+  # Where it lies is uniform over where it fits.
+  place = corner / np.maximum(whole - part, 1e-9)
+  assert np.abs(place.mean(0) - 0.5).max() < 0.03
+
+
+def test_a_crop_of_all_of_a_square_is_the_image():
+  square = PHOTOS[:, :48]
+  function = augment.random_resized_crop(48, scale=(1, 1), ratio=(1, 1))
+  out = jax.jit(function)(jax.random.key(0), {'image': square})['image']
+  np.testing.assert_array_equal(out, square)
+
+
+def blended(image, factor, other):
+  return np.clip(factor * image + (1 - factor) * other, 0, 255)
+
+
+def grey(image):
+  return (image * [0.299, 0.587, 0.114]).sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+  ('name', 'other'),
+  [
+    ('brightness', lambda x: 0.0),
+    ('contrast', lambda x: grey(x).mean()),
+    ('saturation', grey),
+  ],
+)
+def test_jitter_blends_each_image_by_a_factor_of_its_own(name, other):
+  function = jax.jit(augment.color_jitter(**{name: 0.4}))
+  out = np.asarray(function(jax.random.key(0), {'image': PHOTOS})['image'])
+  factors = np.linspace(0.6, 1.4, 801)
+  found = []
+  for image, changed in zip(PHOTOS.astype(float), out):
+    errors = [
+      np.abs(blended(image, f, other(image)) - changed).max() for f in factors
+    ]
+    assert min(errors) <= 0.75  # half a step of rounding, and of the factors
+    found.append(factors[np.argmin(errors)])
+  assert len(set(found)) == len(PHOTOS)
+
+
+def test_grey_images_have_no_saturation_to_change():
+  function = augment.color_jitter(saturation=1.0)
+  image = PHOTOS[..., :1]
+  out = function(jax.random.key(0), {'image': image})['image']
+  np.testing.assert_array_equal(out, image)
+
+
+def test_without_strength_jitter_changes_nothing():
+  out = augment.color_jitter()(jax.random.key(0), {'image': PHOTOS})['image']
+  np.testing.assert_array_equal(out, PHOTOS)
+
+
+def test_imagenet_mirrors_unless_told_not_to():
+  square = PHOTOS[:, :48]
+  options = {'size': 48, 'scale': (1, 1), 'ratio': (1, 1)}
+  for mirror, expected in ((True, {True, False}), (False, {False})):
+    function = jax.jit(augment.imagenet(mirror=mirror, **options))
+    mirrored = set()
+    for seed in range(8):
+      for image, out in zip(
+        square, function(jax.random.key(seed), {'image': square})['image']
+      ):
+        mirrored.add(np.array_equal(out, image[:, ::-1]))
+        assert np.array_equal(out, image) or mirror
+    assert mirrored == expected
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'size': 0}, 'augment.size: 0'),
+    ({'scale': (0, 1)}, r'augment\.scale: \[0, 1\] .* up to 1'),
+    ({'scale': (0.5, 1.1)}, r'augment\.scale'),
+    ({'scale': (0.5,)}, r'augment\.scale'),
+    ({'ratio': (2, 1)}, r'augment\.ratio: \[2, 1\]'),
+    ({'brightness': -0.1}, r'augment\.brightness: -0\.1'),
+  ],
+)
+def test_wrong_choices_are_refused(options, message):
+  with pytest.raises(UsageError, match=message):
+    augment.imagenet(**options)
+
+
+def centered(images, *size):
+  function = jax.jit(augment.center(*size))
+  return np.asarray(function(jax.random.key(0), {'image': images})['image'])
+
+
+def test_the_centre_of_256_pixels_is_224_of_them():
+  image = RNG.integers(0, 256, (1, 256, 256, 3), np.uint8)
+  np.testing.assert_array_equal(
+    centered(image, 224, 224), image[:, 16:240, 16:240]
+  )
+
+
+def test_the_centre_in_the_same_size_is_the_image():
+  np.testing.assert_array_equal(centered(PHOTOS, 64, 48), PHOTOS)
+
+
+@pytest.mark.parametrize(
+  ('size', 'part'),
+  [
+    # (64, 48) holds 2 * (24, 24), of which 7/8 are taken ...
+    ((24, 24), (42, 42)),
+    # ... or at least as many pixels as are wanted, ...
+    ((46, 46), (46, 46)),
+    # ... or all there are.
+    ((96, 96), (48, 48)),
+    ((16, 12), (56, 42)),
+  ],
+)
+def test_the_centre_is_what_pillow_makes_of_the_middle(size, part):
+  corner = ((64 - part[0]) / 2, (48 - part[1]) / 2)
+  out = centered(PHOTOS, *size)
+  for image, found in zip(PHOTOS, out):
+    difference = np.abs(found - pillow(image, corner, part, size))
+    assert difference[1:-1, 1:-1].max() <= 2

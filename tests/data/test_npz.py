@@ -197,9 +197,6 @@ def test_a_damaged_array_is_refused(tmp_path):
     npz.npz(str(path))
 
 
-def test_grey_images_decode_to_three_equal_channels():
-  file = io.BytesIO()
-  grey = np.arange(20, dtype=np.uint8).reshape(5, 4)
-  PIL.Image.fromarray(grey).save(file, 'PNG')
-  image = npz.decode(file.getvalue())
-  np.testing.assert_array_equal(image, np.stack([grey] * 3, -1))
+def test_given_statistics_are_kept(tmp_path):
+  dataset = npz.npz(written(tmp_path), mean=(1, 2, 3), std=(4, 5, 6))
+  assert (dataset.mean, dataset.std) == ((1, 2, 3), (4, 5, 6))

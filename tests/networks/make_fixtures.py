@@ -15,6 +15,7 @@ import argparse
 import json
 import pathlib
 
+import plain_modules
 import rep_distiller
 from safetensors.torch import save_file
 import torch
@@ -48,9 +49,9 @@ def groups(template, count, first=1):
   return {f'group{g + 1}': template.format(g + first) for g in range(count)}
 
 
-def torchvision_vgg():
+def torchvision_vgg(norm=True):
   widths = [2, 'M', 4, 'M', 8, 8, 'M', 16, 16, 'M', 16, 16, 'M']
-  features = torchvision.models.vgg.make_layers(widths, batch_norm=True)
+  features = torchvision.models.vgg.make_layers(widths, batch_norm=norm)
   model = torchvision.models.VGG(features, CLASSES, init_weights=False)
   # For images of 64x64: maps of 2x2 instead of 7x7, and narrow.
   model.avgpool = nn.Identity()
@@ -84,6 +85,16 @@ def torchvision_efficientnet():
   return torchvision.models.EfficientNet(
     setting, 0.2, num_classes=CLASSES, last_channel=last
   )
+
+
+def torchvision_cifar_densenet():
+  model = torchvision.models.DenseNet(
+    2, (6, 12, 24, 16), 4, num_classes=CLASSES
+  )
+  model.features.conv0 = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+  for part in ('norm0', 'relu0', 'pool0'):
+    delattr(model.features, part)
+  return model
 
 
 def torchvision_vit():
@@ -145,6 +156,14 @@ NARROW = {
     64,
     torchvision_vgg,
     {'group5.pre': 'features.26', 'hidden2.pre': 'classifier.3'},
+  ),
+  'torchvision_plain_vgg': (
+    'imagenet_vgg',
+    {'depth': 11, 'norm': False, 'widths': [2, 4, 8, 8, 16, 16, 16, 16]}
+    | {'hidden_width': 8},
+    64,
+    lambda: torchvision_vgg(norm=False),
+    {'group5.pre': 'features.18', 'hidden2.pre': 'classifier.3'},
   ),
   'torchvision_mobilenet_v2': (
     'mobilenet_v2',
@@ -222,6 +241,13 @@ NARROW = {
       'group4.pre': 'features.norm5',
     },
   ),
+  'torchvision_cifar_densenet': (
+    'cifar_densenet121',
+    {'growth': 2},
+    16,
+    torchvision_cifar_densenet,
+    {'stem': 'features.conv0', **groups('features.denseblock{}', 4)},
+  ),
   'torchvision_vit': (
     'vit',
     {'width': 16, 'depth': 2, 'heads': 2, 'patch': 8},
@@ -244,6 +270,15 @@ NARROW = {
     16,
     lambda: rep_distiller.ResNet(14, 4, (4, 6, 8), CLASSES),
     {'group3.pre': 'layer3.1.sum', **groups('layer{}', 3)},
+  ),
+  'repdistiller_padded_resnet': (
+    'cifar_resnet',
+    {'depth': 14, 'stem_width': 4, 'widths': [4, 6, 8], 'shortcut': 'A'},
+    15,
+    lambda: rep_distiller.ResNet(
+      14, 4, (4, 6, 8), CLASSES, rep_distiller.PaddedBlock
+    ),
+    {'group2.block1.pre': 'layer2.0.sum', **groups('layer{}', 3)},
   ),
   'repdistiller_bottleneck_resnet': (
     'imagenet_resnet',
@@ -270,6 +305,16 @@ NARROW = {
     lambda: rep_distiller.VGG([[2], [4], [8, 8], [16, 16], [16, 16]], CLASSES),
     {f'group{g + 1}.pre': f'block{g}' for g in range(5)},
   ),
+  'repdistiller_slim_vgg': (
+    'cifar_vgg',
+    {'depth': 11, 'widths': [2, 4, 8, 8, 16, 16, 16, 16], 'pools': [True] * 4}
+    | {'use_bias': False},
+    32,
+    lambda: rep_distiller.VGG(
+      [[2], [4], [8, 8], [16, 16], [16, 16]], CLASSES, slim=True
+    ),
+    {f'group{g + 1}.pre': f'block{g}' for g in range(1, 5)},
+  ),
   'repdistiller_mobilenet_v2': (
     'cifar_mobilenet_v2',
     {'width': 0.1, 'last_width': 16},
@@ -290,6 +335,49 @@ NARROW = {
     16,
     lambda: rep_distiller.ShuffleNetV2(4, (8, 12, 16), 8, CLASSES),
     groups('layer{}', 3),
+  ),
+  'plain_mobilenet_v1': (
+    'mobilenet_v1',
+    {'width': 1 / 16},
+    32,
+    lambda: plain_modules.mobilenet_v1(1 / 16, CLASSES),
+    groups('group{}', 5),
+  ),
+  'plain_preactivation_resnet': (
+    'preactivation_resnet',
+    {'depth': 20, 'stem_width': 4, 'widths': [2, 3, 4]},
+    15,
+    lambda: plain_modules.preactivation_resnet(20, 4, (2, 3, 4), CLASSES),
+    {
+      **groups('group{}', 3),
+      'group1.pre': 'group2.block1.norm1',
+      'group3.pre': 'pool.norm',
+    },
+  ),
+  'plain_pyramidnet': (
+    'pyramidnet',
+    {'depth': 20, 'widening': 7, 'stem_width': 4},
+    15,
+    lambda: plain_modules.pyramidnet(20, 7, 4, True, CLASSES),
+    {
+      **groups('group{}', 3),
+      'group1.pre': 'group2.block1.norm1',
+      'group3.pre': 'pool.norm',
+    },
+  ),
+  'plain_basic_pyramidnet': (
+    'pyramidnet',
+    {'depth': 14, 'widening': 7, 'stem_width': 4, 'bottleneck': False},
+    15,
+    lambda: plain_modules.pyramidnet(14, 7, 4, False, CLASSES),
+    groups('group{}', 3),
+  ),
+  'plain_densenet': (
+    'cifar_densenet',
+    {'depth': 10, 'growth': 3},
+    16,
+    lambda: plain_modules.densenet(10, 3, CLASSES),
+    {**groups('group{}', 3), 'group2.pre': 'transition2.norm'},
   ),
 }
 

@@ -50,6 +50,22 @@ class BasicBlock(nn.Module):
     return functional.relu(self.sum(y + self.downsample(x)))
 
 
+class PaddedBlock(BasicBlock):
+  """BasicBlock with the shortcut 'A' of the ResNet paper."""
+
+  def __init__(self, inputs, width, stride):
+    super().__init__(inputs, width, stride)
+    self.downsample = nn.Sequential()
+    self.stride, self.missing = stride, width - inputs
+
+  def forward(self, x):
+    y = functional.relu(self.bn1(self.conv1(x)))
+    y = self.bn2(self.conv2(y))
+    x = x[:, :, :: self.stride, :: self.stride]
+    x = functional.pad(x, (0, 0, 0, 0, 0, self.missing))
+    return functional.relu(self.sum(y + x))
+
+
 class Bottleneck(nn.Module):
   """1x1, 3x3, 1x1 convolution; the projection is called 'shortcut'."""
 
@@ -73,14 +89,14 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
   """The 6n + 2 layers of resnet.py."""
 
-  def __init__(self, depth, stem, widths, classes):
+  def __init__(self, depth, stem, widths, classes, block=BasicBlock):
     super().__init__()
     self.conv1, self.bn1 = conv_norm(3, stem, 3)
     inputs = stem
     for g, width in enumerate(widths):
       blocks = []
       for b in range((depth - 2) // 6):
-        blocks.append(BasicBlock(inputs, width, 2 if g and b == 0 else 1))
+        blocks.append(block(inputs, width, 2 if g and b == 0 else 1))
         inputs = width
       setattr(self, f'layer{g + 1}', nn.Sequential(*blocks))
     self.fc = nn.Linear(inputs, classes)
@@ -164,16 +180,20 @@ class WideResNet(nn.Module):
 
 
 class VGG(nn.Module):
-  """vgg.py with batch norm; a block ends before its last ReLU."""
+  """vgg.py with batch norm; a block ends before its last ReLU.
 
-  def __init__(self, widths, classes):
+  In the layout of network slimming it has four poolings and no biases.
+  """
+
+  def __init__(self, widths, classes, slim=False):
     super().__init__()
+    self.pools = 4 if slim else 3
     inputs = 3
     for g, group in enumerate(widths):
       layers = []
       for width in group:
         layers += [
-          conv(inputs, width, 3, bias=True),
+          conv(inputs, width, 3, bias=not slim),
           nn.BatchNorm2d(width),
           nn.ReLU(),
         ]
@@ -183,7 +203,7 @@ class VGG(nn.Module):
 
   def forward(self, x):
     for g in range(5):
-      if 1 <= g <= 3:
+      if 1 <= g <= self.pools:
         x = functional.max_pool2d(x, 2)
       x = functional.relu(getattr(self, f'block{g}')(x))
     return self.classifier(pooled(x))

@@ -13,7 +13,8 @@ from jaxdistill.networks import layers
 @pytest.fixture(autouse=True)
 def zero_kernels(monkeypatch):
   """Random numbers take most of the time to trace; nobody reads them here."""
-  monkeypatch.setattr(layers, 'kaiming_normal', jax.nn.initializers.zeros)
+  zeros = dict.fromkeys(layers.KERNELS, jax.nn.initializers.zeros)
+  monkeypatch.setattr(layers, 'KERNELS', zeros)
 
 
 @functools.cache
@@ -236,6 +237,28 @@ MAPS = {
     32,
     {'group2': (24, 32), 'last': (1280, 4)},
   ),
+  'resnet18': ({'stem_stride': 1}, 32, {'stem': (64, 16), 'group4': (512, 2)}),
+  'resnet18 32': (
+    {'stem_stride': 1, 'stem_pool': False},
+    32,
+    {'stem': (64, 32), 'group4': (512, 4)},
+  ),
+  'cifar_resnet18': ({'stem_pool': True}, 32, {'stem': (64, 16)}),
+  'densenet121': (
+    {'stem_stride': 1, 'stem_pool': False},
+    32,
+    {'stem': (64, 32), 'group4': (1024, 4)},
+  ),
+  'shufflenet_v2': (
+    {'stem_stride': 1, 'stem_pool': False},
+    32,
+    {'stem': (24, 32), 'group3': (464, 4)},
+  ),
+  'imagenet_vgg': (
+    {'depth': 11, 'pools': (False, True, True, False, False)},
+    32,
+    {'group2': (128, 32), 'group5': (512, 8)},
+  ),
 }
 
 
@@ -245,3 +268,14 @@ def test_feature_maps_have_the_published_shapes(name):
   _, shapes = trace(make(name, **arguments), size)
   found = {feature: shapes[feature] for feature in expected}
   assert found == {f: (n, n, c) for f, (c, n) in expected.items()}
+
+
+def test_the_last_pooling_of_a_vgg_is_free():
+  def flat(*pools):
+    network = make('imagenet_vgg 11', depth=11, width=1 / 64, pools=pools)
+    return networks.shapes(
+      network, {'image': jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
+    )['pool'].shape
+
+  assert flat(*(True,) * 5) == (1, 8)
+  assert flat(*(True,) * 4, False) == (1, 8 * 2 * 2)

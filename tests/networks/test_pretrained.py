@@ -54,9 +54,9 @@ class Call:
 class Storage:
   """Pickles as the persistent id of a storage."""
 
-  def __init__(self, key, values, old=False):
+  def __init__(self, key, values, old=False, view=None):
     dtype = TYPES[values.dtype]
-    rest = (None,) if old else ()
+    rest = (view,) if old else ()
     self.pid = ('storage', Name('torch', dtype), key, 'cpu', values.size, *rest)
 
 
@@ -65,6 +65,13 @@ class Name:
 
   def __init__(self, module, name):
     self.module, self.name = module, name
+
+
+class Built:
+  """Pickles as `value` that is told to take `state` as its own."""
+
+  def __init__(self, value, state):
+    self.value, self.state = value, state
 
 
 class Writer(pickle._Pickler):
@@ -80,6 +87,10 @@ class Writer(pickle._Pickler):
       self.save(Name(obj.module, obj.name))
       self.save(obj.arguments)
       self.write(pickle.REDUCE)
+    elif isinstance(obj, Built):
+      self.save(obj.value)
+      self.save(obj.state)
+      self.write(pickle.BUILD)
     else:
       super().save(obj, save_persistent_id)
 
@@ -103,8 +114,8 @@ def whole_view(key, values, old=False):
   return view(Storage(key, values, old), 0, values.shape, strides)
 
 
-def write_zip(path, value, storages):
-  with zipfile.ZipFile(path, 'w') as archive:
+def write_zip(path, value, storages, compression=zipfile.ZIP_STORED):
+  with zipfile.ZipFile(path, 'w', compression) as archive:
     archive.writestr('archive/data.pkl', pickled(value))
     archive.writestr('archive/byteorder', 'little')
     for key, values in storages.items():
@@ -158,6 +169,15 @@ def test_weights_inside_a_checkpoint_are_found(tmp_path, model, tensors):
   assert_loads(write_zip(tmp_path / 'a.pth', checkpoint, storages), model)
 
 
+def test_a_state_dict_may_carry_its_metadata(tmp_path, model, tensors):
+  value, storages = states(tensors)
+  versions = OrderedDict({'': {'version': 1}, 'bn1': {'version': 2}})
+  # As `module.state_dict()` is saved: an OrderedDict with an attribute.
+  made = Call('collections', 'OrderedDict', list(value.items()))
+  built = Built(made, {'_metadata': versions})
+  assert_loads(write_zip(tmp_path / 'a.pth', built, storages), model)
+
+
 def test_a_tensor_may_be_a_strided_view(tmp_path):
   values = np.arange(12, dtype=np.float32)
   value = {'a': view(Storage('0', values), 1, (2, 3), (1, 4))}
@@ -166,13 +186,78 @@ def test_a_tensor_may_be_a_strided_view(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('shape', 'strides'), [((2, 7), (6, 1)), ((13,), (1,)), ((2,), (-1,))]
+  ('shape', 'strides', 'words'),
+  [
+    ((2, 7), (6, 1), 'beyond its storage'),
+    ((13,), (1,), 'beyond its storage'),
+    ((2,), (-1,), 'negative'),
+    ((2, 2), (1,), 'negative'),
+    ((2.0,), (1,), 'whole numbers'),
+    # Would take all memory.
+    ((10**12,), (0,), 'more values than its storage'),
+    ((10**6, 10**6), (0, 0), 'more values than its storage'),
+  ],
 )
-def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path, shape, strides):
+def test_a_tensor_cannot_reach_beyond_its_storage(
+  tmp_path, shape, strides, words
+):
   values = np.arange(12, dtype=np.float32)
   value = {'a': view(Storage('0', values), 0, shape, strides)}
-  with pytest.raises(UsageError, match=r'storage|negative'):
+  with pytest.raises(UsageError, match=words):
     torch_files.read(write_zip(tmp_path / 'a.pth', value, {'0': values}))
+
+
+@pytest.mark.parametrize('write', [write_zip, write_old])
+def test_a_pickle_cannot_change_a_storage_or_what_makes_tensors(
+  tmp_path, write
+):
+  values = np.arange(4, dtype=np.float32)
+  storage = Storage('0', values, old=write is write_old)
+  tensor = view(storage, 0, (4,), (1,))
+  # A pickle sets attributes through either of two forms.
+  for state in ({'dtype': 'O', 'size': 9}, (None, {'dtype': 'O'})):
+    for changed in (storage, tensor):
+      value = {'a': Built(changed, state)}
+      with pytest.raises(UsageError, match=r'a\.pth: not readable'):
+        torch_files.read(write(tmp_path / 'a.pth', value, {'0': values}))
+  makes, other = (
+    Name('torch._utils', f'_rebuild_{what}')
+    for what in ('tensor_v2', 'parameter')
+  )
+  for state in ({'__defaults__': (1,)}, (other, (), {}, {'func': other})):
+    value = {'a': Built(makes, state)}
+    with pytest.raises(UsageError, match=r'partial|no tensor'):
+      torch_files.read(write(tmp_path / 'a.pth', value, {}))
+    found = torch_files.read(
+      write(tmp_path / 'b.pth', {'a': tensor}, {'0': values})
+    )
+    np.testing.assert_array_equal(found['a'], values)
+
+
+def test_compressed_parts_and_views_of_storages_are_refused(tmp_path, tensors):
+  path = tmp_path / 'a.pth'
+  write_zip(path, *states(tensors), compression=zipfile.ZIP_DEFLATED)
+  with pytest.raises(UsageError, match=r"'archive/data\.pkl' is compressed"):
+    torch_files.read(path)
+  values = np.arange(4, dtype=np.float32)
+  storage = Storage('0', values, old=True, view=('0', 1, 2))
+  write_old(path, {'a': view(storage, 0, (2,), (1,))}, {'0': values})
+  with pytest.raises(UsageError, match='view of another'):
+    torch_files.read(path)
+
+
+def test_text_of_a_file_cannot_steer_the_terminal(tmp_path, tensors):
+  evil = '\x1b[2J'
+  for write in (write_zip, write_old):
+    for value in ({'opt': Call(evil, 'x')}, {evil: 1}):
+      with pytest.raises(UsageError) as error:
+        torch_files.read(write(tmp_path / 'a.pth', value, {}))
+      assert '\x1b' not in str(error.value)
+      assert 'x1b[2J' in str(error.value)
+  (tmp_path / 'b.pth').write_bytes(b'c' + evil.encode() + b'\nx\n.')
+  with pytest.raises(UsageError) as error:
+    torch_files.read(tmp_path / 'b.pth')
+  assert '\x1b' not in str(error.value)
 
 
 @pytest.mark.parametrize('write', [write_zip, write_old])
@@ -222,6 +307,8 @@ def test_a_damaged_file_is_a_usage_error(tmp_path, content):
 def test_a_file_without_tensors_is_a_usage_error(tmp_path):
   with pytest.raises(UsageError, match='no dictionary of tensors'):
     torch_files.read(write_zip(tmp_path / 'a.pth', [1, 2], {}))
+  with pytest.raises(UsageError, match="'epoch' is no tensor"):
+    torch_files.read(write_zip(tmp_path / 'a.pth', {'epoch': 1}, {}))
   with pytest.raises(UsageError, match='no such file'):
     pretrained.load(tmp_path / 'b.pth', NETWORK, EXAMPLE)
   with pytest.raises(UsageError, match='no such file'):
@@ -250,6 +337,49 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, tensors):
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('name', 'wrong', 'right'),
+  [
+    ('fc.weight', (1, 12), (3, 4)),
+    ('fc.weight', (3, 4, 1, 1), (3, 4)),
+    ('fc.weight', (12,), (3, 4)),
+    ('fc.bias', (3, 1), (3,)),
+    # As many numbers, in another order.
+    ('layer2.0.conv1.weight', (3, 2, 9, 1), (3, 2, 3, 3)),
+    ('layer2.0.conv1.weight', (2, 3, 3, 3), (3, 2, 3, 3)),
+    ('layer2.0.conv1.weight', (3, 18), (3, 2, 3, 3)),
+  ],
+)
+def test_every_wrong_shape_is_named(tmp_path, tensors, name, wrong, right):
+  with pytest.raises(UsageError) as error:
+    load_changed(tmp_path, tensors, **{name: np.zeros(wrong, np.float32)})
+  assert f'{name!r} has shape {wrong}' in str(error.value)
+  assert f'needs {right}' in str(error.value)
+
+
+def test_a_tensor_under_two_spellings_is_refused(tmp_path, tensors):
+  twice = {'module.fc.bias': tensors['fc.bias'] + 1}
+  with pytest.raises(UsageError, match=r"'fc\.bias' twice"):
+    load_changed(tmp_path, tensors, **twice)
+
+
+def test_timms_vgg_is_for_last_maps_of_seven():
+  network = networks.NETWORKS['imagenet_vgg'](
+    11, num_classes=3, width=1 / 64, hidden_width=4
+  )
+
+  def exported(size):
+    image = {'image': jax.ShapeDtypeStruct((1, size, size, 3), np.float32)}
+    shapes = networks.staged.variable_shapes(network, image)
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+    return pretrained.to_torch(Model(network, zeros), 'timm')
+
+  assert exported(224)['pre_logits.fc1.weight'].shape == (4, 8, 7, 7)
+  for size in (64, 448):
+    with pytest.raises(UsageError, match=r"'pre_logits\.fc1\.weight'.* 7x7"):
+      exported(size)
+
+
 def test_networks_and_namings_without_names_are_usage_errors(model):
   with pytest.raises(UsageError, match='unknown naming'):
     pretrained.to_torch(model, 'tensorflow')
@@ -260,13 +390,14 @@ def test_networks_and_namings_without_names_are_usage_errors(model):
 
 def test_older_spellings_are_understood():
   respelled = pretrained._respelled(
+    'a.pth',
     dict.fromkeys(
       (
         'module.features.denseblock1.denselayer2.norm.1.weight',
         'encoder.layers.encoder_layer_0.mlp.linear_2.bias',
         'features.norm0.num_batches_tracked',
       )
-    )
+    ),
   )
   assert list(respelled) == [
     'features.denseblock1.denselayer2.norm1.weight',

@@ -5,6 +5,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxdistill import networks
@@ -99,7 +100,8 @@ FAMILIES = {
 def zero_kernels():
   """Random numbers take most of the time to trace; nobody reads them here."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(layers, 'kaiming_normal', jax.nn.initializers.zeros)
+    zeros = dict.fromkeys(layers.KERNELS, jax.nn.initializers.zeros)
+    patch.setattr(layers, 'KERNELS', zeros)
     yield
 
 
@@ -191,10 +193,49 @@ def preserving(network, features):
   ]
 
 
+# Family -> groups -> their blocks whose output has the shape of their input.
+_FIRST = {1: (1, 2), 2: (2,), 3: (2,)}
+_FOUR = {1: (2, 3), 2: (2, 3, 4), 3: (2, 3, 4, 5, 6), 4: (2, 3)}
+_SHUFFLE = {1: (2, 3, 4), 2: (2, 3, 4, 5, 6, 7, 8), 3: (2, 3, 4)}
+_MOBILE = {2: (2,), 3: (2, 3), 4: (2, 3, 4), 5: (2, 3), 6: (2, 3)}
+DELETABLE = {
+  'cifar_resnet': _FIRST,
+  'cifar_resnet A': {1: (1,)},
+  'wide_resnet': _FIRST,
+  'preactivation_resnet': {1: (2,), 2: (2,), 3: (2,)},
+  'imagenet_resnet': {**_FIRST, 4: (2,)},
+  'imagenet_resnet deep': _FOUR,
+  'cifar_vgg': {3: (2,), 4: (2,), 5: (1, 2)},
+  'imagenet_vgg': {3: (2,), 4: (2,), 5: (2,)},
+  'mobilenet_v1': {2: (2,), 3: (2,), 4: (2, 3, 4, 5, 6), 5: (2,)},
+  # This narrow, the stem is no wider than the first group.
+  'mobilenet_v2': {1: (1,), **_MOBILE},
+  'cifar_mobilenet_v2': _MOBILE,
+  'mobilenet_v3_small': {2: (2,), 3: (2, 3, 4, 5), 4: (2, 3)},
+  'efficientnet_b0': {
+    **{1: (1,), 2: (2,), 3: (2,), 4: (2, 3), 5: (2, 3)},
+    6: (2, 3, 4),
+  },
+  'cifar_shufflenet_v1': _SHUFFLE,
+  'cifar_shufflenet_v2': _SHUFFLE,
+  'shufflenet_v2': _SHUFFLE,
+  # Every block of these has more channels than the one before.
+  'cifar_densenet': {},
+  'densenet121': {},
+  'pyramidnet': {},
+  'pyramidnet basic': {},
+  'vit': {1: (1, 2, 3)},
+}
+
+
 @pytest.mark.parametrize('name', FAMILIES)
 def test_blocks_that_keep_the_shape_can_be_deleted(name, shapes_of):
   network, variables, features = shapes_of(name)
   deleted = preserving(network, features)
+  kind = 'conv' if 'vgg' in name else 'block'
+  assert deleted == [
+    f'group{g}.{kind}{b}' for g, own in DELETABLE[name].items() for b in own
+  ]
   stages = tuple(s for s in network.stages if s.name not in deleted)
 
   def run(variables, image):
@@ -275,9 +316,107 @@ def test_logits_and_parameters_stay_in_float32_under_bfloat16(name):
     ('pyramidnet', {'depth': 111}),
     ('imagenet_vgg', {'depth': 12}),
     ('vit', {'heads': 7}),
+    ('vit', {'heads': 0}),
+    ('wide_resnet', {'width': 0}),
     ('mobilenet_v2', {'inner_widths': (8, 8)}),
+    # More or fewer numbers than there are groups.
+    ('cifar_resnet', {'strides': (1, 2)}),
+    ('cifar_resnet', {'widths': (16, 32, 64, 64)}),
+    ('wide_resnet', {'strides': (1, 2)}),
+    ('imagenet_resnet', {'strides': (1, 2, 2)}),
+    ('preactivation_resnet', {'widths': (16, 32)}),
+    ('pyramidnet', {'strides': (1, 2)}),
+    ('pyramidnet', {'strides': (1, 2, 2, 2)}),
+    ('mobilenet_v1', {'strides': (1, 2)}),
+    ('mobilenet_v2', {'strides': (1, 2)}),
+    ('mobilenet_v3_small', {'strides': (1, 2)}),
+    ('efficientnet_b0', {'widths': (16, 24)}),
+    ('cifar_shufflenet_v1', {'blocks': (4, 8)}),
+    ('shufflenet_v2', {'strides': (1, 2)}),
+    ('cifar_vgg', {'pools': (True,) * 3}),
+    ('cifar_vgg', {'pools': (True,) * 5}),
+    ('imagenet_vgg', {'pools': (True,) * 4}),
+    # Blocks without channels, and what is no number.
+    ('cifar_resnet', {'depth': 8, 'inner_widths': (4, 0, 4)}),
+    ('cifar_resnet', {'depth': 8, 'inner_widths': (4, 2.5, 4)}),
+    ('cifar_resnet', {'widths': (0, 0, 0)}),
+    ('imagenet_resnet', {'depth': 50, 'inner_widths': [(4, 0)] * 16}),
+    ('imagenet_resnet', {'depth': 50, 'inner_widths': [(4, 4, 4)] * 16}),
+    ('imagenet_resnet', {'inner_widths': [(4, 4)] * 8}),
+    ('cifar_densenet', {'depth': 7, 'growths': (0, 4, 4)}),
+    ('cifar_vgg', {'widths': (0,) * 10}),
+    # What does not fit together.
+    ('cifar_resnet', {'shortcut': 'A', 'widths': (16, 8, 64)}),
+    ('cifar_resnet', {'shortcut': 'A', 'stem_width': 32}),
+    ('pyramidnet', {'widening': -8}),
+    ('mobilenet_v2', {'inner_widths': (8, *[96] * 16)}),
+    ('mobilenet_v3_small', {'inner_widths': (8, *[96] * 10)}),
+    ('efficientnet_b0', {'inner_widths': (8, *[96] * 15)}),
+    ('cifar_shufflenet_v1', {'groups': 4}),
+    ('cifar_shufflenet_v1', {'stem_width': 240}),
+    ('shufflenet_v2', {'widths': (15, 20, 30)}),
+    ('imagenet_vgg', {'depth': 8}),
   ],
 )
 def test_a_wrong_choice_is_a_usage_error(name, arguments):
   with pytest.raises(UsageError):
     networks.NETWORKS[name](**arguments)
+
+
+def test_numpys_numbers_are_as_good_as_others():
+  for name, arguments in (
+    ('cifar_resnet', {'depth': 8, 'inner_widths': (3, 4, 5)}),
+    ('imagenet_resnet', {'depth': 50, 'inner_widths': (2,) * 16}),
+    (
+      'preactivation_resnet',
+      {'depth': 11, 'inner_widths': ((2, 3), (3, 4), (4, 5))},
+    ),
+    ('cifar_vgg', {'depth': 8, 'widths': (2, 3, 4, 5, 6)}),
+    ('cifar_densenet', {'depth': 7, 'growths': (2, 3, 4)}),
+    ('mobilenet_v2', {'inner_widths': (32,) * 17, 'stem_width': 32}),
+  ):
+    plain = networks.NETWORKS[name](**arguments)
+    counted = networks.NETWORKS[name](
+      **{
+        k: v if k == 'depth' else np.array(v)[()] for k, v in arguments.items()
+      }
+    )
+    assert counted == plain
+    assert json.dumps(networks.to_spec(counted))
+
+
+@pytest.mark.parametrize(
+  ('name', 'arguments', 'expected'),
+  [
+    (
+      'mobilenet_v1',
+      {'stem_width': 5, 'widths': range(2, 15)},
+      {'stem': 5, 'group1': 2, 'group5': 14},
+    ),
+    (
+      'mobilenet_v2',
+      {'width': 0.1, 'stem_width': 5, 'widths': range(2, 9)},
+      {'stem': 5, 'group1': 2, 'group7': 8},
+    ),
+    (
+      'cifar_mobilenet_v2',
+      {'width': 0.1, 'stem_width': 5, 'widths': range(2, 9)},
+      {'stem': 5, 'group1': 2, 'group7': 8},
+    ),
+    (
+      'mobilenet_v3_small',
+      {'width': 0.1, 'stem_width': 5, 'widths': range(2, 13)},
+      {'stem': 5, 'group1': 2, 'group4': 12, 'last': 72},
+    ),
+    (
+      'efficientnet_b0',
+      {'width': 0.1, 'stem_width': 5, 'widths': range(2, 9)},
+      {'stem': 5, 'group1': 2, 'group7': 8},
+    ),
+  ],
+)
+def test_stems_and_groups_are_as_wide_as_asked(name, arguments, expected):
+  network = networks.NETWORKS[name](**arguments)
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  features = networks.shapes(network, {'image': image})
+  assert {f: features[f].shape[-1] for f in expected} == expected

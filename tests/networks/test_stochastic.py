@@ -157,3 +157,9 @@ def test_rates_grow_linearly_with_depth():
   np.testing.assert_allclose(
     rates(mobile, 'drop_path'), [0.2 * i / 16 for i in range(16)]
   )
+
+
+def test_a_branch_that_is_always_dropped_is_zero():
+  x = jnp.ones((3, 2))
+  dropped = stochastic.drop_path(x, 1.0, jax.random.key(0))
+  np.testing.assert_array_equal(dropped, jnp.zeros((3, 2)))

@@ -3,6 +3,7 @@
 The fixtures and the script that makes them: make_fixtures.py.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -14,11 +15,30 @@ import safetensors
 import safetensors.numpy
 
 from jaxdistill import networks
-from jaxdistill.networks import pretrained
-from jaxdistill.types import Model
+from jaxdistill.networks import pretrained, torch_names
+from jaxdistill.types import Model, Network, UsageError
 
 HERE = pathlib.Path(__file__).parent / 'fixtures'
 WHOLE = os.environ.get('JAXDISTILL_WHOLE_FIXTURES')
+# What is committed, whatever the folder holds.
+NAMES = {
+  'plain': (
+    *('basic_pyramidnet', 'densenet', 'mobilenet_v1', 'preactivation_resnet'),
+    'pyramidnet',
+  ),
+  'repdistiller': (
+    *('bottleneck_resnet', 'mobilenet_v2', 'padded_resnet', 'resnet'),
+    *('shufflenet_v1', 'shufflenet_v2', 'slim_vgg', 'vgg', 'wrn'),
+  ),
+  'timm': (
+    *('bottleneck_resnet', 'efficientnet', 'mobilenet_v2', 'mobilenet_v3'),
+    *('resnet', 'vit'),
+  ),
+  'torchvision': (
+    *('cifar_densenet', 'densenet', 'efficientnet', 'mobilenet_v2'),
+    *('mobilenet_v3', 'plain_vgg', 'shufflenet_v2', 'vgg', 'vit'),
+  ),
+}
 FOLDERS = [HERE, *([pathlib.Path(WHOLE)] if WHOLE else [])]
 FIXTURES = [
   path.with_suffix('').with_suffix('')
@@ -40,6 +60,16 @@ def read(path):
   return network, safetensors.numpy.load_file(file)
 
 
+@pytest.fixture(autouse=True)
+def plain_names(monkeypatch):
+  """The modules of plain_modules.py have the names of our variables."""
+  namings = torch_names.namings
+  monkeypatch.setattr(
+    torch_names, 'namings', lambda network: {**namings(network), 'plain': {}}
+  )
+
+
+@functools.cache
 def load(path):
   network, expected = read(path)
   image = jax.ShapeDtypeStruct(expected['image'].shape, np.float32)
@@ -50,7 +80,8 @@ def load(path):
 @pytest.mark.parametrize('path', FIXTURES, ids=lambda path: path.name)
 def test_pytorch_weights_give_pytorch_logits_and_features(path):
   (network, variables), expected = load(path)
-  image = expected.pop('image')
+  image, expected = expected['image'], {**expected}
+  del expected['image']
 
   @jax.jit
   def run(variables, image):
@@ -76,5 +107,33 @@ def test_weights_return_to_pytorch_unchanged(path):
     np.testing.assert_array_equal(again[name], tensor, err_msg=name)
 
 
-def test_the_fixtures_stay_small():
-  assert sum(path.stat().st_size for path in HERE.iterdir()) < 2e6
+@pytest.mark.parametrize(
+  ('name', 'epsilon', 'needed'),
+  [
+    ('torchvision_efficientnet', 1e-3, 1e-5),
+    ('torchvision_mobilenet_v3', 1e-5, 1e-3),
+    ('timm_mobilenet_v3', 1e-3, 1e-5),
+  ],
+)
+def test_weights_of_another_epsilon_are_refused(name, epsilon, needed):
+  (network, _), expected = load(HERE / name)
+  stages = tuple(
+    stage._replace(module=stage.module.clone(epsilon=epsilon))
+    if hasattr(stage.module, 'epsilon')
+    else stage
+    for stage in network.stages
+  )
+  image = jax.ShapeDtypeStruct(expected['image'].shape, np.float32)
+  with pytest.raises(UsageError, match=f'epsilon={needed}'):
+    pretrained.load(weights(HERE / name), Network(stages), {'image': image})
+
+
+def test_no_fixture_is_missing_and_all_stay_small():
+  expected = {
+    f'{naming}_{name}{kind}.safetensors'
+    for naming, names in NAMES.items()
+    for name in names
+    for kind in ('', '.expected')
+  }
+  assert {path.name for path in HERE.iterdir()} == expected
+  assert sum(path.stat().st_size for path in HERE.iterdir()) < 2.5e6

@@ -39,10 +39,15 @@ def view(state, frozen) -> Model:
   return Model(Network(()), {'params': {'stage': {'w': state['w']}}})
 
 
+def roles(*names):
+  """A carry in which the views have a place."""
+  return {name: {'w': jnp.zeros(())} for name in names}
+
+
 def fit(phase, dataset, carry=None, seed=0, **options):
   return loop.fit(
     (lambda carry: phase,),
-    {} if carry is None else carry,
+    roles(*phase.views) if carry is None else carry,
     dataset,
     seed=seed,
     options=loop.Options(**options),
@@ -302,12 +307,21 @@ def test_several_views_are_told_apart_in_the_records(dataset, tmp_path):
     assert len(records_of(tmp_path, f'validation/{name}')) == 1
 
 
+def test_a_view_that_is_no_role_is_evaluated_but_not_kept(dataset, tmp_path):
+  phase = counter(num_steps=3, streams=STREAM, views={'partial': view})
+  log = log_lib.Log(tmp_path, show=False)
+  fitted = fit(phase, dataset, {}, evaluate=scores({3: 0.5}), log=log)
+  assert (fitted.best, fitted.best_step) == ({}, {})
+  assert len(records_of(tmp_path, 'validation/partial')) == 1
+
+
 def test_the_best_of_a_later_phase_replaces_that_of_an_earlier(dataset):
   a = counter('a', 3, STREAM, views={'teacher': view, 'both': view})
   b = counter('b', 6, STREAM, views={'student': view, 'both': view})
   options = loop.Options(evaluate=scores({3: 0.5, 6: 0.9}))
+  carry = roles('teacher', 'student', 'both')
   fitted = loop.fit(
-    (lambda carry: a, lambda carry: b), {}, dataset, options=options
+    (lambda carry: a, lambda carry: b), carry, dataset, options=options
   )
   assert fitted.best_step == {'teacher': 3, 'student': 6, 'both': 6}
   assert float(fitted.best['both'].variables['params']['stage']['w']) == 6

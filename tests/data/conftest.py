@@ -1,0 +1,120 @@
+"""A data set of TFDS, prepared as TFDS does, and folders of images."""
+
+import io
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+
+def png(array: np.ndarray) -> bytes:
+  """The bytes of a PNG file, which keeps every pixel as it is."""
+  file = io.BytesIO()
+  PIL.Image.fromarray(np.squeeze(array)).save(file, 'PNG')
+  return file.getvalue()
+
+
+def prepared(
+  data_dir: pathlib.Path, name: str, features: dict, splits: dict, **info
+) -> None:
+  """Writes a data set of TFDS; splits: name -> list of examples."""
+  import tensorflow_datasets
+
+  core = tensorflow_datasets.core
+
+  def info_of(self):
+    return core.DatasetInfo(
+      builder=self,
+      features=tensorflow_datasets.features.FeaturesDict(features),
+      **info,
+    )
+
+  content = {
+    'VERSION': core.Version('1.0.0'),
+    'name': name,
+    '_info': info_of,
+    '_split_generators': lambda self, manager: {
+      split: iter(enumerate(examples)) for split, examples in splits.items()
+    },
+    '_generate_examples': lambda self: None,
+    '__module__': '__main__',
+  }
+  with core.registered.skip_registration():
+    kind = type(name.title(), (core.GeneratorBasedBuilder,), content)
+    kind(data_dir=data_dir, file_format='array_record').download_and_prepare()
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory) -> pathlib.Path:
+  """Holds 'tiny', 'grey', 'sizes', 'text' and 'secret'.
+
+  'tiny' has 40 training, 8 validation and 12 test images of 3 classes, some
+  of them grey or with a palette.
+  """
+  from tensorflow_datasets import features
+
+  folder = tmp_path_factory.mktemp('tfds')
+  rng = np.random.default_rng(0)
+
+  def images(count, *shape):
+    return rng.integers(0, 256, (count, *shape), np.uint8)
+
+  def examples(encoded, first=0, **more):
+    return [
+      {'image': io.BytesIO(e), 'label': (i + first) % 3, **more}
+      for i, e in enumerate(encoded)
+    ]
+
+  names = features.ClassLabel(names=['ant', 'bee', 'cat'])
+  image = features.Image(shape=(6, 5, 3))
+  train = [png(x) for x in images(38, 6, 5, 3)]
+  # A palette is no colour, and one channel no three.
+  odd = PIL.Image.fromarray(images(1, 6, 5, 3)[0]).quantize(16)
+  file = io.BytesIO()
+  odd.save(file, 'PNG')
+  train += [file.getvalue(), png(images(1, 6, 5)[0])]
+  prepared(
+    folder,
+    'tiny',
+    {'image': image, 'label': names, 'id': features.Text()},
+    {
+      'train': examples(train, id='x'),
+      'validation': examples([png(x) for x in images(8, 6, 5, 3)], id='x'),
+      'test': examples([png(x) for x in images(12, 6, 5, 3)], 1, id='x'),
+    },
+    supervised_keys=('image', 'label'),
+  )
+  grey = [png(x) for x in images(20, 4, 4)]
+  prepared(
+    folder,
+    'grey',
+    {'image': features.Image(shape=(4, 4, 1)), 'label': names},
+    {'train': examples(grey[:12]), 'validation': examples(grey[12:])},
+  )
+  prepared(
+    folder,
+    'sizes',
+    {'image': features.Image(), 'label': names},
+    {
+      'train': examples([png(x) for n in (5, 9) for x in images(6, n, 7, 3)]),
+      'test': examples([png(x) for x in images(6, 8, 7, 3)]),
+    },
+  )
+  prepared(
+    folder,
+    'text',
+    {'image': image, 'text': features.Text()},
+    {'train': [{'image': io.BytesIO(train[0]), 'text': 'x'}]},
+  )
+  unlabelled = examples([png(x) for x in images(4, 6, 5, 3)])
+  prepared(
+    folder,
+    'secret',
+    {'image': image, 'label': names},
+    {
+      'train': examples([png(x) for x in images(9, 6, 5, 3)]),
+      'test': [{**x, 'label': -1} for x in unlabelled],
+    },
+  )
+  return folder

@@ -1,0 +1,146 @@
+"""Streamed batches: the same as those of data in memory."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxdistill.data import batches, folder, streaming, tfds
+from jaxdistill.types import UsageError
+
+SEEDS = (3, 0, 1)
+
+
+@pytest.fixture(scope='module')
+def lazy(data_dir):
+  """40 images; 5 steps of 8 are an epoch."""
+  dataset = tfds.tfds('tiny', data_dir=str(data_dir), validation=0, stream=True)
+  return dataset.splits['train']
+
+
+@pytest.fixture(scope='module')
+def expected(lazy):
+  """Step -> the batch of data in memory."""
+  arrays = {name: column[:] for name, column in lazy.items()}
+  return batches.Batches(arrays, 8, SEEDS)
+
+
+def check(batch, wanted, rows=slice(None)):
+  assert set(batch) == set(wanted)
+  for name, array in wanted.items():
+    assert isinstance(batch[name], jax.Array)
+    assert batch[name].dtype == array.dtype
+    np.testing.assert_array_equal(batch[name], array[rows])
+
+
+@pytest.mark.parametrize(('workers', 'first'), [(0, 0), (0, 3), (2, 3)])
+def test_batches_equal_those_in_memory(workers, first, lazy, expected):
+  """Over two epochs from any step; one asked for twice is the same."""
+  stream = streaming.StreamedBatches(lazy, 8, SEEDS, workers=workers)
+  assert stream.steps_per_epoch == expected.steps_per_epoch == 5
+  for step in [first, *range(first, first + 11), 27, 4]:
+    check(stream(step), expected(step))
+  stream.close()
+
+
+def test_a_stream_goes_on_anywhere(lazy, expected):
+  stream = streaming.StreamedBatches(lazy, 8, SEEDS, workers=0)
+  for start in (3, 12, 4):
+    for step in range(start, start + 3):
+      check(stream(step), expected(step))
+  stream.close()
+
+
+def test_the_parts_of_several_processes_make_up_the_batch(lazy, expected):
+  for index in (0, 1):
+    part = streaming.StreamedBatches(
+      lazy, 8, SEEDS, workers=0, shard=(index, 2)
+    )
+    for step in (0, 1, 2, 6):
+      rows = slice(4 * index, 4 * index + 4)
+      check(part(step), expected(step), rows)
+    part.close()
+
+
+def test_a_process_decodes_only_its_part(lazy):
+  read = []
+
+  class Files:
+    def read(self, places):
+      read.extend(places)
+      return lazy['image'].files.read(places)
+
+  image = dataclasses.replace(lazy['image'], files=Files())
+  stream = streaming.StreamedBatches(
+    {**lazy, 'image': image}, 8, SEEDS, workers=0, shard=(1, 4)
+  )
+  places = batches.epoch_order(SEEDS, 0, 40)[8 * 2 + 2 : 8 * 2 + 4]
+  stream(2)
+  assert sorted(read) == sorted(places)
+
+
+def test_batches_are_laid_out_as_asked(lazy, expected):
+  mesh = jax.make_mesh((1,), ('data',), (jax.sharding.AxisType.Auto,))
+  sharding = jax.NamedSharding(mesh, jax.P('data'))
+  stream = streaming.StreamedBatches(lazy, 8, SEEDS, sharding, workers=0)
+  for step in (0, 1):
+    batch = stream(step)
+    check(batch, expected(step))
+    assert {array.sharding for array in batch.values()} == {sharding}
+  stream.close()
+
+
+def test_after_closing_it_can_be_used_again(lazy, expected):
+  stream = streaming.StreamedBatches(lazy, 8, SEEDS, workers=0)
+  for step in (0, 1):
+    check(stream(step), expected(step))
+  stream.close()
+  stream.close()
+  for step in (1, 2):
+    check(stream(step), expected(step))
+  stream.close()
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_image_that_cannot_be_decoded_is_named(workers, tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8)
+  for name in ('ant', 'bee'):
+    (tmp_path / name).mkdir()
+    for i in range(10):
+      PIL.Image.fromarray(image).save(tmp_path / name / f'{i:02d}.png')
+  split = folder.folder(str(tmp_path), validation=0, stream=True).splits[
+    'train'
+  ]
+  # Of the second batch, which is the first that a worker loads.
+  row = batches.epoch_order(SEEDS, 0, 16)[4]
+  wrong = pathlib.Path(split['image'].files.name(row))
+  wrong.write_bytes(wrong.read_bytes()[:-50])
+  stream = streaming.StreamedBatches(split, 4, SEEDS, workers=workers)
+  stream(0)
+  with pytest.raises(UsageError, match=f'1 of 4 images .* {wrong}'):
+    stream(1)
+  stream.close()
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'batch_size': 41}, 'batch_size is 41; .* choose 1 to 40'),
+    ({'workers': -1}, 'workers: -1'),
+    ({'shard': (0, 3)}, 'part 0 of 3 is no equal part'),
+    ({'shard': (2, 2)}, 'part 2 of 2 is no equal part'),
+  ],
+)
+def test_sizes_that_the_data_does_not_give_are_refused(options, message, lazy):
+  with pytest.raises(UsageError, match=message):
+    streaming.StreamedBatches(
+      lazy, **{'batch_size': 8, 'seeds': SEEDS, **options}
+    )
+
+
+def test_a_split_in_memory_is_not_lazy(lazy):
+  assert streaming.is_lazy(lazy)
+  assert not streaming.is_lazy({k: v[:] for k, v in lazy.items()})

@@ -1,0 +1,63 @@
+"""The switch that starts the command line anew."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxdistill import fast_cpu
+
+
+class Restarted(Exception):
+  """In place of a process that is replaced."""
+
+
+@pytest.fixture
+def restarted(monkeypatch):
+  """What a process would be replaced by; as if this were no pytest."""
+  calls = []
+
+  def execve(path, command, environment):
+    calls.append((path, command, environment))
+    raise Restarted
+
+  monkeypatch.setattr(os, 'execve', execve)
+  modules = {k: v for k, v in sys.modules.items() if k != 'pytest'}
+  monkeypatch.setattr(fast_cpu.sys, 'modules', modules)
+  monkeypatch.delenv(fast_cpu.MARK, raising=False)
+  return calls
+
+
+def test_a_process_is_started_once_with_the_users_settings_kept(
+  restarted, monkeypatch
+):
+  own = '--xla_force_host_platform_device_count=2'
+  monkeypatch.setenv('XLA_FLAGS', own)
+  with pytest.raises(Restarted):
+    fast_cpu.restart(['--config=a.py'])
+  ((path, command, environment),) = restarted
+  assert path == sys.executable
+  assert command[1:] == ['-m', 'jaxdistill.main', '--config=a.py']
+  assert environment['XLA_FLAGS'] == f'{own} {fast_cpu.FLAGS}'
+  assert environment['GLIBC_TUNABLES'].endswith(fast_cpu.TUNABLES)
+  monkeypatch.setenv(fast_cpu.MARK, environment[fast_cpu.MARK])
+  fast_cpu.restart(['--config=a.py'])
+  assert len(restarted) == 1
+
+
+def test_flags_that_xla_does_not_know_do_not_break_the_start(
+  restarted, monkeypatch, capfd
+):
+  monkeypatch.setattr(fast_cpu, 'FLAGS', '--xla_no_such_flag=1')
+  fast_cpu.restart([])
+  assert not restarted
+  said = capfd.readouterr().err
+  assert said.count('\n') == 1
+  assert '--fast_cpu' in said
+
+
+def test_pytest_is_never_started_anew(monkeypatch):
+  monkeypatch.delenv(fast_cpu.MARK, raising=False)
+  monkeypatch.setattr(subprocess, 'run', None)
+  fast_cpu.restart([])

@@ -1,0 +1,201 @@
+"""Small runs on whatever devices there are; a child of test_sharding.py.
+
+python on_devices.py FOLDER writes what they end with to FOLDER.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+import jax
+import numpy as np
+
+from jaxdistill import evaluation, optimizers, recipes, terms
+from jaxdistill.data import arrays, augment
+from jaxdistill.methods import joint
+from jaxdistill.networks import files, layers, resnet, staged
+from jaxdistill.tasks import classification
+from jaxdistill.training import loop, sharding
+from jaxdistill.types import Dataset, Model, Network, Stage, UsageError
+
+BATCH = 16
+STEPS = 20
+METHODS = {
+  'supervised': joint.supervised,
+  'kd': joint.kd,
+  # Relates the examples of a batch.
+  'sp': lambda recipe: joint.joint(
+    recipe, terms={'sp': terms.similarity(weight=100.0)}
+  ),
+}
+
+
+def network(width: int) -> Network:
+  return Network(
+    (
+      Stage('stem', layers.ConvUnit(width)),
+      Stage('group1.block1', resnet.BasicBlock(2 * width, stride=2)),
+      Stage('pool', layers.Pool()),
+      Stage('head', layers.Classifier(3)),
+    )
+  )
+
+
+def data() -> Dataset:
+  """3 classes of noise around their own image: 160 train, 37 validation."""
+  rng = np.random.default_rng(0)
+  label = np.arange(210) % 3
+  own = rng.uniform(60, 190, (3, 8, 8, 1))
+  image = (own[label] + rng.normal(0, 40, (210, 8, 8, 1))).clip(0, 255)
+  image = image.astype(np.uint8)
+  return arrays.from_arrays(
+    image[:197], label[:197], image[197:], label[197:], validation=37
+  )
+
+
+DATA = data()
+PREPROCESS = augment.standardize(DATA.mean, DATA.std)
+RECIPE = recipes.recipe(
+  DATA,
+  classification.classification(),
+  epochs=2,
+  batch_size=BATCH,
+  augment=augment.crop_flip(padding=1),
+  optimizer=optimizers.sgd(optimizers.constant(rate=0.05)),
+)
+
+
+def carry() -> dict[str, Model]:
+  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)}
+  return {
+    role: Model(
+      network(width), staged.init(network(width), jax.random.key(width), image)
+    )
+    for role, width in (('student', 4), ('teacher', 6))
+  }
+
+
+def fit(name: str, **options) -> loop.Fitted:
+  """A method's run, evaluated with odd last batches after each epoch."""
+  mesh = sharding.make_mesh(options.get('model_parallel', 1))
+
+  def evaluated(model):
+    split = DATA.splits['validation']
+    return evaluation.evaluate(
+      model,
+      split,
+      RECIPE.task,
+      PREPROCESS,
+      batch_size=16,
+      sharding=sharding.rows(mesh),
+    )
+
+  options = loop.Options(evaluate=evaluated, **options)
+  return loop.fit(METHODS[name](RECIPE), carry(), DATA, options=options)
+
+
+def stop_at(count):
+  asked = iter(range(10**6))
+  return lambda: next(asked) >= count
+
+
+def save(folder, name, fitted):
+  tree = {
+    'last': fitted.carry['student'].variables,
+    'best': fitted.best['student'].variables,
+  }
+  files.save_tree(folder / f'{name}.safetensors', tree, fitted.best_step)
+
+
+def program(name: str) -> list[list[str]]:
+  """The all-reduces of a compiled step: the shapes that each one reduces."""
+  mesh = sharding.make_mesh()
+  (make,) = METHODS[name](RECIPE)
+  phase = make(carry())
+  state, frozen = sharding.place(phase.init(jax.random.key(0), carry()), mesh)
+  rng = sharding.place_key(jax.random.key(1), mesh)
+  sources = loop._sources(phase, {}, DATA, (0,), mesh)
+  batch = loop._draw(sources, 0)
+  totals = loop._zero_totals(phase, state, frozen, batch, rng)
+  step = loop._compile(phase, sharding.layout(state, mesh), mesh)(None)
+  arguments = (state, totals, frozen, batch, rng, np.int32(0))
+  text = step.lower(*arguments).compile().as_text()
+  return [
+    re.findall(r'f32\[([\d,]*)\]', line.partition('all-reduce(')[0])
+    for line in text.splitlines()
+    if ' all-reduce(' in line
+  ]
+
+
+def refusals() -> dict[str, str]:
+  found = {}
+  for name, try_it in (
+    ('model', lambda: sharding.make_mesh(3)),
+    ('none', lambda: sharding.make_mesh(0)),
+    ('batch', lambda: sharding.check_batch_size(20, sharding.make_mesh())),
+    ('small', lambda: sharding.check_batch_size(7, sharding.make_mesh())),
+    ('loop', refused_in_the_loop),
+  ):
+    try:
+      try_it()
+    except UsageError as error:
+      found[name] = str(error)
+  return found
+
+
+def refused_in_the_loop():
+  recipe = RECIPE._replace(stream=RECIPE.stream._replace(batch_size=12))
+  loop.fit(joint.supervised(recipe), carry(), DATA)
+
+
+def metrics() -> dict[str, list[float]]:
+  """Of splits and batches that 8 devices do not divide."""
+  model = carry()['teacher']
+  found = {}
+  for size, batch_size in ((37, 10), (37, 500), (17, 8), (5, 500)):
+    split = {k: v[:size] for k, v in DATA.splits['validation'].items()}
+    arguments = (model, split, RECIPE.task, PREPROCESS)
+    spread = {
+      'batch_size': batch_size,
+      'sharding': sharding.rows(sharding.make_mesh()),
+    }
+    found[f'{size} by {batch_size}'] = [
+      *evaluation.evaluate(*arguments, **spread).values(),
+      *evaluation.predict(*arguments, **spread).tolist(),
+    ]
+  return found
+
+
+def sizes() -> dict[str, float]:
+  """Values of the student's parameters on one device, and of them all."""
+  mesh = sharding.make_mesh(2)
+  params = sharding.place(carry()['student'].variables['params'], mesh)
+  leaves = jax.tree.leaves(params)
+  return {
+    'held': sum(x.addressable_shards[0].data.size for x in leaves),
+    'all': sum(x.size for x in leaves),
+  }
+
+
+def main(folder: pathlib.Path) -> None:
+  for name in METHODS:
+    save(folder, name, fit(name))
+  try:
+    fit('kd', directory=str(folder / 'stopped'), interrupted=stop_at(10))
+  except loop.Interrupted:
+    (folder / 'stopped' / 'seen').touch()
+  found = {
+    'devices': jax.device_count(),
+    'all-reduces': program('supervised'),
+    'metrics': metrics(),
+    'refusals': refusals(),
+  }
+  sharding.LARGE = 64
+  found['sizes'] = sizes()
+  save(folder, 'model', fit('kd', model_parallel=2))
+  (folder / 'found.json').write_text(json.dumps(found))
+
+
+if __name__ == '__main__':
+  main(pathlib.Path(sys.argv[1]))

@@ -1,0 +1,260 @@
+"""Processes that train together: they agree with one, stop, and are missed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxdistill import main
+from jaxdistill.training import log
+
+CONFIG = """
+import ml_collections
+
+
+def get_config():
+  config = ml_collections.ConfigDict()
+  config.data = {{'name': 'npz', 'path': {path!r}, 'validation': 37}}
+  config.teacher = {{'name': 'network_of_hosts:net', 'width': 6}}
+  config.student = {{'name': 'network_of_hosts:net'}}
+  config.augment = {{'name': 'crop_flip', 'padding': 1}}
+  config.schedule = {{'name': 'constant', 'rate': 0.05}}
+  config.batch_size = 16
+  config.epochs = 2
+  config.log_every = 5
+  config.checkpoint_seconds = 1000.0
+  config.methods = {{
+    'a': {{'name': 'kd'}},
+    'b': {{'name': 'network_of_hosts:slow_kd'}},
+  }}
+  return config
+"""
+STEPS = 20
+NETWORK = """
+import time
+
+from jaxdistill.methods import joint
+from jaxdistill.networks import layers
+from jaxdistill.types import Method, Network, Recipe, Stage
+
+
+def net(*, num_classes: int, width: int = 4) -> Network:
+  return Network(
+    (
+      Stage('stem', layers.ConvUnit(width, stride=2)),
+      Stage('pool', layers.Pool()),
+      Stage('head', layers.Classifier(num_classes)),
+    )
+  )
+
+
+def slow_kd(recipe: Recipe, *, seconds: float = 0.0) -> Method:
+  (make,) = joint.kd(recipe)
+
+  def static(step):
+    time.sleep(seconds)
+
+  return (lambda carry: make(carry)._replace(static=static),)
+"""
+# Float32, and 20 steps that move parameters by 0.05 and more.
+TOLERANCE = 1e-5
+PATIENCE = 240  # seconds
+
+
+def free_port() -> int:
+  with socket.socket() as found:
+    found.bind(('127.0.0.1', 0))
+    return found.getsockname()[1]
+
+
+def start(place, workdir, port, index, *arguments):
+  return subprocess.Popen(
+    [
+      *(sys.executable, '-m', 'jaxdistill.main'),
+      f'--config={place}/config.py',
+      f'--workdir={workdir}',
+      f'--coordinator=127.0.0.1:{port}',
+      '--num_processes=2',
+      f'--process_id={index}',
+      *arguments,
+    ],
+    cwd=place,
+    env={**os.environ, 'XDG_CACHE_HOME': str(place / 'cache')},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def pair(place, workdir, *arguments):
+  port = free_port()
+  return [start(place, workdir, port, i, *arguments) for i in range(2)]
+
+
+def wait_for_row(processes, workdir, label):
+  """Waits for the first record of a row."""
+  end = time.monotonic() + PATIENCE
+  file = workdir / 'metrics.jsonl'
+  while not any(r['row'] == label for r in log.read_records(file)):
+    assert time.monotonic() < end
+    for process in processes:
+      assert process.poll() is None, process.communicate()[1]
+    time.sleep(0.01)
+
+
+def ends(processes):
+  """(exit code, stdout, stderr) of each."""
+  found = []
+  for process in processes:
+    out, err = process.communicate(timeout=PATIENCE)
+    found.append((process.returncode, out, err))
+  return found
+
+
+def weights(workdir, label):
+  path = workdir / 'rows' / label / '0' / 'phase0.safetensors'
+  return safetensors.numpy.load_file(path)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  """A folder with data, a network and a config."""
+  folder = tmp_path_factory.mktemp('place')
+  rng = np.random.default_rng(0)
+  label = np.arange(227) % 3
+  own = rng.uniform(60, 190, (3, 8, 8, 1))
+  image = own[label] + rng.normal(0, 40, (227, 8, 8, 1))
+  image = image.clip(0, 255).astype(np.uint8)
+  np.savez(
+    folder / 'data.npz',
+    train_image=image[:197],
+    train_label=label[:197],
+    test_image=image[197:],
+    test_label=label[197:],
+  )
+  (folder / 'network_of_hosts.py').write_text(NETWORK)
+  text = CONFIG.format(path=str(folder / 'data.npz'))
+  (folder / 'config.py').write_text(text)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(folder)
+    yield folder
+
+
+@pytest.fixture(scope='module')
+def alone(place):
+  """The work directory of a run in one process."""
+  workdir = place / 'alone'
+  arguments = [f'--config={place}/config.py', f'--workdir={workdir}']
+  assert main.run(arguments) == 0
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def stopped(place):
+  """(work directory, ends) of two processes, the second of which is stopped.
+
+  They have finished the teacher and row 'a' and are at row 'b'.
+  """
+  workdir = place / 'stopped'
+  processes = pair(place, workdir, '--config.methods.b.seconds=0.2')
+  wait_for_row(processes, workdir, 'b')
+  processes[1].send_signal(signal.SIGTERM)
+  return workdir, ends(processes)
+
+
+def assert_close(ours, theirs):
+  assert sorted(ours) == sorted(theirs)
+  for name in ours:
+    np.testing.assert_allclose(
+      ours[name], theirs[name], rtol=0, atol=TOLERANCE, err_msg=name
+    )
+
+
+@pytest.mark.parametrize('label', ['teacher', 'a'])
+def test_two_processes_end_where_one_does(alone, stopped, label):
+  assert_close(weights(stopped[0], label), weights(alone, label))
+  result = json.loads(
+    (stopped[0] / 'rows' / label / '0' / 'result.json').read_text()
+  )
+  assert result['steps'] == STEPS
+  assert result['device'].endswith(' x2')
+
+
+def test_only_the_first_process_writes_and_shows(alone, stopped):
+  workdir, ((_, _, first), (_, out, second)) = stopped
+  assert 'teacher: top1' in first
+  assert len(second.splitlines()) == 1
+  assert 'rows' not in out
+  seen = log.read_records(workdir / 'metrics.jsonl')
+  expected = log.read_records(alone / 'metrics.jsonl')
+  assert [{**r, 'loss': 0} for r in seen if r['row'] == 'teacher'] == [
+    {**r, 'loss': 0} for r in expected if r['row'] == 'teacher'
+  ]
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step(stopped):
+  workdir, found = stopped
+  for code, _, err in found:
+    assert code == 0, err
+    assert 'the same command goes on' in err.splitlines()[-1]
+  steps = {err.splitlines()[-1] for _, _, err in found}
+  assert len(steps) == 1
+  folder = workdir / 'rows' / 'b' / '0' / 'checkpoints0'
+  (kept,) = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+  assert f'at step {kept} ' in steps.pop()
+  assert kept % 5 == 0
+
+
+def test_what_two_processes_began_one_ends(place, alone, stopped, capfd):
+  workdir, _ = stopped
+  arguments = [f'--config={place}/config.py', f'--workdir={workdir}']
+  row = json.loads((workdir / 'rows' / 'b' / 'row.json').read_text())
+  seconds = row['method']['seconds']
+  assert main.run([*arguments, f'--config.methods.b.seconds={seconds}']) == 0
+  assert 'going on from step' in capfd.readouterr().err
+  assert_close(weights(workdir, 'b'), weights(alone, 'b'))
+
+
+def test_a_process_that_dies_is_missed(place, tmp_path):
+  """One line and code 2, not a hanging run."""
+  workdir = tmp_path / 'workdir'
+  processes = pair(
+    place, workdir, '--config.methods.b.seconds=0.2', '--timeout=20'
+  )
+  wait_for_row(processes, workdir, 'teacher')
+  processes[1].kill()
+  (code, _, err), _ = ends(processes)
+  assert code == 2, err
+  assert 'jaxdistill: another process ' in err.splitlines()[-1]
+  assert 'Traceback' not in err
+
+
+def test_a_process_that_never_comes_is_missed(place, tmp_path):
+  process = start(place, tmp_path / 'x', free_port(), 0, '--timeout=2')
+  ((code, _, err),) = ends([process])
+  assert code == 2
+  assert err == ('jaxdistill: another process has not answered for 2 seconds\n')
+  assert not (tmp_path / 'x').exists()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    (['--coordinator=127.0.0.1:1'], ['--num_processes', 'all or none']),
+    (['--distributed', '--process_id=1'], ['--coordinator', 'all or none']),
+    (['--num_processes=2'], ['--coordinator', 'all or none']),
+    (['--distributed', '--mode=export'], ['--mode=export', 'one process']),
+  ],
+)
+def test_half_a_cluster_is_refused_in_one_line(capfd, arguments, words):
+  assert main.run(['--config=none.py', *arguments]) == 2
+  (line,) = capfd.readouterr().err.splitlines()
+  for word in words:
+    assert word in line
