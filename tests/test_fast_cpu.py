@@ -23,7 +23,8 @@ def restarted(monkeypatch):
     raise Restarted
 
   monkeypatch.setattr(os, 'execve', execve)
-  modules = {k: v for k, v in sys.modules.items() if k != 'pytest'}
+  hosts = ('pytest', 'IPython')
+  modules = {k: v for k, v in sys.modules.items() if k not in hosts}
   monkeypatch.setattr(fast_cpu.sys, 'modules', modules)
   monkeypatch.delenv(fast_cpu.MARK, raising=False)
   return calls

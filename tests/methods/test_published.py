@@ -183,6 +183,9 @@ def test_every_method_builds_its_first_phase(recipe, carry):
     arguments = {
       'takd': {'assistants': {'middle': tiny(2, 2, 2)}},
       'joint': {'terms': {'kd': terms.soft_target()}},
+      'sskd': {'num_stages': 2},
+      'multi_loss': {'num_stages': 2},
+      'fixed_backbone': {'method': joint.supervised(recipe)},
     }.get(name, {})
     phase = method(recipe, **arguments)[0](carry)
     assert phase.num_steps >= 0 and phase.name
