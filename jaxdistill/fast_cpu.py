@@ -45,9 +45,12 @@ def restart(arguments: Sequence[str]) -> None:
   if active() or {'pytest', 'IPython'} & sys.modules.keys():
     return
   fast = environment(os.environ)
-  child = [sys.executable, '-c', 'import jax; jax.devices("cpu")']
+  child = [sys.executable, '-c', 'import jax; jax.devices()']
   if subprocess.run(
-    child, env=fast, capture_output=True, check=False
+    child,
+    env={**fast, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    check=False,
   ).returncode:
     print(
       'jaxdistill: --fast_cpu: this version of XLA does not know the flags; '

@@ -55,15 +55,18 @@ def _code(argv: Sequence[str] | None) -> int:
     print('jaxdistill: interrupted', file=sys.stderr)
     return 130
   except Exception as error:
-    if not hosts.lost(error):
-      raise
-    hosts.give_up(f'another process is gone ({_one_line(error)})')
+    if hosts.lost(error):
+      hosts.give_up(f'another process is gone ({_one_line(error)[:200]})')
+    if jax.process_count() > 1:  # the others must not wait for this one
+      traceback.print_exc()
+      hosts.give_up(f'{type(error).__name__}, see above')
+    raise
 
 
 def _run(argv: list[str]) -> int:
   overrides, rest = _split(argv)
   arguments = _parser().parse_args(rest)
-  if arguments.fast_cpu:
+  if arguments.fast_cpu and argv == sys.argv[1:]:
     fast_cpu.restart(argv)
   cluster = (
     arguments.coordinator,

@@ -356,7 +356,11 @@ def _write_model(
         'standardized': 'inside, by mean and std',
       },
     )
-  export_lib.check(path, found, answers(model))
+  try:
+    export_lib.check(path, found, answers(model))
+  except RuntimeError:
+    path.unlink()
+    raise
 
 
 def _made_by() -> dict[str, Any]:
@@ -425,6 +429,8 @@ def _check_row(workdir: pathlib.Path, row: experiment.Row) -> None:
   if not path.exists():
     return
   old, new = _flat(_read_json(path)), _flat(row.resolved)
+  if all(_finished(workdir, row, seed) for seed in row.seeds):
+    new['fast_cpu'] = old.get('fast_cpu')  # nothing is trained any more
   differing = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
     for key in sorted({*old, *new})

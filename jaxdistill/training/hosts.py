@@ -85,7 +85,7 @@ def join(
         initialization_timeout=int(2 * timeout) + 60,
         heartbeat_timeout_seconds=int(2 * timeout) + 60,
       )
-  except (TypeError, ValueError, RuntimeError) as error:
+  except (TypeError, ValueError, RuntimeError, IndexError) as error:
     raise UsageError(
       f'--distributed: {error}; wanted a cluster, or --coordinator=HOST:PORT, '
       '--num_processes and --process_id'
