@@ -31,10 +31,12 @@ def recipe(
     subset: the split to train on.
 
   Raises:
-    UsageError: there is no such split, or it has fewer examples than a batch.
+    UsageError: there is no such split, or it has fewer examples than a batch,
+      or is the test split.
   """
-  if subset not in dataset.splits:
-    raise staged.unknown('subset', subset, dataset.splits)
+  trainable = [name for name in dataset.splits if name != 'test']
+  if subset not in trainable:
+    raise staged.unknown('subset to train on', subset, trainable)
   size = len(dataset.splits[subset]['label'])
   augment = augment_lib.chain(
     augment or augment_lib.none(),
