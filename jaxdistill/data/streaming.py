@@ -6,7 +6,11 @@ examples make up a step is a function of the seeds and the step alone.
 
 from collections.abc import Mapping
 import dataclasses
+import multiprocessing
+from multiprocessing import connection
 import os
+import signal
+import threading
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -23,6 +27,7 @@ STEPS = 1 << 40
 # Batches that wait on the device, and as many beside each worker.
 AHEAD = 2
 MOST_WORKERS = 16
+PATIENCE = 30.0  # seconds that a worker goes on after a signal
 
 
 class StreamedBatches:
@@ -110,7 +115,7 @@ class StreamedBatches:
     )
     if self._workers:
       loaded = loaded.mp_prefetch(
-        grain.MultiprocessingOptions(self._workers, AHEAD)
+        grain.MultiprocessingOptions(self._workers, AHEAD), _begin_worker
       )
     return iter(
       experimental.ThreadPrefetchIterDataset(
@@ -128,6 +133,27 @@ class StreamedBatches:
       name: _spread(rows, self._sharding, self._rows.start, self._batch_size)
       for name, rows in local.items()
     }
+
+
+def _begin_worker(index: int, count: int) -> None:
+  """Lets a worker end with the main process, and not before.
+
+  A signal may come to all of them: the main process needs its batches until it
+  has stopped in order.
+  """
+  del index, count
+
+  def end_later(*_: Any) -> None:
+    threading.Timer(PATIENCE, os._exit, (0,)).start()
+
+  def watch(parent: Any) -> None:
+    connection.wait([parent.sentinel])
+    os._exit(0)
+
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, end_later)
+  parent = multiprocessing.parent_process()
+  threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 class _Load(NamedTuple):

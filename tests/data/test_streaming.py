@@ -2,6 +2,10 @@
 
 import dataclasses
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -144,3 +148,45 @@ def test_sizes_that_the_data_does_not_give_are_refused(options, message, lazy):
 def test_a_split_in_memory_is_not_lazy(lazy):
   assert streaming.is_lazy(lazy)
   assert not streaming.is_lazy({k: v[:] for k, v in lazy.items()})
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from jaxdistill.data import folder, streaming
+
+if __name__ == '__main__':
+  data = folder.folder(sys.argv[1], validation=0, stream=True)
+  source = streaming.StreamedBatches(data.splits['train'], 8, (0,), workers=1)
+  for step in range(3):
+    source(step)
+  tasks = pathlib.Path('/proc/self/task').glob('*/children')
+  children = [int(pid) for task in tasks for pid in task.read_text().split()]
+  for pid in children:
+    os.kill(pid, signal.SIGINT)
+    os.kill(pid, signal.SIGTERM)
+  for step in range(3, 40):
+    source(step)
+  print(*children, flush=True)
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(
+  not pathlib.Path('/proc/self/task').exists(), reason='looks into /proc'
+)
+def test_workers_outlive_signals_but_not_the_main_process(tmp_path):
+  for i in range(20):
+    file = tmp_path / 'images' / f'class{i % 2}' / f'{i}.png'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(np.full((4, 4, 3), i, np.uint8)).save(file)
+  script = tmp_path / 'script.py'
+  script.write_text(KILLED)
+  command = [sys.executable, str(script), str(tmp_path / 'images')]
+  ended = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert ended.returncode == -signal.SIGKILL, ended.stderr
+  workers = [pathlib.Path('/proc', pid) for pid in ended.stdout.split()]
+  assert workers
+  until = time.monotonic() + 20
+  while any(w.exists() for w in workers) and time.monotonic() < until:
+    time.sleep(0.1)
+  assert not any(w.exists() for w in workers)
