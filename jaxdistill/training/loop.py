@@ -39,7 +39,8 @@ class NonFiniteLossError(RuntimeError):
 class Options(NamedTuple):
   """How a run is watched, kept and laid out.
 
-  None of it changes the result, but for the order of sums over devices.
+  None of it changes what is trained, but for the order of sums over devices;
+  `evaluate_every` and `score` choose the best epoch.
 
   Attributes:
     directory: where it can resume from; None: nowhere.
