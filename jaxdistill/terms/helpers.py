@@ -92,7 +92,9 @@ class Connector(nn.Module):
 class Adapter(nn.Module):
   """Brings a map to another size, bilinearly, and other channels, linearly.
 
-  A 1x1 convolution with bias, where the channels differ.
+  What becomes smaller is antialiased. Where the channels differ, a 1x1
+  convolution with bias, zero at first: the errors of a random one push ReLUs
+  before it to zero, where they stay.
 
   Attributes:
     shape: (H, W, C) of the output.
@@ -108,7 +110,8 @@ class Adapter(nn.Module):
       size = (len(x), *self.shape[:2], x.shape[-1])
       x = jax.image.resize(x, size, 'bilinear')
     if x.shape[-1] != self.shape[-1]:
-      x = layers.conv(self.shape[-1], 1, use_bias=True, name='conv')(x)
+      zeros = nn.initializers.zeros
+      x = nn.Conv(self.shape[-1], (1, 1), kernel_init=zeros, name='conv')(x)
     return x
 
 

@@ -280,6 +280,9 @@ def test_another_teacher_is_matched_behind_an_adapter(unlike, recipe, dataset):
   phase = method[0](unlike)
   state, frozen = phase.init(jax.random.key(0), unlike)
   assert set(state.variables['helpers']['params']) == {'adapter0'}
+  # A random one pushes what is before it to zero.
+  adapter = state.variables['helpers']['params']['adapter0']['conv']
+  assert not np.any(adapter['kernel'])
   seen = phase.views['partial'](state, frozen)
   names = staged.stage_names(seen.network)
   # The adapter stands between the student and the teacher's own end.
