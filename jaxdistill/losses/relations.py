@@ -207,6 +207,11 @@ def _differences(vectors: jax.Array) -> jax.Array:
 
   Not by way of the Gram matrix: its cancellation ruins short distances.
   """
+  if jax.default_backend() == 'cpu':
+    # XLA for the CPU would compute what makes a vector, such as the pooling of
+    # a map, again for each of its B pairs; a matrix product it keeps.
+    one = jnp.eye(vectors.shape[0], dtype=vectors.dtype)
+    vectors = numerics.contract('ij,jd->id', one, vectors)
   return vectors[None] - vectors[:, None]
 
 
