@@ -38,10 +38,16 @@ def recipe(
   if subset not in trainable:
     raise staged.unknown('subset to train on', subset, trainable)
   size = len(dataset.splits[subset]['label'])
+  prepare = preprocess(dataset, augment or augment_lib.none())
   augment = augment_lib.chain(
     augment or augment_lib.none(),
     augment_lib.standardize(dataset.mean, dataset.std),
   )
+  held_out, passes = None, 0
+  if 'validation' in dataset.splits:
+    most = min(batch_size, len(dataset.splits['validation']['label']))
+    passes = len(dataset.splits['validation']['label']) // most
+    held_out = Stream(most, prepare, subset='validation')
   return Recipe(
     epochs=epochs,
     steps_per_epoch=batches.steps_per_epoch(size, batch_size),
@@ -50,6 +56,8 @@ def recipe(
     task=task,
     example=example(dataset, augment, batch_size),
     examples={k: dataset.splits[subset][k] for k in ('index', 'label')},
+    validation=held_out,
+    validation_steps=passes,
   )
 
 

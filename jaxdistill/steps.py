@@ -174,7 +174,9 @@ def statistics_phase(
   *,
   role: str,
   num_steps: int,
-  stream: Stream,
+  stream: Stream | None,
+  forward: Callable[[Variables, Mapping[str, Batch], Array], Variables]
+  | None = None,
 ) -> Phase:
   """Estimates the batch statistics of some stages anew, and nothing else.
 
@@ -184,15 +186,32 @@ def statistics_phase(
   Args:
     name: of the phase.
     network: of the role.
-    stages: whose statistics; stages before them are in inference mode, stages
-      behind them do not run.
+    stages: whose statistics.
     role: the model in the carry.
     num_steps: how many batches.
-    stream: the batches.
+    stream: the batches; None: `forward` draws its own.
+    forward: (variables, batches, rng) -> what a pass in which the stages train
+      has changed. None: the pass from the image, where stages before them are
+      in inference mode, and stages behind them do not run.
   """
   staged.check_stages(network, stages)
   names = staged.stage_names(network)
-  needed = names[: 1 + max(names.index(stage) for stage in stages)]
+  needed = names[: 1 + max((names.index(stage) for stage in stages), default=0)]
+
+  def from_image(
+    variables: Variables, batches: Mapping[str, Batch], rng: Array
+  ) -> Variables:
+    _, updates = staged.run(
+      network,
+      variables,
+      {'image': batches['train']['image']},
+      only=needed,
+      train=stages,
+      rngs={'dropout': rng},
+    )
+    return updates
+
+  passed = forward or from_image
 
   def init(rng: Array, carry: Carry) -> tuple[StatisticsState, PyTree]:
     del rng
@@ -204,15 +223,8 @@ def statistics_phase(
     kept = state.variables.get('batch_stats', {})
 
     def running(statistics: dict[str, PyTree]) -> dict[str, PyTree]:
-      _, updates = staged.run(
-        network,
-        {**rest, 'batch_stats': {**kept, **statistics}},
-        {'image': batches['train']['image']},
-        only=needed,
-        train=stages,
-        rngs={'dropout': rng},
-      )
-      return updates.get('batch_stats', {})
+      variables = {**rest, 'batch_stats': {**kept, **statistics}}
+      return passed(variables, batches, rng).get('batch_stats', {})
 
     # new = m * old + (1 - m) * batch: from old = 0, with the slope m.
     old = {
@@ -232,7 +244,8 @@ def statistics_phase(
     del frozen
     return {**carry, role: Model(network, state.variables)}
 
-  return Phase(name, num_steps, {'train': stream}, init, step, finish)
+  streams = {} if stream is None else {'train': stream}
+  return Phase(name, num_steps, streams, init, step, finish)
 
 
 def setup_phase(

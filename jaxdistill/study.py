@@ -126,10 +126,16 @@ def trained(
       '--mode=fit first'
     )
   # Every phase is done, so this reads files and trains nothing.
+  return _models(_fitted(plan, row, seed, workdir), row.role)
+
+
+def _fitted(
+  plan: experiment.Plan, row: experiment.Row, seed: int, workdir: pathlib.Path
+) -> loop.Fitted:
+  """What a finished run ended with."""
   carry = {row.role: experiment.initial_model(plan, row.role, seed)}
   options = loop.Options(directory=str(_folder(workdir, row) / str(seed)))
-  fitted = loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
-  return _models(fitted, row.role)
+  return loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
 
 
 def evaluate(
@@ -143,10 +149,12 @@ def evaluate(
     _check_row(workdir, row)
   for row in plan.rows:
     for seed in row.seeds:
-      models = trained(plan, row, seed, workdir)
-      teacher = models['last'] if row.role == 'teacher' else teacher
+      trained(plan, row, seed, workdir)  # refuses a run that is not finished
+      fitted = _fitted(plan, row, seed, workdir)
+      if row.role == 'teacher':
+        teacher = fitted.carry['teacher']
       old = read_result(workdir, row, seed)
-      result = {**old, **_measure(plan, row, models, teacher, mesh)}
+      result = {**old, **_measure(plan, row, fitted, teacher, mesh)}
       checkpoint.write_json(_result_file(workdir, row, seed), result)
   results = collect(plan, workdir)
   checkpoint.write_json(workdir / 'results.json', results)
@@ -211,7 +219,8 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
   """The results as a table: mean and standard deviation over seeds.
 
   The metric on the test split of the last epoch and of the one that was best
-  on validation, and the last one's agreement with the teacher.
+  on validation, and the last one's agreement with the teacher. Models that a
+  method left beside its student, such as assistants, have lines of their own.
   """
   made = rich.table.Table(box=rich.box.MARKDOWN)
   made.add_column('network')
@@ -236,6 +245,14 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
       _mean_and_sd(agreed),
       f'{np.mean([s["seconds"] for s in seeds]):.1f}',
     )
+    for name, first in seeds[0].get('beside', {}).items():
+      found = [s['beside'][name]['test'][score] for s in seeds]
+      made.add_row(
+        rich.markup.escape(f'{row["label"]}: {name}'),
+        f'{first["parameters"]:,}',
+        _mean_and_sd(found),
+        *('-', '-', '-'),
+      )
   return made
 
 
@@ -309,7 +326,7 @@ def _run_seed(
     'steps': fitted.steps,
     'seconds': round(fitted.seconds, 1),
     'best_step': fitted.best_step.get(row.role),
-    **_measure(plan, row, _models(fitted, row.role), teacher, mesh),
+    **_measure(plan, row, fitted, teacher, mesh),
     **_made_by(),
   }
   if hosts.first:
@@ -381,12 +398,12 @@ def _models(fitted: loop.Fitted, role: str) -> dict[str, Model]:
 def _measure(
   plan: experiment.Plan,
   row: experiment.Row,
-  models: Mapping[str, Model],
+  fitted: loop.Fitted,
   teacher: Model | None,
   mesh: Mesh,
 ) -> dict[str, Any]:
-  """What the table shows of one run."""
-  agreement = None
+  """What the table shows of one run, and of models that it left beside."""
+  models, agreement = _models(fitted, row.role), None
   if row.role == 'student' and teacher is not None:
     agreement = plan.task.agreement(
       *(
@@ -404,6 +421,14 @@ def _measure(
     'parameters': files.count_parameters(models['last'].variables),
     'test': {k: _evaluate(plan, m, 'test', mesh) for k, m in models.items()},
     'agreement': agreement,
+    'beside': {
+      name: {
+        'parameters': files.count_parameters(model.variables),
+        'test': _evaluate(plan, model, 'test', mesh),
+      }
+      for name, model in fitted.carry.items()
+      if isinstance(model, Model) and name not in ('student', 'teacher')
+    },
   }
 
 

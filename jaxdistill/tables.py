@@ -2,7 +2,15 @@
 
 from jaxdistill import optimizers, terms
 from jaxdistill.data import augment, digits, folder, npz, tfds
-from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
+from jaxdistill.methods import (
+  chains,
+  joint,
+  mutual,
+  neighbourhood,
+  sskd,
+  student_search,
+  two_stage,
+)
 from jaxdistill.networks import NETWORKS
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
@@ -29,6 +37,7 @@ SCHEDULES: Table = {
 }
 TERMS: Table = {
   'kd': terms.soft_target,
+  'tempered': terms.tempered,
   'logits': terms.logits,
   'refinery': terms.refinery,
   'dkd': terms.decoupled,
@@ -67,6 +76,9 @@ METHODS: Table = {
   'sskd': sskd.sskd,
   'multi_loss': sskd.multi_loss,
   'fixed_backbone': sskd.fixed_backbone,
+  # Piece by piece, all at once.
+  'neighbourhood': neighbourhood.neighbourhood,
+  'student_search': student_search.student_search,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {
@@ -80,6 +92,9 @@ TABLES: dict[str, Table] = {
   'method': METHODS,
   'terms': TERMS,
   'assistants': NETWORKS,
+  'network': NETWORKS,
   'stage_optimizer': OPTIMIZERS,
   'head_optimizer': OPTIMIZERS,
+  'neighbourhood_optimizer': OPTIMIZERS,
+  'fine_tune': METHODS,
 }

@@ -36,7 +36,8 @@ def points(
     results: what `results.json` of a work directory holds.
     rows: x -> label of the row.
     metric: None: the task's score.
-    when: 'last' epoch, or 'best' on validation.
+    when: 'last' epoch, 'best' on validation, or the name of a model that the
+      method left beside its student.
 
   Raises:
     UsageError: there is no such row, or it has no best epoch.
@@ -47,9 +48,13 @@ def points(
   for x, label in rows.items():
     if label not in seeds:
       raise UsageError(f'no row {label!r}; there are {", ".join(seeds)}')
-    if any(when not in s['test'] for s in seeds[label]):
+    tests = [
+      {**s['test'], **{k: v['test'] for k, v in s.get('beside', {}).items()}}
+      for s in seeds[label]
+    ]
+    if any(when not in test for test in tests):
       raise UsageError(f'row {label!r} has no {when!r} epoch')
-    values = 100 * np.array([s['test'][when][metric] for s in seeds[label]])
+    values = 100 * np.array([test[when][metric] for test in tests])
     sd = values.std(ddof=1) if len(values) > 1 else 0.0
     found.append(Point(float(x), float(values.mean()), float(sd)))
   return found

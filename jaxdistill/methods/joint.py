@@ -95,6 +95,7 @@ def joint(
   teacher: str = 'teacher',
   constant: Sequence[str] = (),
   trainable: Callable[[terms_lib.Pair], Sequence[str]] | None = None,
+  frozen_statistics: bool = False,
   name: str = 'joint',
 ) -> Method:
   """Trains a student on labels and on what a teacher says of the same images.
@@ -107,6 +108,8 @@ def joint(
     teacher: the role it learns from, in inference mode.
     constant: other roles whose models terms read.
     trainable: pair -> the student's stages that train; None: all.
+    frozen_statistics: whether the student's batch statistics stay as they are
+      and are used in training too.
     name: of the phase.
   """
 
@@ -127,7 +130,9 @@ def joint(
       batch = batches['train']
       models = {k: Model(networks[k], variables[k]) for k in roles}
       models |= {'student': models[student], 'teacher': models[teacher]}
-      features, updates = _forward(models, batch, rng, names)
+      features, updates = _forward(
+        models, batch, rng, () if frozen_statistics else names
+      )
       features, helper_updates = staged.run(
         helpers,
         variables.get('helpers', {}),

@@ -7,6 +7,7 @@ from jaxdistill.networks import (
   densenet,
   efficientnet,
   imagenet_resnet,
+  layerwise,
   mobilenet,
   mobilenet_v3,
   preactivation,
@@ -83,6 +84,8 @@ NETWORKS: dict[str, Callable[..., Network]] = {
       ('cifar_', 'cifar', 10),
     )
   },
+  # Any network, with fewer channels inside its residual blocks.
+  'narrowed': layerwise.narrowed,
   'mobilenet_v1': mobilenet.mobilenet_v1,
   'mobilenet_v2': mobilenet.mobilenet_v2,
   'cifar_mobilenet_v2': mobilenet.cifar_mobilenet_v2,

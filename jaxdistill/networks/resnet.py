@@ -48,13 +48,18 @@ class BasicBlock(nn.Module):
 
   def _project(self, x: Array, train: bool) -> Array:
     if self.shortcut == 'A':
-      x = x[:, :: self.stride, :: self.stride]
-      more = self.width - x.shape[-1]
-      return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
+      return subsample(x, self.width, self.stride)
     x = layers.conv(
       self.width, 1, self.stride, dtype=self.dtype, name='shortcut_conv'
     )(x)
     return layers.batch_norm(train, dtype=self.dtype, name='shortcut_norm')(x)
+
+
+def subsample(x: Array, width: int, stride: int) -> Array:
+  """The shortcut without parameters: every so many places, zero channels."""
+  x = x[:, ::stride, ::stride]
+  more = width - x.shape[-1]
+  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
 
 
 class PreactivationBlock(nn.Module):

@@ -18,6 +18,7 @@ from jaxdistill.terms.logit_terms import (
   logits,
   refinery,
   soft_target,
+  tempered,
 )
 from jaxdistill.terms.pairs import (
   Pair,
@@ -63,5 +64,6 @@ __all__ = [
   'similarity',
   'soft_target',
   'softmax_regression',
+  'tempered',
   'variational',
 ]

@@ -41,6 +41,25 @@ def soft_target(
   )
 
 
+def tempered(
+  *, weight: float = 1.0, temperature: float = 2.5
+) -> pairs.TermFactory:
+  """Softened classes without T**2, `losses.tempered_cross_entropy`.
+
+  With the labels beside it, Equation (3) of Neighbourhood Distillation.
+
+  Args:
+    weight: factor.
+    temperature: `T`.
+  """
+  return _of_answers(
+    lambda s, t, b: losses.tempered_cross_entropy(
+      s, t, temperature=temperature
+    ),
+    weight,
+  )
+
+
 def logits(*, weight: float = 1.0) -> pairs.TermFactory:
   """Squared error of the logits, `losses.logit_squared_error`."""
   return _of_answers(lambda s, t, b: losses.logit_squared_error(s, t), weight)
