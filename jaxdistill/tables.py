@@ -12,6 +12,7 @@ from jaxdistill.methods import (
   two_stage,
 )
 from jaxdistill.networks import NETWORKS
+from jaxdistill.pruning import weights
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
 
@@ -27,7 +28,13 @@ AUGMENTS: Table = {
   'imagenet': augment.imagenet,
 }
 TASKS: Table = {'classification': classification.classification}
-OPTIMIZERS: Table = {'sgd': optimizers.sgd, 'adamw': optimizers.adamw}
+OPTIMIZERS: Table = {
+  'sgd': optimizers.sgd,
+  'adamw': optimizers.adamw,
+  # Around another one: weights that are zero stay so, or become zero.
+  'sparse': weights.sparse,
+  'gradual': weights.gradual,
+}
 SCHEDULES: Table = {
   'cosine': optimizers.cosine,
   'linear': optimizers.linear,
