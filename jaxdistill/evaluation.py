@@ -1,6 +1,6 @@
 """Metrics of a model on a split, and the agreement of two models."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
@@ -34,7 +34,7 @@ def evaluate(
       None: wherever the model is.
   """
   return task.summarize(
-    _over(_statistics, model, split, task, preprocess, batch_size, sharding)
+    over(_statistics, model, split, task, preprocess, batch_size, sharding)
   )
 
 
@@ -48,7 +48,7 @@ def predict(
   sharding: NamedSharding | None = None,
 ) -> Any:
   """Predictions of a model on a split, `[N, ...]`; arguments as `evaluate`."""
-  return _over(
+  return over(
     _predictions, model, split, task, preprocess, batch_size, sharding
   )
 
@@ -84,16 +84,27 @@ def _compiled(function: Any, sharding: NamedSharding | None) -> Any:
   return jax.jit(function, static_argnums=(0, 1, 2), out_shardings=whole)
 
 
-def _over(
-  function: Any,
+def over(
+  function: Callable[[Network, Task, Augment, Any, Batch], Any],
   model: Model,
   split: Mapping[str, Any],
   task: Task,
   preprocess: Augment,
-  batch_size: int,
-  sharding: NamedSharding | None,
+  batch_size: int = 500,
+  sharding: NamedSharding | None = None,
 ) -> Any:
-  """Rows `[N, ...]` of `function` over a split, in batches of one shape."""
+  """Rows `[N, ...]` of a function over a split, in batches of one shape.
+
+  Args:
+    function: (network, task, preprocess, variables, batch) -> tree of rows
+      `[B, ...]`; compiled once for each network.
+    model: its network, and whatever tree the function takes as variables.
+    split: as `evaluate`; so are the rest.
+    task: what the labels mean.
+    preprocess: what stands in for augmentation.
+    batch_size: images at a time.
+    sharding: of the rows of a batch.
+  """
   size = len(split['image'])
   parts = sharding.mesh.shape['data'] if sharding is not None else 1
   batch_size = -(-min(batch_size, size) // parts) * parts

@@ -2,15 +2,15 @@
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill --config=configs/neighbourhood/cifar10_resnet20.py \
-    --config.data.data_dir=DATA --config.teacher.checkpoint=runs/...
+    --config.data.data_dir=DATA
 
-With `...py:0.75` behind it, k = 0.75, and so on. ResNet-20 with blocks narrowed inside by k; every row has the same 4 epochs: the
-student alone and KD use them whole, Neighbourhood Distillation 2.5 for its
-pieces and 1.5 for fine-tuning. One run of it gives three columns of the paper:
-the student put together ('distilled'), with its batch statistics estimated anew
-('reestimated'), and fine-tuned. Projection shortcuts, unlike the paper. The
-teacher is that of `configs/kd/cifar10_resnet20_resnet8.py`. The full size is
-beside it, `cifar10_resnet20_full.py`.
+A ResNet-20 of half the channels, its blocks narrowed inside by k = 0.5, or what
+stands behind a colon (`...py:0.75`; --config.teacher.checkpoint=... takes the
+teacher of the first run). Every row has the same 4 epochs: the student alone and
+KD use them whole, Neighbourhood Distillation 2.5 for its pieces and 1.5 for
+fine-tuning. One run of it gives three columns of the paper: the student put
+together ('distilled'), with its batch statistics estimated anew ('reestimated'),
+and fine-tuned. The full size is `cifar10_resnet20_full.py`.
 """
 
 import ml_collections
@@ -30,13 +30,17 @@ def get_config(multiplier='0.5'):
   }
   config.subset = 'few'
   config.augment = {'name': 'crop_flip'}
-  config.teacher = {
-    'name': 'resnet20',
-    'training': {'epochs': 10, 'schedule': {'name': 'cosine', 'rate': 0.1}},
+  network = {
+    'name': 'cifar_resnet',
+    'depth': 20,
+    'stem_width': 8,
+    'widths': (8, 16, 32),
+    'shortcut': 'A',
   }
+  config.teacher = {**network, 'training': {'epochs': 10}}
   config.student = {
     'name': 'narrowed',
-    'network': {'name': 'resnet20'},
+    'network': network,
     'multiplier': float(multiplier),
   }
   config.batch_size = 128

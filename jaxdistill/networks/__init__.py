@@ -10,6 +10,7 @@ from jaxdistill.networks import (
   layerwise,
   mobilenet,
   mobilenet_v3,
+  noisy,
   preactivation,
   pyramidnet,
   resnet,
@@ -86,6 +87,8 @@ NETWORKS: dict[str, Callable[..., Network]] = {
   },
   # Any network, with fewer channels inside its residual blocks.
   'narrowed': layerwise.narrowed,
+  # Any network, with noise behind its blocks in training.
+  'noisy': noisy.noisy,
   'mobilenet_v1': mobilenet.mobilenet_v1,
   'mobilenet_v2': mobilenet.mobilenet_v2,
   'cifar_mobilenet_v2': mobilenet.cifar_mobilenet_v2,
