@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation in small: Tables 1 and 6 on 20,000 CIFAR-10 images.
+"""Neighbourhood Distillation in small: Tables 1 and 6 on 20,000 images.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill --config=configs/neighbourhood/cifar10_resnet20.py \

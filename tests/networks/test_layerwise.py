@@ -1,0 +1,133 @@
+"""Blocks taken apart into layers, and made narrower inside."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdistill import networks
+from jaxdistill.networks import layerwise, noisy, staged
+from jaxdistill.types import Model, UsageError
+
+SMALL = {'num_classes': 3, 'stem_width': 2, 'widths': (2, 3, 4)}
+
+
+def _model(network, size=8):
+  image = {'image': np.zeros((2, size, size, 3), np.float32)}
+  variables = staged.init(network, jax.random.key(0), image)
+  # Statistics and biases that show when they are not moved.
+  noise = jax.tree.map(
+    lambda x: (
+      x + 0.1 * np.random.default_rng(x.size).random(x.shape, np.float32)
+    ),
+    variables,
+  )
+  return Model(network, noise)
+
+
+@pytest.mark.parametrize(
+  'network',
+  [
+    networks.NETWORKS['resnet8'](**SMALL),
+    networks.NETWORKS['resnet8'](**SMALL, shortcut='A'),
+    networks.NETWORKS['cifar_resnet50'](
+      num_classes=3, stem_width=2, widths=(2, 2, 2, 2)
+    ),
+  ],
+  ids=['projections', 'subsampled', 'bottlenecks'],
+)
+def test_the_layers_of_blocks_answer_as_the_blocks_do(network):
+  model = _model(network)
+  layered = layerwise.by_layers(model)
+  image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+  np.testing.assert_array_equal(
+    staged.apply(*layered, image), staged.apply(*model, image)
+  )
+  ours, theirs = (
+    networks.count_parameters(m.variables) for m in (layered, model)
+  )
+  assert ours == theirs
+  # One convolution in each stage, but for the answer's.
+  for name, tree in layered.variables['params'].items():
+    kernels = [x for x in jax.tree.leaves(tree) if x.ndim == 4]
+    assert len(kernels) == (name != 'head')
+  spec = networks.to_spec(layered.network)
+  assert networks.from_spec(spec) == layered.network
+
+
+def _count(network, size):
+  return networks.summary(network, (size, size, 3)).parameters
+
+
+@pytest.mark.parametrize(
+  ('multiplier', 'printed'),  # in thousands, in Table 1
+  [
+    *((1, 269), (0.9, 239), (0.8, 213), (0.75, 202)),
+    *((0.6, 160), (0.5, 136), (0.4, 105)),
+  ],
+)
+def test_a_narrowed_resnet20_has_the_parameters_of_table_1(multiplier, printed):
+  network = networks.NETWORKS['resnet20'](shortcut='A')
+  network = layerwise.narrowed(network, multiplier=multiplier)
+  assert abs(_count(network, 32) / 1000 - printed) < 1
+
+
+@pytest.mark.parametrize(
+  ('multiplier', 'inner_after', 'printed'),  # in millions, in Table 2
+  [(0.75, True, 18), (0.75, False, 21), (0.5, False, 17)],
+)
+def test_a_narrowed_resnet50_has_the_parameters_of_table_2(
+  multiplier, inner_after, printed
+):
+  network = layerwise.narrowed(
+    networks.NETWORKS['resnet50'](),
+    multiplier=multiplier,
+    inner_after=inner_after,
+  )
+  assert _count(network, 64) // 10**6 == printed
+
+
+@pytest.mark.parametrize(
+  ('name', 'multiplier', 'message'),
+  [
+    ('resnet8', 0.1, "multiplier: 0.1 leaves 'group1.block1' none of its 2"),
+    ('resnet8', 0.0, r'multiplier: 0.0 is not in \(0, 1\]'),
+    ('resnet8', 1.5, 'multiplier: 1.5 is not in'),
+    ('vgg8', 0.5, 'the network has no residual block; its stages are'),
+  ],
+)
+def test_a_multiplier_that_leaves_nothing_is_refused(name, multiplier, message):
+  arguments = SMALL if name == 'resnet8' else {}
+  network = networks.NETWORKS[name](**arguments)
+  with pytest.raises(UsageError, match=message):
+    layerwise.narrowed(network, multiplier=multiplier)
+
+
+def test_a_noisy_network_is_the_plain_one_in_inference_and_not_in_training():
+  plain = networks.NETWORKS['resnet8'](**SMALL)
+  network = noisy.noisy(plain, sigma=0.5)
+  model = _model(plain)
+  image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+  np.testing.assert_array_equal(
+    staged.apply(network, model.variables, image), staged.apply(*model, image)
+  )
+  features, _ = staged.run(
+    network,
+    model.variables,
+    {'image': image},
+    train=['group1.block1.noise'],
+    rngs={'dropout': jax.random.key(0)},
+  )
+  noise = features['group1.block1.noise'] - features['group1.block1']
+  assert abs(float(noise.std()) - 0.5) < 0.1
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ({'sigma': -1.0}, 'sigma: -1.0 is no number'),
+    ({'blocks': ('group9',)}, "unknown stage 'group9'"),
+  ],
+)
+def test_noise_that_is_none_is_refused(arguments, message):
+  with pytest.raises(UsageError, match=message):
+    noisy.noisy(networks.NETWORKS['resnet8'](), **arguments)
