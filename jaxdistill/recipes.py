@@ -43,11 +43,8 @@ def recipe(
     augment or augment_lib.none(),
     augment_lib.standardize(dataset.mean, dataset.std),
   )
-  held_out, passes = None, 0
-  if 'validation' in dataset.splits:
-    most = min(batch_size, len(dataset.splits['validation']['label']))
-    passes = len(dataset.splits['validation']['label']) // most
-    held_out = Stream(most, prepare, subset='validation')
+  held_out = len(dataset.splits.get('validation', {}).get('label', ()))
+  most = min(batch_size, held_out)
   return Recipe(
     epochs=epochs,
     steps_per_epoch=batches.steps_per_epoch(size, batch_size),
@@ -56,8 +53,8 @@ def recipe(
     task=task,
     example=example(dataset, augment, batch_size),
     examples={k: dataset.splits[subset][k] for k in ('index', 'label')},
-    validation=held_out,
-    validation_steps=passes,
+    validation=Stream(most, prepare, subset='validation'),
+    validation_steps=held_out // most if most else 0,
   )
 
 

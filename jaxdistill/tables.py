@@ -4,6 +4,7 @@ from jaxdistill import optimizers, terms
 from jaxdistill.data import augment, digits, folder, npz, tfds
 from jaxdistill.methods import (
   chains,
+  data_free,
   joint,
   mutual,
   neighbourhood,
@@ -86,6 +87,9 @@ METHODS: Table = {
   # Piece by piece, all at once.
   'neighbourhood': neighbourhood.neighbourhood,
   'student_search': student_search.student_search,
+  # Without data.
+  'gaussian_kd': data_free.gaussian_kd,
+  'zero_shot': data_free.zero_shot,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {

@@ -117,8 +117,8 @@ class Recipe(NamedTuple):
     example: shapes and dtypes of one augmented batch.
     examples: 'index' and 'label' of all that is trained on, on the host.
     validation: whole batches of the validation split, prepared as evaluation
-      does; None: there is no such split.
-    validation_steps: how many of them make one pass.
+      prepares any images.
+    validation_steps: how many of them make one pass; 0: there is no such split.
   """
 
   epochs: float
@@ -128,8 +128,8 @@ class Recipe(NamedTuple):
   task: Task
   example: Mapping[str, jax.ShapeDtypeStruct]
   examples: Mapping[str, Any]
-  validation: Stream | None = None
-  validation_steps: int = 0
+  validation: Stream
+  validation_steps: int
 
   @property
   def num_steps(self) -> int:

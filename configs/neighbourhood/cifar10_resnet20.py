@@ -6,11 +6,11 @@
 
 A ResNet-20 of half the channels, its blocks narrowed inside by k = 0.5, or what
 stands behind a colon (`...py:0.75`; --config.teacher.checkpoint=... takes the
-teacher of the first run). Every row has the same 4 epochs: the student alone and
-KD use them whole, Neighbourhood Distillation 2.5 for its pieces and 1.5 for
+teacher of the first run). Every row has the same 4 epochs: the student alone
+and KD use them whole, Neighbourhood Distillation 2.5 for its pieces and 1.5 for
 fine-tuning. One run of it gives three columns of the paper: the student put
-together ('distilled'), with its batch statistics estimated anew ('reestimated'),
-and fine-tuned. The full size is `cifar10_resnet20_full.py`.
+together ('distilled'), with its batch statistics estimated anew
+('reestimated'), and fine-tuned. The full size is `cifar10_resnet20_full.py`.
 """
 
 import ml_collections

@@ -136,7 +136,7 @@ def _check(
   for drop in drops:
     if not 0 < drop < 1:
       raise UsageError(f'drops: {drop} is no share in (0, 1)')
-  if recipe.validation is None:
+  if not recipe.validation_steps:
     raise UsageError(
       'student_search chooses on the validation split, and there is none; give '
       'data.validation'
@@ -189,11 +189,15 @@ def _quality_phase(
   def report(state, carry: Carry) -> dict[str, Any]:
     return {'student_search.json': _report(made, state, carry, roles, drops)}
 
-  stream = recipe.validation
-  streams = {'train': stream} if stream is not None else {}
-  steps_ = recipe.validation_steps
-  made_phase = Phase('quality', steps_, streams, init, step, finish)
-  return made_phase._replace(report=report)
+  return Phase(
+    'quality',
+    recipe.validation_steps,
+    {'train': recipe.validation},
+    init,
+    step,
+    finish,
+    report=report,
+  )
 
 
 def choose(

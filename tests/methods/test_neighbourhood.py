@@ -431,7 +431,7 @@ def test_a_search_without_a_choice_is_refused(recipe, arguments, message):
 
 def test_a_search_without_validation_is_refused(recipe):
   with pytest.raises(UsageError, match='give data.validation'):
-    student_search.student_search(recipe._replace(validation=None))
+    student_search.student_search(recipe._replace(validation_steps=0))
 
 
 def test_a_multiplier_that_leaves_no_channel_is_refused(recipe, carry):
