@@ -86,6 +86,7 @@ METHODS: Table = {
   'fixed_backbone': sskd.fixed_backbone,
   # Piece by piece, all at once.
   'neighbourhood': neighbourhood.neighbourhood,
+  'from_teacher': neighbourhood.from_teacher,
   'student_search': student_search.student_search,
   # Without data.
   'gaussian_kd': data_free.gaussian_kd,

@@ -10,10 +10,10 @@ in `_distances`, eq. 5 -> `_distances`.
 
 from collections.abc import Sequence
 
-from jaxdistill import optimizers
+from jaxdistill import optimizers, steps
 from jaxdistill.methods import joint, pieces
 from jaxdistill.terms import pairs
-from jaxdistill.types import Method, Recipe
+from jaxdistill.types import Method, Model, Recipe
 
 
 def neighbourhood(
@@ -108,6 +108,36 @@ def neighbourhood(
     method += (pieces.keep('distilled', student), statistics)
   kept = 'reestimated' if statistics_steps else 'distilled'
   return method + _then(fine_tune, kept, student)
+
+
+def from_teacher(
+  recipe: Recipe,
+  *,
+  method: Method,
+  student: str = 'student',
+  teacher: str = 'teacher',
+) -> Method:
+  """Any method, whose student begins as its teacher.
+
+  It takes the teacher's variables wherever name and shape agree, as the pieces
+  of `neighbourhood` do with `initial='teacher'`: the end-to-end rival of
+  sparse neighbourhoods.
+
+  Args:
+    recipe: not used.
+    method: what follows; a section in a config.
+    student: the role that trains.
+    teacher: the role whose variables it takes.
+  """
+
+  def begin(rng, carry):
+    del rng
+    model, source = (joint.model_in(carry, k) for k in (student, teacher))
+    variables = pieces.where_alike(model.variables, source.variables)
+    return {student: Model(model.network, variables)}
+
+  del recipe
+  return (lambda carry: steps.setup_phase('from_teacher', begin), *method)
 
 
 def _then(method: Method, kept: str, student: str) -> Method:

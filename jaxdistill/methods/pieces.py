@@ -227,7 +227,7 @@ def statistics_phase(
       )
       updates = staged.merge(updates, changed)
     copies = _counterparts(made, teacher.variables)
-    return _where_alike(updates, copies)
+    return where_alike(updates, copies)
 
   return steps.statistics_phase(
     'statistics',
@@ -312,7 +312,7 @@ def _composed(plan: Plan, model: Model, teacher: Model, initial: str) -> Model:
   if initial == 'random':
     return model
   copies = _counterparts(made, teacher.variables)
-  return model._replace(variables=_where_alike(model.variables, copies))
+  return model._replace(variables=where_alike(model.variables, copies))
 
 
 def _counterparts(made: Layout, teacher: Variables) -> Variables:
@@ -324,11 +324,11 @@ def _counterparts(made: Layout, teacher: Variables) -> Variables:
   }
 
 
-def _where_alike(ours: PyTree, theirs: PyTree) -> PyTree:
+def where_alike(ours: PyTree, theirs: PyTree) -> PyTree:
   """`theirs` where it has an array of the same name and shape, else `ours`."""
   if isinstance(ours, Mapping):
     inside = theirs if isinstance(theirs, Mapping) else {}
-    return {k: _where_alike(v, inside.get(k)) for k, v in ours.items()}
+    return {k: where_alike(v, inside.get(k)) for k, v in ours.items()}
   alike = theirs is not None and theirs.shape == ours.shape
   return theirs if alike else ours
 

@@ -430,12 +430,12 @@ def test_a_search_without_a_choice_is_refused(recipe, arguments, message):
 
 
 def test_a_search_without_validation_is_refused(recipe):
-  with pytest.raises(UsageError, match='give data.validation'):
+  with pytest.raises(UsageError, match=r'give data\.validation'):
     student_search.student_search(recipe._replace(validation_steps=0))
 
 
 def test_a_multiplier_that_leaves_no_channel_is_refused(recipe, carry):
   carry = {**carry, 'student': whole(recipe)}
   method = student_search.student_search(recipe, multipliers=(0.1, 1.0))
-  with pytest.raises(UsageError, match='leaves .* none of its 3'):
+  with pytest.raises(UsageError, match=r'leaves .* none of its 3'):
     method[0](carry)
