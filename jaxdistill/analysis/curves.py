@@ -60,6 +60,50 @@ def points(
   return found
 
 
+def tradeoff(
+  results: Mapping[str, Any],
+  label: str,
+  prefix: str,
+  *,
+  without: str = '-',
+  metric: str | None = None,
+) -> list[Point]:
+  """Scores against parameters of models that a row left beside its student.
+
+  Args:
+    results: what `results.json` of a work directory holds.
+    label: of the row.
+    prefix: with which their names begin, such as 'k '.
+    without: what no name holds, such as 'fine-tuned'.
+    metric: None: the task's score.
+
+  Returns:
+    One point for each of the first seed's models, in the order of their sizes;
+    x is the mean of their parameters.
+
+  Raises:
+    UsageError: there is no such row or model.
+  """
+  rows = {row['label']: row for row in results['rows']}
+  if label not in rows:
+    raise UsageError(f'no row {label!r}; there are {", ".join(rows)}')
+  metric = metric or results['score']
+  seeds = [s.get('beside', {}) for s in rows[label]['seeds'].values()]
+  names = [n for n in seeds[0] if n.startswith(prefix) and without not in n]
+  if not names:
+    raise UsageError(
+      f'row {label!r} has no model {prefix!r}...; there are '
+      f'{", ".join(seeds[0]) or "none"}'
+    )
+  found = []
+  for name in names:
+    values = [100 * s[name]['test'][metric] for s in seeds]
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    size = float(np.mean([s[name]['parameters'] for s in seeds]))
+    found.append(Point(size, float(np.mean(values)), sd))
+  return sorted(found)
+
+
 def draw(
   lines: Mapping[str, list[Point]],
   *,
