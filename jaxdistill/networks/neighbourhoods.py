@@ -1,9 +1,7 @@
 """Neighbourhoods: pieces of a teacher and of a student that fit each other.
 
 Shao et al., Neighbourhood Distillation: On the benefits of non end-to-end
-distillation, 2020, https://arxiv.org/abs/2010.01189. Equation (1) of
-Neighbourhood Distillation is `layout`: a network as the composition of its
-neighbourhoods.
+distillation, 2020, https://arxiv.org/abs/2010.01189
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,6 +76,10 @@ def layout(
   copy_same: bool = False,
 ) -> Layout:
   """Cuts a student and its teacher into neighbourhoods.
+
+    T = T_n(... T_2(T_1(x)))
+
+  Equation (1) of Neighbourhood Distillation.
 
   Args:
     student: the student.
