@@ -18,7 +18,7 @@ import ml_collections
 import rich.console
 
 from jaxdistill import experiment, fast_cpu, study
-from jaxdistill.training import hosts, loop
+from jaxdistill.training import hosts, loop, watch
 from jaxdistill.types import UsageError
 
 OVERRIDE = '--config.'
@@ -56,10 +56,11 @@ def _code(argv: Sequence[str] | None) -> int:
     return 130
   except Exception as error:
     if hosts.lost(error):
-      hosts.give_up(f'another process is gone ({_one_line(error)[:200]})')
+      hosts.blame()
+      watch.give_up(f'another process is gone ({_one_line(error)[:200]})')
     if jax.process_count() > 1:  # the others must not wait for this one
       traceback.print_exc()
-      hosts.give_up(f'{type(error).__name__}, see above')
+      watch.give_up(f'{type(error).__name__}, see above')
     raise
 
 
@@ -97,7 +98,6 @@ def _run(argv: list[str]) -> int:
         workdir,
         interrupted=interrupted,
         model_parallel=arguments.model_parallel,
-        hosts=hosts.Hosts(arguments.timeout),
       )
   if jax.process_index() > 0:
     return 0

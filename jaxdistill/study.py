@@ -21,8 +21,7 @@ import rich.table
 from jaxdistill import evaluation, experiment, recipes
 from jaxdistill import export as export_lib
 from jaxdistill.networks import files
-from jaxdistill.training import checkpoint, loop, sharding
-from jaxdistill.training.hosts import Hosts
+from jaxdistill.training import checkpoint, hosts, loop, sharding
 from jaxdistill.training.log import Log
 from jaxdistill.types import Carry, Model, UsageError
 
@@ -50,9 +49,10 @@ def run(
   show: bool = True,
   interrupted: Callable[[], bool] = lambda: False,
   model_parallel: int = 1,
-  hosts: Hosts | None = None,
 ) -> dict[str, Any]:
   """Trains whatever the work directory lacks, on all devices.
+
+  Of several processes all call this, and the first one writes.
 
   Args:
     plan: what to run.
@@ -61,7 +61,6 @@ def run(
     show: whether to show progress and results.
     interrupted: see `loop.Options`.
     model_parallel: see `loop.Options`.
-    hosts: the processes; all call this, and the first one writes.
 
   Returns:
     The results, which also stand in results.json.
@@ -72,21 +71,19 @@ def run(
       devices.
   """
   workdir = pathlib.Path(workdir)
-  hosts = hosts or Hosts()
-  show = show and hosts.first
+  show = show and hosts.first()
   console = rich.console.Console(stderr=True, quiet=not show)
   mesh = sharding.make_mesh(model_parallel)
   options = loop.Options(
     score=plan.task.score,
     interrupted=interrupted,
     model_parallel=model_parallel,
-    hosts=hosts,
     **plan.options,
   )
   for row in plan.rows:
-    if not all(_finished(workdir, row, seed) for seed in row.seeds):
+    if not hosts.of_first(_all_finished, workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], mesh)
-  with locked(workdir, hosts):
+  with locked(workdir):
     for row in plan.rows:
       _check_row(workdir, row)
     teacher = plan.teacher
@@ -94,20 +91,20 @@ def run(
       metrics = _evaluate(plan, teacher, 'test', mesh)
       console.print(f'teacher from a file: {_percent(metrics, plan)} on test')
     for row in plan.rows:
-      if hosts.first:
+      if hosts.first():
         checkpoint.write_json(_folder(workdir, row) / 'row.json', row.resolved)
       for seed in row.seeds:
-        if not hosts.of_first(_finished(workdir, row, seed)):
+        if not hosts.of_first(_finished, workdir, row, seed):
           _run_seed(plan, row, seed, workdir, teacher, show, options)
           hosts.meet()
       if row.role == 'teacher':
         teacher = trained(plan, row, row.seeds[0], workdir)['last']
-        if hosts.first:
+        if hosts.first():
           files.save(workdir / 'teacher.safetensors', teacher)
         metrics = read_result(workdir, row, row.seeds[0])['test']['last']
         console.print(f'teacher: {_percent(metrics, plan)} on test')
     results = collect(plan, workdir)
-    if hosts.first:
+    if hosts.first():
       checkpoint.write_json(workdir / 'results.json', results)
   return results
 
@@ -120,7 +117,7 @@ def trained(
   Raises:
     UsageError: the run is not finished.
   """
-  if not _finished(workdir, row, seed):
+  if not hosts.of_first(_finished, workdir, row, seed):
     raise UsageError(
       f'{workdir}: row {row.label!r}, seed {seed} is not finished; run it with '
       '--mode=fit first'
@@ -246,16 +243,15 @@ def read_result(
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path, hosts: Hosts | None = None) -> Iterator[None]:
+def locked(workdir: pathlib.Path) -> Iterator[None]:
   """Holds a work directory for this run; its first process does.
 
   Raises:
     UsageError: it cannot be written, or another run holds it.
   """
-  hosts = hosts or Hosts()
   with contextlib.ExitStack() as stack:
-    problem = _lock(workdir, stack) if hosts.first else ''
-    if hosts.any(bool(problem))[0]:
+    problem = _lock(workdir, stack) if hosts.first() else ''
+    if hosts.any_of(bool(problem))[0]:
       raise UsageError(problem or 'workdir: the first process cannot have it')
     yield
 
@@ -283,7 +279,7 @@ def _run_seed(
   options: loop.Options,
 ) -> None:
   """Trains one seed of a row, or goes on with it, and writes its result."""
-  hosts, mesh = options.hosts, sharding.make_mesh(options.model_parallel)
+  mesh = sharding.make_mesh(options.model_parallel)
   carry: Carry = {row.role: experiment.initial_model(plan, row.role, seed)}
   if row.role == 'student' and teacher is not None:
     carry['teacher'] = teacher
@@ -296,7 +292,7 @@ def _run_seed(
       else None
     ),
     log=Log(
-      workdir if hosts.first else None,
+      workdir if hosts.first() else None,
       name=row.label if len(row.seeds) == 1 else f'{row.label} seed {seed}',
       labels={'row': row.label, 'seed': seed},
       show=show,
@@ -312,7 +308,7 @@ def _run_seed(
     **_measure(plan, row, _models(fitted, row.role), teacher, mesh),
     **_made_by(),
   }
-  if hosts.first:
+  if hosts.first():
     for file, report in fitted.reports.items():
       checkpoint.write_json(folder / file, report)
     checkpoint.write_json(_result_file(workdir, row, seed), result)
@@ -429,7 +425,7 @@ def _check_row(workdir: pathlib.Path, row: experiment.Row) -> None:
   if not path.exists():
     return
   old, new = _flat(_read_json(path)), _flat(row.resolved)
-  if all(_finished(workdir, row, seed) for seed in row.seeds):
+  if _all_finished(workdir, row):
     new['fast_cpu'] = old.get('fast_cpu')  # nothing is trained any more
   differing = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
@@ -460,6 +456,10 @@ def _result_file(
   workdir: pathlib.Path, row: experiment.Row, seed: int
 ) -> pathlib.Path:
   return _folder(workdir, row) / str(seed) / 'result.json'
+
+
+def _all_finished(workdir: pathlib.Path, row: experiment.Row) -> bool:
+  return all(_finished(workdir, row, seed) for seed in row.seeds)
 
 
 def _finished(workdir: pathlib.Path, row: experiment.Row, seed: int) -> bool:
