@@ -18,6 +18,7 @@ import ml_collections
 import rich.console
 
 from jaxdistill import experiment, fast_cpu, study
+from jaxdistill.data import cache
 from jaxdistill.training import hosts, loop, watch
 from jaxdistill.types import UsageError
 
@@ -298,13 +299,13 @@ def _literal(text: str) -> Any:
 
 def _cache_programs() -> None:
   """Seeds of a method share their compiled programs, and so do later runs."""
-  folder = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  folder = cache.folder()
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     try:
-      os.makedirs(f'{folder}/jaxdistill', exist_ok=True)
+      folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # no home to write to
       return
-    jax.config.update('jax_compilation_cache_dir', f'{folder}/jaxdistill')
+    jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 

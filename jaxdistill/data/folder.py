@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from jaxdistill.data import arrays, images
+from jaxdistill.data import arrays, cache, images
 from jaxdistill.types import Dataset, UsageError
 
 TEST_SPLITS = ('test', 'val', 'validation', 'valid')
@@ -204,10 +204,21 @@ def _cut(whole: _Split, test: float) -> list[_Split]:
 def _image_shape(
   splits: Sequence[_Split], image_size: int | None
 ) -> tuple[int, int, int]:
-  """What the images are decoded to; looks at the beginning of every file."""
+  """What the images are decoded to; looks at the beginning of every file.
+
+  Once: of files that have not changed the sizes are remembered.
+  """
   paths = [path for split in splits for path in split.paths]
-  with futures.ThreadPoolExecutor() as pool:
-    sizes = list(pool.map(_size, paths))
+
+  def find() -> dict[str, np.ndarray]:
+    with futures.ThreadPoolExecutor() as pool:
+      return {'sizes': np.array(list(pool.map(_size, paths)), np.int32)}
+
+  try:
+    found = cache.remembered('sizes of images', paths, find)['sizes']
+  except OSError as error:
+    raise UsageError(f'data.path: {error}') from None
+  sizes = list(map(tuple, found.tolist()))
   bad = [path for path, size in zip(paths, sizes) if size == (0, 0)]
   if bad:
     raise UsageError(

@@ -110,7 +110,8 @@ class LazyImages:
     if bad:
       raise UsageError(
         f'{len(bad)} of {len(places)} images cannot be decoded to '
-        f'{self.image_shape}; the first: {self.files.name(bad[0])}'
+        f'{self.image_shape}; the first: {self.files.name(bad[0])}; put a '
+        'whole copy in its place (without it, it is another data set)'
       )
     return out
 

@@ -124,7 +124,9 @@ def test_an_image_that_cannot_be_decoded_is_named(workers, tmp_path):
   wrong.write_bytes(wrong.read_bytes()[:-50])
   stream = streaming.StreamedBatches(split, 4, SEEDS, workers=workers)
   stream(0)
-  with pytest.raises(UsageError, match=f'1 of 4 images .* {wrong}'):
+  with pytest.raises(
+    UsageError, match=f'1 of 4 images .* {wrong}; put a whole copy'
+  ):
     stream(1)
   stream.close()
 
