@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -68,7 +69,7 @@ def run(
   Raises:
     UsageError: the directory belongs to another config, or to a process that
       is at work in it, or cannot be written; a batch does not spread over the
-      devices.
+      devices; the processes do not run the same.
   """
   workdir = pathlib.Path(workdir)
   show = show and hosts.first()
@@ -80,6 +81,7 @@ def run(
     model_parallel=model_parallel,
     **plan.options,
   )
+  _check_same(plan)
   for row in plan.rows:
     if not hosts.of_first(_all_finished, workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], mesh)
@@ -363,10 +365,14 @@ def _made_by() -> dict[str, Any]:
   """What a result was made by."""
   device = jax.devices()[0]
   return {
-    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'versions': _versions(),
     'device': f'{device.platform} {device.device_kind} x{jax.device_count()}',
     'date': datetime.date.today().isoformat(),
   }
+
+
+def _versions() -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _models(fitted: loop.Fitted, role: str) -> dict[str, Model]:
@@ -419,18 +425,38 @@ def _placed(model: Model, mesh: Mesh) -> Model:
   return model._replace(variables=sharding.place(model.variables, mesh))
 
 
+def _check_same(plan: experiment.Plan) -> None:
+  """Raises UsageError where the processes do not run the same."""
+  rows = [
+    (row.label, row.seeds, _without_places(row.resolved)) for row in plan.rows
+  ]
+  about = (rows, plan.options['log_every'], _versions())
+  digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
+  found = hosts.gather(int.from_bytes(digest[:8], 'big', signed=True))[:, 0]
+  differing = np.flatnonzero(found != found[0])
+  if len(differing):
+    raise UsageError(
+      f'process {", ".join(map(str, differing))} runs another config, other '
+      'data or other versions of packages than process 0'
+    )
+
+
+def _without_places(resolved: Mapping[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in _flat(resolved).items() if k not in PLACES}
+
+
 def _check_row(workdir: pathlib.Path, row: experiment.Row) -> None:
   """Raises UsageError where the row there was made by another config."""
   path = _folder(workdir, row) / 'row.json'
   if not path.exists():
     return
-  old, new = _flat(_read_json(path)), _flat(row.resolved)
+  old, new = (_without_places(x) for x in (_read_json(path), row.resolved))
   if _all_finished(workdir, row):
     new['fast_cpu'] = old.get('fast_cpu')  # nothing is trained any more
   differing = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
     for key in sorted({*old, *new})
-    if old.get(key) != new.get(key) and key not in PLACES
+    if old.get(key) != new.get(key)
   ]
   if differing:
     raise UsageError(

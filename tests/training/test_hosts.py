@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from jaxdistill import main
-from jaxdistill.training import log
+from jaxdistill.training import hosts, log
 
 CONFIG = """
 import ml_collections
@@ -66,15 +66,19 @@ import sys, time
 
 from jaxdistill.training import hosts
 
-index, port, timeout, seconds = (float(x) for x in sys.argv[1:])
-hosts.join(f'127.0.0.1:{port:.0f}', 2, int(index), timeout)
+index, port, timeout, seconds = (int(x) for x in sys.argv[1:])
+hosts.join(f'127.0.0.1:{port}', 2, index, timeout)
 
 
 def meet():
   hosts.meet()
   print('met', flush=True)
   time.sleep(seconds)
-  hosts.meet()
+  assert hosts.gather(index, -5, 2**62 + index).tolist() == [
+    [i, -5, 2**62 + i] for i in range(2)
+  ]
+  assert hosts.of_first(lambda: index == 0)
+  assert hosts.any_of(False, index == 1) == [False, True]
   hosts.leave(0)
 
 
@@ -270,6 +274,19 @@ def test_what_two_processes_began_one_ends(place, alone, stopped, capfd):
   assert main.run([*arguments, '--config.methods.kd.seconds=0.1']) == 0
   assert 'going on from step' in capfd.readouterr().err
   assert_close(weights(workdir, 'kd'), weights(alone, 'kd'))
+
+
+def test_processes_that_do_not_run_the_same_are_refused(
+  place, tmp_path, monkeypatch, capfd
+):
+  def other(*numbers):
+    return np.array([numbers, [n ^ 1 for n in numbers]])
+
+  monkeypatch.setattr(hosts, 'gather', other)
+  arguments = [f'--config={place}/config.py', f'--workdir={tmp_path}/x']
+  assert main.run(arguments) == 2
+  assert 'process 1 runs another config' in capfd.readouterr().err
+  assert not (tmp_path / 'x').exists()
 
 
 CASES = {
