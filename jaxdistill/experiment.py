@@ -177,6 +177,7 @@ def _plan(
   evaluate_every: int = 1,
   log_every: int = 50,
   checkpoint_seconds: float = 60.0,
+  workers: int | None = None,
 ) -> Plan:
   """`plan` with the config's keys as arguments; their defaults stand here."""
   # Names and keys are checked first: what follows may take long.
@@ -199,6 +200,12 @@ def _plan(
     ('log_every', log_every),
   ):
     _check_positive(number, key)
+  if workers is not None and workers < 0:
+    raise UsageError(f'workers: {workers} is below 0')
+  if not 0 <= checkpoint_seconds < math.inf:
+    raise UsageError(
+      f'checkpoint_seconds: {checkpoint_seconds} is no number of seconds'
+    )
 
   dataset = data_section.make({})
   preprocess = recipes.preprocess(
@@ -238,6 +245,7 @@ def _plan(
       'evaluate_every': evaluate_every,
       'log_every': log_every,
       'checkpoint_seconds': checkpoint_seconds,
+      'workers': workers,
     },
   )
 

@@ -51,6 +51,8 @@ class Options(NamedTuple):
     log: where the numbers go; of the first process alone, if there are several.
     interrupted: asked whether to stop, at each step; of several processes at
       every `log_every` steps, where one that says so stops all.
+    workers: processes that load streamed data; None: as many as fit the
+      machine, see `data.streaming`.
     model_parallel: how many devices share each large array of the state; the
       batches are spread over groups of that many.
   """
@@ -63,6 +65,7 @@ class Options(NamedTuple):
   checkpoint_seconds: float = 60.0
   log: Log = Log(show=False)
   interrupted: Callable[[], bool] = lambda: False
+  workers: int | None = None
   model_parallel: int = 1
 
 
@@ -155,7 +158,9 @@ def _run_phase(
   mesh = sharding.make_mesh(options.model_parallel)
   for stream in phase.streams.values():
     sharding.check_batch_size(stream.batch_size, mesh)
-  sources = _sources(phase, fitted.carry, dataset, (seed, order), mesh)
+  sources = _sources(
+    phase, fitted.carry, dataset, (seed, order), mesh, options.workers
+  )
   epoch = _epoch(phase, sources)
   state, kept = phase.init(init_rng, fitted.carry)
   # The buffers of the state are donated: the carry keeps its own.
@@ -336,7 +341,9 @@ def _evaluate(phase, step, tree, frozen, best, options) -> None:
       tree['best'][name] = jax.tree.map(jnp.copy, model.variables)
 
 
-def _sources(phase, carry, dataset, seeds, mesh) -> dict[str, Any]:
+def _sources(
+  phase, carry, dataset, seeds, mesh, workers=None
+) -> dict[str, Any]:
   """Stream name -> its batches, spread over the mesh."""
   sources: dict[str, Any] = {}
   for i, (name, stream) in enumerate(phase.streams.items()):
@@ -354,11 +361,11 @@ def _sources(phase, carry, dataset, seeds, mesh) -> dict[str, Any]:
         f'no source {stream.source!r} of batches; valid: data, '
         f'{", ".join(carry)}'
       )
-    lazy = streaming.is_lazy(arrays)
-    make = streaming.StreamedBatches if lazy else batches.Batches
-    sources[name] = make(
-      arrays, stream.batch_size, (*seeds, i), sharding.rows(mesh)
-    )
+    common = arrays, stream.batch_size, (*seeds, i), sharding.rows(mesh)
+    if streaming.is_lazy(arrays):
+      sources[name] = streaming.StreamedBatches(*common, workers=workers)
+    else:
+      sources[name] = batches.Batches(*common)
   return sources
 
 
