@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -92,15 +93,17 @@ def run(
     if teacher is not None:
       metrics = _evaluate(plan, teacher, 'test', mesh)
       console.print(f'teacher from a file: {_percent(metrics, plan)} on test')
+    taught = _asked_once(plan, teacher, mesh)
     for row in plan.rows:
       if hosts.first():
         checkpoint.write_json(_folder(workdir, row) / 'row.json', row.resolved)
       for seed in row.seeds:
         if not hosts.of_first(_finished, workdir, row, seed):
-          _run_seed(plan, row, seed, workdir, teacher, show, options)
+          _run_seed(plan, row, seed, workdir, teacher, taught, show, options)
           hosts.meet()
       if row.role == 'teacher':
         teacher = trained(plan, row, row.seeds[0], workdir)['last']
+        taught = _asked_once(plan, teacher, mesh)
         if hosts.first():
           files.save(workdir / 'teacher.safetensors', teacher)
         metrics = read_result(workdir, row, row.seeds[0])['test']['last']
@@ -136,16 +139,17 @@ def evaluate(
 ) -> dict[str, Any]:
   """Evaluates finished runs again, from their files; returns the results."""
   workdir = pathlib.Path(workdir)
-  teacher = plan.teacher
   mesh = sharding.make_mesh()
+  taught = _asked_once(plan, plan.teacher, mesh)
   for row in plan.rows:
     _check_row(workdir, row)
   for row in plan.rows:
     for seed in row.seeds:
       models = trained(plan, row, seed, workdir)
-      teacher = models['last'] if row.role == 'teacher' else teacher
+      if row.role == 'teacher':
+        taught = _asked_once(plan, models['last'], mesh)
       old = read_result(workdir, row, seed)
-      result = {**old, **_measure(plan, row, models, teacher, mesh)}
+      result = {**old, **_measure(plan, row, models, taught, mesh)}
       checkpoint.write_json(_result_file(workdir, row, seed), result)
   results = collect(plan, workdir)
   checkpoint.write_json(workdir / 'results.json', results)
@@ -277,6 +281,7 @@ def _run_seed(
   seed: int,
   workdir: pathlib.Path,
   teacher: Model | None,
+  taught: Callable[[], Any] | None,
   show: bool,
   options: loop.Options,
 ) -> None:
@@ -307,7 +312,7 @@ def _run_seed(
     'steps': fitted.steps,
     'seconds': round(fitted.seconds, 1),
     'best_step': fitted.best_step.get(row.role),
-    **_measure(plan, row, _models(fitted, row.role), teacher, mesh),
+    **_measure(plan, row, _models(fitted, row.role), taught, mesh),
     **_made_by(),
   }
   if hosts.first():
@@ -384,29 +389,38 @@ def _measure(
   plan: experiment.Plan,
   row: experiment.Row,
   models: Mapping[str, Model],
-  teacher: Model | None,
+  taught: Callable[[], Any] | None,
   mesh: Mesh,
 ) -> dict[str, Any]:
   """What the table shows of one run."""
   agreement = None
-  if row.role == 'student' and teacher is not None:
-    agreement = plan.task.agreement(
-      *(
-        evaluation.predict(
-          _placed(model, mesh),
-          plan.dataset.splits['test'],
-          plan.task,
-          plan.preprocess,
-          sharding=sharding.rows(mesh),
-        )
-        for model in (models['last'], teacher)
-      )
-    )
+  if row.role == 'student' and taught is not None:
+    answers = _predictions(plan, models['last'], mesh)
+    agreement = plan.task.agreement(answers, taught())
   return {
     'parameters': files.count_parameters(models['last'].variables),
     'test': {k: _evaluate(plan, m, 'test', mesh) for k, m in models.items()},
     'agreement': agreement,
   }
+
+
+def _predictions(plan: experiment.Plan, model: Model, mesh: Mesh) -> Any:
+  return evaluation.predict(
+    _placed(model, mesh),
+    plan.dataset.splits['test'],
+    plan.task,
+    plan.preprocess,
+    sharding=sharding.rows(mesh),
+  )
+
+
+def _asked_once(
+  plan: experiment.Plan, teacher: Model | None, mesh: Mesh
+) -> Callable[[], Any] | None:
+  """The teacher's predictions on the test split, made when first wanted."""
+  if teacher is None:
+    return None
+  return functools.cache(lambda: _predictions(plan, teacher, mesh))
 
 
 def _evaluate(

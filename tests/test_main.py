@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxdistill import experiment, export, main, networks, study
+from jaxdistill import evaluation, experiment, export, main, networks, study
 from jaxdistill.networks import files
 
 CONFIG = """
@@ -662,7 +662,18 @@ def test_a_teacher_file_that_does_not_fit_is_refused(
   assert not (tmp_path / 'workdir').exists()
 
 
-def test_evaluation_again_gives_the_numbers_of_the_fit(config, copied):
+def test_evaluation_again_gives_the_numbers_of_the_fit(
+  config, copied, monkeypatch
+):
+  """The teacher answers once for all rows."""
+  asked = []
+  predict = evaluation.predict
+
+  def counted(*arguments, **options):
+    asked.append(arguments)
+    return predict(*arguments, **options)
+
+  monkeypatch.setattr(evaluation, 'predict', counted)
   before = row(copied, 'kd')
   file = copied / 'rows/kd/0/result.json'
   spoilt = {**before, 'test': {'last': {'top1': 2.0}}, 'agreement': 2.0}
@@ -671,6 +682,9 @@ def test_evaluation_again_gives_the_numbers_of_the_fit(config, copied):
   assert json.loads(file.read_text()) == before
   assert row(copied, 'kd') == before
   assert '200.00' not in out
+  rows = json.loads((copied / 'results.json').read_text())['rows']
+  students = [r for r in rows if r['label'] != 'teacher']
+  assert len(asked) == 1 + sum(len(r['seeds']) for r in students)
 
 
 def test_an_export_opens_again_as_the_trained_student(

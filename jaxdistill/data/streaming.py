@@ -76,7 +76,7 @@ class StreamedBatches:
     self._workers = workers
     self._batch_size = batch_size
     self._sharding = sharding
-    self._rows = _own_rows(batch_size, sharding)
+    self._rows = own_rows(batch_size, sharding)
     _check_shared(columns, self._rows, workers)
     self._load = _Load(dict(columns), batch_size, seeds, self._rows)
     self._step: int | None = None
@@ -132,7 +132,7 @@ class StreamedBatches:
     if self._sharding is None:
       return jax.device_put(local)
     return {
-      name: _spread(rows, self._sharding, self._rows.start, self._batch_size)
+      name: spread(rows, self._sharding, self._rows.start, self._batch_size)
       for name, rows in local.items()
     }
 
@@ -214,8 +214,13 @@ def _check_shared(
     )
 
 
-def _own_rows(batch_size: int, sharding: NamedSharding | None) -> slice:
-  """The rows of a batch that this process loads."""
+def own_rows(batch_size: int, sharding: NamedSharding | None) -> slice:
+  """The rows of a batch that the devices of this process hold.
+
+  Args:
+    batch_size: of all devices of all processes together.
+    sharding: of the rows; None: one device holds all.
+  """
   if sharding is None:
     return slice(0, batch_size)
   places = sharding.addressable_devices_indices_map((batch_size,)).values()
@@ -223,10 +228,17 @@ def _own_rows(batch_size: int, sharding: NamedSharding | None) -> slice:
   return slice(min(start for start, _, _ in held), max(s for _, s, _ in held))
 
 
-def _spread(
+def spread(
   local: np.ndarray, sharding: NamedSharding, first: int, batch_size: int
 ) -> jax.Array:
-  """A global array from the rows that this process holds, `first` and on."""
+  """An array over all devices from the rows that this process holds.
+
+  Args:
+    local: those rows, `[n, ...]`.
+    sharding: of all rows.
+    first: the place of the first of them among all.
+    batch_size: how many there are in all.
+  """
 
   def part(at: Any) -> np.ndarray:
     start, stop, _ = at[0].indices(batch_size)

@@ -70,6 +70,23 @@ def test_batches_are_laid_out_as_asked(lazy, expected):
   stream.close()
 
 
+class Laid:
+  """A sharding of which this process has two of four devices."""
+
+  def addressable_devices_indices_map(self, shape):
+    assert shape == (8,)
+    return {2: (slice(4, 6),), 3: (slice(6, 8),)}
+
+
+def test_a_process_decodes_only_its_part(lazy):
+  assert streaming.own_rows(8, Laid()) == slice(4, 8)
+  assert streaming.own_rows(8, None) == slice(0, 8)
+  load = streaming._Load(lazy, 8, SEEDS, slice(4, 8))
+  order = batches.epoch_order(SEEDS, 0, 40)[16:24]
+  np.testing.assert_array_equal(load(2)['index'], order[4:])
+  np.testing.assert_array_equal(load(2)['image'], lazy['image'][order[4:]])
+
+
 def test_after_closing_it_can_be_used_again(lazy, expected):
   stream = streaming.StreamedBatches(lazy, 8, SEEDS, workers=0)
   for step in (0, 1):
