@@ -22,6 +22,7 @@ import rich.table
 
 from jaxdistill import evaluation, experiment, recipes
 from jaxdistill import export as export_lib
+from jaxdistill.data import arrays, streaming
 from jaxdistill.networks import files
 from jaxdistill.training import checkpoint, hosts, loop, sharding
 from jaxdistill.training.log import Log
@@ -87,6 +88,8 @@ def run(
     if not hosts.of_first(_all_finished, workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], mesh)
   with locked(workdir):
+    if about := _about_statistics(plan):
+      console.print(about)
     for row in plan.rows:
       _check_row(workdir, row)
     teacher = plan.teacher
@@ -360,7 +363,8 @@ def _write_model(
       },
     )
   try:
-    export_lib.check(path, found, answers(model))
+    eps = export_lib.rounding(model, example)
+    export_lib.check(path, found, answers(model), eps)
   except RuntimeError:
     path.unlink()
     raise
@@ -437,6 +441,21 @@ def _evaluate(
 
 def _placed(model: Model, mesh: Mesh) -> Model:
   return model._replace(variables=sharding.place(model.variables, mesh))
+
+
+def _about_statistics(plan: experiment.Plan) -> str:
+  """What images are standardised by, where that is not exact; or ''."""
+  train = plan.dataset.splits['train']
+  given = plan.rows[0].resolved['data']
+  sampled = [name for name in ('mean', 'std') if given.get(name) is None]
+  if not streaming.is_lazy(train) or len(train['label']) <= arrays.SAMPLE:
+    return ''
+  if not sampled:
+    return ''
+  return (
+    f'data: the {" and ".join(sampled)} are those of {arrays.SAMPLE:,} of '
+    f'{len(train["label"]):,} images; data.mean and data.std give others'
+  )
 
 
 def _check_same(plan: experiment.Plan) -> None:
