@@ -19,7 +19,7 @@ import rich.console
 
 from jaxdistill import experiment, fast_cpu, study
 from jaxdistill.data import cache
-from jaxdistill.training import hosts, loop, watch
+from jaxdistill.training import hosts, loop, sharding, watch
 from jaxdistill.types import UsageError
 
 OVERRIDE = '--config.'
@@ -70,6 +70,8 @@ def _run(argv: list[str]) -> int:
   arguments = _parser().parse_args(rest)
   if arguments.fast_cpu and argv == sys.argv[1:]:
     fast_cpu.restart(argv)
+  if arguments.format is not None and arguments.mode != 'export':
+    raise UsageError(f'--format is of an export; --mode is {arguments.mode!r}')
   cluster = (
     arguments.coordinator,
     arguments.num_processes,
@@ -84,10 +86,12 @@ def _run(argv: list[str]) -> int:
     override(config, key, value)
   workdir = pathlib.Path(arguments.workdir or default_workdir(arguments.config))
   _cache_programs()
+  sharding.make_mesh(arguments.model_parallel)  # or refuse, before data is read
   sys.path.insert(0, '')  # for names such as 'my_file:my_method'
   plan = experiment.plan(_plain(config))
   if arguments.mode == 'export':
-    for path in study.export(plan, workdir, arguments.format):
+    formats = arguments.format or ('safetensors',)
+    for path in study.export(plan, workdir, formats):
       print(path)
     return 0
   if arguments.mode == 'evaluate':
@@ -173,7 +177,9 @@ def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
           file=sys.stderr,
         )
     if isinstance(old, float) and type(value) is int:
-      value = float(value)
+      held = dict(section.items(preserve_field_references=True))[key]
+      if not isinstance(held, ml_collections.FieldReference):
+        del section[key]  # or 500 in the place of 0.1 becomes 500.0
     # ConfigDict keeps a key's type; the checks of the sections say more.
     with config.ignore_type():
       section[key] = value
@@ -220,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--format',
     type=_formats,
-    default=('safetensors',),
     help='of an export: safetensors, stablehlo, or both with a comma between; '
     'default: safetensors',
   )

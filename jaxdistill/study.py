@@ -88,8 +88,9 @@ def run(
     if not hosts.of_first(_all_finished, workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], mesh)
   with locked(workdir):
-    if about := _about_statistics(plan):
-      console.print(about)
+    for about in (_about_statistics(plan), _about_size(plan)):
+      if about:
+        console.print(about)
     for row in plan.rows:
       _check_row(workdir, row)
     teacher = plan.teacher
@@ -458,6 +459,16 @@ def _about_statistics(plan: experiment.Plan) -> str:
   )
 
 
+def _about_size(plan: experiment.Plan) -> str:
+  """That networks see more pixels than the images have; or ''."""
+  there = plan.dataset.splits['train']['image'].shape[1:3]
+  seen = recipes.example(plan.dataset, plan.preprocess, 1)['image'].shape[1:3]
+  if all(s <= t for s, t in zip(seen, there)):
+    return ''
+  sizes = (f'{height} x {width}' for height, width in (there, seen))
+  return 'augment: the images, {}, are enlarged to {}'.format(*sizes)
+
+
 def _check_same(plan: experiment.Plan) -> None:
   """Raises UsageError where the processes do not run the same."""
   rows = [
@@ -491,6 +502,13 @@ def _check_row(workdir: pathlib.Path, row: experiment.Row) -> None:
     for key in sorted({*old, *new})
     if old.get(key) != new.get(key)
   ]
+  if bool(old.get('fast_cpu')) != bool(new.get('fast_cpu')):
+    how = 'give' if old.get('fast_cpu') else 'leave out'
+    raise UsageError(
+      f'workdir: {workdir} holds row {row.label!r}, begun '
+      f'{"with" if old.get("fast_cpu") else "without"} --fast_cpu: {how} '
+      '--fast_cpu, or choose another --workdir'
+    )
   if differing:
     raise UsageError(
       f'workdir: {workdir} holds row {row.label!r} of another config, which '

@@ -40,7 +40,10 @@ def remembered(
     key.update(f'\0{path}\0{about.st_size}\0{about.st_mtime_ns}'.encode())
   entry = folder() / 'data' / f'{key.hexdigest()}.npz'
   # A damaged file makes the readers raise anything.
-  with contextlib.suppress(Exception), np.load(entry) as pack:
+  with (
+    contextlib.suppress(Exception),
+    np.load(entry, allow_pickle=False) as pack,
+  ):
     return dict(pack)
   found = dict(find())
   with contextlib.suppress(OSError):

@@ -58,6 +58,7 @@ def folder(
   Raises:
     UsageError: there is no such data set, or it cannot be read.
   """
+  arrays.check_choices(validation, few, split_seed, mean, std)
   root = pathlib.Path(os.path.expanduser(path))
   if not root.is_dir():
     raise UsageError(f'data.path: no folder {path!r}')

@@ -58,6 +58,7 @@ def tfds(
     UsageError: it is not there, not readable, or no image classification. The
       message says how to prepare it.
   """
+  arrays.check_choices(validation, few, split_seed, mean, std)
   builder = _prepared(dataset, data_dir)
   keys = _keys(builder.info, dataset)
   # A reader keeps each file open, and a part of a split has its own.
