@@ -113,8 +113,8 @@ def _over(
   for start in range(0, size, batch_size):
     # The last batch begins earlier rather than being shorter: one program.
     first = max(0, min(start, size - batch_size))
-    rows = np.minimum(np.arange(first, first + batch_size)[own_rows], size - 1)
-    batch = {k: v[rows] for k, v in split.items()}
+    taken = np.minimum(np.arange(first, first + batch_size)[own_rows], size - 1)
+    batch = {k: v[taken] for k, v in split.items()}
     if sharding is not None:
       batch = {
         k: streaming.spread(v, sharding, own_rows.start, batch_size)

@@ -105,7 +105,7 @@ def load(path: str | os.PathLike) -> Callable[[Array], Array]:
     raise UsageError(f'{path}: no program of jax.export ({error})') from None
 
 
-def rounding(model: Model, image: Array) -> float:
+def rounding(model: Model, image: Array | jax.ShapeDtypeStruct) -> float:
   """The relative step between numbers in the model's narrowest feature.
 
   Args:
