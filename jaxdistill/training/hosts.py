@@ -126,8 +126,9 @@ def _relayed(
     return coordinator
 
   def gone() -> None:
-    if not any(own.parting for own in _watches):
-      watch.give_up('process 0 is gone')
+    for own in _watches:
+      own.first_is_gone()
+    watch.give_up('process 0 is gone')
 
   return watch.relay(coordinator, gone)
 
@@ -147,10 +148,17 @@ def blame() -> None:
 def leave(code: int, patience: float = 30.0) -> None:
   """Parts from the others, or ends with `code` where they do not come."""
   sys.stdout.flush()
-  timer = threading.Timer(patience, os._exit, (code,))
+  timers = [_end_after(patience, code)]
+  for own in _watches:
+    heard = own.part(code)
+    timers += [_end_after(heard, code)] if code else []
+  jax.distributed.shutdown()
+  for timer in timers:
+    timer.cancel()
+
+
+def _end_after(seconds: float, code: int) -> threading.Timer:
+  timer = threading.Timer(seconds, os._exit, (code,))
   timer.daemon = True
   timer.start()
-  for own in _watches:
-    own.part(code)
-  jax.distributed.shutdown()
-  timer.cancel()
+  return timer

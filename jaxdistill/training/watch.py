@@ -39,6 +39,7 @@ class Watch:
     self._rounds = 0  # with a verdict
     self._hurry = False
     self._parting = threading.Event()
+    self._code = 0
     # Process -> what it said last and when that was new; the same of points.
     now = time.monotonic()
     self._said = {i: ('', now) for i in range(count)}
@@ -55,17 +56,25 @@ class Watch:
     self._hurry = True
     self._thread.join(8 * self._period)
 
-  def part(self, code: int) -> None:
-    """Watches no longer; with a code above 0 the others end as well."""
+  def part(self, code: int) -> float:
+    """Watches no longer; with a code above 0 the others end as well.
+
+    Returns:
+      Seconds until all others have heard it.
+    """
+    self._code = code
     self._parting.set()
     self._thread.join(2 * self._period)
     if code:
       with contextlib.suppress(Exception):  # the store may be gone
         self._accuse(f'process {self._index} ended with code {code}')
+    return 6 * self._period
 
-  @property
-  def parting(self) -> bool:
-    return self._parting.is_set()
+  def first_is_gone(self) -> None:
+    """Ends this process, which may be about to end by itself."""
+    if self._parting.is_set():
+      os._exit(self._code)
+    give_up('process 0 is gone')
 
   def _watch(self) -> None:
     beats = 0
@@ -75,7 +84,7 @@ class Watch:
         with answering('process 0', self._timeout):
           self._exchange(f'{beats} {self._points}')
       except Exception:  # whatever JAX raises where the store is gone
-        if not self.parting:
+        if not self._parting.is_set():
           give_up('process 0 is gone')
 
   def _exchange(self, said: str) -> None:

@@ -114,7 +114,12 @@ def fit():
 
 
 try:
-  fit() if seconds < 0 else meet()
+  if seconds == -2:
+    hosts.meet()
+    print('met', flush=True)
+    hosts.leave(2)
+    sys.exit(2)
+  fit() if seconds == -1 else meet()
 except Exception:
   hosts.blame()
   raise
@@ -290,10 +295,12 @@ def test_processes_that_do_not_run_the_same_are_refused(
 
 
 CASES = {
-  # Seconds that each is on its own, below 0: in steps; and what comes to one.
+  # Seconds that each is on its own; -1: it is in steps, -2: it ends. And what
+  # comes to one.
   'a first process that dies': (100, 100, 0, signal.SIGKILL),
   'a first one that hangs': (0, 100, 0, signal.SIGSTOP),
   'one that hangs in a step': (-1, -1, 1, signal.SIGSTOP),
+  'one that ends alone': (0, -2, None, None),
   'one that lives but does not come': (0, 100, None, None),
 }
 
@@ -352,6 +359,12 @@ def light(place):
 def test_who_is_missed_is_named_wherever_the_others_are(light, case, line):
   for code, _, err in light[case]:
     assert (code, err) == (2, f'jaxdistill: {line}\n')
+
+
+def test_one_that_ends_by_itself_takes_the_others_along(light):
+  (code, _, err), (own_code, _, own_err) = light['one that ends alone']
+  assert (code, err) == (2, 'jaxdistill: process 1 ended with code 2\n')
+  assert (own_code, own_err) == (2, '')
 
 
 def test_a_process_that_never_comes_is_missed(place, tmp_path):
