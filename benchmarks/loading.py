@@ -127,8 +127,9 @@ def work(options):
   make = torch_batches if options.engine == 'torch' else jax_batches
   run, close = make(options)
   for _ in sys.stdin:
-    # What was loaded ahead while others were measured does not count.
-    for _ in range(4 * (options.workers + 1)):
+    # What was loaded ahead while others were measured does not count: 5 batches
+    # a worker and 3 when streaming, 2 a worker in PyTorch.
+    for _ in range(6 * (options.workers + 1)):
       run()
     start = time.perf_counter()
     for _ in range(options.steps):

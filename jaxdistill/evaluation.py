@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Mapping
 import functools
+import math
 from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
-from jaxdistill.data import batches
+from jaxdistill.data import streaming
 from jaxdistill.networks import staged
 from jaxdistill.types import Augment, Batch, Model, Network, Task, Variables
+
+# Images at a time; of large ones, what so many bytes hold.
+MOST = 500
+BYTES = 32 << 20
 
 
 def evaluate(
@@ -19,7 +24,7 @@ def evaluate(
   task: Task,
   preprocess: Augment,
   *,
-  batch_size: int = 500,
+  batch_size: int | None = None,
   sharding: NamedSharding | None = None,
 ) -> dict[str, float]:
   """Metrics of a model in inference mode, {name: value}.
@@ -29,7 +34,8 @@ def evaluate(
     split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}.
     task: what the labels mean.
     preprocess: what stands in for augmentation (standardisation).
-    batch_size: images at a time, rounded up to what the devices divide.
+    batch_size: images at a time, rounded up to what the devices divide; None:
+      500, or as many large ones as take 32 MiB as float32 on each device.
     sharding: how the rows of a batch lie on the devices, over the axis 'data';
       None: wherever the model is.
   """
@@ -44,7 +50,7 @@ def predict(
   task: Task,
   preprocess: Augment,
   *,
-  batch_size: int = 500,
+  batch_size: int | None = None,
   sharding: NamedSharding | None = None,
 ) -> Any:
   """Predictions of a model on a split, `[N, ...]`; arguments as `evaluate`."""
@@ -90,7 +96,7 @@ def over(
   split: Mapping[str, Any],
   task: Task,
   preprocess: Augment,
-  batch_size: int = 500,
+  batch_size: int | None = None,
   sharding: NamedSharding | None = None,
 ) -> Any:
   """Rows `[N, ...]` of a function over a split, in batches of one shape.
@@ -107,18 +113,24 @@ def over(
   """
   size = len(split['image'])
   parts = sharding.mesh.shape['data'] if sharding is not None else 1
+  if batch_size is None:
+    image = 4 * math.prod(split['image'].shape[1:])
+    batch_size = min(MOST, max(1, BYTES // image) * parts)
   batch_size = -(-min(batch_size, size) // parts) * parts
   compiled = _compiled(function, sharding)
+  # Of what is decoded when rows are taken, a process decodes only its own.
+  own_rows = streaming.own_rows(batch_size, sharding)
   outs, counted = [], []
   for start in range(0, size, batch_size):
     # The last batch begins earlier rather than being shorter: one program.
     first = max(0, min(start, size - batch_size))
-    batch = {
-      k: _padded(v[first : first + batch_size], batch_size)
-      for k, v in split.items()
-    }
+    taken = np.minimum(np.arange(first, first + batch_size)[own_rows], size - 1)
+    batch = {k: v[taken] for k, v in split.items()}
     if sharding is not None:
-      batch = batches.place(batch, sharding)
+      batch = {
+        k: streaming.spread(v, sharding, own_rows.start, batch_size)
+        for k, v in batch.items()
+      }
     outs.append(
       compiled(model.network, task, preprocess, model.variables, batch)
     )
@@ -128,10 +140,3 @@ def over(
     for out, own in zip(jax.device_get(outs), counted)
   ]
   return jax.tree.map(lambda *x: np.concatenate(x), *rows)
-
-
-def _padded(array: Any, size: int) -> Any:
-  """`[n, ...]` as `[size, ...]`, with the last row again and again."""
-  if len(array) == size:
-    return array
-  return np.concatenate([array, array[-1:].repeat(size - len(array), 0)])

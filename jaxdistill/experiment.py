@@ -131,6 +131,12 @@ def _network(
     raise UsageError(f'{role}: no such network ({error})') from error
 
 
+def _try_network(section: sections.Section, role: str) -> None:
+  """Refuses a network of the library before the data say how many classes."""
+  if section.resolved['name'] in TABLES[role]:
+    _network(section, role, {'num_classes': 10})
+
+
 @contextlib.contextmanager
 def _blaming(what: str) -> Iterator[None]:
   """Says of what wrong numbers make an error."""
@@ -177,6 +183,7 @@ def _plan(
   evaluate_every: int = 1,
   log_every: int = 50,
   checkpoint_seconds: float = 60.0,
+  workers: int | None = None,
 ) -> Plan:
   """`plan` with the config's keys as arguments; their defaults stand here."""
   # Names and keys are checked first: what follows may take long.
@@ -199,12 +206,22 @@ def _plan(
     ('log_every', log_every),
   ):
     _check_positive(number, key)
+  made_task = task_section.make({})
+  augment_made = _parse('augment', recipe['augment']).make({})
+  for draft in (*drafts.values(), *([] if taught is None else [taught.draft])):
+    draft.training()
+  _try_network(student_section, 'student')
+  if taught is not None and taught.network is not None:
+    _try_network(taught.network, 'teacher')
+  if workers is not None and workers < 0:
+    raise UsageError(f'workers: {workers} is below 0')
+  if not 0 <= checkpoint_seconds < math.inf:
+    raise UsageError(
+      f'checkpoint_seconds: {checkpoint_seconds} is no number of seconds'
+    )
 
   dataset = data_section.make({})
-  preprocess = recipes.preprocess(
-    dataset, _parse('augment', recipe['augment']).make({})
-  )
-  made_task = task_section.make({})
+  preprocess = recipes.preprocess(dataset, augment_made)
   context = {'num_classes': dataset.num_classes}
   networks = {'student': _network(student_section, 'student', context)}
   about = {
@@ -238,6 +255,7 @@ def _plan(
       'evaluate_every': evaluate_every,
       'log_every': log_every,
       'checkpoint_seconds': checkpoint_seconds,
+      'workers': workers,
     },
   )
 
@@ -294,10 +312,7 @@ class _Draft(NamedTuple):
       epochs=self.recipe['epochs'],
       batch_size=self.recipe['batch_size'],
       subset=self.recipe['subset'],
-      augment=self.recipe['augment'].make({}),
-      optimizer=self.recipe['optimizer'].make(
-        {'schedule': self.recipe['schedule'].make({})}
-      ),
+      **self.training(),
     )
     trained, evaluated = (
       example['image'].shape[1:]
@@ -312,6 +327,14 @@ class _Draft(NamedTuple):
     role = 'teacher' if label == 'teacher' else 'student'
     resolved = {**self.resolved(), **about}
     return Row(label, role, self.method.make(context), seeds, resolved)
+
+  def training(self) -> dict[str, Any]:
+    """The augmentation and the optimiser, which need no data."""
+    schedule = self.recipe['schedule'].make({})
+    return {
+      'augment': self.recipe['augment'].make({}),
+      'optimizer': self.recipe['optimizer'].make({'schedule': schedule}),
+    }
 
   def resolved(self) -> dict[str, Any]:
     recipe = {

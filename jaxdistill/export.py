@@ -14,7 +14,7 @@ from jax import export as jax_export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.networks import staged
+from jaxdistill.networks import convolutions, staged
 from jaxdistill.types import (
   Array,
   Augment,
@@ -25,8 +25,9 @@ from jaxdistill.types import (
 )
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-# Of the largest logit: what two compilations of one program may differ by.
-TOLERANCE = 1e-3
+# Of the largest logit: what two compilations of one program may differ by, in
+# float32, and so many roundings in narrower types.
+TOLERANCE, ROUNDINGS = 1e-3, 8
 
 
 def to_stablehlo(
@@ -61,7 +62,8 @@ def to_stablehlo(
   def program(image: Array) -> Array:
     return answers(model.network, preprocess, model.variables, image)
 
-  exported = jax_export.export(program, platforms=list(platforms))(image)
+  with convolutions.portable():
+    exported = jax_export.export(program, platforms=list(platforms))(image)
   return bytes(exported.serialize())
 
 
@@ -103,14 +105,43 @@ def load(path: str | os.PathLike) -> Callable[[Array], Array]:
     raise UsageError(f'{path}: no program of jax.export ({error})') from None
 
 
-def check(path: str | os.PathLike, found: Array, expected: Array) -> None:
+def rounding(model: Model, image: Array | jax.ShapeDtypeStruct) -> float:
+  """The relative step between numbers in the model's narrowest feature.
+
+  Args:
+    model: the model.
+    image: as its network takes it, `[B, H, W, C]`; only its shape counts.
+  """
+  features = jax.eval_shape(
+    lambda image: staged.run(*model, {'image': image})[0], image
+  )
+  floats = [
+    x.dtype for x in features.values() if jnp.issubdtype(x.dtype, jnp.floating)
+  ]
+  return max(float(jnp.finfo(dtype).eps) for dtype in floats)
+
+
+def check(
+  path: str | os.PathLike,
+  found: Array,
+  expected: Array,
+  eps: float = 0.0,
+) -> None:
   """Compares the answers of a file that was read again with the model's.
+
+  Args:
+    path: of the file.
+    found: its answers.
+    expected: the model's.
+    eps: of the model, see `rounding`.
 
   Raises:
     RuntimeError: they differ by more than compiling twice explains.
   """
   ours, theirs = (np.asarray(x, np.float64) for x in (found, expected))
-  limit = TOLERANCE * max(1.0, float(np.abs(theirs).max()))
+  limit = max(TOLERANCE, ROUNDINGS * eps) * max(
+    1.0, float(np.abs(theirs).max())
+  )
   if ours.shape != theirs.shape or not np.abs(ours - theirs).max() <= limit:
     raise RuntimeError(
       f'{path}: its answers are not those of the model that was written'

@@ -18,7 +18,8 @@ import ml_collections
 import rich.console
 
 from jaxdistill import experiment, fast_cpu, study
-from jaxdistill.training import hosts, loop
+from jaxdistill.data import cache
+from jaxdistill.training import hosts, loop, sharding, watch
 from jaxdistill.types import UsageError
 
 OVERRIDE = '--config.'
@@ -56,10 +57,11 @@ def _code(argv: Sequence[str] | None) -> int:
     return 130
   except Exception as error:
     if hosts.lost(error):
-      hosts.give_up(f'another process is gone ({_one_line(error)[:200]})')
+      hosts.blame()
+      watch.give_up(f'another process is gone ({_one_line(error)[:200]})')
     if jax.process_count() > 1:  # the others must not wait for this one
       traceback.print_exc()
-      hosts.give_up(f'{type(error).__name__}, see above')
+      watch.give_up(f'{type(error).__name__}, see above')
     raise
 
 
@@ -68,6 +70,8 @@ def _run(argv: list[str]) -> int:
   arguments = _parser().parse_args(rest)
   if arguments.fast_cpu and argv == sys.argv[1:]:
     fast_cpu.restart(argv)
+  if arguments.format is not None and arguments.mode != 'export':
+    raise UsageError(f'--format is of an export; --mode is {arguments.mode!r}')
   cluster = (
     arguments.coordinator,
     arguments.num_processes,
@@ -82,10 +86,12 @@ def _run(argv: list[str]) -> int:
     override(config, key, value)
   workdir = pathlib.Path(arguments.workdir or default_workdir(arguments.config))
   _cache_programs()
+  sharding.make_mesh(arguments.model_parallel)  # or refuse, before data is read
   sys.path.insert(0, '')  # for names such as 'my_file:my_method'
   plan = experiment.plan(_plain(config))
   if arguments.mode == 'export':
-    for path in study.export(plan, workdir, arguments.format):
+    formats = arguments.format or ('safetensors',)
+    for path in study.export(plan, workdir, formats):
       print(path)
     return 0
   if arguments.mode == 'evaluate':
@@ -97,7 +103,6 @@ def _run(argv: list[str]) -> int:
         workdir,
         interrupted=interrupted,
         model_parallel=arguments.model_parallel,
-        hosts=hosts.Hosts(arguments.timeout),
       )
   if jax.process_index() > 0:
     return 0
@@ -172,7 +177,9 @@ def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
           file=sys.stderr,
         )
     if isinstance(old, float) and type(value) is int:
-      value = float(value)
+      held = dict(section.items(preserve_field_references=True))[key]
+      if not isinstance(held, ml_collections.FieldReference):
+        del section[key]  # or 500 in the place of 0.1 becomes 500.0
     # ConfigDict keeps a key's type; the checks of the sections say more.
     with config.ignore_type():
       section[key] = value
@@ -219,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--format',
     type=_formats,
-    default=('safetensors',),
     help='of an export: safetensors, stablehlo, or both with a comma between; '
     'default: safetensors',
   )
@@ -298,13 +304,13 @@ def _literal(text: str) -> Any:
 
 def _cache_programs() -> None:
   """Seeds of a method share their compiled programs, and so do later runs."""
-  folder = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  folder = cache.folder()
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     try:
-      os.makedirs(f'{folder}/jaxdistill', exist_ok=True)
+      folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # no home to write to
       return
-    jax.config.update('jax_compilation_cache_dir', f'{folder}/jaxdistill')
+    jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 

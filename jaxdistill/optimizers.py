@@ -63,11 +63,17 @@ def sgd(
 
   Args:
     schedule: the rate.
-    momentum: 0: none.
+    momentum: below 1; 0: none.
     nesterov: the kind of momentum.
     weight_decay: coupled, as PyTorch's SGD does it.
     clip: largest global norm of the gradient, before weight decay.
+
+  Raises:
+    UsageError: a number that is out of its range.
   """
+
+  _check_share('momentum', momentum)
+  _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
     return optax.chain(
@@ -96,7 +102,14 @@ def adamw(
     b2: decay of the second moment.
     weight_decay: times the rate.
     clip: largest global norm of the gradient.
+
+  Raises:
+    UsageError: a number that is out of its range.
   """
+
+  for name, value in (('b1', b1), ('b2', b2)):
+    _check_share(name, value)
+  _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
     return optax.chain(
@@ -259,8 +272,22 @@ def _check(rate: float, warmup: float = 0.0) -> None:
     raise UsageError(f'schedule.warmup: {warmup} is no share in [0, 1)')
 
 
+def _check_share(name: str, value: float) -> None:
+  if not 0 <= value < 1:
+    raise UsageError(f'optimizer.{name}: {value} is not in [0, 1)')
+
+
+def _check_decay(weight_decay: float, clip: float | None) -> None:
+  if not 0 <= weight_decay < math.inf:
+    raise UsageError(
+      f'optimizer.weight_decay: {weight_decay} is no number from 0'
+    )
+  if clip is not None and not 0 < clip < math.inf:
+    raise UsageError(f'optimizer.clip: {clip} is no number above 0, nor None')
+
+
 def _clip(norm: float | None) -> optax.GradientTransformation:
-  return optax.clip_by_global_norm(norm) if norm else optax.identity()
+  return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
 
 
 def _warmup_steps(num_steps: int, warmup: float) -> int:

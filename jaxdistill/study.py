@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
 import fcntl
+import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,9 +22,9 @@ import rich.table
 
 from jaxdistill import evaluation, experiment, recipes
 from jaxdistill import export as export_lib
+from jaxdistill.data import arrays, streaming
 from jaxdistill.networks import files
-from jaxdistill.training import checkpoint, loop, sharding
-from jaxdistill.training.hosts import Hosts
+from jaxdistill.training import checkpoint, hosts, loop, sharding
 from jaxdistill.training.log import Log
 from jaxdistill.types import Carry, Model, UsageError
 
@@ -50,9 +52,10 @@ def run(
   show: bool = True,
   interrupted: Callable[[], bool] = lambda: False,
   model_parallel: int = 1,
-  hosts: Hosts | None = None,
 ) -> dict[str, Any]:
   """Trains whatever the work directory lacks, on all devices.
+
+  Of several processes all call this, and the first one writes.
 
   Args:
     plan: what to run.
@@ -61,7 +64,6 @@ def run(
     show: whether to show progress and results.
     interrupted: see `loop.Options`.
     model_parallel: see `loop.Options`.
-    hosts: the processes; all call this, and the first one writes.
 
   Returns:
     The results, which also stand in results.json.
@@ -69,45 +71,49 @@ def run(
   Raises:
     UsageError: the directory belongs to another config, or to a process that
       is at work in it, or cannot be written; a batch does not spread over the
-      devices.
+      devices; the processes do not run the same.
   """
   workdir = pathlib.Path(workdir)
-  hosts = hosts or Hosts()
-  show = show and hosts.first
+  show = show and hosts.first()
   console = rich.console.Console(stderr=True, quiet=not show)
   mesh = sharding.make_mesh(model_parallel)
   options = loop.Options(
     score=plan.task.score,
     interrupted=interrupted,
     model_parallel=model_parallel,
-    hosts=hosts,
     **plan.options,
   )
+  _check_same(plan)
   for row in plan.rows:
-    if not all(_finished(workdir, row, seed) for seed in row.seeds):
+    if not hosts.of_first(_all_finished, workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], mesh)
-  with locked(workdir, hosts):
+  with locked(workdir):
+    for about in (_about_statistics(plan), _about_size(plan)):
+      if about:
+        console.print(about)
     for row in plan.rows:
       _check_row(workdir, row)
     teacher = plan.teacher
     if teacher is not None:
       metrics = _evaluate(plan, teacher, 'test', mesh)
       console.print(f'teacher from a file: {_percent(metrics, plan)} on test')
+    taught = _asked_once(plan, teacher, mesh)
     for row in plan.rows:
-      if hosts.first:
+      if hosts.first():
         checkpoint.write_json(_folder(workdir, row) / 'row.json', row.resolved)
       for seed in row.seeds:
-        if not hosts.of_first(_finished(workdir, row, seed)):
-          _run_seed(plan, row, seed, workdir, teacher, show, options)
+        if not hosts.of_first(_finished, workdir, row, seed):
+          _run_seed(plan, row, seed, workdir, teacher, taught, show, options)
           hosts.meet()
       if row.role == 'teacher':
         teacher = trained(plan, row, row.seeds[0], workdir)['last']
-        if hosts.first:
+        taught = _asked_once(plan, teacher, mesh)
+        if hosts.first():
           files.save(workdir / 'teacher.safetensors', teacher)
         metrics = read_result(workdir, row, row.seeds[0])['test']['last']
         console.print(f'teacher: {_percent(metrics, plan)} on test')
     results = collect(plan, workdir)
-    if hosts.first:
+    if hosts.first():
       checkpoint.write_json(workdir / 'results.json', results)
   return results
 
@@ -120,19 +126,23 @@ def trained(
   Raises:
     UsageError: the run is not finished.
   """
-  if not _finished(workdir, row, seed):
-    raise UsageError(
-      f'{workdir}: row {row.label!r}, seed {seed} is not finished; run it with '
-      '--mode=fit first'
-    )
-  # Every phase is done, so this reads files and trains nothing.
   return _models(_fitted(plan, row, seed, workdir), row.role)
 
 
 def _fitted(
   plan: experiment.Plan, row: experiment.Row, seed: int, workdir: pathlib.Path
 ) -> loop.Fitted:
-  """What a finished run ended with."""
+  """What a finished run ended with.
+
+  Raises:
+    UsageError: the run is not finished.
+  """
+  if not hosts.of_first(_finished, workdir, row, seed):
+    raise UsageError(
+      f'{workdir}: row {row.label!r}, seed {seed} is not finished; run it with '
+      '--mode=fit first'
+    )
+  # Every phase is done, so this reads files and trains nothing.
   carry = {row.role: experiment.initial_model(plan, row.role, seed)}
   options = loop.Options(directory=str(_folder(workdir, row) / str(seed)))
   return loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
@@ -143,18 +153,17 @@ def evaluate(
 ) -> dict[str, Any]:
   """Evaluates finished runs again, from their files; returns the results."""
   workdir = pathlib.Path(workdir)
-  teacher = plan.teacher
   mesh = sharding.make_mesh()
+  taught = _asked_once(plan, plan.teacher, mesh)
   for row in plan.rows:
     _check_row(workdir, row)
   for row in plan.rows:
     for seed in row.seeds:
-      trained(plan, row, seed, workdir)  # refuses a run that is not finished
       fitted = _fitted(plan, row, seed, workdir)
       if row.role == 'teacher':
-        teacher = fitted.carry['teacher']
+        taught = _asked_once(plan, fitted.carry['teacher'], mesh)
       old = read_result(workdir, row, seed)
-      result = {**old, **_measure(plan, row, fitted, teacher, mesh)}
+      result = {**old, **_measure(plan, row, fitted, taught, mesh)}
       checkpoint.write_json(_result_file(workdir, row, seed), result)
   results = collect(plan, workdir)
   checkpoint.write_json(workdir / 'results.json', results)
@@ -263,16 +272,15 @@ def read_result(
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path, hosts: Hosts | None = None) -> Iterator[None]:
+def locked(workdir: pathlib.Path) -> Iterator[None]:
   """Holds a work directory for this run; its first process does.
 
   Raises:
     UsageError: it cannot be written, or another run holds it.
   """
-  hosts = hosts or Hosts()
   with contextlib.ExitStack() as stack:
-    problem = _lock(workdir, stack) if hosts.first else ''
-    if hosts.any(bool(problem))[0]:
+    problem = _lock(workdir, stack) if hosts.first() else ''
+    if hosts.any_of(bool(problem))[0]:
       raise UsageError(problem or 'workdir: the first process cannot have it')
     yield
 
@@ -296,11 +304,12 @@ def _run_seed(
   seed: int,
   workdir: pathlib.Path,
   teacher: Model | None,
+  taught: Callable[[], Any] | None,
   show: bool,
   options: loop.Options,
 ) -> None:
   """Trains one seed of a row, or goes on with it, and writes its result."""
-  hosts, mesh = options.hosts, sharding.make_mesh(options.model_parallel)
+  mesh = sharding.make_mesh(options.model_parallel)
   carry: Carry = {row.role: experiment.initial_model(plan, row.role, seed)}
   if row.role == 'student' and teacher is not None:
     carry['teacher'] = teacher
@@ -313,7 +322,7 @@ def _run_seed(
       else None
     ),
     log=Log(
-      workdir if hosts.first else None,
+      workdir if hosts.first() else None,
       name=row.label if len(row.seeds) == 1 else f'{row.label} seed {seed}',
       labels={'row': row.label, 'seed': seed},
       show=show,
@@ -326,10 +335,10 @@ def _run_seed(
     'steps': fitted.steps,
     'seconds': round(fitted.seconds, 1),
     'best_step': fitted.best_step.get(row.role),
-    **_measure(plan, row, fitted, teacher, mesh),
+    **_measure(plan, row, fitted, taught, mesh),
     **_made_by(),
   }
-  if hosts.first:
+  if hosts.first():
     for file, report in fitted.reports.items():
       checkpoint.write_json(folder / file, report)
     checkpoint.write_json(_result_file(workdir, row, seed), result)
@@ -374,7 +383,8 @@ def _write_model(
       },
     )
   try:
-    export_lib.check(path, found, answers(model))
+    eps = export_lib.rounding(model, example)
+    export_lib.check(path, found, answers(model), eps)
   except RuntimeError:
     path.unlink()
     raise
@@ -384,10 +394,14 @@ def _made_by() -> dict[str, Any]:
   """What a result was made by."""
   device = jax.devices()[0]
   return {
-    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'versions': _versions(),
     'device': f'{device.platform} {device.device_kind} x{jax.device_count()}',
     'date': datetime.date.today().isoformat(),
   }
+
+
+def _versions() -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _models(fitted: loop.Fitted, role: str) -> dict[str, Model]:
@@ -399,24 +413,14 @@ def _measure(
   plan: experiment.Plan,
   row: experiment.Row,
   fitted: loop.Fitted,
-  teacher: Model | None,
+  taught: Callable[[], Any] | None,
   mesh: Mesh,
 ) -> dict[str, Any]:
   """What the table shows of one run, and of models that it left beside."""
   models, agreement = _models(fitted, row.role), None
-  if row.role == 'student' and teacher is not None:
-    agreement = plan.task.agreement(
-      *(
-        evaluation.predict(
-          _placed(model, mesh),
-          plan.dataset.splits['test'],
-          plan.task,
-          plan.preprocess,
-          sharding=sharding.rows(mesh),
-        )
-        for model in (models['last'], teacher)
-      )
-    )
+  if row.role == 'student' and taught is not None:
+    answers = _predictions(plan, models['last'], mesh)
+    agreement = plan.task.agreement(answers, taught())
   return {
     'parameters': files.count_parameters(models['last'].variables),
     'test': {k: _evaluate(plan, m, 'test', mesh) for k, m in models.items()},
@@ -430,6 +434,25 @@ def _measure(
       if isinstance(model, Model) and name not in ('student', 'teacher')
     },
   }
+
+
+def _predictions(plan: experiment.Plan, model: Model, mesh: Mesh) -> Any:
+  return evaluation.predict(
+    _placed(model, mesh),
+    plan.dataset.splits['test'],
+    plan.task,
+    plan.preprocess,
+    sharding=sharding.rows(mesh),
+  )
+
+
+def _asked_once(
+  plan: experiment.Plan, teacher: Model | None, mesh: Mesh
+) -> Callable[[], Any] | None:
+  """The teacher's predictions on the test split, made when first wanted."""
+  if teacher is None:
+    return None
+  return functools.cache(lambda: _predictions(plan, teacher, mesh))
 
 
 def _evaluate(
@@ -448,19 +471,71 @@ def _placed(model: Model, mesh: Mesh) -> Model:
   return model._replace(variables=sharding.place(model.variables, mesh))
 
 
+def _about_statistics(plan: experiment.Plan) -> str:
+  """What images are standardised by, where that is not exact; or ''."""
+  train = plan.dataset.splits['train']
+  given = plan.rows[0].resolved['data']
+  sampled = [name for name in ('mean', 'std') if given.get(name) is None]
+  if not streaming.is_lazy(train) or len(train['label']) <= arrays.SAMPLE:
+    return ''
+  if not sampled:
+    return ''
+  return (
+    f'data: the {" and ".join(sampled)} are those of {arrays.SAMPLE:,} of '
+    f'{len(train["label"]):,} images; data.mean and data.std give others'
+  )
+
+
+def _about_size(plan: experiment.Plan) -> str:
+  """That networks see more pixels than the images have; or ''."""
+  there = plan.dataset.splits['train']['image'].shape[1:3]
+  seen = recipes.example(plan.dataset, plan.preprocess, 1)['image'].shape[1:3]
+  if all(s <= t for s, t in zip(seen, there)):
+    return ''
+  sizes = (f'{height} x {width}' for height, width in (there, seen))
+  return 'augment: the images, {}, are enlarged to {}'.format(*sizes)
+
+
+def _check_same(plan: experiment.Plan) -> None:
+  """Raises UsageError where the processes do not run the same."""
+  rows = [
+    (row.label, row.seeds, _without_places(row.resolved)) for row in plan.rows
+  ]
+  about = (rows, plan.options['log_every'], _versions())
+  digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
+  found = hosts.gather(int.from_bytes(digest[:8], 'big', signed=True))[:, 0]
+  differing = np.flatnonzero(found != found[0])
+  if len(differing):
+    raise UsageError(
+      f'process {", ".join(map(str, differing))} runs another config, other '
+      'data or other versions of packages than process 0'
+    )
+
+
+def _without_places(resolved: Mapping[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in _flat(resolved).items() if k not in PLACES}
+
+
 def _check_row(workdir: pathlib.Path, row: experiment.Row) -> None:
   """Raises UsageError where the row there was made by another config."""
   path = _folder(workdir, row) / 'row.json'
   if not path.exists():
     return
-  old, new = _flat(_read_json(path)), _flat(row.resolved)
-  if all(_finished(workdir, row, seed) for seed in row.seeds):
+  old, new = (_without_places(x) for x in (_read_json(path), row.resolved))
+  if _all_finished(workdir, row):
     new['fast_cpu'] = old.get('fast_cpu')  # nothing is trained any more
   differing = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
     for key in sorted({*old, *new})
-    if old.get(key) != new.get(key) and key not in PLACES
+    if old.get(key) != new.get(key)
   ]
+  if bool(old.get('fast_cpu')) != bool(new.get('fast_cpu')):
+    how = 'give' if old.get('fast_cpu') else 'leave out'
+    raise UsageError(
+      f'workdir: {workdir} holds row {row.label!r}, begun '
+      f'{"with" if old.get("fast_cpu") else "without"} --fast_cpu: {how} '
+      '--fast_cpu, or choose another --workdir'
+    )
   if differing:
     raise UsageError(
       f'workdir: {workdir} holds row {row.label!r} of another config, which '
@@ -485,6 +560,10 @@ def _result_file(
   workdir: pathlib.Path, row: experiment.Row, seed: int
 ) -> pathlib.Path:
   return _folder(workdir, row) / str(seed) / 'result.json'
+
+
+def _all_finished(workdir: pathlib.Path, row: experiment.Row) -> bool:
+  return all(_finished(workdir, row, seed) for seed in row.seeds)
 
 
 def _finished(workdir: pathlib.Path, row: experiment.Row, seed: int) -> bool:

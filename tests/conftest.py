@@ -81,3 +81,11 @@ def batch(dataset, recipe) -> Batch:
   """The first 8 training examples, standardised."""
   raw = {k: v[:8] for k, v in dataset.splits['train'].items()}
   return recipe.stream.augment(jax.random.key(0), raw)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache_home(tmp_path_factory):
+  """What is remembered of data sets does not outlive the tests."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+    yield

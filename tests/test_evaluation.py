@@ -48,6 +48,33 @@ def test_batches_that_do_not_divide_the_split_count_no_example_twice(
   np.testing.assert_array_equal(predictions, logits.argmax(-1))
 
 
+class Column:
+  """Remembers how many rows are taken at a time."""
+
+  def __init__(self, array):
+    self.array, self.shape, self.taken = array, array.shape, []
+
+  def __len__(self):
+    return len(self.array)
+
+  def __getitem__(self, rows):
+    self.taken.append(len(rows))
+    return self.array[rows]
+
+
+def test_large_images_are_evaluated_few_at_a_time(setting, logits, monkeypatch):
+  model, split, *rest = setting
+  predictions = []
+  for size, taken in ((3, [3] * 5), (1000, [14])):
+    # Of 8 x 8 values in float32; half an image more is none.
+    monkeypatch.setattr(evaluation, 'BYTES', size * 8 * 8 * 4 + 128)
+    column = Column(split['image'])
+    found = evaluation.predict(model, {**split, 'image': column}, *rest)
+    assert column.taken == taken
+    predictions.append(found)
+  np.testing.assert_array_equal(*predictions)
+
+
 def test_predictions_stand_in_the_order_of_the_split(setting, logits):
   model, split, task, preprocess = setting
   backwards = {k: v[::-1] for k, v in split.items()}

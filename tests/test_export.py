@@ -1,14 +1,16 @@
 """Programs: what they take, what they answer, what they are read with."""
 
+from flax import linen as nn
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdistill import export
 from jaxdistill.data import augment
-from jaxdistill.networks import staged
-from jaxdistill.types import UsageError
+from jaxdistill.networks import convolutions, layers, staged
+from jaxdistill.types import Model, Network, Stage, UsageError
 
 MEAN, STD = (100.0,), (50.0,)
 
@@ -60,6 +62,69 @@ def test_without_preparation_a_program_takes_the_networks_own_input(
   assert read.platforms == ('cpu',)
   image = (images.astype(np.float32) - MEAN[0]) / STD[0]
   np.testing.assert_allclose(read.call(image), logits, atol=1e-5)
+
+
+class Depthwise(nn.Module):
+  """One kernel for each of 4 channels."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    del train
+    initial = nn.initializers.lecun_normal()
+    return convolutions.Conv(4, 3, 1, 4, False, initial, jnp.float32)(x)
+
+
+def test_each_platform_gets_its_own_form_of_a_convolution():
+  """Shifts on the CPU, the grouped convolution elsewhere."""
+  network = Network(
+    (
+      Stage('stem', layers.ConvUnit(4)),
+      Stage('depthwise', Depthwise()),
+      Stage('pool', layers.Pool()),
+      Stage('head', layers.Classifier(3)),
+    )
+  )
+  image = np.random.default_rng(0).normal(size=(2, 6, 6, 1)).astype(np.float32)
+  variables = staged.init(network, jax.random.key(0), {'image': image})
+  model = Model(network, variables)
+
+  def exported(platforms):
+    program = export.to_stablehlo(model, (6, 6, 1), platforms=platforms)
+    read = jax.export.deserialize(bytearray(program))
+    groups = read.mlir_module().count('feature_group_count = 4')
+    return read, groups
+
+  assert exported(('cpu',))[1] == 0
+  assert exported(('cuda',))[1] == 1
+  program, groups = exported(('cpu', 'cuda', 'tpu'))
+  assert groups >= 1
+  np.testing.assert_allclose(
+    program.call(image), staged.apply(*model, image), atol=1e-5
+  )
+  # Elsewhere nothing is exported for others.
+  text = jax.jit(lambda x: staged.apply(*model, x)).lower(image).as_text()
+  assert 'feature_group_count = 4' not in text
+
+
+def test_narrow_numbers_may_differ_by_their_roundings():
+  network = Network(
+    (
+      Stage('stem', layers.ConvUnit(4, dtype='bfloat16')),
+      Stage('pool', layers.Pool()),
+      Stage('head', layers.Classifier(3)),
+    )
+  )
+  image = np.zeros((2, 6, 6, 1), np.float32)
+  variables = staged.init(network, jax.random.key(0), {'image': image})
+  eps = export.rounding(Model(network, variables), image)
+  assert eps == 2.0**-7
+  expected = np.ones((2, 3))
+  found = expected + 7 * eps
+  export.check('file', found, expected, eps)
+  with pytest.raises(RuntimeError):
+    export.check('file', found, expected, 2.0**-23)
+  with pytest.raises(RuntimeError):
+    export.check('file', found + 2 * eps, expected, eps)
 
 
 def test_a_missing_or_damaged_program_is_refused_by_name(program, tmp_path):

@@ -16,7 +16,17 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxdistill import experiment, export, main, networks, study
+from jaxdistill import (
+  evaluation,
+  experiment,
+  export,
+  fast_cpu,
+  main,
+  networks,
+  study,
+)
+from jaxdistill.data import arrays as arrays_lib
+from jaxdistill.data import images
 from jaxdistill.networks import files
 
 CONFIG = """
@@ -230,6 +240,7 @@ REFUSALS = {
   ),
   'no batch': (['batch_size=0'], ['batch_size', '0', 'above 0']),
   'validation': (['data.validation=64'], ['data.validation', '64']),
+  'validation of a float': (['data.validation=2.0'], ['2.0', 'whole number']),
   'few': (['data.few=49'], ['data.few', '49', '48']),
   'epochs': (['epochs=-1'], ['epochs: -1', 'above 0']),
   'endless': (['epochs=1e999'], ['epochs: inf', 'above 0']),
@@ -237,6 +248,20 @@ REFUSALS = {
   'logging': (['log_every=0'], ['log_every: 0', 'above 0']),
   'evaluation': (['evaluate_every=0'], ['evaluate_every: 0', 'above 0']),
   'rate': (['schedule.rate=0'], ['schedule.rate: 0', 'above 0']),
+  'momentum': (['optimizer.momentum=2'], ['optimizer.momentum: 2', '[0, 1)']),
+  'decay': (
+    ['optimizer={"name":"adamw","b2":1.0}'],
+    ['optimizer.b2: 1.0', '[0, 1)'],
+  ),
+  'clip': (['optimizer.clip=-1'], ['optimizer.clip: -1', 'above 0']),
+  'no clip': (['optimizer.clip=0'], ['optimizer.clip: 0', 'None']),
+  'weight decay': (['optimizer.weight_decay=-1'], ['weight_decay: -1', '0']),
+  'smoothing': (
+    ['task.label_smoothing=2'],
+    ['task.label_smoothing: 2', '[0, 1)'],
+  ),
+  'workers': (['workers=-1'], ['workers: -1', '0']),
+  'seconds': (['checkpoint_seconds=-1'], ['checkpoint_seconds: -1']),
   'warmup': (['schedule.warmup=5'], ['schedule.warmup: 5', '[0, 1)']),
   'no seeds': (['seeds=0'], ['seeds: 0', 'count or list']),
   'equal seeds': (['seeds=(1,1)'], ['seeds: (1, 1)', 'different']),
@@ -276,6 +301,23 @@ def test_a_wrong_choice_is_refused_in_one_line(resnet, tmp_path, case):
 
 
 @pytest.mark.parametrize(
+  'case',
+  [
+    *('padding', 'validation of a float', 'rate', 'warmup', 'momentum'),
+    *('smoothing', 'workers', 'too few widths', 'epochs', 'seconds'),
+  ],
+)
+def test_what_is_wrong_whatever_the_data_is_refused_before_they_are_read(
+  resnet, tmp_path, case, monkeypatch
+):
+  def read(*arguments, **options):
+    raise AssertionError('the data are read')
+
+  monkeypatch.setattr(np, 'load', read)
+  test_a_wrong_choice_is_refused_in_one_line(resnet, tmp_path, case)
+
+
+@pytest.mark.parametrize(
   ('arguments', 'words'),
   [
     ([], ['--config']),
@@ -290,6 +332,7 @@ def test_a_wrong_choice_is_refused_in_one_line(resnet, tmp_path, case):
       ["'onnx'", 'safetensors, stablehlo'],
     ),
     (['--config=HERE', '--model_parallel=2'], ['model_parallel is 2', '1']),
+    (['--config=HERE', '--format=stablehlo'], ['--format', "'fit'"]),
   ],
 )
 def test_wrong_arguments_are_refused_in_one_line(config, arguments, words):
@@ -419,7 +462,7 @@ def loaded(config, *overrides):
   [
     ('epochs=3', 3),
     ('epochs=0.5', 0.5),  # it was an integer
-    ('schedule.rate=1', 1.0),
+    ('schedule.rate=1', 1),  # 500 instead of a share stays a count
     ('schedule.warmup=0.1', 0.1),  # the file does not mention it
     ('task.label_smoothing=0.1', 0.1),  # nor the section
     ('teacher.training.schedule.rate=0.2', 0.2),
@@ -662,7 +705,18 @@ def test_a_teacher_file_that_does_not_fit_is_refused(
   assert not (tmp_path / 'workdir').exists()
 
 
-def test_evaluation_again_gives_the_numbers_of_the_fit(config, copied):
+def test_evaluation_again_gives_the_numbers_of_the_fit(
+  config, copied, monkeypatch
+):
+  """The teacher answers once for all rows."""
+  asked = []
+  predict = evaluation.predict
+
+  def counted(*arguments, **options):
+    asked.append(arguments)
+    return predict(*arguments, **options)
+
+  monkeypatch.setattr(evaluation, 'predict', counted)
   before = row(copied, 'kd')
   file = copied / 'rows/kd/0/result.json'
   spoilt = {**before, 'test': {'last': {'top1': 2.0}}, 'agreement': 2.0}
@@ -671,6 +725,9 @@ def test_evaluation_again_gives_the_numbers_of_the_fit(config, copied):
   assert json.loads(file.read_text()) == before
   assert row(copied, 'kd') == before
   assert '200.00' not in out
+  rows = json.loads((copied / 'results.json').read_text())['rows']
+  students = [r for r in rows if r['label'] != 'teacher']
+  assert len(asked) == 1 + sum(len(r['seeds']) for r in students)
 
 
 def test_an_export_opens_again_as_the_trained_student(
@@ -986,3 +1043,43 @@ def test_a_method_on_the_command_line_stands_for_all_rows(capsys):
   main.override(config, 'method.weight', '2.0')
   assert config.to_dict() == {'method': {'name': 'sp', 'weight': 2.0}}
   assert "the rows 'a', 'b'" in capsys.readouterr().err
+
+
+def test_a_run_begun_otherwise_on_the_cpu_says_which_argument_to_give(
+  config, finished, copied, monkeypatch
+):
+  monkeypatch.setenv(fast_cpu.MARK, '1')
+  line = refused(config, copied, '--config.seeds=2')
+  assert 'begun without --fast_cpu: leave out --fast_cpu' in line
+  for path in copied.glob('rows/*/row.json'):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, 'fast_cpu': True}))
+  monkeypatch.delenv(fast_cpu.MARK)
+  line = refused(config, copied, '--config.seeds=2')
+  assert 'begun with --fast_cpu: give --fast_cpu, or choose' in line
+
+
+def test_enlarged_images_are_said_to_be(config):
+  plan = experiment.plan(loaded(config).to_dict())
+  assert study._about_size(plan) == ''
+  larger = {'name': 'imagenet', 'size': 9}
+  plan = experiment.plan({**loaded(config).to_dict(), 'augment': larger})
+  assert 'the images, 8 x 8, are enlarged to 9 x 9' in study._about_size(plan)
+
+
+def test_statistics_of_a_part_of_the_images_are_said_to_be(config):
+  plan = experiment.plan(loaded(config).to_dict())
+  count = arrays_lib.SAMPLE + 1
+  image = images.LazyImages(None, np.arange(count), (8, 8, 1))
+
+  def said(image, **data):
+    train = {'image': image, 'label': np.zeros(len(image), int)}
+    row = plan.rows[0]._replace(resolved={'data': data})
+    dataset = plan.dataset._replace(splits={'train': train})
+    return study._about_statistics(plan._replace(dataset=dataset, rows=(row,)))
+
+  assert 'the mean and std are those of 1,024 of 1,025 images' in said(image)
+  assert 'the std are those' in said(image, mean=[1.0], std=None)
+  assert said(image, mean=[1.0], std=[1.0]) == ''
+  assert said(image.select(np.arange(1024))) == ''
+  assert said(np.zeros((count, 8, 8, 1), np.uint8)) == ''

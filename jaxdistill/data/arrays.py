@@ -1,6 +1,7 @@
 """Data sets from arrays: their splits and channel statistics."""
 
 from collections.abc import Sequence
+import math
 
 import numpy as np
 
@@ -45,6 +46,7 @@ def from_arrays(
   Raises:
     UsageError: a size that the data cannot give.
   """
+  check_choices(validation, few, split_seed, mean, std)
   total = len(train_label)
   if not total or not len(test_label):
     raise UsageError(
@@ -55,8 +57,6 @@ def from_arrays(
       f'the training images are {train_image.shape[1:]} and the test images '
       f'{test_image.shape[1:]}: they must have the same size'
     )
-  if split_seed < 0:
-    raise UsageError(f'data.split_seed: {split_seed} is below 0')
   held_out = int(validation if validation > 1 else round(validation * total))
   if not 0 <= held_out < total:
     raise UsageError(
@@ -90,7 +90,8 @@ def from_arrays(
     found = _statistics(splits['train']['image'])
     mean = found[0] if mean is None else mean
     std = found[1] if std is None else std
-  _check_statistics(mean, std, train_image.shape[-1])
+  for name, values in (('mean', mean), ('std', std)):
+    _check_statistics(name, values, train_image.shape[-1])
   return Dataset(
     splits,
     num_classes,
@@ -98,6 +99,33 @@ def from_arrays(
     tuple(map(float, std)),
     tuple(map(str, label_names)),
   )
+
+
+def check_choices(
+  validation: float,
+  few: int | None,
+  split_seed: int,
+  mean: Sequence[float] | None,
+  std: Sequence[float] | None,
+) -> None:
+  """What can be said of arguments of `from_arrays` before there is data.
+
+  Raises:
+    UsageError: one is wrong whatever the data.
+  """
+  share = math.isfinite(validation) and validation >= 0
+  if not share or (validation > 1 and isinstance(validation, float)):
+    raise UsageError(
+      f'data.validation is {validation}; wanted: a share from 0 to 1, or a '
+      'whole number of examples'
+    )
+  if few is not None and few < 1:
+    raise UsageError(f'data.few is {few}; wanted: 1 or more examples')
+  if split_seed < 0:
+    raise UsageError(f'data.split_seed: {split_seed} is below 0')
+  for name, values in (('mean', mean), ('std', std)):
+    if values is not None:
+      _check_statistics(name, values, len(values))
 
 
 def _split(
@@ -134,12 +162,12 @@ def _statistics(
 
 
 def _check_statistics(
-  mean: Sequence[float], std: Sequence[float], channels: int
+  name: str, values: Sequence[float], channels: int
 ) -> None:
-  for name, values, least in (('mean', mean, -np.inf), ('std', std, 0.0)):
-    fine = all(np.isfinite(v) and v > least for v in values)
-    if len(values) != channels or not fine:
-      raise UsageError(
-        f'data.{name}: {list(values)} is not one number for each of {channels} '
-        f'channels{", above 0" if name == "std" else ""}'
-      )
+  least = 0.0 if name == 'std' else -np.inf
+  fine = all(np.isfinite(v) and v > least for v in values)
+  if len(values) != channels or not fine:
+    raise UsageError(
+      f'data.{name}: {list(values)} is not one number for each of {channels} '
+      f'channels{", above 0" if name == "std" else ""}'
+    )

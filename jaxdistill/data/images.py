@@ -79,7 +79,7 @@ class LazyImages:
   places: np.ndarray
   image_shape: tuple[int, int, int]
   resize: bool = False
-  threads: int = os.cpu_count() or 1
+  threads: int = dataclasses.field(default_factory=lambda: processors())
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -110,7 +110,8 @@ class LazyImages:
     if bad:
       raise UsageError(
         f'{len(bad)} of {len(places)} images cannot be decoded to '
-        f'{self.image_shape}; the first: {self.files.name(bad[0])}'
+        f'{self.image_shape}; the first: {self.files.name(bad[0])}; put a '
+        'whole copy in its place (without it, it is another data set)'
       )
     return out
 
@@ -134,6 +135,13 @@ class LazyImages:
   def select(self, rows: np.ndarray) -> 'LazyImages':
     """The column of some rows; decodes nothing."""
     return dataclasses.replace(self, places=self.places[rows])
+
+
+def processors() -> int:
+  """How many this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # not on macOS
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def is_large(shapes: Iterable[tuple[int, ...]]) -> bool:

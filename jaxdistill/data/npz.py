@@ -40,6 +40,7 @@ def npz(
   Raises:
     UsageError: the file or one of its keys is missing or of a wrong kind.
   """
+  arrays.check_choices(validation, few, split_seed, mean, std)
   file = os.path.expanduser(path)
   if os.path.isfile(file) and not zipfile.is_zipfile(file):
     raise UsageError(f'data.path: {path!r} is no .npz file')

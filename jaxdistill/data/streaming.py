@@ -6,6 +6,7 @@ examples make up a step is a function of the seeds and the step alone.
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import multiprocessing
 from multiprocessing import connection
 import os
@@ -18,14 +19,16 @@ import jax
 from jax.sharding import NamedSharding
 import numpy as np
 
-from jaxdistill.data import batches
+from jaxdistill.data import batches, images
 from jaxdistill.data.images import LazyImages
 from jaxdistill.types import Batch, UsageError
 
 # Steps that no run reaches.
 STEPS = 1 << 40
-# Batches that wait on the device, and as many beside each worker.
-AHEAD = 2
+AHEAD = 2  # batches that wait on the device
+# Batches of each worker in shared memory, most of them in Grain's own queues.
+HELD = 4
+SHARED = '/dev/shm'
 MOST_WORKERS = 16
 PATIENCE = 30.0  # seconds that a worker goes on after a signal
 
@@ -45,7 +48,6 @@ class StreamedBatches:
     sharding: NamedSharding | None = None,
     *,
     workers: int | None = None,
-    shard: tuple[int, int] | None = None,
   ):
     """Loads nothing yet.
 
@@ -60,22 +62,22 @@ class StreamedBatches:
         process loads only what its own devices hold.
       workers: processes that load; 0: threads of this one; None: one for each
         processor but one, and 16 at most.
-      shard: (index, count): loads only that part of `count` equal parts of each
-        batch, for a process that puts batches together itself.
 
     Raises:
-      UsageError: sizes that the data does not give.
+      UsageError: sizes that the data does not give, or batches that memory
+        shared with the workers cannot hold.
     """
     size = len(next(iter(columns.values())))
     self.steps_per_epoch = batches.steps_per_epoch(size, batch_size)
     if workers is None:
-      workers = min(max(0, (os.cpu_count() or 1) - 1), MOST_WORKERS)
+      workers = min(images.processors() - 1, MOST_WORKERS)
     if workers < 0:
       raise UsageError(f'workers: {workers} is below 0')
     self._workers = workers
     self._batch_size = batch_size
     self._sharding = sharding
-    self._rows = _own_rows(batch_size, sharding, shard)
+    self._rows = own_rows(batch_size, sharding)
+    _check_shared(columns, self._rows, workers)
     self._load = _Load(dict(columns), batch_size, seeds, self._rows)
     self._step: int | None = None
     self._batch: Batch = {}
@@ -111,11 +113,11 @@ class StreamedBatches:
     load = self._load.with_threads(1) if self._workers else self._load
     steps = grain.MapDataset.range(step, STEPS).map(load)
     loaded = steps.to_iter_dataset(
-      grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     )
     if self._workers:
       loaded = loaded.mp_prefetch(
-        grain.MultiprocessingOptions(self._workers, AHEAD), _begin_worker
+        grain.MultiprocessingOptions(self._workers, 1), _begin_worker
       )
     return iter(
       experimental.ThreadPrefetchIterDataset(
@@ -130,7 +132,7 @@ class StreamedBatches:
     if self._sharding is None:
       return jax.device_put(local)
     return {
-      name: _spread(rows, self._sharding, self._rows.start, self._batch_size)
+      name: spread(rows, self._sharding, self._rows.start, self._batch_size)
       for name, rows in local.items()
     }
 
@@ -189,19 +191,36 @@ def is_lazy(columns: Mapping[str, Any]) -> bool:
   return any(isinstance(column, LazyImages) for column in columns.values())
 
 
-def _own_rows(
-  batch_size: int,
-  sharding: NamedSharding | None,
-  shard: tuple[int, int] | None,
-) -> slice:
-  """The rows of a batch that this process loads."""
-  if shard is not None:
-    index, count = shard
-    if not 0 <= index < count or batch_size % count:
-      raise UsageError(
-        f'batch_size is {batch_size}: part {index} of {count} is no equal part'
-      )
-    return slice(*(i * (batch_size // count) for i in (index, index + 1)))
+def _check_shared(
+  columns: Mapping[str, Any], rows: slice, workers: int
+) -> None:
+  """Raises UsageError where shared memory cannot hold what is loaded ahead.
+
+  Otherwise a worker dies of a signal once it is full.
+  """
+  if not workers or not os.path.isdir(SHARED):
+    return
+  example = sum(
+    math.prod(c.shape[1:]) * c.dtype.itemsize for c in columns.values()
+  )
+  of_worker = HELD * (rows.stop - rows.start) * example
+  about = os.statvfs(SHARED)
+  free = about.f_bavail * about.f_frsize
+  if workers * of_worker > free:
+    raise UsageError(
+      f'workers: {workers} hold {workers * of_worker >> 20} MiB of batches in '
+      f'{SHARED}, which has {free >> 20} MiB free; wanted: {free // of_worker} '
+      'or fewer, smaller batches, or more shared memory (docker run --shm-size)'
+    )
+
+
+def own_rows(batch_size: int, sharding: NamedSharding | None) -> slice:
+  """The rows of a batch that the devices of this process hold.
+
+  Args:
+    batch_size: of all devices of all processes together.
+    sharding: of the rows; None: one device holds all.
+  """
   if sharding is None:
     return slice(0, batch_size)
   places = sharding.addressable_devices_indices_map((batch_size,)).values()
@@ -209,10 +228,17 @@ def _own_rows(
   return slice(min(start for start, _, _ in held), max(s for _, s, _ in held))
 
 
-def _spread(
+def spread(
   local: np.ndarray, sharding: NamedSharding, first: int, batch_size: int
 ) -> jax.Array:
-  """A global array from the rows that this process holds, `first` and on."""
+  """An array over all devices from the rows that this process holds.
+
+  Args:
+    local: those rows, `[n, ...]`.
+    sharding: of all rows.
+    first: the place of the first of them among all.
+    batch_size: how many there are in all.
+  """
 
   def part(at: Any) -> np.ndarray:
     start, stop, _ = at[0].indices(batch_size)

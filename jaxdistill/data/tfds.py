@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 import os
+import resource
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdistill.data import arrays, images, prepare
+from jaxdistill.data import arrays, cache, images, prepare
 from jaxdistill.types import Dataset, UsageError
 
 # Records read at a time.
 CHUNK = 1024
+# Files that a process has open beside those of the data.
+SPARE_FILES = 512
 
 
 def tfds(
@@ -45,8 +48,9 @@ def tfds(
     split_seed: which examples those splits take.
     train_split: a split, or a part such as 'train[:10%]'.
     test_split: None: 'test' if it has labels, or else 'validation'.
-    mean: per channel.
-    std: per channel.
+    mean: per channel in [0, 255]; None: of the images trained on, but of 1,024
+      of them, evenly spaced, where they are not decoded at once.
+    std: the same.
     stream: whether images are decoded when they are needed, not at once; None:
       if all of them take more than 1 GiB.
 
@@ -54,8 +58,11 @@ def tfds(
     UsageError: it is not there, not readable, or no image classification. The
       message says how to prepare it.
   """
+  arrays.check_choices(validation, few, split_seed, mean, std)
   builder = _prepared(dataset, data_dir)
   keys = _keys(builder.info, dataset)
+  # A reader keeps each file open, and a part of a split has its own.
+  _allow_open_files(2 * len(_files(builder.info.data_dir)))
   shape = builder.info.features[keys.image].shape
   channels = 1 if shape[-1] == 1 else 3
   if image_size is not None:
@@ -217,15 +224,57 @@ def _columns(
   resize: bool,
   stream: bool,
 ) -> tuple[np.ndarray | images.LazyImages, np.ndarray]:
-  """The images and labels of a split; one pass over its records."""
+  """The images and labels of a split.
+
+  One pass over its records; where images are read when they are needed, the
+  labels of files that have not changed are remembered.
+  """
   encoded: list[bytes] = []
-  labels: list[int] = []
-  for start in range(0, len(source), CHUNK):
-    stop = min(start + CHUNK, len(source))
-    records = source.__getitems__(list(range(start, stop)))
-    labels += [record[keys.label] for record in records]
-    if not stream:
-      encoded += [record[keys.image] for record in records]
-  files = _Records(source, keys.image, None if stream else encoded)
-  column = images.LazyImages(files, np.arange(len(source)), image_shape, resize)
-  return column if stream else column[:], np.array(labels, np.int64)
+
+  def find() -> dict[str, np.ndarray]:
+    labels: list[int] = []
+    for start in range(0, len(source), CHUNK):
+      stop = min(start + CHUNK, len(source))
+      records = source.__getitems__(list(range(start, stop)))
+      labels += [record[keys.label] for record in records]
+      if not stream:
+        encoded.extend(record[keys.image] for record in records)
+    return {'label': np.array(labels, np.int64)}
+
+  info = source.dataset_info
+  files = _files(info.data_dir)
+  if stream and files:
+    what = f'{keys.label} of {info.full_name}, {source.split}'
+    found = cache.remembered(what, files, find)
+  else:
+    found = find()
+  records = _Records(source, keys.image, None if stream else encoded)
+  column = images.LazyImages(
+    records, np.arange(len(source)), image_shape, resize
+  )
+  return column if stream else column[:], found['label']
+
+
+def _files(data_dir: str) -> list[str]:
+  """The files of a data set; none where they are in a cloud."""
+  if not os.path.isdir(data_dir):
+    return []
+  return sorted(entry.path for entry in os.scandir(data_dir))
+
+
+def _allow_open_files(count: int) -> None:
+  """Lets this process, and its workers, hold so many files open.
+
+  Raises:
+    UsageError: the system does not allow it.
+  """
+  wanted = count + SPARE_FILES
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft == resource.RLIM_INFINITY or soft >= wanted:
+    return
+  if hard != resource.RLIM_INFINITY and hard < wanted:
+    raise UsageError(
+      f'the data set has {count} files, all of which are open at once, and the '
+      f'system allows {hard}; let it allow {wanted} (ulimit -Hn)'
+    )
+  resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -7,7 +7,9 @@ kernels have the same shape and the results agree up to rounding, so weights
 move freely between backends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import contextvars
 import functools
 from typing import Any
 
@@ -17,6 +19,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from jaxdistill.types import Array
+
+_portable = contextvars.ContextVar('portable', default=False)
 
 
 class Conv(nn.Module):
@@ -57,12 +61,41 @@ def convolve(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
 
   The output is `[B, ceil(H / stride), ceil(W / stride), features]`.
   """
-  if jax.default_backend() == 'cpu':
-    if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
-      return depthwise(x, kernel, stride=stride)
-    if kernel.shape[0] == 1:
-      return pointwise(x, kernel, stride, groups)
-  return general(x, kernel, stride, groups)
+  plain = functools.partial(general, stride=stride, groups=groups)
+  if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
+    return _by_backend(
+      functools.partial(depthwise, stride=stride), plain, x, kernel
+    )
+  if kernel.shape[0] == 1:
+    return _by_backend(
+      functools.partial(pointwise, stride=stride, groups=groups),
+      plain,
+      x,
+      kernel,
+    )
+  return plain(x, kernel)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+  """What is traced inside runs on any backend, on each in the form it has here.
+
+  Otherwise the form is that of the backend that this process has.
+  """
+  token = _portable.set(True)
+  try:
+    yield
+  finally:
+    _portable.reset(token)
+
+
+def _by_backend(
+  cpu: Callable[..., Array], plain: Callable[..., Array], *arrays: Array
+) -> Array:
+  # Both forms in one program cost time to trace, so only where both are needed.
+  if _portable.get():
+    return lax.platform_dependent(*arrays, cpu=cpu, default=plain)
+  return (cpu if jax.default_backend() == 'cpu' else plain)(*arrays)
 
 
 def general(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
@@ -97,11 +130,16 @@ def _product(x: Array, matrix: Array) -> Array:
 
 def average_pool(x: Array, size: int, stride: int) -> Array:
   """Means of size * size places, zeros of the padding included; size odd."""
-  if jax.default_backend() == 'cpu':
+
+  def shifts(x: Array) -> Array:
     kernel = jnp.full((size, size, 1, x.shape[-1]), size**-2, x.dtype)
     return _depthwise(x, kernel, stride)
-  padding = (size // 2, size // 2)
-  return nn.avg_pool(x, (size, size), (stride, stride), (padding, padding))
+
+  def plain(x: Array) -> Array:
+    padding = (size // 2, size // 2)
+    return nn.avg_pool(x, (size, size), (stride, stride), (padding, padding))
+
+  return _by_backend(shifts, plain, x)
 
 
 # Compiled by itself so that the trace of a network shows one depthwise

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdistill.types import Array, Batch, Task
+from jaxdistill.types import Array, Batch, Task, UsageError
 
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
@@ -14,7 +14,14 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
   Args:
     label_smoothing: share of each label spread evenly over all classes, in
       training only.
+
+  Raises:
+    UsageError: it is no share.
   """
+  if not 0 <= label_smoothing < 1:
+    raise UsageError(
+      f'task.label_smoothing: {label_smoothing} is no share in [0, 1)'
+    )
 
   def loss(logits: Array, batch: Batch) -> Array:
     target = one_hot(batch['label'], logits.shape[-1])

@@ -5,7 +5,7 @@ the checkpoints of the phase under way. Several processes share the directory:
 all write and read checkpoints, each its part; the first one writes the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import json
 import logging
 import os
@@ -19,10 +19,12 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxdistill.networks import files
-from jaxdistill.training import sharding
+from jaxdistill.training import hosts, sharding
 from jaxdistill.types import Carry, Model, PyTree, UsageError
 
 _training = ocp.training
+KEPT = 2  # checkpoints of a phase
+SEEN = KEPT + 2  # there may be more while old ones are removed
 
 
 class Checkpoints:
@@ -39,7 +41,7 @@ class Checkpoints:
       save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(
         1
       ),
-      preservation_policy=policies.LatestN(2),
+      preservation_policy=policies.LatestN(KEPT),
     )
 
   def save(self, step: int, tree: PyTree, meta: Mapping[str, Any]) -> None:
@@ -51,7 +53,7 @@ class Checkpoints:
     )
 
   def load(self, like: PyTree) -> tuple[int, PyTree, dict[str, Any], list[str]]:
-    """The newest checkpoint that is whole.
+    """The newest checkpoint that is whole, to every process.
 
     Args:
       like: arrays or shapes of the tree that was saved, with shardings.
@@ -64,22 +66,23 @@ class Checkpoints:
       UsageError: there are checkpoints, and none is whole.
     """
     problems: list[str] = []
-    steps = sorted(
-      (c.step for c in self._checkpointer.checkpoints), reverse=True
-    )
+    steps = _common(c.step for c in self._checkpointer.checkpoints)
     abstract = jax.tree.map(_abstract, like)
     for step in steps:
+      checksum, reason = None, 'another process cannot read it'
       try:
         found = self._checkpointer.load_checkpointables(
           step, {'tree': abstract, 'meta': None}
         )
-        tree, meta = found['tree'], found['meta']
-        if _checksum(tree) != meta['checksum']:
-          raise ValueError('its checksum differs')
-        return step, tree, meta, problems
+        checksum = found['meta']['checksum']
       except Exception as error:  # whatever a damaged file makes a reader raise
         reason = str(error).partition('\n')[0][:200]
-        problems.append(f'checkpoint {self._directory}/{step}: {reason}')
+      if not hosts.any_of(checksum is None)[0]:
+        # All have read it: they can put their parts together.
+        reason = 'its checksum differs'
+        if not hosts.any_of(_checksum(found['tree']) != checksum)[0]:
+          return step, found['tree'], found['meta'], problems
+      problems.append(f'checkpoint {self._directory}/{step}: {reason}')
     if steps:
       raise UsageError(
         f'no readable checkpoint in {self._directory} (delete it to begin the '
@@ -153,6 +156,19 @@ def _spec(model: Model, key: str, initial: Carry) -> Any:
     if isinstance(known, Model) and known.network == model.network:
       return role
   return files.to_spec(model.network)
+
+
+def _common(steps: Iterable[int]) -> list[int]:
+  """The steps that every process sees, the newest first."""
+  newest = sorted(steps, reverse=True)[:SEEN]
+  seen = hosts.gather(*newest, *[-1] * (SEEN - len(newest)))
+  common = set.intersection(*(set(own.tolist()) for own in seen)) - {-1}
+  if not common and seen.max() >= 0:
+    raise UsageError(
+      'the processes see no checkpoint that all of them see; do they share '
+      'the work directory?'
+    )
+  return sorted(common, reverse=True)
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:

@@ -1,60 +1,71 @@
 """Several processes that train one model: how they meet, agree and part.
 
 Every process runs the same program; only the first one writes. A shared file
-system is assumed: what the first one wrote, all read.
+system is assumed: what the first one wrote, all read. Where there is but one
+process, all this costs nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 import contextlib
 import os
 import sys
 import threading
-from typing import NamedTuple, NoReturn
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from jaxdistill.training import watch
 from jaxdistill.types import UsageError
 
+# Of this process, as JAX's connection to the others is.
+_watches: list[watch.Watch] = []
 
-class Hosts(NamedTuple):
-  """The processes of this run.
 
-  Attributes:
-    timeout: seconds to wait for a process that does not answer; then this one
-      says so in one line and ends with code 2.
+def alone() -> bool:
+  return jax.process_count() == 1
+
+
+def first() -> bool:
+  """Whether this process is the one that writes."""
+  return jax.process_index() == 0
+
+
+def point() -> None:
+  """Says that this process has come to where all others come too."""
+  for own in _watches:
+    own.point()
+
+
+def gather(*numbers: int) -> np.ndarray:
+  """The numbers of each process, int64 `[processes, numbers]`; all must ask."""
+  own = np.array([numbers], np.int64)
+  if alone():
+    return own
+  point()
+  # In halves, as JAX has no 64 bits by default.
+  found = multihost_utils.process_allgather(own.view(np.int32), tiled=True)
+  point()
+  return np.ascontiguousarray(found).view(np.int64)
+
+
+def any_of(*flags: bool) -> list[bool]:
+  """Whether any process says so, of each flag; all must ask."""
+  return [bool(of_all.any()) for of_all in gather(*flags).T]
+
+
+def of_first(find: Callable[..., bool], *arguments: Any) -> bool:
+  """What the first process finds; all must ask, and only it looks.
+
+  On a network's file system the others may see an older state of a folder.
   """
+  return bool(gather(first() and find(*arguments))[0, 0])
 
-  timeout: float = 300.0
 
-  @property
-  def alone(self) -> bool:
-    return jax.process_count() == 1
-
-  @property
-  def first(self) -> bool:
-    """Whether this process is the one that writes."""
-    return jax.process_index() == 0
-
-  def any(self, *flags: bool) -> list[bool]:
-    """Whether any process says so, of each flag; all must ask."""
-    return [bool(of_all.any()) for of_all in self._all(*flags).T]
-
-  def of_first(self, flag: bool) -> bool:
-    """What the first process says; all must ask."""
-    return bool(self._all(flag)[0, 0])
-
-  def meet(self) -> None:
-    """Waits until all processes are here."""
-    self._all(False)  # an empty array is not waited for
-
-  def _all(self, *flags: bool) -> np.ndarray:
-    """The flags of each process, `[processes, flags]`."""
-    if self.alone:
-      return np.array([flags], bool)
-    with _answering(self.timeout):
-      return multihost_utils.process_allgather(np.array(flags, bool))
+def meet() -> None:
+  """Waits until all processes are here."""
+  gather(0)
 
 
 def join(
@@ -70,15 +81,16 @@ def join(
       by JAX in what the cluster says (Slurm, Open MPI, Kubernetes, TPU pods).
     num_processes: of the run.
     process_id: of this one, from 0.
-    timeout: seconds.
+    timeout: seconds to wait for a process that does not answer, now and later;
+      then this one says so in one line and ends with code 2.
 
   Raises:
     UsageError: there is no such cluster.
   """
   try:
-    with _answering(timeout):
+    with watch.answering('another process', timeout):
       jax.distributed.initialize(
-        coordinator,
+        _relayed(coordinator, process_id, timeout),
         num_processes,
         process_id,
         # JAX ends a process with a stack trace: let it be later than we are.
@@ -90,39 +102,63 @@ def join(
       f'--distributed: {error}; wanted a cluster, or --coordinator=HOST:PORT, '
       '--num_processes and --process_id'
     ) from None
+  from jax._src import distributed  # where Orbax finds it too
+
+  state = distributed.global_state
+  _watches.append(
+    watch.Watch(state.client, state.process_id, state.num_processes, timeout)
+  )
+
+
+def _relayed(
+  coordinator: str | None, process_id: int | None, timeout: float
+) -> str | None:
+  """The coordinator's address, or one that leads there and is watched."""
+  if coordinator is None:
+    with contextlib.suppress(Exception):  # JAX says itself what is missing
+      from jax._src import clusters
+
+      find = clusters.ClusterEnv.auto_detect_unset_distributed_params
+      coordinator, _, process_id, _ = find(
+        None, None, None, [], None, int(timeout)
+      )
+  if coordinator is None or not process_id:
+    return coordinator
+
+  def gone() -> None:
+    for own in _watches:
+      own.first_is_gone()
+    watch.give_up('process 0 is gone')
+
+  return watch.relay(coordinator, gone)
 
 
 def lost(error: Exception) -> bool:
   """Whether an error means that another process is gone."""
   signs = ('Gloo', 'NCCL', 'UNAVAILABLE', 'DEADLINE_EXCEEDED')
-  return jax.process_count() > 1 and any(s in str(error) for s in signs)
+  return not alone() and any(s in str(error) for s in signs)
+
+
+def blame() -> None:
+  """Ends with the name of the process that was just lost, if it is found."""
+  for own in _watches:
+    own.blame()
 
 
 def leave(code: int, patience: float = 30.0) -> None:
   """Parts from the others, or ends with `code` where they do not come."""
   sys.stdout.flush()
-  timer = threading.Timer(patience, os._exit, (code,))
-  timer.daemon = True
-  timer.start()
+  timers = [_end_after(patience, code)]
+  for own in _watches:
+    heard = own.part(code)
+    timers += [_end_after(heard, code)] if code else []
   jax.distributed.shutdown()
-  timer.cancel()
+  for timer in timers:
+    timer.cancel()
 
 
-def give_up(reason: str) -> NoReturn:
-  """Ends this process at once, with code 2; JAX would wait for the others."""
-  print(f'jaxdistill: {reason}', file=sys.stderr, flush=True)
-  sys.stdout.flush()
-  os._exit(2)
-
-
-@contextlib.contextmanager
-def _answering(timeout: float) -> Iterator[None]:
-  """Ends this process where what is inside waits for another too long."""
-  reason = f'another process has not answered for {timeout:g} seconds'
-  timer = threading.Timer(timeout, give_up, (reason,))
+def _end_after(seconds: float, code: int) -> threading.Timer:
+  timer = threading.Timer(seconds, os._exit, (code,))
   timer.daemon = True
   timer.start()
-  try:
-    yield
-  finally:
-    timer.cancel()
+  return timer

@@ -13,8 +13,7 @@ from jax.sharding import Mesh
 import numpy as np
 
 from jaxdistill.data import batches, streaming
-from jaxdistill.training import checkpoint, sharding
-from jaxdistill.training.hosts import Hosts
+from jaxdistill.training import checkpoint, hosts, sharding
 from jaxdistill.training.log import Log
 from jaxdistill.types import (
   Array,
@@ -52,9 +51,10 @@ class Options(NamedTuple):
     log: where the numbers go; of the first process alone, if there are several.
     interrupted: asked whether to stop, at each step; of several processes at
       every `log_every` steps, where one that says so stops all.
+    workers: processes that load streamed data; None: as many as fit the
+      machine, see `data.streaming`.
     model_parallel: how many devices share each large array of the state; the
       batches are spread over groups of that many.
-    hosts: the processes.
   """
 
   directory: str | None = None
@@ -65,8 +65,8 @@ class Options(NamedTuple):
   checkpoint_seconds: float = 60.0
   log: Log = Log(show=False)
   interrupted: Callable[[], bool] = lambda: False
+  workers: int | None = None
   model_parallel: int = 1
-  hosts: Hosts = Hosts()
 
 
 class Fitted(NamedTuple):
@@ -120,20 +120,19 @@ def fit(
       spread over the devices.
   """
   options = options or Options(log=Log())
-  hosts = options.hosts
   initial = dict(carry)
   fitted = Fitted(dict(carry), {}, {}, 0, 0.0, {})
   for order, make in enumerate(method):
     done = _file(options, f'phase{order}.safetensors')
-    if done is not None and hosts.of_first(done.exists()):
+    if done is not None and hosts.of_first(done.exists):
       fitted = _load(done, initial)
     else:
       phase = make(fitted.carry)
       fitted = _run_phase(phase, order, fitted, dataset, seed, options)
-      if done is not None and hosts.first:
+      if done is not None and hosts.first():
         _save(done, fitted, initial)
       hosts.meet()
-    if done is not None and hosts.first:
+    if done is not None and hosts.first():
       checkpoint.delete(done.with_name(f'checkpoints{order}'))
   return fitted
 
@@ -159,7 +158,9 @@ def _run_phase(
   mesh = sharding.make_mesh(options.model_parallel)
   for stream in phase.streams.values():
     sharding.check_batch_size(stream.batch_size, mesh)
-  sources = _sources(phase, fitted.carry, dataset, (seed, order), mesh)
+  sources = _sources(
+    phase, fitted.carry, dataset, (seed, order), mesh, options.workers
+  )
   epoch = _epoch(phase, sources)
   state, kept = phase.init(init_rng, fitted.carry)
   # The buffers of the state are donated: the carry keeps its own.
@@ -211,7 +212,7 @@ def _run_phase(
       )
 
   # Several processes agree only where they wait for the devices anyway.
-  pace = 1 if options.hosts.alone else options.log_every
+  pace = 1 if hosts.alone() else options.log_every
   saved_time = time.monotonic()
   start, batch_images = step, _images(first)
   with contextlib.ExitStack() as stack:
@@ -220,7 +221,7 @@ def _run_phase(
     while step < phase.num_steps:
       if step % pace == 0:
         passed = time.monotonic() - saved_time
-        stopped, due = options.hosts.any(
+        stopped, due = hosts.any_of(
           options.interrupted(), passed >= options.checkpoint_seconds
         )
         if stopped or due:
@@ -228,13 +229,10 @@ def _run_phase(
           saved_time = time.monotonic()
         if stopped:
           raise Interrupted(f'stopped at step {step} of phase {phase.name!r}')
-      tree['state'], tree['totals'] = compiled(phase.static(step))(
-        tree['state'],
-        tree['totals'],
-        frozen,
-        _draw(sources, step),
-        step_rng,
-        np.int32(step),
+      program, drawn = compiled(phase.static(step)), _draw(sources, step)
+      hosts.point()  # what may hang alone is behind, what waits is ahead
+      tree['state'], tree['totals'] = program(
+        tree['state'], tree['totals'], frozen, drawn, step_rng, np.int32(step)
       )
       step += 1
       ended = step % epoch == 0 or step == phase.num_steps
@@ -343,7 +341,9 @@ def _evaluate(phase, step, tree, frozen, best, options) -> None:
       tree['best'][name] = jax.tree.map(jnp.copy, model.variables)
 
 
-def _sources(phase, carry, dataset, seeds, mesh) -> dict[str, Any]:
+def _sources(
+  phase, carry, dataset, seeds, mesh, workers=None
+) -> dict[str, Any]:
   """Stream name -> its batches, spread over the mesh."""
   sources: dict[str, Any] = {}
   for i, (name, stream) in enumerate(phase.streams.items()):
@@ -361,11 +361,11 @@ def _sources(phase, carry, dataset, seeds, mesh) -> dict[str, Any]:
         f'no source {stream.source!r} of batches; valid: data, '
         f'{", ".join(carry)}'
       )
-    lazy = streaming.is_lazy(arrays)
-    make = streaming.StreamedBatches if lazy else batches.Batches
-    sources[name] = make(
-      arrays, stream.batch_size, (*seeds, i), sharding.rows(mesh)
-    )
+    common = arrays, stream.batch_size, (*seeds, i), sharding.rows(mesh)
+    if streaming.is_lazy(arrays):
+      sources[name] = streaming.StreamedBatches(*common, workers=workers)
+    else:
+      sources[name] = batches.Batches(*common)
   return sources
 
 

@@ -26,7 +26,8 @@ def test_validation_is_cut_from_training_and_nothing_is_lost():
 
 def test_validation_above_1_is_a_number_of_examples():
   assert len(made(validation=7).splits['validation']['label']) == 7
-  assert len(made(validation=7.0).splits['train']['label']) == 43
+  with pytest.raises(UsageError, match=r'7\.0; wanted: a share'):
+    made(validation=7.0)
 
 
 def test_no_validation_leaves_training_whole_and_has_no_split():
@@ -104,7 +105,7 @@ def test_classes_are_counted_from_the_labels_of_both_splits():
     ({'validation': 50}, r'validation is 50; the training set has 50'),
     ({'validation': 1.0}, r'validation is 1\.0'),
     ({'validation': -0.1}, r'validation is -0\.1'),
-    ({'few': 0}, r'few is 0; there are 45'),
+    ({'few': 0}, r'few is 0; wanted: 1 or more'),
     ({'few': 46}, r'few is 46; there are 45'),
     ({'num_classes': 4}, 'labels are 0 to 4; wanted: 0 to 3'),
     ({'split_seed': -1}, 'split_seed: -1'),

@@ -1,18 +1,19 @@
 """Streamed batches: the same as those of data in memory."""
 
-import dataclasses
+import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
 
-from jaxdistill.data import batches, folder, streaming, tfds
+from jaxdistill.data import batches, folder, images, streaming, tfds
 from jaxdistill.types import UsageError
 
 SEEDS = (3, 0, 1)
@@ -58,34 +59,6 @@ def test_a_stream_goes_on_anywhere(lazy, expected):
   stream.close()
 
 
-def test_the_parts_of_several_processes_make_up_the_batch(lazy, expected):
-  for index in (0, 1):
-    part = streaming.StreamedBatches(
-      lazy, 8, SEEDS, workers=0, shard=(index, 2)
-    )
-    for step in (0, 1, 2, 6):
-      rows = slice(4 * index, 4 * index + 4)
-      check(part(step), expected(step), rows)
-    part.close()
-
-
-def test_a_process_decodes_only_its_part(lazy):
-  read = []
-
-  class Files:
-    def read(self, places):
-      read.extend(places)
-      return lazy['image'].files.read(places)
-
-  image = dataclasses.replace(lazy['image'], files=Files())
-  stream = streaming.StreamedBatches(
-    {**lazy, 'image': image}, 8, SEEDS, workers=0, shard=(1, 4)
-  )
-  places = batches.epoch_order(SEEDS, 0, 40)[8 * 2 + 2 : 8 * 2 + 4]
-  stream(2)
-  assert sorted(read) == sorted(places)
-
-
 def test_batches_are_laid_out_as_asked(lazy, expected):
   mesh = jax.make_mesh((1,), ('data',), (jax.sharding.AxisType.Auto,))
   sharding = jax.NamedSharding(mesh, jax.P('data'))
@@ -95,6 +68,23 @@ def test_batches_are_laid_out_as_asked(lazy, expected):
     check(batch, expected(step))
     assert {array.sharding for array in batch.values()} == {sharding}
   stream.close()
+
+
+class Laid:
+  """A sharding of which this process has two of four devices."""
+
+  def addressable_devices_indices_map(self, shape):
+    assert shape == (8,)
+    return {2: (slice(4, 6),), 3: (slice(6, 8),)}
+
+
+def test_a_process_decodes_only_its_part(lazy):
+  assert streaming.own_rows(8, Laid()) == slice(4, 8)
+  assert streaming.own_rows(8, None) == slice(0, 8)
+  load = streaming._Load(lazy, 8, SEEDS, slice(4, 8))
+  order = batches.epoch_order(SEEDS, 0, 40)[16:24]
+  np.testing.assert_array_equal(load(2)['index'], order[4:])
+  np.testing.assert_array_equal(load(2)['image'], lazy['image'][order[4:]])
 
 
 def test_after_closing_it_can_be_used_again(lazy, expected):
@@ -124,7 +114,9 @@ def test_an_image_that_cannot_be_decoded_is_named(workers, tmp_path):
   wrong.write_bytes(wrong.read_bytes()[:-50])
   stream = streaming.StreamedBatches(split, 4, SEEDS, workers=workers)
   stream(0)
-  with pytest.raises(UsageError, match=f'1 of 4 images .* {wrong}'):
+  with pytest.raises(
+    UsageError, match=f'1 of 4 images .* {wrong}; put a whole copy'
+  ):
     stream(1)
   stream.close()
 
@@ -134,8 +126,6 @@ def test_an_image_that_cannot_be_decoded_is_named(workers, tmp_path):
   [
     ({'batch_size': 41}, 'batch_size is 41; .* choose 1 to 40'),
     ({'workers': -1}, 'workers: -1'),
-    ({'shard': (0, 3)}, 'part 0 of 3 is no equal part'),
-    ({'shard': (2, 2)}, 'part 2 of 2 is no equal part'),
   ],
 )
 def test_sizes_that_the_data_does_not_give_are_refused(options, message, lazy):
@@ -143,6 +133,66 @@ def test_sizes_that_the_data_does_not_give_are_refused(options, message, lazy):
     streaming.StreamedBatches(
       lazy, **{'batch_size': 8, 'seeds': SEEDS, **options}
     )
+
+
+class Space(NamedTuple):
+  """Of a file system."""
+
+  f_bavail: int
+  f_frsize: int = 1 << 20
+
+
+def test_batches_that_shared_memory_cannot_hold_are_refused(
+  monkeypatch, tmp_path
+):
+  """A batch is 1 MiB and a half, and some labels."""
+  image = images.LazyImages(None, np.arange(9), (512, 512, 3))
+  columns = {'image': image, 'label': np.zeros(9, np.int32)}
+  monkeypatch.setattr(streaming, 'SHARED', str(tmp_path))
+  monkeypatch.setattr(os, 'statvfs', lambda path: Space(25))
+  streaming.StreamedBatches(columns, 2, SEEDS, workers=0)
+  streaming.StreamedBatches(columns, 2, SEEDS, workers=4)
+  with pytest.raises(UsageError, match=r'30 MiB .* 25 MiB free; wanted: 4 or'):
+    streaming.StreamedBatches(columns, 2, SEEDS, workers=5)
+  monkeypatch.setattr(streaming, 'SHARED', str(tmp_path / 'none'))
+  streaming.StreamedBatches(columns, 2, SEEDS, workers=5)
+
+
+def test_as_many_workers_as_this_process_may_use(monkeypatch, lazy):
+  monkeypatch.setattr(images, 'processors', lambda: 4)
+  assert streaming.StreamedBatches(lazy, 8, SEEDS)._workers == 3
+  monkeypatch.undo()
+  if hasattr(os, 'sched_getaffinity'):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {3, 7})
+    assert images.processors() == 2
+
+
+@pytest.mark.skipif(
+  not pathlib.Path(streaming.SHARED).is_dir(), reason='looks into it'
+)
+def test_workers_hold_as_many_batches_as_is_said(tmp_path):
+  for i in range(20):
+    file = tmp_path / f'class{i % 2}' / f'{i}.png'
+    file.parent.mkdir(exist_ok=True)
+    PIL.Image.fromarray(np.full((64, 64, 3), i, np.uint8)).save(file)
+  split = folder.folder(str(tmp_path), validation=0, stream=True).splits
+  before = set(os.listdir(streaming.SHARED))
+  stream = streaming.StreamedBatches(split['train'], 8, SEEDS, workers=1)
+  for step in range(3):
+    stream(step)
+
+  def held():
+    paths = set(os.listdir(streaming.SHARED)) - before
+    files = [pathlib.Path(streaming.SHARED, path) for path in paths]
+    sizes = [file.stat().st_size for file in files if file.exists()]
+    return sum(size >= 8 * 64 * 64 * 3 for size in sizes)
+
+  until = time.monotonic() + 20
+  while held() < streaming.HELD and time.monotonic() < until:
+    time.sleep(0.05)
+  time.sleep(0.2)  # were there more, they would come
+  assert held() == streaming.HELD
+  stream.close()
 
 
 def test_a_split_in_memory_is_not_lazy(lazy):

@@ -3,16 +3,19 @@
 python on_devices.py FOLDER writes what they end with to FOLDER.
 """
 
+import io
 import json
 import pathlib
 import re
 import sys
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import PIL.Image
 
 from jaxdistill import evaluation, optimizers, recipes, terms
-from jaxdistill.data import arrays, augment
+from jaxdistill.data import arrays, augment, batches, images, streaming
 from jaxdistill.methods import joint
 from jaxdistill.networks import files, layers, resnet, staged
 from jaxdistill.tasks import classification
@@ -178,6 +181,52 @@ def sizes() -> dict[str, float]:
   }
 
 
+class Encoded(NamedTuple):
+  """Image files in memory."""
+
+  files: list[bytes]
+
+  def read(self, places):
+    return [self.files[place] for place in places]
+
+  def name(self, place):
+    return str(place)
+
+
+def streamed() -> list[list[int]]:
+  """The rows that each device holds of a streamed batch, as in memory or none.
+
+  Those of a step alone, and of steps that are loaded ahead.
+  """
+  encoded = []
+  for image in DATA.splits['train']['image']:
+    file = io.BytesIO()
+    PIL.Image.fromarray(image[..., 0]).save(file, 'PNG')
+    encoded.append(file.getvalue())
+  arrays = DATA.splits['train']
+  column = images.LazyImages(
+    Encoded(encoded), np.arange(len(encoded)), (8, 8, 1)
+  )
+  laid_out = sharding.rows(sharding.make_mesh())
+  common = BATCH, (0,), laid_out
+  memory = batches.Batches(arrays, *common)
+  stream = streaming.StreamedBatches(
+    {**arrays, 'image': column}, *common, workers=0
+  )
+  found = []
+  for step in (3, 4, 5):
+    ours, theirs = stream(step), memory(step)
+    same = all(
+      (np.asarray(ours[k]) == np.asarray(theirs[k])).all()
+      and ours[k].sharding == theirs[k].sharding
+      for k in arrays
+    )
+    shards = ours['image'].addressable_shards if same else ()
+    found.append([len(shard.data) for shard in shards])
+  stream.close()
+  return found
+
+
 def main(folder: pathlib.Path) -> None:
   for name in METHODS:
     save(folder, name, fit(name))
@@ -190,6 +239,7 @@ def main(folder: pathlib.Path) -> None:
     'all-reduces': program('supervised'),
     'metrics': metrics(),
     'refusals': refusals(),
+    'streamed': streamed(),
   }
   sharding.LARGE = 64
   found['sizes'] = sizes()

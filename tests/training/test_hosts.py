@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from jaxdistill import main
-from jaxdistill.training import log
+from jaxdistill.training import hosts, log
 
 CONFIG = """
 import ml_collections
@@ -30,10 +30,7 @@ def get_config():
   config.epochs = 2
   config.log_every = 5
   config.checkpoint_seconds = 1000.0
-  config.methods = {{
-    'a': {{'name': 'kd'}},
-    'b': {{'name': 'network_of_hosts:slow_kd'}},
-  }}
+  config.methods = {{'kd': {{'name': 'network_of_hosts:slow_kd'}}}}
   return config
 """
 STEPS = 20
@@ -63,6 +60,70 @@ def slow_kd(recipe: Recipe, *, seconds: float = 0.0) -> Method:
 
   return (lambda carry: make(carry)._replace(static=static),)
 """
+# One of two processes, which says when both are there.
+LIGHT = """
+import sys, time
+
+from jaxdistill.training import hosts
+
+index, port, timeout, seconds = (int(x) for x in sys.argv[1:])
+hosts.join(f'127.0.0.1:{port}', 2, index, timeout)
+
+
+def meet():
+  hosts.meet()
+  print('met', flush=True)
+  time.sleep(seconds)
+  assert hosts.gather(index, -5, 2**62 + index).tolist() == [
+    [i, -5, 2**62 + i] for i in range(2)
+  ]
+  assert hosts.of_first(lambda: index == 0)
+  assert hosts.any_of(False, index == 1) == [False, True]
+  hosts.leave(0)
+
+
+def fit():
+  import jax.numpy as jnp
+  import numpy as np
+
+  from jaxdistill.data import augment, arrays
+  from jaxdistill.training import log, loop
+  from jaxdistill.types import Phase, Stream
+
+  def step(state, frozen, batches, rng, static):
+    return state, {'loss': batches['train']['label'].mean()}
+
+  def static(step):
+    if step == 20:
+      print('met', flush=True)
+
+  phase = Phase(
+    name='endless',
+    num_steps=10**9,
+    streams={'train': Stream(8, augment.none())},
+    init=lambda rng, carry: ({'w': jnp.zeros(())}, {}),
+    step=step,
+    finish=lambda state, frozen, carry: carry,
+    static=static,
+  )
+  image = np.zeros((16, 1, 1, 1), np.uint8)
+  split = image, np.arange(16) % 2
+  data = arrays.from_arrays(*split, *split, validation=0)
+  options = loop.Options(log=log.Log(show=False), log_every=10**6)
+  loop.fit((lambda carry: phase,), {}, data, options=options)
+
+
+try:
+  if seconds == -2:
+    hosts.meet()
+    print('met', flush=True)
+    hosts.leave(2)
+    sys.exit(2)
+  fit() if seconds == -1 else meet()
+except Exception:
+  hosts.blame()
+  raise
+"""
 # Float32, and 20 steps that move parameters by 0.05 and more.
 TOLERANCE = 1e-5
 PATIENCE = 240  # seconds
@@ -86,7 +147,10 @@ def start(place, workdir, port, index, *arguments):
       *arguments,
     ],
     cwd=place,
-    env={**os.environ, 'XDG_CACHE_HOME': str(place / 'cache')},
+    env={
+      **os.environ,
+      'XDG_CACHE_HOME': str(place / 'cache'),
+    },
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -160,11 +224,11 @@ def alone(place):
 def stopped(place):
   """(work directory, ends) of two processes, the second of which is stopped.
 
-  They have finished the teacher and row 'a' and are at row 'b'.
+  They have finished the teacher and are at row 'kd'.
   """
   workdir = place / 'stopped'
-  processes = pair(place, workdir, '--config.methods.b.seconds=0.2')
-  wait_for_row(processes, workdir, 'b')
+  processes = pair(place, workdir, '--config.methods.kd.seconds=0.1')
+  wait_for_row(processes, workdir, 'kd')
   processes[1].send_signal(signal.SIGTERM)
   return workdir, ends(processes)
 
@@ -177,12 +241,10 @@ def assert_close(ours, theirs):
     )
 
 
-@pytest.mark.parametrize('label', ['teacher', 'a'])
-def test_two_processes_end_where_one_does(alone, stopped, label):
-  assert_close(weights(stopped[0], label), weights(alone, label))
-  result = json.loads(
-    (stopped[0] / 'rows' / label / '0' / 'result.json').read_text()
-  )
+def test_two_processes_end_where_one_does(alone, stopped):
+  assert_close(weights(stopped[0], 'teacher'), weights(alone, 'teacher'))
+  path = stopped[0] / 'rows' / 'teacher' / '0' / 'result.json'
+  result = json.loads(path.read_text())
   assert result['steps'] == STEPS
   assert result['device'].endswith(' x2')
 
@@ -205,7 +267,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step(stopped):
     assert 'the same command goes on' in err.splitlines()[-1]
   steps = {err.splitlines()[-1] for _, _, err in found}
   assert len(steps) == 1
-  folder = workdir / 'rows' / 'b' / '0' / 'checkpoints0'
+  folder = workdir / 'rows' / 'kd' / '0' / 'checkpoints0'
   (kept,) = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
   assert f'at step {kept} ' in steps.pop()
   assert kept % 5 == 0
@@ -214,25 +276,95 @@ def test_a_signal_to_one_process_stops_both_at_one_step(stopped):
 def test_what_two_processes_began_one_ends(place, alone, stopped, capfd):
   workdir, _ = stopped
   arguments = [f'--config={place}/config.py', f'--workdir={workdir}']
-  row = json.loads((workdir / 'rows' / 'b' / 'row.json').read_text())
-  seconds = row['method']['seconds']
-  assert main.run([*arguments, f'--config.methods.b.seconds={seconds}']) == 0
+  assert main.run([*arguments, '--config.methods.kd.seconds=0.1']) == 0
   assert 'going on from step' in capfd.readouterr().err
-  assert_close(weights(workdir, 'b'), weights(alone, 'b'))
+  assert_close(weights(workdir, 'kd'), weights(alone, 'kd'))
 
 
-def test_a_process_that_dies_is_missed(place, tmp_path):
-  """One line and code 2, not a hanging run."""
-  workdir = tmp_path / 'workdir'
-  processes = pair(
-    place, workdir, '--config.methods.b.seconds=0.2', '--timeout=20'
-  )
-  wait_for_row(processes, workdir, 'teacher')
-  processes[1].kill()
-  (code, _, err), _ = ends(processes)
-  assert code == 2, err
-  assert 'jaxdistill: another process ' in err.splitlines()[-1]
-  assert 'Traceback' not in err
+def test_processes_that_do_not_run_the_same_are_refused(
+  place, tmp_path, monkeypatch, capfd
+):
+  def other(*numbers):
+    return np.array([numbers, [n ^ 1 for n in numbers]])
+
+  monkeypatch.setattr(hosts, 'gather', other)
+  arguments = [f'--config={place}/config.py', f'--workdir={tmp_path}/x']
+  assert main.run(arguments) == 2
+  assert 'process 1 runs another config' in capfd.readouterr().err
+  assert not (tmp_path / 'x').exists()
+
+
+CASES = {
+  # Seconds that each is on its own; -1: it is in steps, -2: it ends. And what
+  # comes to one.
+  'a first process that dies': (100, 100, 0, signal.SIGKILL),
+  'a first one that hangs': (0, 100, 0, signal.SIGSTOP),
+  'one that hangs in a step': (-1, -1, 1, signal.SIGSTOP),
+  'one that ends alone': (0, -2, None, None),
+  'one that lives but does not come': (0, 100, None, None),
+}
+
+
+@pytest.fixture(scope='module')
+def light(place):
+  """Case -> ends of its processes but for the one that got a signal."""
+  (place / 'light.py').write_text(LIGHT)
+  pairs = {}
+  for case, (*seconds, _, _) in CASES.items():
+    port = free_port()
+    pairs[case] = [
+      subprocess.Popen(
+        [sys.executable, 'light.py', *map(str, (i, port, 3, seconds[i]))],
+        cwd=place,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+      for i in range(2)
+    ]
+  for case, (_, _, index, number) in CASES.items():
+    for process in pairs[case]:
+      while process.stdout.readline() not in ('met\n', ''):
+        pass
+    if index is not None:
+      pairs[case][index].send_signal(number)
+  found = {}
+  for case, (_, _, index, _) in CASES.items():
+    if index is not None:
+      ended = pairs[case].pop(1 - index), pairs[case].pop()
+      found[case] = ends(ended[:1])
+      ended[1].kill()
+      ends(ended[1:])
+    else:
+      found[case] = ends(pairs[case])
+  return found
+
+
+@pytest.mark.parametrize(
+  ('case', 'line'),
+  [
+    ('a first process that dies', 'process 0 is gone'),
+    ('a first one that hangs', 'process 0 has not answered for 3 seconds'),
+    (
+      'one that hangs in a step',
+      'process 1 has not answered for 3 seconds',
+    ),
+    (
+      'one that lives but does not come',
+      'process 1 has not answered for 3 seconds',
+    ),
+  ],
+)
+def test_who_is_missed_is_named_wherever_the_others_are(light, case, line):
+  for code, _, err in light[case]:
+    assert (code, err) == (2, f'jaxdistill: {line}\n')
+
+
+def test_one_that_ends_by_itself_takes_the_others_along(light):
+  (code, _, err), (own_code, _, own_err) = light['one that ends alone']
+  assert (code, err) == (2, 'jaxdistill: process 1 ended with code 2\n')
+  assert (own_code, own_err) == (2, '')
 
 
 def test_a_process_that_never_comes_is_missed(place, tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import steps
-from jaxdistill.data import augment
+from jaxdistill.data import augment, images
 from jaxdistill.training import log as log_lib
-from jaxdistill.training import loop
+from jaxdistill.training import loop, sharding
 from jaxdistill.types import Model, Network, Phase, Stream, UsageError
 
 STREAM = {'train': Stream(8, augment.none())}
@@ -395,3 +395,13 @@ def test_log_leaves_nothing_open_when_a_phase_fails(dataset, tmp_path):
   with pytest.raises(loop.NonFiniteLossError):
     fit(failing_at(2), dataset, log=log)
   assert log._file is None
+
+
+def test_streamed_data_is_loaded_by_as_many_workers_as_asked(dataset):
+  image = images.LazyImages(None, np.arange(24), (8, 8, 1))
+  split = {**dataset.splits['train'], 'image': image}
+  data = dataset._replace(splits={'train': split})
+  (source,) = loop._sources(
+    counter(streams=STREAM), {}, data, (0, 0), sharding.make_mesh(), 3
+  ).values()
+  assert source._workers == 3

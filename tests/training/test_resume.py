@@ -282,6 +282,37 @@ def test_a_checkpoint_of_other_bits_than_were_saved_is_damaged(
   assert len(problems) == 1 and 'x/2: its checksum differs' in problems[0]
 
 
+def others(monkeypatch, answer):
+  """A second process: `answer` makes its numbers of this one's."""
+  monkeypatch.setattr(
+    checkpoint.hosts, 'gather', lambda *own: np.array([own, answer(own)])
+  )
+
+
+def test_processes_go_on_from_the_newest_checkpoint_that_all_can_read(
+  tmp_path, monkeypatch
+):
+  store = checkpoint.Checkpoints(tmp_path / 'x')
+  trees = [{'w': jnp.full(2, float(n))} for n in (1, 2)]
+  for n in (1, 2):
+    store.save(n, trees[n - 1], {})
+  # It does not see the second one yet.
+  others(monkeypatch, lambda own: [1, 0, -1, -1] if len(own) > 1 else own)
+  assert store.load(trees[0])[::3] == (1, [])
+  # It sees it, but cannot read it; then it reads the first.
+  said = iter([[1], [0], [0]])
+  others(monkeypatch, lambda own: own if len(own) > 1 else next(said))
+  step, tree, _, problems = store.load(trees[0])
+  assert step == 1
+  assert_same(tree, trees[0])
+  assert len(problems) == 1
+  assert 'x/2: another process cannot read it' in problems[0]
+  others(monkeypatch, lambda own: [-1] * 4 if len(own) > 1 else own)
+  with pytest.raises(UsageError, match='no checkpoint that all of them see'):
+    store.load(trees[0])
+  store.close()
+
+
 def test_no_readable_checkpoint_is_an_error_that_names_the_directory(
   dataset, tmp_path, stopped
 ):

@@ -106,6 +106,10 @@ def test_evaluation_over_devices_counts_each_example_once(eight, here):
     np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-5)
 
 
+def test_streamed_batches_are_spread_as_those_in_memory(eight):
+  assert eight[1]['streamed'] == [[2] * 8] * 3
+
+
 def test_gradients_are_combined_into_few_all_reduces(eight):
   """14 arrays in 3: what is known together, and the stem's kernel at the end.
 
