@@ -1,7 +1,7 @@
 """Neighbourhood Distillation in small: Tables 1 and 6 on 20,000 images.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
-  jaxdistill --config=configs/neighbourhood/small.py \
+  jaxdistill --config=configs/neighbourhood/small_tables.py \
     --config.data.data_dir=DATA
 
 A ResNet-20 of half the channels, its blocks narrowed inside by k = 0.5, or what
@@ -10,7 +10,8 @@ teacher of the first run). Every row has the same 4 epochs: the student alone
 and KD use them whole, Neighbourhood Distillation 2.5 for its pieces and 1.5 for
 fine-tuning. One run of it gives three columns of the paper: the student put
 together ('distilled'), with its batch statistics estimated anew
-('reestimated'), and fine-tuned. The full size is `cifar10_resnet20.py`.
+('reestimated'), and fine-tuned. The rate of the pieces was chosen on the
+validation split of one seed from 0.1, 0.3 and 1. The full size is `cifar10_resnet20.py`.
 """
 
 import ml_collections
@@ -57,7 +58,7 @@ def get_config(multiplier='0.5'):
       'name': 'sgd',
       'nesterov': False,
       'weight_decay': 1e-4,
-      'schedule': {'name': 'cosine', 'rate': 0.1},
+      'schedule': {'name': 'cosine', 'rate': 0.3},
     },
     'statistics_steps': 20,
     'epochs': EPOCHS - PIECES,
