@@ -16,7 +16,6 @@ import functools
 import itertools
 import os
 import pathlib
-import resource
 import sys
 import time
 
@@ -76,14 +75,19 @@ def jax_steps(options):
 
   source = batches.Batches(dataset.splits['train'], options.batch, (0,))
   first = jax.jit(recipe.stream.augment)(jax.random.key(0), source(0))
-  held = [state]
+  held, rng = [state], jax.random.key(1)
 
   def run(fixed, count):
     batch = first if fixed else source(count)
     held[0], metrics = step(
-      held[0], frozen, batch, jax.random.key(1), np.int32(count), fixed=fixed
+      held[0], frozen, batch, rng, np.int32(count), fixed=fixed
     )
     return metrics['loss']
+
+  def memory():
+    lowered = step.lower(held[0], frozen, first, rng, np.int32(0), fixed=True)
+    found = lowered.compile().memory_analysis()
+    return found.argument_size_in_bytes + found.temp_size_in_bytes
 
   def many(fixed):
     counts = itertools.count()
@@ -95,7 +99,7 @@ def jax_steps(options):
 
     return steps
 
-  return {'step': many(True), 'input': many(False)}
+  return {'step': many(True), 'input': many(False), 'memory': memory}
 
 
 def torch_steps(options):
@@ -193,16 +197,17 @@ def torch_steps(options):
 
 
 def work(options):
-  """Answers 'step' and 'input' with images per second, 'memory' with MiB."""
+  """Answers 'step' and 'input' with images per second, 'memory' with bytes."""
   make = jax_steps if options.engine.startswith('jax') else torch_steps
   steps = make(options)
   for line in sys.stdin:
-    if line.strip() == 'memory':
-      kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-      engines.answer(kib / 1024)
-      continue
     run = steps[line.strip()]
-    run(2)  # what was loaded ahead while others were measured does not count
+    if line.strip() == 'memory':
+      engines.answer(run())
+      continue
+    # What was loaded ahead while others were measured does not count: two
+    # batches for each worker of a DataLoader, and the one at hand.
+    run(2 * (os.cpu_count() or 1) + 1 if line.strip() == 'input' else 2)
     start = time.perf_counter()
     run(options.steps)
     elapsed = time.perf_counter() - start
@@ -254,7 +259,11 @@ def main():
       ratios = (f'{rate / r:.2f} x {other}' for other, r in rates.items())
       print(f'{what:6} {name:14}{rate:9.0f} images/s ', ', '.join(ratios))
   for name, engine in running.items():
-    print(f'memory {name:14}{engine.measure("memory"):9.0f} MiB')
+    if name.startswith('jax'):
+      mebibytes = engine.measure('memory') / 2**20
+      print(
+        f'memory {name:14}{mebibytes:9.0f} MiB of arguments and temporaries'
+      )
     engine.close()
 
 
