@@ -54,7 +54,7 @@ def get_config(multiplier='0.5'):
         'name': 'sgd',
         'nesterov': False,
         'weight_decay': 0.0,
-        'schedule': {'name': 'cosine', 'rate': 0.3},
+        'schedule': {'name': 'cosine', 'rate': 1.0},
       },
       'fine_tune': {'name': 'gaussian_kd', 'frozen_statistics': True},
       'epochs': 1,

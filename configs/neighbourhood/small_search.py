@@ -46,7 +46,7 @@ def get_config():
           'name': 'sgd',
           'nesterov': False,
           'weight_decay': 1e-4,
-          'schedule': {'name': 'cosine', 'rate': 0.3},
+          'schedule': {'name': 'cosine', 'rate': 1.0},
         },
         'statistics_steps': 20,
       }

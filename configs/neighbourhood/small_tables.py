@@ -59,7 +59,7 @@ def get_config(multiplier='0.5'):
       'name': 'sgd',
       'nesterov': False,
       'weight_decay': 1e-4,
-      'schedule': {'name': 'cosine', 'rate': 0.3},
+      'schedule': {'name': 'cosine', 'rate': 1.0},
     },
     'statistics_steps': 20,
     'epochs': EPOCHS - PIECES,
