@@ -13,9 +13,8 @@ ROOT = pathlib.Path(jaxdistill.__file__).parent
 FILES = sorted(ROOT.rglob('*.py'))
 FLOORS = (
   {'types'},
-  {'losses', 'networks', 'data', 'tasks', 'pruning'}
-  | {'optimizers', 'fast_cpu'},
-  {'steps', 'terms', 'evaluation', 'export'},
+  {'losses', 'networks', 'data', 'tasks'} | {'optimizers', 'fast_cpu'},
+  {'steps', 'terms', 'evaluation', 'export', 'pruning'},
   {'methods', 'analysis', 'training', 'recipes'},
   {'sections'},
   {'tables'},

@@ -1,0 +1,1 @@
+"""Pruning: masks of weights, and channels taken out of networks."""
