@@ -1,0 +1,218 @@
+"""Weights become zero, stay zero or come back, whatever trains the rest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdistill import optimizers
+from jaxdistill.methods import joint
+from jaxdistill.networks import staged
+from jaxdistill.pruning import weights
+from jaxdistill.training import log, loop
+from jaxdistill.types import Model, UsageError
+
+SILENT = loop.Options(log=log.Log(show=False))
+SGD = optimizers.sgd(optimizers.constant(rate=0.05), weight_decay=0.1)
+
+
+def kernels(model):
+  """Path -> convolution kernel."""
+  leaves = jax.tree_util.tree_leaves_with_path(model.variables['params'])
+  return {
+    jax.tree_util.keystr(path): np.asarray(x)
+    for path, x in leaves
+    if x.ndim == 4
+  }
+
+
+def zeros(model):
+  return {path: x == 0 for path, x in kernels(model).items()}
+
+
+def share(model):
+  masks = zeros(model).values()
+  return sum(m.sum() for m in masks) / sum(m.size for m in masks)
+
+
+@pytest.fixture(scope='module')
+def pruned(student):
+  return weights.magnitude(keep=0.4).prune(student)
+
+
+def test_the_smallest_weights_of_all_convolutions_become_zero(student, pruned):
+  assert abs(share(pruned) - 0.6) < 0.01
+  before, after = kernels(student), kernels(pruned)
+  gone = np.concatenate([abs(before[k][after[k] == 0]) for k in before])
+  kept = np.concatenate([abs(before[k][after[k] != 0]) for k in before])
+  # Each kernel keeps its largest, which may be below the threshold.
+  assert np.sort(kept)[len(before)] >= gone.max()
+  for name in before:
+    same = after[name] != 0
+    np.testing.assert_array_equal(before[name][same], after[name][same])
+
+
+def test_classifier_and_norms_stay(student, pruned):
+  for stage, path in (('head', ('linear', 'kernel')), ('stem', ('norm',))):
+    old, new = (m.variables['params'][stage] for m in (student, pruned))
+    for key in path:
+      old, new = old[key], new[key]
+    jax.tree.map(np.testing.assert_array_equal, old, new)
+
+
+def test_layers_are_pruned_alike_where_asked_for(student):
+  model = weights.magnitude(keep=0.25, scope='layer', skip=('stem',)).prune(
+    student
+  )
+  for path, mask in zeros(model).items():
+    wanted = 0 if 'stem' in path else round(0.75 * mask.size)
+    assert mask.sum() == wanted
+
+
+def test_zeros_stay_zero_through_momentum_and_weight_decay(
+  pruned, teacher, recipe, dataset
+):
+  """Under distillation, and the others move."""
+  recipe = recipe._replace(optimizer=weights.sparse(optimizer=SGD))
+  carry = {'student': pruned, 'teacher': teacher}
+  end = loop.fit(joint.kd(recipe), carry, dataset, options=SILENT)
+  before, after = zeros(pruned), zeros(end.carry['student'])
+  for name in before:
+    np.testing.assert_array_equal(before[name], after[name])
+    moved = kernels(pruned)[name] != kernels(end.carry['student'])[name]
+    assert moved[~before[name]].all()
+
+
+def test_without_the_wrapper_they_grow_again(pruned, recipe, dataset):
+  recipe = recipe._replace(optimizer=SGD)
+  end = loop.fit(
+    joint.supervised(recipe), {'student': pruned}, dataset, options=SILENT
+  )
+  assert share(end.carry['student']) < 0.01
+
+
+def test_a_kernel_of_zeros_alone_is_new_and_trains():
+  params = {'adapter': {'kernel': jnp.zeros((1, 1, 2, 2))}}
+  optimizer = weights.keep_zeros(optax.sgd(1.0))
+  state = optimizer.init(params)
+  gradient = jax.tree.map(jnp.ones_like, params)
+  updates, _ = optimizer.update(gradient, state, params)
+  assert (updates['adapter']['kernel'] == -1).all()
+
+
+def test_biases_that_begin_at_zero_train():
+  params = {'norm': {'bias': jnp.array([0.0, 1.0])}}
+  optimizer = weights.keep_zeros(optax.sgd(1.0))
+  updates, _ = optimizer.update(params, optimizer.init(params), params)
+  np.testing.assert_array_equal(updates['norm']['bias'], [0, -1])
+
+
+def steps_of(gradients, start, **options):
+  """Parameters after each step of SGD at rate 1, and the last state."""
+  options = {'final': 0.5, 'steps': 4, 'every': 2, **options}
+  optimizer = weights.gradual_magnitude(optax.sgd(1.0), **options)
+  params = {'conv': {'kernel': jnp.array(start).reshape(1, 1, 1, -1)}}
+  state, found = optimizer.init(params), []
+  update = jax.jit(optimizer.update)
+  for gradient in gradients:
+    slope = {'conv': {'kernel': jnp.array(gradient).reshape(1, 1, 1, -1)}}
+    change, state = update(slope, state, params)
+    params = optax.apply_updates(params, change)
+    found.append(params['conv']['kernel'].reshape(-1).tolist())
+  return found, state
+
+
+def test_sparsity_follows_the_schedule_at_refreshes():
+  """0.5 - 0.5 (1 - t/4)^3 of 8 weights: 3.5 -> 4 at t = 2, 4 at t = 4."""
+  start = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+  found, _ = steps_of([[0.0] * 8] * 4, start)
+  assert [sum(x == 0 for x in row) for row in found] == [0, 4, 4, 4]
+  found, _ = steps_of([[0.0] * 8] * 6, start, steps=6, final=0.75)
+  # 0.75 - 0.75 (1 - t/6)^3 of 8: 4.2 at 2, 5.8 at 4, 6 at 6.
+  assert [sum(x == 0 for x in row) for row in found] == [0, 4, 4, 6, 6, 6]
+
+
+def test_a_masked_weight_keeps_its_value_and_may_come_back():
+  gradients = [[0.0, 0.0], [0.0, 0.0], [9.0, 1.5], [0.0, 0.0]]
+  found, _ = steps_of(gradients, [1.0, 2.0])
+  # The first is masked at step 2, gets no gradient at step 3, and is back at
+  # step 4, when the second has fallen from 2 to 0.5.
+  assert found == [[1.0, 2.0], [0.0, 2.0], [0.0, 0.5], [1.0, 0.0]]
+
+
+def test_after_the_last_refresh_the_mask_is_constant():
+  gradients = [[0.0, 0.0]] * 4 + [[0.0, 1.9], [5.0, 0.0], [0.0, 0.0]]
+  found, state = steps_of(gradients, [1.0, 2.0])
+  assert found[3] == [0.0, 2.0]
+  np.testing.assert_allclose(found[-1], [0, 0.1], rtol=1e-5)
+  assert state.masks['conv']['kernel'].tolist() == [[[[False, True]]]]
+
+
+def test_gradual_pruning_trains_any_method(student, recipe, dataset):
+  """Six steps; the share is reached at the third."""
+  optimizer = weights.gradual(optimizer=SGD, final=0.5, every=1, skip=('stem',))
+  recipe = recipe._replace(optimizer=optimizer)
+  end = loop.fit(
+    joint.supervised(recipe), {'student': student}, dataset, options=SILENT
+  )
+  for path, mask in zeros(end.carry['student']).items():
+    wanted = 0 if 'stem' in path else round(0.5 * mask.size)
+    assert mask.sum() == wanted
+
+
+def test_a_user_s_own_network_is_pruned():
+  def init(rng, image):
+    return {'params': {'a': {'kernel': jax.random.normal(rng, (1, 1, 1, 8))}}}
+
+  def apply(variables, image, train, rngs):
+    kernel = variables['params']['a']['kernel']
+    return (image * kernel).mean((1, 2)), {}
+
+  network = staged.opaque(init, apply)
+  image = {'image': jnp.ones((1, 2, 2, 1))}
+  model = Model(network, staged.init(network, jax.random.key(0), image))
+  assert share(weights.magnitude(keep=0.5).prune(model)) == 0.5
+
+
+@pytest.mark.parametrize(
+  ('function', 'words'),
+  [
+    (lambda: weights.magnitude(keep=0.0), r'keep: 0\.0 is no share in \(0, 1'),
+    (lambda: weights.magnitude(keep=1.1), r'keep: 1\.1'),
+    (lambda: weights.magnitude(keep=True), 'keep: True'),
+    (lambda: weights.magnitude(keep=float('nan')), 'keep: nan'),
+    (
+      lambda: weights.magnitude(keep=0.5, scope='all'),
+      "unknown scope 'all'.*valid: global, layer",
+    ),
+    (
+      lambda: weights.gradual(optimizer=SGD, final=0.5, until=0.0),
+      r'until: 0\.0',
+    ),
+    (
+      lambda: weights.gradual(optimizer=SGD, final=1.0),
+      r'final: 1\.0 is no share in \[0, 1\)',
+    ),
+  ],
+)
+def test_wrong_numbers_are_refused(function, words):
+  with pytest.raises(UsageError, match=words):
+    function()
+
+
+def test_a_skip_list_that_names_no_layer_is_refused(student):
+  pruning = weights.magnitude(keep=0.5, skip=('group7',))
+  with pytest.raises(UsageError, match="stage or group to skip 'group7'"):
+    pruning.check(student)
+
+
+def test_a_network_without_kernels_to_prune_is_refused(student):
+  only = ('pool', 'head')
+  stages = tuple(s for s in student.network.stages if s.name in only)
+  model = Model(
+    student.network._replace(stages=stages),
+    staged.select(student.variables, only),
+  )
+  with pytest.raises(UsageError, match='no kernel to prune'):
+    weights.magnitude(keep=0.5).check(model)
