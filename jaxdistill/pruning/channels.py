@@ -138,7 +138,7 @@ def _sets(model: Model) -> Iterator[ChannelSet]:
 def _behind(
   network: Network, params: Variables, i: int
 ) -> tuple[tuple[str, str], ...]:
-  """The one layer that reads what stage i puts out; none where it is unclear."""
+  """The one layer that reads the output of stage i; none where unclear."""
   for stage in network.stages[i + 1 :]:
     named = any(s.inputs for s in network.stages)
     if named or not isinstance(stage.module, (*_BETWEEN, *_READERS)):

@@ -44,7 +44,7 @@ def filters(
     UsageError: a share is not in (0, 1].
   """
   one = isinstance(keep, int | float)
-  shares = (keep,) if one else tuple(keep)
+  shares = (keep,) if isinstance(keep, int | float) else tuple(keep)
   for share in shares:
     sparsity.check_keep('pruning.keep', share)
 
