@@ -202,7 +202,7 @@ def _plan(
 
   dataset = data_section.make({})
   preprocess = recipes.preprocess(
-    dataset, _parse('augment', recipe['augment']).make({})
+    dataset, _parse('augment', recipe['augment']).make(_about(dataset))
   )
   made_task = task_section.make({})
   context = {'num_classes': dataset.num_classes}
@@ -294,7 +294,7 @@ class _Draft(NamedTuple):
       epochs=self.recipe['epochs'],
       batch_size=self.recipe['batch_size'],
       subset=self.recipe['subset'],
-      augment=self.recipe['augment'].make({}),
+      augment=self.recipe['augment'].make(_about(dataset)),
       optimizer=self.recipe['optimizer'].make(
         {'schedule': self.recipe['schedule'].make({})}
       ),
@@ -398,6 +398,11 @@ class _Teacher(NamedTuple):
       key = 'weights' if self.foreign else 'checkpoint'
       return {**network, key: str(self.file), 'checksum': checksum}
     return {**network, 'training': self.draft.resolved(), 'seed': self.seed}
+
+
+def _about(dataset: Dataset) -> dict[str, Any]:
+  """What augmentation wants to know of the data."""
+  return {'num_classes': dataset.num_classes, 'mean': dataset.mean}
 
 
 def _checksum(dataset: Dataset) -> int:

@@ -1,9 +1,18 @@
 """What the names in a config mean: literal tables, name -> function."""
 
 from jaxdistill import optimizers, terms
-from jaxdistill.data import augment, digits, folder, npz, tfds
+from jaxdistill.data import (
+  augment,
+  autoaugment,
+  digits,
+  folder,
+  mixing,
+  npz,
+  tfds,
+)
 from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
 from jaxdistill.networks import NETWORKS
+from jaxdistill.pruning import filters, slimming, weights
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
 
@@ -17,9 +26,28 @@ AUGMENTS: Table = {
   'none': augment.none,
   'crop_flip': augment.crop_flip,
   'imagenet': augment.imagenet,
+  'regularized': mixing.regularized,
 }
+POLICIES: Table = {
+  'autoaugment': autoaugment.autoaugment,
+  'randaugment': autoaugment.randaugment,
+}
+CUTOUTS: Table = {'cutout': mixing.cutout}
+MIXES: Table = {'cutmix': mixing.cutmix, 'mixup': mixing.mixup}
 TASKS: Table = {'classification': classification.classification}
-OPTIMIZERS: Table = {'sgd': optimizers.sgd, 'adamw': optimizers.adamw}
+OPTIMIZERS: Table = {
+  'sgd': optimizers.sgd,
+  'adamw': optimizers.adamw,
+  # Around another, for pruning.
+  'slim': slimming.slim,
+  'sparse': weights.sparse,
+  'gradual': weights.gradual,
+}
+PRUNINGS: Table = {
+  'filters': filters.filters,
+  'slimming': slimming.slimming,
+  'magnitude': weights.magnitude,
+}
 SCHEDULES: Table = {
   'cosine': optimizers.cosine,
   'linear': optimizers.linear,
@@ -72,6 +100,11 @@ METHODS: Table = {
 TABLES: dict[str, Table] = {
   'data': DATASETS,
   'augment': AUGMENTS,
+  'policy': POLICIES,
+  'cutout': CUTOUTS,
+  'mix': MIXES,
+  'pruning': PRUNINGS,
+  'prunings': PRUNINGS,
   'task': TASKS,
   'optimizer': OPTIMIZERS,
   'schedule': SCHEDULES,
