@@ -312,6 +312,10 @@ def _run_seed(
     **_measure(plan, row, _models(fitted, row.role), teacher, mesh),
     **_made_by(),
   }
+  others = [k for k in fitted.best if k != row.role and k in fitted.carry]
+  if others:
+    measured = {k: _tested(plan, _models(fitted, k), mesh) for k in others}
+    result['others'] = measured
   if hosts.first:
     for file, report in fitted.reports.items():
       checkpoint.write_json(folder / file, report)
@@ -400,10 +404,16 @@ def _measure(
         for model in (models['last'], teacher)
       )
     )
+  return {**_tested(plan, models, mesh), 'agreement': agreement}
+
+
+def _tested(
+  plan: experiment.Plan, models: Mapping[str, Model], mesh: Mesh
+) -> dict[str, Any]:
+  """Size and test metrics of a model, last and best on validation."""
   return {
     'parameters': files.count_parameters(models['last'].variables),
     'test': {k: _evaluate(plan, m, 'test', mesh) for k, m in models.items()},
-    'agreement': agreement,
   }
 
 

@@ -10,7 +10,14 @@ from jaxdistill.data import (
   npz,
   tfds,
 )
-from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
+from jaxdistill.methods import (
+  chains,
+  joint,
+  mutual,
+  orthogonality,
+  sskd,
+  two_stage,
+)
 from jaxdistill.networks import NETWORKS
 from jaxdistill.pruning import filters, slimming, weights
 from jaxdistill.sections import Table
@@ -73,6 +80,7 @@ TERMS: Table = {
   'ab': terms.boundaries,
   'crd': terms.contrastive,
   'ofd': terms.overhaul,
+  'fd': terms.normalized,
   'reviewkd': terms.review,
   'srrl': terms.softmax_regression,
 }
@@ -95,6 +103,9 @@ METHODS: Table = {
   'sskd': sskd.sskd,
   'multi_loss': sskd.multi_loss,
   'fixed_backbone': sskd.fixed_backbone,
+  # With pruning in between.
+  'pruned': orthogonality.pruned,
+  'pruning_protocol': orthogonality.pruning_protocol,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {
@@ -111,8 +122,10 @@ TABLES: dict[str, Table] = {
   'student': NETWORKS,
   'teacher': NETWORKS,
   'method': METHODS,
+  'finetune': METHODS,
   'terms': TERMS,
   'assistants': NETWORKS,
   'stage_optimizer': OPTIMIZERS,
   'head_optimizer': OPTIMIZERS,
+  'finetune_optimizer': OPTIMIZERS,
 }
