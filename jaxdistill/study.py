@@ -120,6 +120,17 @@ def trained(
   Raises:
     UsageError: the run is not finished.
   """
+  return _models(finished(plan, row, seed, workdir), row.role)
+
+
+def finished(
+  plan: experiment.Plan, row: experiment.Row, seed: int, workdir: pathlib.Path
+) -> loop.Fitted:
+  """What a finished run ended with, other roles of its carry included.
+
+  Raises:
+    UsageError: the run is not finished.
+  """
   if not _finished(workdir, row, seed):
     raise UsageError(
       f'{workdir}: row {row.label!r}, seed {seed} is not finished; run it with '
@@ -128,8 +139,7 @@ def trained(
   # Every phase is done, so this reads files and trains nothing.
   carry = {row.role: experiment.initial_model(plan, row.role, seed)}
   options = loop.Options(directory=str(_folder(workdir, row) / str(seed)))
-  fitted = loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
-  return _models(fitted, row.role)
+  return loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
 
 
 def evaluate(

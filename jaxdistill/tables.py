@@ -15,6 +15,7 @@ from jaxdistill.methods import (
   joint,
   mutual,
   orthogonality,
+  snapshots,
   sskd,
   two_stage,
 )
@@ -106,6 +107,7 @@ METHODS: Table = {
   # With pruning in between.
   'pruned': orthogonality.pruned,
   'pruning_protocol': orthogonality.pruning_protocol,
+  'snapshots': snapshots.snapshots,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {

@@ -191,5 +191,9 @@ def test_every_method_builds_its_first_phase(recipe, carry):
       'pruned': {'pruning': half, 'finetune': joint.supervised},
       'pruning_protocol': {'prunings': {'half': half}},
     }.get(name, {})
-    phase = method(recipe, **arguments)[0](carry)
+    if name == 'snapshots':
+      arguments = {'method': joint.supervised(recipe), 'at': (1.0,)}
+    else:
+      arguments['recipe'] = recipe
+    phase = method(**arguments)[0](carry)
     assert phase.num_steps >= 0 and phase.name
