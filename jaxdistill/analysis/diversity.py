@@ -78,8 +78,8 @@ def output_diversity(
   if not 2 <= size <= count:
     raise UsageError(f'size: {size}; wanted 2 to {count}, of the images there')
   chosen = np.sort(np.random.default_rng(seed).permutation(count)[:size])
-  image = {'image': jnp.asarray(split['image'][chosen])}
-  image = preprocess(jax.random.key(0), image)['image']
+  raw = {'image': jnp.asarray(split['image'][chosen])}
+  image = preprocess(jax.random.key(0), raw)['image']
   slopes = _slopes(model.network, model.variables, image, train)
   return correlation_score(np.asarray(slopes).reshape(size, -1))
 

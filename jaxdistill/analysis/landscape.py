@@ -55,7 +55,8 @@ def directions(params: PyTree, rng: Array) -> tuple[PyTree, PyTree]:
   def direction(rng: Array) -> PyTree:
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(rng, len(leaves))
-    return structure.unflatten([_filterwise(*x) for x in zip(keys, leaves)])
+    made = [_filterwise(*x) for x in zip(keys, leaves)]
+    return jax.tree.unflatten(structure, made)
 
   first, second = jax.random.split(rng)
   return direction(first), direction(second)

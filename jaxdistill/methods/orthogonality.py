@@ -46,6 +46,7 @@ def pruning_protocol(
   *,
   prunings: Mapping[str, Pruning],
   kinds: Sequence[str] = KINDS,
+  columns: Sequence[str] = tuple(COLUMNS),
   alpha: float = 0.9,
   temperature: float = 4.0,
   beta: float = 500.0,
@@ -77,6 +78,7 @@ def pruning_protocol(
     prunings: label -> how the networks are pruned.
     kinds: of 'label', `losses.soft_target_loss`, and 'feature',
       `losses.normalized_l1_loss`.
+    columns: of 'pre', 'post', 'pre_post', 'self'; the surplus needs the last.
     alpha: weight of the soft targets, and 1 - alpha that of the labels.
     temperature: of the soft targets.
     beta: weight of the features' loss, see `terms.normalized`.
@@ -87,24 +89,25 @@ def pruning_protocol(
     student: the role that gives the network.
 
   Raises:
-    UsageError: a label or kind is none, or the network cannot be pruned so.
+    UsageError: a label, kind or column is none, or the network cannot be
+      pruned so.
   """
-  _check(prunings, kinds)
+  _check(prunings, kinds, columns)
   distil = _distillations(alpha, temperature, beta)
   base = joint.supervised(recipe, student='scratch', name='scratch')
   method: Method = (_begin(prunings, student), *base)
   for kind in kinds:
     method += (_new(recipe, kind), *distil(recipe, kind, kind, 'scratch'))
   finetune = _finetuning(recipe, finetune_epochs, finetune_optimizer)
-  last = ''
   for label, pruning in prunings.items():
-    name = f'{label}.finetuned'
+    last = name = f'{label}.finetuned'
     method += (
       _pruned(pruning, 'scratch', name),
       *joint.supervised(finetune, student=name, name=name),
     )
     for kind in kinds:
-      for column, (distilled, teacher) in COLUMNS.items():
+      for column in columns:
+        distilled, teacher = COLUMNS[column]
         source = kind if distilled else 'scratch'
         last = name = f'{label}.{kind}.{column}'
         method += (_pruned(pruning, source, name),)
@@ -113,7 +116,6 @@ def pruning_protocol(
           method += distil(finetune, kind, name, teacher)
         else:
           method += joint.supervised(finetune, student=name, name=name)
-  last = last or name
   return (*method, _handed_on({student: last}, 'student'))
 
 
@@ -165,7 +167,11 @@ def surplus(scores: Mapping[str, float], pruning: str, kind: str) -> float:
   return with_pruning - (scores[kind] - scores['scratch'])
 
 
-def _check(prunings: Mapping[str, Pruning], kinds: Sequence[str]) -> None:
+def _check(
+  prunings: Mapping[str, Pruning],
+  kinds: Sequence[str],
+  columns: Sequence[str],
+) -> None:
   if not prunings:
     raise UsageError('prunings: wanted at least one')
   for label in prunings:
@@ -177,6 +183,9 @@ def _check(prunings: Mapping[str, Pruning], kinds: Sequence[str]) -> None:
   for kind in kinds:
     if kind not in KINDS:
       raise staged.unknown('kind of distillation', kind, KINDS)
+  for column in columns:
+    if column not in COLUMNS:
+      raise staged.unknown('column', column, COLUMNS)
 
 
 def _distillations(

@@ -85,6 +85,14 @@ def test_each_column_has_its_source_and_teacher(recipe, carry):
     jax.tree.map(np.testing.assert_array_equal, made[f'half.{column}'], wanted)
 
 
+def test_a_run_may_do_with_fewer_columns(recipe, carry):
+  method = orthogonality.pruning_protocol(
+    recipe, prunings=HALF, kinds=('label',), columns=('self',)
+  )
+  trained = [k for k, v in phases(method, carry).items() if v.num_steps]
+  assert trained == ['scratch', 'label', 'half.finetuned', 'half.label.self']
+
+
 def test_the_budget_of_fine_tuning_is_a_quarter_unless_given(recipe, carry):
   whole = recipe._replace(epochs=8)
   found = phases(orthogonality.pruning_protocol(whole, prunings=HALF), carry)
@@ -321,6 +329,7 @@ def test_a_config_gives_the_method_after_pruning_its_own_recipe(
     ({'prunings': {'a/b': HALF['half']}}, "'a/b' is no label"),
     ({'prunings': {'label': HALF['half']}}, "'label' is no label"),
     ({'kinds': ('labels',)}, "kind of distillation 'labels'.*'label'"),
+    ({'columns': ('self', 'past')}, "column 'past'.*nearest: 'post'"),
     ({'alpha': 1.5}, r'alpha: 1\.5'),
     ({'prunings': {'p': filters.filters(keep=0.2)}}, 'are none'),
     (
