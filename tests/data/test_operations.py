@@ -79,7 +79,9 @@ def test_an_operation_is_pillows(name):
   if name in GEOMETRIC:
     assert (found == wanted).all(-1).mean() >= 0.995
   else:
-    assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
+    difference = np.abs(found.astype(int) - wanted.astype(int))
+    # Where Pillow cuts off decimals, rounding decides some pixels.
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.03
   changed = (wanted != IMAGES).any((1, 2, 3)).mean()
   assert changed == 0 if name == 'identity' else changed > 0.4
 

@@ -182,6 +182,14 @@ def test_the_filters_of_the_largest_norms_stay(models):
     np.testing.assert_array_equal(own, whole[..., stay])
 
 
+def test_shares_are_rounded_down_but_not_below_themselves():
+  """0.29 * 100 is 28.999999999999996."""
+  network = chain(resnet.BasicBlock(4, 100), resnet.BasicBlock(4, 16))
+  shapes = staged.variable_shapes(network, {'image': IMAGE})
+  counts = filters.filters(keep=0.29).check(Model(network, shapes))
+  assert list(counts.values()) == [29, 4]
+
+
 def test_skipped_blocks_stay(models):
   small = filters.filters(keep=0.5, skip=('group1.block2',)).prune(
     models['basic']
