@@ -236,17 +236,27 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
     made.add_column(title, justify='right')
   for row in results['rows']:
     seeds = list(row['seeds'].values())
-    best = [s['test']['best'][score] for s in seeds if 'best' in s['test']]
     agreed = [s['agreement'] for s in seeds if s['agreement'] is not None]
     made.add_row(
       rich.markup.escape(row['label']),
-      f'{seeds[0]["parameters"]:,}',
-      _mean_and_sd([s['test']['last'][score] for s in seeds]),
-      _mean_and_sd(best),
+      *_scores(seeds, score),
       _mean_and_sd(agreed),
       f'{np.mean([s["seconds"] for s in seeds]):.1f}',
     )
+    # What the method trained beside it, such as a pruned network.
+    for role in seeds[0].get('others', {}):
+      others = [s['others'][role] for s in seeds if role in s['others']]
+      name = rich.markup.escape(f'{row["label"]}: {role}')
+      made.add_row(name, *_scores(others, score), '-', '-')
   return made
+
+
+def _scores(measured: Sequence[Any], score: str) -> tuple[str, str, str]:
+  """Parameters and the scores of the last and the best epoch, over seeds."""
+  best = [m['test']['best'][score] for m in measured if 'best' in m['test']]
+  last = [m['test']['last'][score] for m in measured]
+  count = f'{measured[0]["parameters"]:,}'
+  return count, _mean_and_sd(last), _mean_and_sd(best)
 
 
 def read_result(

@@ -215,6 +215,14 @@ def test_one_config_gives_every_column_and_the_surplus(finished):
   assert math.isclose(value, gain - scores['label'] + scores['scratch'])
 
 
+def test_the_table_has_a_line_for_every_column(finished):
+  _, _, results = finished
+  table = study.table(results)
+  names = list(table.columns[0].cells)
+  assert names[0] == 'pruning_protocol'
+  assert sorted(names[1:]) == sorted(f'{names[0]}: {role}' for role in ROLES)
+
+
 @pytest.fixture(scope='module')
 def ended(finished):
   """The carry, read from the files phase by phase."""
@@ -286,6 +294,31 @@ def test_any_method_stands_before_and_after_a_pruning(recipe, carry):
   )
   (own,) = channels.channel_sets(ended)
   assert own.size == 1  # of equal scales none is above the threshold
+
+
+@pytest.mark.parametrize('name', sorted({*tables.TERMS} - {'fsp'}))
+def test_a_pruned_student_fits_every_term(name, student, teacher, recipe):
+  """Its blocks give out what they did; 'fsp' wants equal channels anyway."""
+  small = filters.filters(keep=0.5).prune(student)
+  assert small.network != student.network
+  phase = tables.METHODS[name](recipe)[0](
+    {'student': small, 'teacher': teacher}
+  )
+
+  def loss(rng, variables):
+    models = {
+      'student': small,
+      'teacher': teacher._replace(variables=variables),
+    }
+    state, frozen = phase.init(rng, models)
+    batches = {
+      k: {n: jnp.zeros(x.shape, x.dtype) for n, x in recipe.example.items()}
+      for k in phase.streams
+    }
+    return phase.step(state, frozen, batches, rng, phase.static(0))[1]['loss']
+
+  found = jax.eval_shape(loss, jax.random.key(0), teacher.variables)
+  assert found.shape == ()
 
 
 def test_a_config_gives_the_method_after_pruning_its_own_recipe(
