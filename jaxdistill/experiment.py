@@ -207,9 +207,9 @@ def _plan(
   ):
     _check_positive(number, key)
   made_task = task_section.make({})
-  augment_made = _parse('augment', recipe['augment']).make({})
+  _parse('augment', recipe['augment']).make(_TRIAL)
   for draft in (*drafts.values(), *([] if taught is None else [taught.draft])):
-    draft.training()
+    draft.training(_TRIAL)
   _try_network(student_section, 'student')
   if taught is not None and taught.network is not None:
     _try_network(taught.network, 'teacher')
@@ -221,7 +221,8 @@ def _plan(
     )
 
   dataset = data_section.make({})
-  preprocess = recipes.preprocess(dataset, augment_made)
+  chosen = _parse('augment', recipe['augment']).make(_about(dataset))
+  preprocess = recipes.preprocess(dataset, chosen)
   context = {'num_classes': dataset.num_classes}
   networks = {'student': _network(student_section, 'student', context)}
   about = {
@@ -312,7 +313,7 @@ class _Draft(NamedTuple):
       epochs=self.recipe['epochs'],
       batch_size=self.recipe['batch_size'],
       subset=self.recipe['subset'],
-      **self.training(),
+      **self.training(_about(dataset)),
     )
     trained, evaluated = (
       example['image'].shape[1:]
@@ -328,11 +329,11 @@ class _Draft(NamedTuple):
     resolved = {**self.resolved(), **about}
     return Row(label, role, self.method.make(context), seeds, resolved)
 
-  def training(self) -> dict[str, Any]:
-    """The augmentation and the optimiser, which need no data."""
+  def training(self, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The augmentation and the optimiser; `about` is what `_about` says."""
     schedule = self.recipe['schedule'].make({})
     return {
-      'augment': self.recipe['augment'].make({}),
+      'augment': self.recipe['augment'].make(about),
       'optimizer': self.recipe['optimizer'].make({'schedule': schedule}),
     }
 
@@ -421,6 +422,15 @@ class _Teacher(NamedTuple):
       key = 'weights' if self.foreign else 'checkpoint'
       return {**network, key: str(self.file), 'checksum': checksum}
     return {**network, 'training': self.draft.resolved(), 'seed': self.seed}
+
+
+# In place of what the data says, to try sections before it is read.
+_TRIAL = {'num_classes': 10, 'mean': (0.0,)}
+
+
+def _about(dataset: Dataset) -> dict[str, Any]:
+  """What augmentation wants to know of the data."""
+  return {'num_classes': dataset.num_classes, 'mean': dataset.mean}
 
 
 def _checksum(dataset: Dataset) -> int:

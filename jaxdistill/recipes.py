@@ -27,7 +27,8 @@ def recipe(
     epochs: passes over the subset.
     batch_size: of all devices together.
     optimizer: num_steps -> optimiser; None: SGD with a cosine from 0.1.
-    augment: of uint8 images; None: none.
+    augment: of uint8 images; None: none. Standardisation stands behind it;
+      what mixes images makes the labels `[B, num_classes]`.
     subset: the split to train on.
 
   Raises:

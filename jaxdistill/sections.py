@@ -14,7 +14,7 @@ import typing
 from typing import Any, NamedTuple
 
 from jaxdistill.networks import staged
-from jaxdistill.types import UsageError
+from jaxdistill.types import Method, Recipe, UsageError
 
 Table = Mapping[str, Callable[..., Any]]
 
@@ -76,7 +76,10 @@ def parse(
       _check_type(value, hints.get(key), f'{where}.{key}')
 
   def make(context: Mapping[str, Any]) -> Any:
-    filled = {k: _made(v, context) for k, v in arguments.items()}
+    filled = {
+      k: _later(v, context) if hints.get(k) == _LATER else _made(v, context)
+      for k, v in arguments.items()
+    }
     for name, parameter in parameters.items():
       if name in filled:
         continue
@@ -136,6 +139,13 @@ def _made(value, context):
     return value.make(context)
   if isinstance(value, dict):
     return {k: _made(v, context) for k, v in value.items()}
+  return value
+
+
+def _later(value, context):
+  """What makes a section of a method for a recipe that is not the config's."""
+  if isinstance(value, Section):
+    return lambda recipe: value.make({**context, 'recipe': recipe})
   return value
 
 
@@ -200,6 +210,7 @@ def _check_type(value: Any, hint: Any, where: str) -> None:
     raise UsageError(f'{where}: {value!r} is no {names}')
 
 
+_LATER = Callable[[Recipe], Method]
 _UNIONS = (typing.Union, types.UnionType)
 _KINDS = {types.NoneType: 'None', Mapping: "section {'name': ...}"}
 

@@ -126,13 +126,13 @@ def trained(
   Raises:
     UsageError: the run is not finished.
   """
-  return _models(_fitted(plan, row, seed, workdir), row.role)
+  return _models(finished(plan, row, seed, workdir), row.role)
 
 
-def _fitted(
+def finished(
   plan: experiment.Plan, row: experiment.Row, seed: int, workdir: pathlib.Path
 ) -> loop.Fitted:
-  """What a finished run ended with.
+  """What a finished run ended with, other roles of its carry included.
 
   Raises:
     UsageError: the run is not finished.
@@ -159,7 +159,7 @@ def evaluate(
     _check_row(workdir, row)
   for row in plan.rows:
     for seed in row.seeds:
-      fitted = _fitted(plan, row, seed, workdir)
+      fitted = finished(plan, row, seed, workdir)
       if row.role == 'teacher':
         taught = _asked_once(plan, fitted.carry['teacher'], mesh)
       old = read_result(workdir, row, seed)
@@ -244,25 +244,27 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
     made.add_column(title, justify='right')
   for row in results['rows']:
     seeds = list(row['seeds'].values())
-    best = [s['test']['best'][score] for s in seeds if 'best' in s['test']]
     agreed = [s['agreement'] for s in seeds if s['agreement'] is not None]
     made.add_row(
       rich.markup.escape(row['label']),
-      f'{seeds[0]["parameters"]:,}',
-      _mean_and_sd([s['test']['last'][score] for s in seeds]),
-      _mean_and_sd(best),
+      *_scores(seeds, score),
       _mean_and_sd(agreed),
       f'{np.mean([s["seconds"] for s in seeds]):.1f}',
     )
-    for name, first in seeds[0].get('beside', {}).items():
-      found = [s['beside'][name]['test'][score] for s in seeds]
-      made.add_row(
-        rich.markup.escape(f'{row["label"]}: {name}'),
-        f'{first["parameters"]:,}',
-        _mean_and_sd(found),
-        *('-', '-', '-'),
-      )
+    # What the method left beside it, such as a pruned network.
+    for role in seeds[0].get('beside', {}):
+      beside = [s['beside'][role] for s in seeds if role in s['beside']]
+      name = rich.markup.escape(f'{row["label"]}: {role}')
+      made.add_row(name, *_scores(beside, score), '-', '-')
   return made
+
+
+def _scores(measured: Sequence[Any], score: str) -> tuple[str, str, str]:
+  """Parameters and the scores of the last and the best epoch, over seeds."""
+  best = [m['test']['best'][score] for m in measured if 'best' in m['test']]
+  last = [m['test']['last'][score] for m in measured]
+  count = f'{measured[0]["parameters"]:,}'
+  return count, _mean_and_sd(last), _mean_and_sd(best)
 
 
 def read_result(
@@ -422,17 +424,23 @@ def _measure(
     answers = _predictions(plan, models['last'], mesh)
     agreement = plan.task.agreement(answers, taught())
   return {
-    'parameters': files.count_parameters(models['last'].variables),
-    'test': {k: _evaluate(plan, m, 'test', mesh) for k, m in models.items()},
+    **_tested(plan, models, mesh),
     'agreement': agreement,
     'beside': {
-      name: {
-        'parameters': files.count_parameters(model.variables),
-        'test': _evaluate(plan, model, 'test', mesh),
-      }
+      name: _tested(plan, _models(fitted, name), mesh)
       for name, model in fitted.carry.items()
       if isinstance(model, Model) and name not in ('student', 'teacher')
     },
+  }
+
+
+def _tested(
+  plan: experiment.Plan, models: Mapping[str, Model], mesh: Mesh
+) -> dict[str, Any]:
+  """Size and test metrics of a model, last and best on validation."""
+  return {
+    'parameters': files.count_parameters(models['last'].variables),
+    'test': {k: _evaluate(plan, m, 'test', mesh) for k, m in models.items()},
   }
 
 

@@ -1,19 +1,29 @@
 """What the names in a config mean: literal tables, name -> function."""
 
 from jaxdistill import optimizers, terms
-from jaxdistill.data import augment, digits, folder, npz, tfds
+from jaxdistill.data import (
+  augment,
+  autoaugment,
+  digits,
+  folder,
+  mixing,
+  npz,
+  tfds,
+)
 from jaxdistill.methods import (
   chains,
   data_free,
   joint,
   mutual,
   neighbourhood,
+  orthogonality,
+  snapshots,
   sskd,
   student_search,
   two_stage,
 )
 from jaxdistill.networks import NETWORKS
-from jaxdistill.pruning import weights
+from jaxdistill.pruning import filters, slimming, weights
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
 
@@ -27,14 +37,27 @@ AUGMENTS: Table = {
   'none': augment.none,
   'crop_flip': augment.crop_flip,
   'imagenet': augment.imagenet,
+  'regularized': mixing.regularized,
 }
+POLICIES: Table = {
+  'autoaugment': autoaugment.autoaugment,
+  'randaugment': autoaugment.randaugment,
+}
+CUTOUTS: Table = {'cutout': mixing.cutout}
+MIXES: Table = {'cutmix': mixing.cutmix, 'mixup': mixing.mixup}
 TASKS: Table = {'classification': classification.classification}
 OPTIMIZERS: Table = {
   'sgd': optimizers.sgd,
   'adamw': optimizers.adamw,
-  # Around another one: weights that are zero stay so, or become zero.
+  # Around another, for pruning.
+  'slim': slimming.slim,
   'sparse': weights.sparse,
   'gradual': weights.gradual,
+}
+PRUNINGS: Table = {
+  'filters': filters.filters,
+  'slimming': slimming.slimming,
+  'magnitude': weights.magnitude,
 }
 SCHEDULES: Table = {
   'cosine': optimizers.cosine,
@@ -62,6 +85,7 @@ TERMS: Table = {
   'ab': terms.boundaries,
   'crd': terms.contrastive,
   'ofd': terms.overhaul,
+  'fd': terms.normalized,
   'reviewkd': terms.review,
   'srrl': terms.softmax_regression,
 }
@@ -91,11 +115,20 @@ METHODS: Table = {
   # Without data.
   'gaussian_kd': data_free.gaussian_kd,
   'zero_shot': data_free.zero_shot,
+  # With pruning in between.
+  'pruned': orthogonality.pruned,
+  'pruning_protocol': orthogonality.pruning_protocol,
+  'snapshots': snapshots.snapshots,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {
   'data': DATASETS,
   'augment': AUGMENTS,
+  'policy': POLICIES,
+  'cutout': CUTOUTS,
+  'mix': MIXES,
+  'pruning': PRUNINGS,
+  'prunings': PRUNINGS,
   'task': TASKS,
   'optimizer': OPTIMIZERS,
   'schedule': SCHEDULES,
@@ -109,4 +142,5 @@ TABLES: dict[str, Table] = {
   'head_optimizer': OPTIMIZERS,
   'neighbourhood_optimizer': OPTIMIZERS,
   'fine_tune': METHODS,
+  'fine_tune_optimizer': OPTIMIZERS,
 }

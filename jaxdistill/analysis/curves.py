@@ -49,7 +49,7 @@ def points(
     if label not in seeds:
       raise UsageError(f'no row {label!r}; there are {", ".join(seeds)}')
     tests = [
-      {**s['test'], **{k: v['test'] for k, v in s.get('beside', {}).items()}}
+      s['test'] | {k: v['test']['last'] for k, v in s.get('beside', {}).items()}
       for s in seeds[label]
     ]
     if any(when not in test for test in tests):
@@ -97,7 +97,7 @@ def tradeoff(
     )
   found = []
   for name in names:
-    values = [100 * s[name]['test'][metric] for s in seeds]
+    values = [100 * s[name]['test']['last'][metric] for s in seeds]
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     size = float(np.mean([s[name]['parameters'] for s in seeds]))
     found.append(Point(size, float(np.mean(values)), sd))

@@ -26,6 +26,7 @@ class DenseLayer(nn.Module):
     scale: initial scale of the batch norms.
     initial: of the kernels, a key of `layers.KERNELS`.
     dtype: of the computation.
+    selected: the input's channels that are read; empty: all.
   """
 
   growth: int
@@ -33,6 +34,12 @@ class DenseLayer(nn.Module):
   scale: float = 1.0
   initial: str = 'fan_out'
   dtype: str = 'float32'
+  selected: tuple[int, ...] = ()
+
+  CHANNELS = (
+    layers.Channels('selected', 'norm1', ('conv1',)),
+    layers.Channels('inner', 'norm2', ('conv2',), 'conv1'),
+  )
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -49,7 +56,8 @@ class DenseLayer(nn.Module):
       )
       return conv(nn.relu(norm(x)))
 
-    y = norm_conv(x, 1, self.inner, 1) if self.inner else x
+    y = layers.select(x, self.selected)
+    y = norm_conv(y, 1, self.inner, 1) if self.inner else y
     y = norm_conv(y, 2 if self.inner else 1, self.growth, 3)
     return jnp.concatenate([x, y], -1)
 
@@ -64,6 +72,7 @@ class Transition(nn.Module):
     scale: initial scale of the batch norm.
     initial: of the kernel, a key of `layers.KERNELS`.
     dtype: of the computation.
+    selected: the input's channels that are read; empty: all.
   """
 
   width: int
@@ -72,12 +81,15 @@ class Transition(nn.Module):
   scale: float = 1.0
   initial: str = 'fan_out'
   dtype: str = 'float32'
+  selected: tuple[int, ...] = ()
+
+  CHANNELS = (layers.Channels('selected', 'norm', ('conv',)),)
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     normed = layers.batch_norm(
       train, scale=self.scale, dtype=self.dtype, name='norm'
-    )(x)
+    )(layers.select(x, self.selected))
     y = layers.conv(
       self.width, 1, initial=self.initial, dtype=self.dtype, name='conv'
     )(nn.relu(normed))
@@ -98,9 +110,6 @@ def cifar_densenet(
   dtype: str = 'float32',
 ) -> Network:
   """DenseNet-depth-growth of 3n + 4 layers, without bottlenecks.
-
-  Network slimming also lets each layer's norm select among the channels that
-  it reads. That selection is not here: layers read all channels.
 
   Args:
     depth: 22, 40, 100, ...

@@ -41,6 +41,11 @@ class Bottleneck(nn.Module):
   stride: int = 1
   dtype: str = 'float32'
 
+  CHANNELS = (
+    layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),
+    layers.Channels('inner_after', 'norm2', ('conv3',), 'conv2'),
+  )
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     inner = self.inner or self.width // 4

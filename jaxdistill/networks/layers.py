@@ -1,11 +1,13 @@
 """Layers that several architectures share, with PyTorch's conventions."""
 
+from collections.abc import Sequence
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdistill.networks import convolutions
 from jaxdistill.types import Array
@@ -38,6 +40,31 @@ ACTIVATIONS = {
   'sigmoid': nn.sigmoid,
   'hard_sigmoid': nn.hard_sigmoid,
 }
+
+
+class Channels(NamedTuple):
+  """Channels inside a block that can be taken out without a trace outside.
+
+  A block class lists its own as `CHANNELS`; `pruning` reads them.
+
+  Attributes:
+    field: the block's field that says how many they are, or which of its
+      input's are read ('selected').
+    norm: the batch norm that they pass, where the block has it.
+    readers: the convolutions that read them, those that the block has; empty:
+      the next stage's.
+    writer: the convolution that makes them; empty: they are the input's.
+  """
+
+  field: str
+  norm: str
+  readers: tuple[str, ...]
+  writer: str = ''
+
+
+def select(x: Array, selected: Sequence[int]) -> Array:
+  """Some channels of `[B, H, W, C]`, in that order; none named: all."""
+  return x[..., np.array(selected)] if selected else x
 
 
 def conv(
@@ -168,16 +195,20 @@ class NormPool(nn.Module):
     pre: full name of the feature after the norm, before the ReLU.
     scale: initial scale of the norm.
     dtype: of the computation.
+    selected: the input's channels that are read; empty: all.
   """
 
   pre: str
   scale: float = 1.0
   dtype: str = 'float32'
+  selected: tuple[int, ...] = ()
+
+  CHANNELS = (Channels('selected', 'norm', ()),)
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     norm = batch_norm(train, scale=self.scale, dtype=self.dtype, name='norm')
-    x = norm(x)
+    x = norm(select(x, self.selected))
     return {'': nn.relu(x).mean((1, 2)), self.pre: x}
 
 

@@ -26,6 +26,7 @@ class PreactivationBottleneck(nn.Module):
       batch norm, before its ReLU; empty: not given out.
     scale: initial scale of the batch norms.
     dtype: of the computation.
+    selected: the input's channels that the branch reads; empty: all.
   """
 
   width: int
@@ -35,6 +36,13 @@ class PreactivationBottleneck(nn.Module):
   pre: str = ''
   scale: float = 1.0
   dtype: str = 'float32'
+  selected: tuple[int, ...] = ()
+
+  CHANNELS = (
+    layers.Channels('selected', 'norm1', ('conv1',)),
+    layers.Channels('inner', 'norm2', ('conv2',), 'conv1'),
+    layers.Channels('inner_after', 'norm3', ('conv3',), 'conv2'),
+  )
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
@@ -49,7 +57,7 @@ class PreactivationBottleneck(nn.Module):
       return layer(x)
 
     inner = self.inner or self.width // 4
-    normed = norm(x, 'norm1')
+    normed = norm(layers.select(x, self.selected), 'norm1')
     y = conv(nn.relu(normed), 'conv1', inner)
     y = nn.relu(norm(y, 'norm2'))
     y = conv(y, 'conv2', self.inner_after or inner, 3, self.stride)
@@ -72,9 +80,6 @@ def preactivation_resnet(
   dtype: str = 'float32',
 ) -> Network:
   """Pre-activation ResNet of 9n + 2 layers.
-
-  Network slimming also lets each block's first norm select channels of the
-  sum that it reads. That selection is not here: blocks read all channels.
 
   Args:
     depth: 11, 20, 29, 56, 110, 164, ...

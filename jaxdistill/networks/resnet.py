@@ -32,6 +32,8 @@ class BasicBlock(nn.Module):
   shortcut: str = 'B'
   dtype: str = 'float32'
 
+  CHANNELS = (layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),)
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     dtype = self.dtype
@@ -72,6 +74,7 @@ class PreactivationBlock(nn.Module):
     pre: full name of the feature that is the input after this block's first
       batch norm, before its ReLU; empty: not given out.
     dropout: rate of the dropout before the second convolution.
+    selected: the input's channels that the branch reads; empty: all.
   """
 
   width: int
@@ -80,11 +83,19 @@ class PreactivationBlock(nn.Module):
   pre: str = ''
   dropout: float = 0.0
   dtype: str = 'float32'
+  selected: tuple[int, ...] = ()
+
+  CHANNELS = (
+    layers.Channels('selected', 'norm1', ('conv1', 'shortcut_conv')),
+    layers.Channels('inner', 'norm2', ('conv2',), 'conv1'),
+  )
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     dtype = self.dtype
-    normed = layers.batch_norm(train, dtype=dtype, name='norm1')(x)
+    normed = layers.batch_norm(train, dtype=dtype, name='norm1')(
+      layers.select(x, self.selected)
+    )
     y = activated = nn.relu(normed)
     y = layers.conv(
       self.inner or self.width, stride=self.stride, dtype=dtype, name='conv1'

@@ -43,6 +43,8 @@ class VGGUnit(nn.Module):
   scale: float = 1.0
   dtype: str = 'float32'
 
+  CHANNELS = (layers.Channels('width', 'norm', (), 'conv'),)
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     if self.pool:

@@ -16,7 +16,7 @@ class Pruning(NamedTuple):
     prune: model -> the pruned model.
   """
 
-  check: Callable[[Model], None]
+  check: Callable[[Model], object]
   prune: Callable[[Model], Model]
 
 

@@ -89,6 +89,17 @@ class Connector(nn.Module):
     return nn.relu(x) if self.activation else x
 
 
+class Regressor(nn.Module):
+  """ReLU, and a 1x1 convolution without bias to `channels`."""
+
+  channels: int
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    del train
+    return layers.conv(self.channels, 1, name='conv')(nn.relu(as_map(x)))
+
+
 class Adapter(nn.Module):
   """Brings a map to another size, bilinearly, and other channels, linearly.
 

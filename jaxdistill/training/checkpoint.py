@@ -100,17 +100,17 @@ def delete(directory: str | os.PathLike) -> None:
 
 
 def save_carry(
-  path: str | os.PathLike, carry: Carry, initial: Carry, meta: Mapping[str, Any]
+  path: str | os.PathLike, carry: Carry, before: Carry, meta: Mapping[str, Any]
 ) -> None:
-  """Writes the entries of `carry` that are not those of `initial`."""
-  changed = {k: v for k, v in carry.items() if initial.get(k) is not v}
-  removed = [k for k in initial if k not in carry]
+  """Writes the entries of `carry` that are not those of `before`."""
+  changed = {k: v for k, v in carry.items() if before.get(k) is not v}
+  removed = [k for k in before if k not in carry]
   networks = {}
   tree = {}
   for key, value in changed.items():
     if isinstance(value, Model):
       tree[key] = value.variables
-      networks[key] = _spec(value, key, initial)
+      networks[key] = _spec(value, key, before)
     else:
       tree[key] = value
   files.save_tree(
@@ -119,18 +119,16 @@ def save_carry(
 
 
 def load_carry(
-  path: str | os.PathLike, initial: Carry
+  path: str | os.PathLike, before: Carry
 ) -> tuple[Carry, dict[str, Any]]:
-  """What `save_carry` wrote, over the entries of `initial`, and its meta."""
+  """What `save_carry` wrote, over the entries of `before`, and its meta."""
   tree, metadata = files.load_tree(path)
-  carry = {k: v for k, v in initial.items() if k not in metadata['removed']}
+  carry = {k: v for k, v in before.items() if k not in metadata['removed']}
   for key, value in tree.items():
     if key in metadata['networks']:
       spec = metadata['networks'][key]
       network = (
-        initial[spec].network
-        if isinstance(spec, str)
-        else files.from_spec(spec)
+        before[spec].network if isinstance(spec, str) else files.from_spec(spec)
       )
       value = Model(network, value)
     carry[key] = value
@@ -146,13 +144,13 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   os.replace(partial, path)
 
 
-def _spec(model: Model, key: str, initial: Carry) -> Any:
-  """The network's spec, or the role of the initial carry that has the same.
+def _spec(model: Model, key: str, before: Carry) -> Any:
+  """The network's spec, or the role of the carry before that has the same.
 
   So networks made of functions, which have no spec, can be saved as well.
   """
-  for role in (key.partition('@')[0], *initial):
-    known = initial.get(role)
+  for role in (key.partition('@')[0], *before):
+    known = before.get(role)
     if isinstance(known, Model) and known.network == model.network:
       return role
   return files.to_spec(model.network)

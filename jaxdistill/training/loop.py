@@ -120,17 +120,16 @@ def fit(
       spread over the devices.
   """
   options = options or Options(log=Log())
-  initial = dict(carry)
   fitted = Fitted(dict(carry), {}, {}, 0, 0.0, {})
   for order, make in enumerate(method):
     done = _file(options, f'phase{order}.safetensors')
     if done is not None and hosts.of_first(done.exists):
-      fitted = _load(done, initial)
+      fitted = _load(done, fitted)
     else:
-      phase = make(fitted.carry)
+      phase, before = make(fitted.carry), fitted
       fitted = _run_phase(phase, order, fitted, dataset, seed, options)
       if done is not None and hosts.first():
-        _save(done, fitted, initial)
+        _save(done, fitted, before)
       hosts.meet()
     if done is not None and hosts.first():
       checkpoint.delete(done.with_name(f'checkpoints{order}'))
@@ -395,20 +394,19 @@ def _checkpoints(options: Options, order: int) -> checkpoint.Checkpoints | None:
   return None if path is None else checkpoint.Checkpoints(path)
 
 
-def _save(path: pathlib.Path, fitted: Fitted, initial: Carry) -> None:
-  """Writes the end of a phase; the best models stand beside the carry."""
-  best = {f'{role}@best': model for role, model in fitted.best.items()}
+def _save(path: pathlib.Path, fitted: Fitted, before: Fitted) -> None:
+  """Writes what a phase changed; the best models stand beside the carry."""
   meta = {
     'best_step': fitted.best_step,
     'steps': fitted.steps,
     'seconds': fitted.seconds,
     'reports': fitted.reports,
   }
-  checkpoint.save_carry(path, {**fitted.carry, **best}, initial, meta)
+  checkpoint.save_carry(path, _entries(fitted), _entries(before), meta)
 
 
-def _load(path: pathlib.Path, initial: Carry) -> Fitted:
-  carry, meta = checkpoint.load_carry(path, initial)
+def _load(path: pathlib.Path, before: Fitted) -> Fitted:
+  carry, meta = checkpoint.load_carry(path, _entries(before))
   best = {role: carry.pop(f'{role}@best') for role in meta['best_step']}
   return Fitted(
     carry,
@@ -418,3 +416,8 @@ def _load(path: pathlib.Path, initial: Carry) -> Fitted:
     meta['seconds'],
     meta['reports'],
   )
+
+
+def _entries(fitted: Fitted) -> Carry:
+  best = {f'{role}@best': model for role, model in fitted.best.items()}
+  return {**fitted.carry, **best}

@@ -10,6 +10,7 @@ from jaxdistill import optimizers, recipes, tables, terms
 from jaxdistill.data import arrays
 from jaxdistill.methods import chains, joint, mutual, two_stage
 from jaxdistill.networks import layers, resnet, staged, vgg
+from jaxdistill.pruning import weights
 from jaxdistill.tasks import classification
 from jaxdistill.terms import pairs
 from jaxdistill.training import log, loop
@@ -179,6 +180,7 @@ def test_a_missing_teacher_is_named(recipe, carry):
 
 
 def test_every_method_builds_its_first_phase(recipe, carry):
+  half = weights.magnitude(keep=0.5)
   for name, method in tables.METHODS.items():
     arguments = {
       'takd': {'assistants': {'middle': tiny(2, 2, 2)}},
@@ -186,6 +188,12 @@ def test_every_method_builds_its_first_phase(recipe, carry):
       'sskd': {'num_stages': 2},
       'multi_loss': {'num_stages': 2},
       'fixed_backbone': {'method': joint.supervised(recipe)},
+      'pruned': {'pruning': half, 'fine_tune': joint.supervised},
+      'pruning_protocol': {'prunings': {'half': half}},
     }.get(name, {})
-    phase = method(recipe, **arguments)[0](carry)
+    if name == 'snapshots':
+      arguments = {'method': joint.supervised(recipe), 'at': (1.0,)}
+    else:
+      arguments['recipe'] = recipe
+    phase = method(**arguments)[0](carry)
     assert phase.num_steps >= 0 and phase.name

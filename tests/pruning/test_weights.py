@@ -101,6 +101,21 @@ def test_a_kernel_of_zeros_alone_is_new_and_trains():
   assert (updates['adapter']['kernel'] == -1).all()
 
 
+def test_zeros_count_neither_in_norms_nor_under_noise():
+  """The gradient (3, 4) of a live and a dead weight is clipped as (3, 0)."""
+  params = {'conv': {'kernel': jnp.array([1.0, 0.0]).reshape(1, 1, 1, 2)}}
+  gradient = {'conv': {'kernel': jnp.array([3.0, 4.0]).reshape(1, 1, 1, 2)}}
+  for inner, wanted in (
+    (optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)), -1.0),
+    (optax.chain(optax.sgd(1.0), optax.add_noise(1.0, 0.5, 0)), None),
+  ):
+    optimizer = weights.keep_zeros(inner)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    live, dead = updates['conv']['kernel'].reshape(-1)
+    assert dead == 0
+    assert live == wanted if wanted else live != -3.0
+
+
 def test_biases_that_begin_at_zero_train():
   params = {'norm': {'bias': jnp.array([0.0, 1.0])}}
   optimizer = weights.keep_zeros(optax.sgd(1.0))

@@ -30,6 +30,7 @@ WEIGHTS = {
   'ab': 3e-3,
   'crd': 0.8,
   'ofd': 1e-3,
+  'fd': 500,  # of factor transfer, from which it descends
   'reviewkd': 1.0,
   'srrl': 1.0,
   'logits': 1.0,

@@ -1,0 +1,122 @@
+"""Time of augmentation on the device, as a share of a training step.
+
+The step is ResNet-20's on 32x32 images, batch 128: cross entropy, its gradient
+and SGD with momentum, on a batch that lies on the device. Each augmentation is
+a program of its own; all take turns, and medians and ratios are printed.
+
+  python benchmarks/augmentation.py
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill import networks, optimizers, recipes
+from jaxdistill.data import arrays, augment, autoaugment, mixing
+from jaxdistill.methods import joint
+from jaxdistill.tasks import classification
+from jaxdistill.types import Model
+
+CLASSES, SIZE = 100, 32
+
+
+def augmentations():
+  """{name: (rng, batch) -> batch}; of some, crop and flip are a part."""
+  mix = mixing.cutmix(num_classes=CLASSES)
+  cutout = mixing.cutout(size=16, mean=(125.0, 123.0, 114.0))
+  return {
+    'crop': augment.pad_crop(4),
+    'flip': augment.flip(),
+    'cutmix': mix,
+    'mixup': mixing.mixup(num_classes=CLASSES),
+    'cutout': cutout,
+    'crop, flip, cutmix': mixing.regularized(mix=mix),
+    'autoaugment': autoaugment.autoaugment(),
+    'randaugment': autoaugment.randaugment(),
+    'crop, flip, autoaugment': mixing.regularized(
+      policy=autoaugment.autoaugment()
+    ),
+  }
+
+
+def training_step(name, batch_size):
+  """(function that makes one step and waits, a batch of raw images)."""
+  generator = np.random.default_rng(0)
+  image = generator.integers(0, 256, (2 * batch_size, SIZE, SIZE, 3), np.uint8)
+  label = np.arange(len(image)) % CLASSES
+  dataset = arrays.from_arrays(
+    image, label, image[:8], label[:8], validation=0, num_classes=CLASSES
+  )
+  recipe = recipes.recipe(
+    dataset,
+    classification.classification(),
+    epochs=100,
+    batch_size=batch_size,
+    optimizer=optimizers.sgd(optimizers.constant(rate=0.05)),
+  )
+  network = networks.NETWORKS[name](num_classes=CLASSES)
+  inputs = {'image': recipe.example['image']}
+  model = Model(network, networks.init(network, jax.random.key(0), inputs))
+  phase = joint.supervised(recipe)[0]({'student': model})
+  state, frozen = phase.init(jax.random.key(0), {'student': model})
+  rows = {k: v[:batch_size] for k, v in dataset.splits['train'].items()}
+  raw = jax.tree.map(jnp.asarray, rows)
+  seen = recipe.stream.augment(jax.random.key(0), raw)
+  step = jax.jit(
+    lambda state, batch: phase.step(
+      state, frozen, {'train': batch}, jax.random.key(0), None
+    )[0],
+    donate_argnums=0,
+  )
+  held = [jax.tree.map(jnp.copy, state)]
+
+  def run(index):
+    del index
+    held[0] = jax.block_until_ready(step(held[0], seen))
+
+  return run, raw
+
+
+def augmenting(function, raw):
+  """A function that augments the batch with another key each time."""
+  compiled = jax.jit(
+    lambda index, batch: function(jax.random.key(index), batch)
+  )
+  return lambda index: jax.block_until_ready(compiled(index, raw))
+
+
+def milliseconds(function, index):
+  start = time.perf_counter()
+  function(index)
+  return 1000 * (time.perf_counter() - start)
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--student', default='resnet20')
+  parser.add_argument('--batch', type=int, default=128)
+  parser.add_argument('--repeats', type=int, default=30)
+  options = parser.parse_args()
+  step, raw = training_step(options.student, options.batch)
+  runs = {options.student: step}
+  runs |= {k: augmenting(v, raw) for k, v in augmentations().items()}
+  for run in runs.values():  # compiles
+    run(0)
+  times = {name: [] for name in runs}
+  for i in range(options.repeats):
+    for name, run in runs.items():
+      times[name].append(milliseconds(run, i))
+  medians = {k: statistics.median(v) for k, v in times.items()}
+  device = jax.devices()[0]
+  print(f'{device.platform} {device.device_kind}, batch {options.batch}')
+  for name, median in medians.items():
+    share = median / medians[options.student]
+    print(f'{name:25} {median:9.2f} ms {share:8.1%}', flush=True)
+
+
+if __name__ == '__main__':
+  main()

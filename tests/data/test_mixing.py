@@ -1,0 +1,143 @@
+"""Cutout, Mixup and CutMix: what of which image is seen, and its label."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdistill import recipes
+from jaxdistill.data import augment, autoaugment, mixing
+from jaxdistill.tasks import classification
+from jaxdistill.types import UsageError
+
+B, SIZE, CLASSES = 16, 12, 20
+# Each image has a level of its own, and each a class of its own.
+IMAGE = np.broadcast_to(
+  10 + np.arange(B, dtype=np.uint8)[:, None, None, None], (B, SIZE, SIZE, 1)
+)
+BATCH = {'image': jax.numpy.asarray(IMAGE), 'label': jax.numpy.arange(B)}
+
+
+def runs(function, count=40):
+  compiled = jax.jit(function)
+  return [
+    jax.tree.map(np.asarray, compiled(jax.random.key(i), BATCH))
+    for i in range(count)
+  ]
+
+
+@pytest.fixture(scope='module')
+def mixed():
+  return runs(mixing.cutmix(num_classes=CLASSES, probability=1.0))
+
+
+def test_the_area_of_cutmix_is_the_label_weight(mixed):
+  """Of the classes whose levels are seen, and of no others."""
+  for out in mixed:
+    for image, label in zip(out['image'], out['label']):
+      levels, counts = np.unique(image, return_counts=True)
+      wanted = np.zeros(CLASSES)
+      wanted[levels - 10] = counts / SIZE**2
+      np.testing.assert_allclose(label, wanted, atol=1e-6)
+
+
+def test_one_box_lies_in_all_images_of_a_batch(mixed):
+  for out in mixed:
+    foreign = out['image'] != IMAGE
+    boxes = foreign[foreign.any((1, 2, 3))]
+    assert (boxes == boxes[:1]).all()
+    if len(boxes):
+      rows, columns = np.nonzero(boxes[0, :, :, 0])
+      area = (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+      assert len(rows) == area
+
+
+def test_shares_are_spread_as_they_are_drawn(mixed):
+  """The kept share is uniform before the box is cut at the edges."""
+  shares = [out['label'].max(1)[0] for out in mixed]
+  assert min(shares) < 0.65 and max(shares) > 0.95 and len(set(shares)) > 15
+
+
+def test_a_batch_is_mixed_as_often_as_asked_for():
+  half = runs(mixing.cutmix(num_classes=CLASSES, probability=0.5), 60)
+  same = sum((out['image'] == IMAGE).all() for out in half)
+  assert 15 <= same <= 50
+  never = runs(mixing.cutmix(num_classes=CLASSES, probability=0.0), 3)
+  for out in never:
+    np.testing.assert_array_equal(out['image'], IMAGE)
+    np.testing.assert_array_equal(out['label'], np.eye(CLASSES)[:B])
+
+
+@pytest.mark.parametrize('alpha', [1.0, 0.2])
+def test_mixup_mixes_images_as_labels(alpha):
+  for out in runs(mixing.mixup(num_classes=CLASSES, alpha=alpha), 10):
+    assert out['image'].dtype == out['label'].dtype == np.float32
+    levels = out['label'] @ (10.0 + np.arange(CLASSES))
+    np.testing.assert_allclose(
+      out['image'],
+      np.broadcast_to(levels[:, None, None, None], IMAGE.shape),
+      rtol=1e-5,
+    )
+    np.testing.assert_allclose(out['label'].sum(1), 1, rtol=1e-5)
+    assert ((out['label'] > 0).sum(1) <= 2).all()
+
+
+def test_mixed_labels_can_be_mixed_again():
+  twice = augment.chain(*[mixing.mixup(num_classes=CLASSES)] * 2)
+  out = jax.jit(twice)(jax.random.key(0), BATCH)
+  np.testing.assert_allclose(out['label'].sum(1), 1, rtol=1e-5)
+
+
+def test_cutout_covers_a_square_that_may_leave_the_image():
+  areas = []
+  for out in runs(mixing.cutout(size=4, mean=(200.4,)), 5):
+    for image, whole in zip(out['image'], IMAGE):
+      covered = image == 200
+      assert (image[~covered] == whole[~covered]).all()
+      rows, columns = np.nonzero(covered[..., 0])
+      sides = (np.ptp(rows) + 1, np.ptp(columns) + 1)
+      assert len(rows) == sides[0] * sides[1]
+      areas.append(len(rows))
+  # Each image has its own; a corner keeps 2 of 4 rows and columns.
+  assert set(areas) <= {2 * 2, 2 * 3, 3 * 3, 2 * 4, 3 * 4, 4 * 4}
+  assert len(set(areas)) > 3
+
+
+def test_standardisation_comes_last_and_labels_are_shares(dataset):
+  """In a recipe; a mixed batch then has a loss between its two classes'."""
+  function = mixing.regularized(
+    policy=autoaugment.autoaugment(),
+    cutout=mixing.cutout(size=2, mean=dataset.mean),
+    mix=mixing.cutmix(num_classes=3, probability=1.0),
+  )
+  task = classification.classification()
+  recipe = recipes.recipe(
+    dataset, task, epochs=1, batch_size=8, augment=function
+  )
+  image, label = (recipe.example[k] for k in ('image', 'label'))
+  assert (image.shape, image.dtype) == ((8, 8, 8, 1), np.float32)
+  assert (label.shape, label.dtype) == ((8, 3), np.float32)
+  raw = {k: v[:8] for k, v in dataset.splits['train'].items()}
+  batch = jax.jit(recipe.stream.augment)(jax.random.key(1), raw)
+  assert np.abs(batch['image']).max() < 4
+  logits = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+  each = np.stack(
+    [task.loss(logits, {'label': np.full(8, c)}) for c in range(3)], 1
+  )
+  np.testing.assert_allclose(
+    task.loss(logits, batch), (each * batch['label']).sum(1), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('function', 'words'),
+  [
+    (lambda: mixing.cutmix(num_classes=3, alpha=0.0), r'alpha: 0\.0'),
+    (lambda: mixing.cutmix(num_classes=3, probability=1.5), r'1\.5 is not in'),
+    (lambda: mixing.mixup(num_classes=3, alpha=float('nan')), 'alpha: nan'),
+    (lambda: mixing.cutout(size=0, mean=(0.0,)), 'cutout: 0'),
+    (lambda: mixing.regularized(padding=-1), 'padding: -1'),
+  ],
+)
+def test_wrong_choices_are_refused(function, words):
+  with pytest.raises(UsageError, match=words):
+    function()
