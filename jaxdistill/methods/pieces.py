@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxdistill import losses, optimizers, steps
 from jaxdistill.methods import joint
@@ -44,6 +45,7 @@ class Plan(NamedTuple):
     inputs: one of `INPUTS`.
     form: one of `FORMS`: how several students run.
     teacher: the role they learn from.
+    optimizer_of: by role, where students do not have the recipe's.
   """
 
   recipe: Recipe
@@ -53,6 +55,7 @@ class Plan(NamedTuple):
   inputs: str = 'data'
   form: str = 'unroll'
   teacher: str = 'teacher'
+  optimizer_of: Mapping[str, optimizers.Optimizer] = {}
 
   def layout(self, student: Network, teacher: Network) -> Layout:
     return neighbourhoods.layout(
@@ -185,11 +188,25 @@ def train_phase(plan: Plan, carry: Carry, students: Sequence[str]) -> Phase:
   return steps.gradient_phase(
     'neighbourhoods',
     loss_fn,
-    recipe.optimizer(recipe.num_steps),
+    _optimizer(plan),
     num_steps=recipe.num_steps,
     streams={'train': recipe.stream} if plan.inputs == 'data' else {},
     networks=networks,
     trainable={role: made.stages for role in students},
+  )
+
+
+def _optimizer(plan: Plan) -> optax.GradientTransformation:
+  """The recipe's, or that of each role."""
+  steps = plan.recipe.num_steps
+  if not plan.optimizer_of:
+    return plan.recipe.optimizer(steps)
+  return optax.partition(
+    {role: make(steps) for role, make in plan.optimizer_of.items()},
+    lambda params: {
+      role: jax.tree.map(lambda _, role=role: role, tree)
+      for role, tree in params.items()
+    },
   )
 
 
@@ -397,7 +414,7 @@ def _outputs(
     outputs = jnp.stack([output for output, _ in found])
     return outputs, dict(zip(students, [changed for _, changed in found]))
   at = stacked.widest(parts)
-  whole = stacked.stack(parts, parts[at])
+  whole = stacked.spread(stacked.stack(parts, parts[at]))
   outputs, changed = jax.vmap(lambda v: run(networks[at], v))(whole)
   likes = [{c: v[c] for c in changed} for v in parts]
   return outputs, dict(zip(students, stacked.unstack(changed, likes)))

@@ -15,6 +15,7 @@ from jaxdistill import optimizers, steps
 from jaxdistill.methods import joint, pieces
 from jaxdistill.networks import layerwise, staged
 from jaxdistill.networks.neighbourhoods import Layout
+from jaxdistill.pruning import weights
 from jaxdistill.terms import pairs
 from jaxdistill.types import (
   Array,
@@ -34,8 +35,10 @@ def student_search(
   recipe: Recipe,
   *,
   multipliers: Sequence[float] = MULTIPLIERS,
+  sparsities: Sequence[float] | None = None,
   drops: Sequence[float] = (0.01,),
   cut: pairs.Pairs = None,
+  by_layers: bool = False,
   look_ahead: Sequence[float] = (),
   form: str = 'unroll',
   neighbourhood_epochs: float | None = None,
@@ -61,8 +64,12 @@ def student_search(
     recipe: how; but its optimiser is used by `fine_tune` alone.
     multipliers: of the student's inner widths, see
       `networks.layerwise.narrowed`.
+    sparsities: in their place, shares of zeros in [0, 1) of candidates that
+      begin as the teacher and lose weights by the cubic schedule, over half of
+      the steps; they are kept as 'sparsity 0.5' and so on.
     drops: of accuracy, in (0, 1), each for one student.
     cut: see `networks.neighbourhoods.layout`.
+    by_layers: see `neighbourhood`.
     look_ahead: see `neighbourhood`.
     form: 'unroll': all candidates in one program, one after the other; 'stack':
       padded to the widest with zeros and vectorised. They agree up to rounding;
@@ -79,24 +86,35 @@ def student_search(
     UsageError: there are no candidates or drops, or a number is none; there is
       no validation split; what `layout` and `narrowed` refuse.
   """
-  _check(recipe, multipliers, drops)
-  roles = tuple(f'k {k:g}' for k in multipliers)
+  sparse = sparsities is not None
+  levels = multipliers if sparsities is None else sparsities
+  _check(recipe, 'sparsities' if sparse else 'multipliers', levels, drops)
+  roles = tuple(f'{"sparsity" if sparse else "k"} {x:g}' for x in levels)
+  own = pieces.train_recipe(
+    recipe, neighbourhood_epochs, neighbourhood_optimizer
+  )
   plan = pieces.Plan(
-    recipe=pieces.train_recipe(
-      recipe, neighbourhood_epochs, neighbourhood_optimizer
-    ),
+    recipe=own,
     cut=cut,
     look_ahead=tuple(look_ahead),
     form=form,
     teacher=teacher,
+    optimizer_of={
+      role: weights.gradual(optimizer=own.optimizer, final=share)
+      for role, share in zip(roles, levels)
+    }
+    if sparse
+    else {},
   )
 
   def candidates(rng: Array, carry: Carry) -> dict[str, Model]:
     base = joint.model_in(carry, student).network
     image = {'image': recipe.example['image']}
     found = {}
-    for i, (role, k) in enumerate(zip(roles, multipliers)):
-      network = layerwise.narrowed(base, multiplier=k)
+    for i, (role, level) in enumerate(zip(roles, levels)):
+      network = base
+      if not sparse:
+        network = layerwise.narrowed(base, multiplier=level)
       own = staged.init(network, jax.random.fold_in(rng, i), image)
       found[role] = Model(network, own)
     return found
@@ -105,7 +123,13 @@ def student_search(
     return pieces.train_phase(plan, carry, roles)._replace(views={})
 
   method: Method = (
-    lambda carry: pieces.compose_phase(plan, carry, candidates),
+    lambda carry: pieces.compose_phase(
+      plan,
+      carry,
+      candidates,
+      by_layers=by_layers,
+      initial='teacher' if sparse else 'random',
+    ),
     train,
     lambda carry: _quality_phase(plan, carry, roles, drops),
   )
@@ -126,13 +150,13 @@ def student_search(
 
 
 def _check(
-  recipe: Recipe, multipliers: Sequence[float], drops: Sequence[float]
+  recipe: Recipe, key: str, levels: Sequence[float], drops: Sequence[float]
 ) -> None:
-  for key, values in (('multipliers', multipliers), ('drops', drops)):
+  for name, values in ((key, levels), ('drops', drops)):
     if not values:
-      raise UsageError(f'{key}: wanted at least one, got none')
+      raise UsageError(f'{name}: wanted at least one, got none')
     if len({*values}) < len(values):
-      raise UsageError(f'{key}: {tuple(values)} has one twice')
+      raise UsageError(f'{name}: {tuple(values)} has one twice')
   for drop in drops:
     if not 0 < drop < 1:
       raise UsageError(f'drops: {drop} is no share in (0, 1)')
@@ -220,11 +244,14 @@ def choose(
 
 
 def _sizes(made: Layout, carry: Carry, roles: Sequence[str]) -> np.ndarray:
-  """Parameters of each candidate, `[neighbourhoods, candidates]`."""
+  """Parameters of each candidate that are not zero.
+
+  `[neighbourhoods, candidates]`.
+  """
 
   def size(role: str, stages: Sequence[str]) -> int:
     own = staged.select(carry[role].variables, stages)['params']
-    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(own))
+    return sum(int(np.count_nonzero(x)) for x in jax.tree.leaves(own))
 
   return np.array([[size(r, n.student) for r in roles] for n in made.trained])
 

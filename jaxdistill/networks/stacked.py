@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxdistill.types import PyTree, UsageError
 
@@ -53,6 +54,23 @@ def stack(trees: Sequence[PyTree], like: PyTree) -> PyTree:
 
   padded = [jax.tree.map(pad, tree, like) for tree in trees]
   return jax.tree.map(lambda *x: jnp.stack(x), *padded)
+
+
+def spread(tree: PyTree) -> PyTree:
+  """A stack whose entries lie on different devices, where there are some.
+
+  That is where a program is compiled for a mesh whose axis 'model' divides the
+  first dimension of the leaves; elsewhere nothing is done.
+  """
+  count = jax.sharding.get_abstract_mesh().shape.get('model', 1)
+
+  def put(x: jax.Array) -> jax.Array:
+    if count == 1 or x.shape[0] % count:
+      return x
+    rest = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec('model', *rest))
+
+  return jax.tree.map(put, tree)
 
 
 def unstack(tree: PyTree, likes: Sequence[PyTree]) -> list[PyTree]:

@@ -278,9 +278,10 @@ def _compile(phase: Phase, layout: PyTree, mesh: Mesh) -> Callable[..., Any]:
   def program(static):
     @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=shardings)
     def step(state, totals, frozen, drawn, rng, index):
-      state, metrics = _one_step(
-        phase, state, frozen, drawn, rng, index, static
-      )
+      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        state, metrics = _one_step(
+          phase, state, frozen, drawn, rng, index, static
+        )
       fine = jnp.isfinite(metrics['loss'])
       bad = jnp.where(~fine & (totals['bad'] < 0), index, totals['bad'])
       sums = jax.tree.map(jnp.add, totals['sums'], metrics)

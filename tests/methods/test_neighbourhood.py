@@ -439,3 +439,35 @@ def test_a_multiplier_that_leaves_no_channel_is_refused(recipe, carry):
   method = student_search.student_search(recipe, multipliers=(0.1, 1.0))
   with pytest.raises(UsageError, match=r'leaves .* none of its 3'):
     method[0](carry)
+
+
+def test_sparse_candidates_keep_the_zeros_of_their_level(
+  recipe, carry, dataset
+):
+  """All begin as the teacher; of the student they make, zeros are not sizes."""
+  base = {**carry, 'student': whole(recipe)}
+  method = student_search.student_search(
+    recipe,
+    sparsities=(0.0, 0.5),
+    by_layers=True,
+    drops=(0.9,),
+    neighbourhood_epochs=2,
+    statistics_steps=0,
+  )
+  fitted = loop.fit(method, base, dataset, options=SILENT)
+  for role, share in (('sparsity 0', 0.0), ('sparsity 0.5', 0.5)):
+    params = fitted.carry[role].variables['params'][f'{BLOCKS[1]}.conv2']
+    kernel = np.asarray(params['conv']['kernel'])
+    assert abs((kernel == 0).mean() - share) < 0.01
+  found = fitted.reports['student_search.json']
+  assert set(found['chosen']['0.9'].values()) == {'sparsity 0.5'}
+
+
+def test_a_stack_is_spread_where_a_mesh_has_room(recipe, carry):
+  """Six entries over an axis of two, and not over one of four."""
+  tree = {'kernel': jnp.zeros((6, 3, 2))}
+  for count, constraints in ((1, 0), (2, 1), (4, 0)):
+    mesh = jax.sharding.AbstractMesh((1, count), ('data', 'model'))
+    with jax.sharding.use_abstract_mesh(mesh):
+      found = str(jax.make_jaxpr(stacked.spread)(tree))
+    assert found.count('sharding_constraint') == constraints
