@@ -23,7 +23,7 @@ import rich.table
 from jaxdistill import evaluation, experiment, recipes
 from jaxdistill import export as export_lib
 from jaxdistill.data import arrays, streaming
-from jaxdistill.networks import files
+from jaxdistill.networks import files, staged
 from jaxdistill.training import checkpoint, hosts, loop, sharding
 from jaxdistill.training.log import Log
 from jaxdistill.types import Carry, Model, UsageError
@@ -253,7 +253,7 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
     )
     # What the method left beside it, such as a pruned network.
     for role in seeds[0].get('beside', {}):
-      beside = [s['beside'][role] for s in seeds if role in s['beside']]
+      beside = [s['beside'][role] for s in seeds if role in s.get('beside', ())]
       name = rich.markup.escape(f'{row["label"]}: {role}')
       made.add_row(name, *_scores(beside, score), '-', '-')
   return made
@@ -429,9 +429,27 @@ def _measure(
     'beside': {
       name: _tested(plan, _models(fitted, name), mesh)
       for name, model in fitted.carry.items()
-      if isinstance(model, Model) and name not in ('student', 'teacher')
+      if isinstance(model, Model)
+      and name not in ('student', 'teacher')
+      and _answer(plan, model) == _answer(plan, models['last'])
     },
   }
+
+
+def _answer(plan: experiment.Plan, model: Model) -> tuple[int, ...] | None:
+  """Shape of a model's answer to an image; None of what reads other things."""
+  image = {'image': recipes.example(plan.dataset, plan.preprocess, 1)['image']}
+  try:
+    variables = staged.variable_shapes(model.network, image)
+    wanted = jax.tree.map(lambda x: x.shape, variables['params'])
+    found = jax.tree.map(lambda x: x.shape, model.variables['params'])
+    if wanted != found:
+      return None
+    return staged.shapes(model.network, image)[
+      staged.output(model.network)
+    ].shape
+  except (UsageError, ValueError, TypeError):
+    return None
 
 
 def _tested(

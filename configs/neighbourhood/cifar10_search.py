@@ -6,23 +6,28 @@
 Ten candidates for each block, one student for each drop of the partial model's
 accuracy on the validation split (the paper does not say on which). The students
 with one k throughout come with it, before fine-tuning; with fine-tuning they
-are in `cifar10_resnet20.py`. The width of all layers is the other rival, `width
-0.5` and so on. Made for a GPU; not run yet.
+are in `cifar10_resnet20.py`. The other rival, one width for all layers, stands
+behind a colon: `...py:0.5`. Made for a GPU; not run yet.
 """
 
 import ml_collections
 
 EPOCH = 45000 // 128  # steps
+ARGUMENTS = ('search', '0.25', '0.5', '0.75')
 DROPS = (0.001, 0.0025, 0.005, 0.01, 0.02)
 
 
-def get_config():
-  """The search; students of other widths are runs with another student."""
+def get_config(width='search'):
+  """The search; or KD to a student of some share of all widths."""
   config = ml_collections.ConfigDict()
   config.data = {'name': 'tfds', 'dataset': 'cifar10', 'validation': 5000}
   config.augment = {'name': 'crop_flip', 'mirror': False}
   config.teacher = {'name': 'resnet20', 'shortcut': 'A'}
   config.student = {'name': 'resnet20', 'shortcut': 'A'}
+  if width != 'search':
+    share = float(width)
+    config.student.stem_width = int(16 * share)
+    config.student.widths = tuple(int(share * w) for w in (16, 32, 64))
   config.batch_size = 128
   config.epochs = 96000 / EPOCH
   config.evaluate_every = 10
@@ -35,6 +40,9 @@ def get_config():
     'warmup': 400 / 96000,
   }
   kd = {'name': 'joint', 'terms': {'tempered': {'temperature': 2.5}}}
+  if width != 'search':
+    config.method = kd
+    return config
   config.methods = ml_collections.ConfigDict(
     {
       'kd': kd,

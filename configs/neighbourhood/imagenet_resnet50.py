@@ -6,8 +6,7 @@
 the third a copy of the teacher's. ':noisy' trains Table 5's teacher, under
 noise behind every block; its export is then the teacher of the others
 (`--config.teacher.checkpoint=...`). The paper gives neither rate nor length of
-ND and of fine-tuning: those of CIFAR-10 are scaled to its epochs. Made for
-GPUs; not run yet.
+ND and of fine-tuning: they are ours. Made for GPUs; not run yet.
 
 Paper, CE, KD, ND + FT, ND: 0.75-2: 75.4 76.0 76.3 72.8; 0.75-3: 75.1 75.5 76.1
 64.7; 0.50-2: 73.6 74.9 74.9 68.8; teacher 76.2. Table 5, ND before fine-tuning

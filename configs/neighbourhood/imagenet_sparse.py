@@ -2,8 +2,8 @@
 
   jaxdistill --config=configs/neighbourhood/imagenet_sparse.py
 
-Every convolution is a neighbourhood and begins with the teacher's weights; the
-share of zeros rises by the cubic schedule over 20,000 steps and stays for
+Every convolution but the stem's is a neighbourhood and begins with the
+teacher's weights; the share of zeros rises by the cubic schedule over 20,000 steps and stays for
 20,000 more; the classifier is dense. KD has the same schedule end to end. No
 fine-tuning. The rates are ours. Made for GPUs; not run yet.
 
@@ -50,6 +50,7 @@ def get_config():
     gradual = {
       'name': 'gradual',
       'final': sparsity,
+      'skip': ('stem',),
       'until': 0.5,
       'optimizer': {
         'name': 'sgd',

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdistill import evaluation
 from jaxdistill.analysis import curves
-from jaxdistill.networks import staged
+from jaxdistill.networks import noisy, staged
 from jaxdistill.types import (
   Array,
   Augment,
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
   """What a network is measured on.
 
   Attributes:
-    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}.
+    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`, 'index': `[N]`}.
     task: what the labels mean.
     preprocess: what stands in for augmentation (standardisation).
   """
@@ -109,8 +109,23 @@ def thresholding(
     UsageError: there is no such stage, or not so many.
   """
   names = staged.stage_names(model.network)
-  chosen = tuple(blocks or (n for n in names if n.startswith('group')))
+  chosen = tuple(
+    blocks
+    or (
+      stage.name
+      for stage in model.network.stages
+      if stage.name.startswith('group')
+      and not isinstance(stage.module, noisy.GaussianNoise)
+    )
+  )
+  if not chosen:
+    raise UsageError(f'blocks: none; the stages are {", ".join(names)}')
   staged.check_stages(model.network, chosen)
+  if draws < 1 or min(epsilons, default=0.0) < 0:
+    raise UsageError(
+      f'wanted draws of at least 1 and epsilons of at least 0, got {draws} and '
+      f'{tuple(epsilons)}'
+    )
   for count in counts or ():
     if not 0 < count <= len(chosen):
       raise UsageError(f'counts: {count}; there are {len(chosen)} blocks')

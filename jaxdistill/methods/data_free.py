@@ -6,6 +6,7 @@ Neighbourhood Distillation, 2020, https://arxiv.org/abs/2010.01189
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -107,8 +108,13 @@ def zero_shot(
     arguments.whole(name, value)
   if count % arguments.whole('batch', batch):
     raise UsageError(f'batch: {batch} does not divide count, {count}')
-  if not scales or min(scales) <= 0:
-    raise UsageError(f'scales: wanted numbers above 0, got {tuple(scales)}')
+  for name, values in (
+    ('scales', tuple(scales)),
+    ('rate', (rate,)),
+    ('temperature', (temperature,)),
+  ):
+    if not values or not all(0 < value < math.inf for value in values):
+      raise UsageError(f'{name}: wanted numbers above 0, got {values}')
   made = _Impressions(
     count, iterations, batch, rate, tuple(scales), temperature
   )
@@ -145,7 +151,7 @@ class ImpressionState(NamedTuple):
 
   Attributes:
     step: how many were taken, int32.
-    images: those made so far, in [0, 1] `[N, H, W, C]`.
+    images: those made so far, uint8 `[N, H, W, C]`.
     labels: the class whose Dirichlet each is drawn from, int32 `[N]`.
     image: the batch being made `[batch, H, W, C]`.
     target: its soft targets `[batch, num_classes]`.
@@ -177,7 +183,7 @@ def _impressions(
     image = jnp.zeros(shape)
     state = ImpressionState(
       jnp.zeros((), jnp.int32),
-      jnp.zeros((made.count, *shape[1:])),
+      jnp.zeros((made.count, *shape[1:]), jnp.uint8),
       jnp.zeros((made.count,), jnp.int32),
       image,
       jnp.zeros((made.batch, classes)),
@@ -219,9 +225,10 @@ def _impressions(
     updates, adam = optimizer.update(gradient, state.adam)
     image = _rescaled(state.image + updates)
     start = state.step // made.iterations * made.batch
+    done = jnp.round(255.0 * image).astype(jnp.uint8)
     return state._replace(
       step=state.step + 1,
-      images=jax.lax.dynamic_update_slice_in_dim(state.images, image, start, 0),
+      images=jax.lax.dynamic_update_slice_in_dim(state.images, done, start, 0),
       labels=jax.lax.dynamic_update_slice_in_dim(
         state.labels, state.label, start, 0
       ),
@@ -232,7 +239,7 @@ def _impressions(
   def finish(state: ImpressionState, frozen: PyTree, carry: Carry) -> Carry:
     del frozen
     images = {
-      'image': jnp.round(255.0 * state.images).astype(jnp.uint8),
+      'image': state.images,
       'label': state.labels,
       'index': jnp.arange(made.count, dtype=jnp.int32),
     }

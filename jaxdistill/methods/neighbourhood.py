@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from jaxdistill import optimizers, steps
 from jaxdistill.methods import joint, pieces
 from jaxdistill.terms import pairs
-from jaxdistill.types import Method, Model, Recipe
+from jaxdistill.types import Method, Model, Recipe, UsageError
 
 
 def neighbourhood(
@@ -39,9 +39,9 @@ def neighbourhood(
   Equation (5) of Neighbourhood Distillation, for all pieces i at once; L_ij
   compares what the teacher's next j pieces make of the two. The student's
   pieces are then put together; what lies outside them is the teacher's. The
-  student is kept as 'distilled' when the pieces are put together, and as
-  'reestimated' after its batch statistics are estimated anew on its own
-  activations, so that each is measured beside the one that ends.
+  student is kept as 'distilled' when the pieces are put together, and, where it
+  is fine-tuned, as 'reestimated' after its batch statistics are estimated anew
+  on its own activations, so that each is measured beside the one that ends.
 
   The optimiser should treat each parameter by itself (no clipping by the global
   norm): then the pieces learn as if each were alone.
@@ -56,17 +56,18 @@ def neighbourhood(
       first, see `networks.layerwise.by_layers`.
     copy_same: see `networks.neighbourhoods.layout`.
     initial: 'random', or 'teacher': the pieces begin with the teacher's
-      variables, of which they must have the shapes.
+      variables wherever name and shape agree.
     look_ahead: c_1, c_2, ...
     inputs: 'data': the teacher's activations; 'gaussian': standard normal
       noise in their place, without any image; 'rectified': such noise where it
       is above 0. With noise the student's statistics are fixed before: the
       teacher's where shapes agree, else those of noise.
     neighbourhood_epochs: None: the recipe's.
-    neighbourhood_optimizer: None: SGD with momentum 0.9 at 1e-3, weight decay
-      1e-4, as in the paper.
+    neighbourhood_optimizer: None: SGD with momentum 0.9 at 1e-3, as in the
+      paper, and its weight decay of 1e-4, here of all parameters.
     statistics_steps: batches from which the statistics are estimated anew; 0:
-      they stay as they are.
+      they stay as they are. On noise, batches of noise, before the pieces
+      learn; at least 1.
     fine_tune: what the whole student is trained by in the end; a section in a
       config. The paper: Equation (3), `joint` with the term `tempered`.
     student: the role that trains.
@@ -75,6 +76,8 @@ def neighbourhood(
   Raises:
     UsageError: a choice that does not exist, or what `layout` refuses.
   """
+  if inputs != 'data' and statistics_steps < 1:
+    raise UsageError('statistics_steps: noise needs at least 1, got 0')
   plan = pieces.Plan(
     recipe=pieces.train_recipe(
       recipe, neighbourhood_epochs, neighbourhood_optimizer

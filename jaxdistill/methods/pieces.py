@@ -117,8 +117,8 @@ def compose_phase(
     initial: one of `INITIAL`.
 
   Raises:
-    UsageError: what `networks.neighbourhoods.layout` refuses; a piece has not
-      the shapes of the teacher's variables, where those are to be its own.
+    UsageError: what `networks.neighbourhoods.layout` refuses, or there is no
+      such choice.
   """
   check_choice('initial', initial, INITIAL)
   plan.check()
@@ -300,7 +300,7 @@ def partial_answers(
     rest = staged.stage_names(teacher.network)
     rest = rest[rest.index(own.teacher[-1]) + 1 :]
     features, _ = staged.run(*teacher, given, only=rest)
-    out = {**given, **features}[answer]
+    out = {**given, **features}[answer]  # the last piece may be the answer
     found.append(out.reshape(len(students), -1, *out.shape[1:]))
   return {'candidates': jnp.stack(found), 'teacher': whole[answer]}
 
@@ -333,8 +333,16 @@ def _composed(plan: Plan, model: Model, teacher: Model, initial: str) -> Model:
 
 
 def _counterparts(made: Layout, teacher: Variables) -> Variables:
-  """The teacher's variables under the names of the student's stages."""
-  names = [p for own in made.trained for p in zip(own.student, own.teacher)]
+  """The teacher's variables under the names of the student's stages.
+
+  A piece made of another number of stages has none.
+  """
+  names = [
+    pair
+    for own in made.trained
+    if len(own.student) == len(own.teacher)
+    for pair in zip(own.student, own.teacher)
+  ]
   return {
     collection: {s: tree[t] for s, t in names if t in tree}
     for collection, tree in teacher.items()

@@ -56,6 +56,8 @@ def student_search(
   smallest candidate of each neighbourhood that loses at most so much makes the
   student, and the best one where all lose more.
 
+  Quality is measured on whole batches: fewer images than a batch are left out.
+
   The students of one multiplier throughout are kept as 'k 0.5' and so on; the
   chosen ones as 'drop 0.01', and fine-tuned as 'drop 0.01, fine-tuned'. The
   method ends with that of the last drop.
@@ -238,7 +240,7 @@ def choose(
   Returns:
     For each neighbourhood the smallest that loses no more, or else the best.
   """
-  fine = quality >= teacher - drop
+  fine = quality >= teacher - drop - 1e-6  # less than one image
   smallest = np.where(fine, sizes, np.inf).argmin(1)
   return np.where(fine.any(1), smallest, quality.argmax(1)).tolist()
 
@@ -286,7 +288,7 @@ def _select(
     model = _assembled(made, carry[roles[0]], carry, choices)
     return {student: model, name: model}
 
-  return lambda carry: steps.setup_phase('select', models)
+  return lambda carry: steps.setup_phase(f'select {drop:g}', models)
 
 
 def _assembled(

@@ -8,6 +8,13 @@ from flax import linen as nn
 from jaxdistill.networks import imagenet_resnet, layers, resnet, staged
 from jaxdistill.types import Array, Model, Network, Stage, UsageError
 
+# The blocks that `narrowed` knows.
+NARROWED = (
+  imagenet_resnet.Bottleneck,
+  resnet.BasicBlock,
+  resnet.PreactivationBlock,
+)
+
 
 class ConvSum(nn.Module):
   """Convolution and batch norm, added to a shortcut, and ReLU.
@@ -122,9 +129,10 @@ def narrowed(
     if multiplier < 1 and widths:
       stage = stage._replace(module=module.clone(**widths))
     stages.append(stage)
-  if not any(hasattr(stage.module, 'inner') for stage in stages):
+  if not any(isinstance(stage.module, NARROWED) for stage in stages):
     raise UsageError(
-      'multiplier: the network has no residual block; its stages are '
+      'multiplier: the network has no basic, bottleneck or pre-activation '
+      'block of a ResNet; its stages are '
       f'{", ".join(staged.stage_names(network))}'
     )
   return Network(tuple(stages))

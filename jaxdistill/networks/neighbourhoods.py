@@ -107,6 +107,7 @@ def layout(
     ranges = _between(student, teacher, (s, next_s), (t, next_t))
     same = _modules(student, ranges[0]) == _modules(teacher, ranges[1])
     found.append(Neighbourhood(*ranges, (next_s, next_t), copy_same and same))
+  _check_inputs(student, teacher, chosen, found)
   first, last = chosen[0], chosen[-1]
   before = _outside(student, teacher, first, last, before=True)
   behind = _outside(student, teacher, first, last, before=False)
@@ -132,7 +133,7 @@ def partial(made: Layout, index: int, student: Model, teacher: Model) -> Model:
     teacher: the teacher.
   """
   own = made.neighbourhoods[index]
-  names = dict(made.cut)  # the student's features by the teacher's names
+  names = dict(made.cut)  # student's feature -> teacher's
   stages = tuple(
     stage._replace(inputs=tuple(names.get(i, i) for i in stage.inputs))
     for stage in student.network.stages
@@ -176,6 +177,31 @@ def _chosen(student, teacher, ours, theirs, cut) -> Cut:
         f"and the teacher's {shapes[1]}: the two must agree"
       )
   return chosen
+
+
+def _check_inputs(student, teacher, chosen, found) -> None:
+  """Raises UsageError where a piece reads what is no boundary, nor its own."""
+  for k, (kind, network) in enumerate(
+    (('student', student), ('teacher', teacher))
+  ):
+    ends = {pair[k] for pair in chosen} | {'image'}
+    known = set(
+      staged.with_groups(network, dict.fromkeys(ends & _ends(network)))
+    ) | {'image'}
+    for own in found:
+      for stage in network.stages:
+        if stage.name not in own[k]:
+          continue
+        for name in stage.inputs:
+          if name not in known and name not in own[k]:
+            raise UsageError(
+              f'cut: the {kind} reads {name!r} in {stage.name!r}, which is no '
+              'boundary; take the two into one neighbourhood, or name it'
+            )
+
+
+def _ends(network: Network) -> set[str]:
+  return {*staged.stage_names(network), *staged.groups(network)}
 
 
 def _between(student, teacher, ours, theirs):

@@ -92,7 +92,8 @@ def test_a_narrowed_resnet50_has_the_parameters_of_table_2(
     ('resnet8', 0.1, "multiplier: 0.1 leaves 'group1.block1' none of its 2"),
     ('resnet8', 0.0, r'multiplier: 0.0 is not in \(0, 1\]'),
     ('resnet8', 1.5, 'multiplier: 1.5 is not in'),
-    ('vgg8', 0.5, 'the network has no residual block; its stages are'),
+    ('vgg8', 0.5, 'the network has no basic, bottleneck or pre-activation'),
+    ('cifar_mobilenet_v2', 0.5, 'the network has no basic, bottleneck'),
   ],
 )
 def test_a_multiplier_that_leaves_nothing_is_refused(name, multiplier, message):
