@@ -14,8 +14,8 @@ FILES = sorted(ROOT.rglob('*.py'))
 FLOORS = (
   {'types'},
   {'losses', 'networks', 'data', 'tasks', 'pruning'}
-  | {'optimizers', 'fast_cpu'},
-  {'steps', 'terms', 'evaluation', 'export'},
+  | {'optimizers', 'fast_cpu', 'process', 'bilevel'},
+  {'steps', 'search', 'terms', 'evaluation', 'export'},
   {'methods', 'analysis', 'training', 'recipes'},
   {'sections'},
   {'tables'},

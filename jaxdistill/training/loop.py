@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
+from jaxdistill.data import arrays as arrays_lib
 from jaxdistill.data import batches, streaming
 from jaxdistill.training import checkpoint, sharding
 from jaxdistill.training.hosts import Hosts
@@ -361,6 +362,7 @@ def _sources(phase, carry, dataset, seeds, mesh) -> dict[str, Any]:
         f'no source {stream.source!r} of batches; valid: data, '
         f'{", ".join(carry)}'
       )
+    arrays = arrays_lib.part(arrays, stream.part)
     lazy = streaming.is_lazy(arrays)
     make = streaming.StreamedBatches if lazy else batches.Batches
     sources[name] = make(
