@@ -36,13 +36,13 @@ class Knots(NamedTuple):
   """Means over the steps of each epoch.
 
   Attributes:
-    count: how many were taken, int32 `[K]`.
+    taken: how many, int32 `[K]`.
     steps: their indices, `[K]`.
     raw: `[K, L]`.
     weights: `[K, L]`.
   """
 
-  count: Array
+  taken: Array
   steps: Array
   raw: Array
   weights: Array
@@ -205,7 +205,7 @@ def search_phase(
   def finished(state: SearchState, frozen: PyTree, carry: Carry) -> Carry:
     del frozen
     model = Model(networks[student], state.variables[student])
-    reached = np.asarray(state.knots.count) > 0
+    reached = np.asarray(state.knots.taken) > 0
     knots = jax.tree.map(lambda x: np.asarray(x)[reached], state.knots)
     return finish(knots, {**carry, student: model})
 
@@ -230,13 +230,13 @@ def _add(
   knots: Knots, place: Array, step: Array, raw: Array, weights: Array
 ) -> Knots:
   """Takes one step into the means of a knot."""
-  count = knots.count[place] + 1
+  count = knots.taken[place] + 1
 
   def mean(means: Array, value: Array) -> Array:
     return means.at[place].add((value - means[place]) / count)
 
   return Knots(
-    knots.count.at[place].set(count),
+    knots.taken.at[place].set(count),
     mean(knots.steps, step.astype(jnp.float32)),
     mean(knots.raw, raw),
     mean(knots.weights, weights),

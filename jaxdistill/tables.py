@@ -2,10 +2,18 @@
 
 from jaxdistill import optimizers, terms
 from jaxdistill.data import augment, digits, folder, npz, tfds
-from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
+from jaxdistill.methods import (
+  chains,
+  distpro,
+  joint,
+  mutual,
+  sskd,
+  two_stage,
+)
 from jaxdistill.networks import NETWORKS
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
+from jaxdistill.terms import pathways
 
 DATASETS: Table = {
   'digits': digits.digits,
@@ -67,6 +75,14 @@ METHODS: Table = {
   'sskd': sskd.sskd,
   'multi_loss': sskd.multi_loss,
   'fixed_backbone': sskd.fixed_backbone,
+  # A process of weights, searched and replayed.
+  'distpro': distpro.distpro,
+  'distpro_search': distpro.search,
+  'distpro_retrain': distpro.retrain,
+}
+SPACES: Table = {
+  'all_pairs': pathways.all_pairs,
+  'same_or_deeper': pathways.same_or_deeper,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {
@@ -82,4 +98,7 @@ TABLES: dict[str, Table] = {
   'assistants': NETWORKS,
   'stage_optimizer': OPTIMIZERS,
   'head_optimizer': OPTIMIZERS,
+  'search_optimizer': OPTIMIZERS,
+  'weights_optimizer': OPTIMIZERS,
+  'space': SPACES,
 }

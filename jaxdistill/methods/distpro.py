@@ -12,6 +12,8 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
+
 from jaxdistill import bilevel, optimizers, steps
 from jaxdistill import process as process_lib
 from jaxdistill import search as search_lib
@@ -313,9 +315,9 @@ def _search(
   recipe, paths = task.recipe, task.paths.paths
 
   def finish(knots: search_lib.Knots, carry: Carry) -> Carry:
-    found = Process(
-      paths, knots.steps, int(knots.count.sum()), knots.raw, knots.weights
-    )
+    steps_at, raw, weights = map(np.asarray, knots[1:])
+    num_steps = int(knots.taken.sum())
+    found = Process(paths, steps_at, num_steps, raw, weights)
     return {**carry, 'process': process_lib.to_arrays(found)}
 
   def report(carry: Carry) -> dict[str, Any]:

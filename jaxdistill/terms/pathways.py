@@ -179,17 +179,21 @@ def _levels(
 ) -> tuple[list[str], list[str]]:
   """The features of both networks, from the shallowest."""
   found = []
-  for k, given in enumerate((student, teacher)):
+  for k, (given, network, shapes, role) in enumerate(
+    (
+      (student, pair.student, pair.student_shapes, 'student'),
+      (teacher, pair.teacher, pair.teacher_shapes, 'teacher'),
+    )
+  ):
     if given is not None:
       found.append(list(given))
       continue
-    network, shapes = pair[k], pair[k + 2]
     names = [entry[k] for entry in pairs.middle_cut(pair, None, pre=True)]
     if stem:
-      first = pairs.before(shapes, pairs.maps(network, shapes)[0])
-      names.insert(0, first)
+      first = pairs.maps(network, shapes)[0]
+      names.insert(0, pairs.before(shapes, first))
     if pool:
-      names.append(pairs.vector(network, ('student', 'teacher')[k]))
+      names.append(pairs.vector(network, role))
     found.append(names)
   return found[0], found[1]
 
