@@ -68,7 +68,8 @@ def search(
     space: the pathways; None: `terms.pathways.all_pairs()`, 27 on CIFAR.
     search_epochs: of the training part; None: the recipe's. The paper: 40 for
       240 of training.
-    validation: share of the examples that the weights learn from.
+    validation: share of the examples that the weights learn from, a batch at
+      a time, or all of them where they are fewer.
     hypergradient: see `bilevel.look_ahead`.
     order: 'keep': the step with the weights so far is the look-ahead and stays,
       as the paper's equation has it; 'algorithm1': it is thrown away and taken
@@ -287,20 +288,19 @@ def _split(
   recipe: Recipe, validation: float
 ) -> tuple[Recipe, dict[str, Stream]]:
   """The recipe of the training part, and the streams of both parts."""
-  shares = {'train': (0.0, 1 - validation), 'validation': (1 - validation, 1.0)}
-  size = len(recipe.examples['label'])
-  rows = {k: arrays.part_rows(size, share) for k, share in shares.items()}
-  batch_size = recipe.stream.batch_size
-  steps_of = {
-    k: batches.steps_per_epoch(len(r), batch_size) for k, r in rows.items()
-  }
-  streams = {k: recipe.stream._replace(part=v) for k, v in shares.items()}
+  size, stream = len(recipe.examples['label']), recipe.stream
+  first, second = (0.0, 1 - validation), (1 - validation, 1.0)
+  rows = arrays.part_rows(size, first)
+  held_out = max(1, size - len(rows))
   part = recipe._replace(
-    steps_per_epoch=steps_of['train'],
-    stream=streams['train'],
-    examples={k: v[rows['train']] for k, v in recipe.examples.items()},
+    steps_per_epoch=batches.steps_per_epoch(len(rows), stream.batch_size),
+    stream=stream._replace(part=first),
+    examples={k: v[rows] for k, v in recipe.examples.items()},
   )
-  return part, streams
+  other = stream._replace(
+    part=second, batch_size=min(stream.batch_size, held_out)
+  )
+  return part, {'train': part.stream, 'validation': other}
 
 
 def _adam() -> optimizers.Optimizer:

@@ -186,8 +186,8 @@ def test_every_method_builds_its_first_phase(recipe, carry):
       'sskd': {'num_stages': 2},
       'multi_loss': {'num_stages': 2},
       'fixed_backbone': {'method': joint.supervised(recipe)},
-      'distpro': {'validation': 0.4},
-      'distpro_search': {'validation': 0.4},
+      'distpro': {'validation': 0.35},
+      'distpro_search': {'validation': 0.35},
       'distpro_retrain': {'use': 'equal'},
     }.get(name, {})
     phase = method(recipe, **arguments)[0](carry)
