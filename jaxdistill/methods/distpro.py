@@ -291,7 +291,9 @@ def _split(
   size, stream = len(recipe.examples['label']), recipe.stream
   first, second = (0.0, 1 - validation), (1 - validation, 1.0)
   rows = arrays.part_rows(size, first)
-  held_out = max(1, size - len(rows))
+  held_out = size - len(rows)
+  if not held_out:
+    raise UsageError(f'validation: {validation} of {size} examples is none')
   part = recipe._replace(
     steps_per_epoch=batches.steps_per_epoch(len(rows), stream.batch_size),
     stream=stream._replace(part=first),

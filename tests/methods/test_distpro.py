@@ -422,6 +422,10 @@ def test_the_training_begins_with_the_student_as_it_was(recipe, carry):
       lambda r: distpro.search(r, validation=1.0),
       'validation: 1.0 is no share',
     ),
+    (
+      lambda r: distpro.search(r, validation=0.01),
+      '0.01 of 24 examples is none',
+    ),
     (lambda r: distpro.search(r, validation=0.9), 'batch_size is 8; the data'),
     (
       lambda r: distpro.search(r, search_epochs=0, **SEARCH),
