@@ -192,6 +192,7 @@ def retrain(
 def distpro(
   recipe: Recipe,
   *,
+  process: str | Mapping[str, Any] | None = None,
   space: pathways_lib.Space | None = None,
   search_epochs: float | None = None,
   validation: float = 0.2,
@@ -210,23 +211,14 @@ def distpro(
 ) -> Method:
   """Algorithm 1: a search, then training from the start with its process.
 
+  The other arguments are those of `search` and `retrain`.
+
   Args:
     recipe: how; its epochs are those of the training.
-    space: see `search`.
-    search_epochs: see `search`; None: a sixth of the recipe's.
-    validation: see `search`.
-    hypergradient: see `search`.
-    order: see `search`.
-    normalization: see `search`.
-    search_optimizer: see `search`.
-    weights_optimizer: see `search`.
-    use: 'process' or 'last', see `retrain`.
-    weight: see `retrain`.
-    label_weight: see `retrain`.
-    threshold: see `retrain`.
-    segments: see `retrain`.
-    student: the role that trains.
-    teacher: the role it learns from.
+    process: one that was found before, on this or other data and networks;
+      nothing is searched then.
+    search_epochs: None: a sixth of the recipe's.
+    use: 'process' or 'last'.
 
   Raises:
     UsageError: see `search` and `retrain`.
@@ -248,6 +240,7 @@ def distpro(
   )
   retrained = retrain(
     recipe,
+    process=process,
     space=space,
     use=use,
     weight=weight,
@@ -267,7 +260,7 @@ def distpro(
 
     return made._replace(finish=finish, views={'searched': made.views[student]})
 
-  return (apart, *retrained)
+  return retrained if process is not None else (apart, *retrained)
 
 
 def _task(
