@@ -3,7 +3,7 @@
   jaxdistill --config=configs/distpro/digits.py
 
 A teacher that saw 1,000 images, students that see 400, of which a fifth is
-held out in the search. Nine pathways. About five minutes on two CPU cores.
+held out in the search. Nine pathways. A few minutes a seed on two CPU cores.
 """
 
 import ml_collections

@@ -148,7 +148,7 @@ def retrain(
       costs nothing in a segment in which it is dropped; the paper's tau. None:
       none is dropped.
     segments: parts of the training, each a program of its own, that leave out
-      the pathways dropped throughout. The result is the same for any number.
+      the pathways dropped throughout it. Their number changes no result.
     student: the role that trains.
     teacher: the role it learns from.
 

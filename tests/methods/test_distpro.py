@@ -362,6 +362,12 @@ def test_the_last_weights_are_used_throughout(recipe, carry):
   assert [dropped(carry).static(i) for i in range(6)] == [(0,)] * 6
 
 
+def test_with_a_process_nothing_is_searched(recipe, carry):
+  (make,) = distpro.distpro(recipe, process=REPLAYED, space=SPACE)
+  assert make(carry).name == 'retrain'
+  assert make(carry).num_steps == 6
+
+
 def _after(count):
   asked = iter(range(10**6))
   return lambda: next(asked) >= count
