@@ -13,6 +13,7 @@ from jaxdistill.data import (
 from jaxdistill.methods import (
   chains,
   data_free,
+  distpro,
   joint,
   mutual,
   neighbourhood,
@@ -26,6 +27,7 @@ from jaxdistill.networks import NETWORKS
 from jaxdistill.pruning import filters, slimming, weights
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
+from jaxdistill.terms import pathways
 
 DATASETS: Table = {
   'digits': digits.digits,
@@ -119,6 +121,14 @@ METHODS: Table = {
   'pruned': orthogonality.pruned,
   'pruning_protocol': orthogonality.pruning_protocol,
   'snapshots': snapshots.snapshots,
+  # A process of weights, searched and replayed.
+  'distpro': distpro.distpro,
+  'distpro_search': distpro.search,
+  'distpro_retrain': distpro.retrain,
+}
+SPACES: Table = {
+  'all_pairs': pathways.all_pairs,
+  'same_or_deeper': pathways.same_or_deeper,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {
@@ -143,4 +153,7 @@ TABLES: dict[str, Table] = {
   'neighbourhood_optimizer': OPTIMIZERS,
   'fine_tune': METHODS,
   'fine_tune_optimizer': OPTIMIZERS,
+  'search_optimizer': OPTIMIZERS,
+  'weights_optimizer': OPTIMIZERS,
+  'space': SPACES,
 }

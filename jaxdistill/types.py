@@ -96,13 +96,16 @@ class Stream(NamedTuple):
     batch_size: of all devices together.
     augment: (rng, batch of uint8 images) -> batch of float images.
     source: 'data', or the key of the carry that holds a dict of arrays.
-    subset: of the data set: 'train', 'search_train', ...
+    subset: of the data set: 'train', 'few', ...
+    part: from which to which share of the subset, in an order of chance that
+      is always the same; (0, 0.8) and (0.8, 1) have no example in common.
   """
 
   batch_size: int
   augment: Augment
   source: str = 'data'
   subset: str = 'train'
+  part: tuple[float, float] = (0.0, 1.0)
 
 
 class Recipe(NamedTuple):

@@ -1,5 +1,6 @@
 """Every config of the repository is built, and two of its steps traced."""
 
+from collections.abc import Sequence
 import functools
 import pathlib
 import runpy
@@ -23,10 +24,15 @@ CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
 
 def _paths():
-  """'file.py', or 'file.py:x' for each x of a file's ARGUMENTS."""
+  """('file.py' or 'file.py:x' for each x of ARGUMENTS, whether to trace it).
+
+  Those with another argument are built, and like the first one traced.
+  """
   for path in sorted(CONFIGS.rglob('*.py')):
     arguments = runpy.run_path(str(path)).get('ARGUMENTS', ())
-    yield from (f'{path}:{x}' for x in arguments) if arguments else (str(path),)
+    for i, argument in enumerate(arguments or ['']):
+      name = f'{path}:{argument}' if argument else str(path)
+      yield pytest.param(name, not i, id=name.rpartition('configs/')[2])
 
 
 def _random(size: int, num_classes: int, few: int | None):
@@ -49,25 +55,31 @@ def _npz(path: str, *, validation: float = 0.1, few: int | None = None):
   return _random(32, 10, few)
 
 
+def _folder(path: str, *, image_size: int, validation: float = 0.1):
+  del path, image_size, validation
+  return _random(64, 200, None)
+
+
 def _tfds(
   dataset: str,
   *,
   validation: float = 0.1,
   image_size: int | None = None,
   few: int | None = None,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
 ):
-  del validation
+  del validation, mean, std
   classes = {'cifar10': 10, 'cifar100': 100, 'imagenet2012': 1000}
   # Of ImageNet a corner: what is traced does not depend on the size.
   return _random(64 if image_size else 32, classes[dataset], few)
 
 
-@pytest.mark.parametrize(
-  'path', tuple(_paths()), ids=lambda p: p.rpartition('configs/')[2]
-)
-def test_a_config_is_built_and_traced(path, monkeypatch):
+@pytest.mark.parametrize(('path', 'trace'), tuple(_paths()))
+def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   monkeypatch.setitem(tables.DATASETS, 'npz', _npz)
   monkeypatch.setitem(tables.DATASETS, 'tfds', _tfds)
+  monkeypatch.setitem(tables.DATASETS, 'folder', _folder)
   for name, widening in DEEP.items():
     shallow = functools.partial(pyramidnet.pyramidnet, 11, widening)
     monkeypatch.setitem(tables.NETWORKS, name, shallow)
@@ -75,7 +87,7 @@ def test_a_config_is_built_and_traced(path, monkeypatch):
   plan = experiment.plan(config)
   # The plan has built every row; of many like each other some are traced.
   some = {row.label: row for row in (*plan.rows[:2], plan.rows[-1])}
-  for row in some.values():
+  for row in some.values() if trace else ():
     _trace_two_steps(plan, row)
 
 

@@ -13,8 +13,9 @@ ROOT = pathlib.Path(jaxdistill.__file__).parent
 FILES = sorted(ROOT.rglob('*.py'))
 FLOORS = (
   {'types'},
-  {'losses', 'networks', 'data', 'tasks'} | {'optimizers', 'fast_cpu'},
-  {'steps', 'terms', 'evaluation', 'export', 'pruning'},
+  {'losses', 'networks', 'data', 'tasks'}
+  | {'optimizers', 'fast_cpu', 'process', 'bilevel'},
+  {'steps', 'search', 'terms', 'evaluation', 'export', 'pruning'},
   {'methods', 'analysis', 'training', 'recipes'},
   {'sections'},
   {'tables'},

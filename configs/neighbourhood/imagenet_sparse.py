@@ -3,9 +3,10 @@
   jaxdistill --config=configs/neighbourhood/imagenet_sparse.py
 
 Every convolution but the stem's is a neighbourhood and begins with the
-teacher's weights; the share of zeros rises by the cubic schedule over 20,000 steps and stays for
-20,000 more; the classifier is dense. KD has the same schedule end to end. No
-fine-tuning. The rates are ours. Made for GPUs; not run yet.
+teacher's weights; the share of zeros rises by the cubic schedule over 20,000
+steps and stays for 20,000 more; the classifier is dense. KD has the same
+schedule end to end. No fine-tuning. The rates are ours. Made for GPUs; not run
+yet.
 
 Paper, ND and KD: 0.1: 76.00 75.63; 0.2: 76.03 75.94; 0.3: 75.82 75.69; 0.4:
 75.63 75.45; 0.5: 75.26 75.20; 0.6: 73.78 74.60; 0.7: 69.52 69.61; 0.8: 49.83

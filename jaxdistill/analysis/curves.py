@@ -1,6 +1,6 @@
 """Curves over rows of a result, such as accuracy against a loss weight."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib import figure
@@ -102,6 +102,29 @@ def tradeoff(
     size = float(np.mean([s[name]['parameters'] for s in seeds]))
     found.append(Point(size, float(np.mean(values)), sd))
   return sorted(found)
+
+
+def reached(line: Sequence[Point], score: float) -> float | None:
+  """Where a curve first comes to a score, in a line between its points.
+
+  Over epochs of training it is what a method needs to match another.
+
+  Args:
+    line: points in any order.
+    score: in percent.
+
+  Returns:
+    The least such x; None: it stays below.
+  """
+  before = None
+  for point in sorted(line):
+    if point.mean >= score:
+      if before is None:
+        return point.x
+      share = (score - before.mean) / (point.mean - before.mean)
+      return before.x + share * (point.x - before.x)
+    before = point
+  return None
 
 
 def draw(

@@ -1,7 +1,8 @@
 """Data sets from arrays: their splits and channel statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
+from typing import Any
 
 import numpy as np
 
@@ -126,6 +127,33 @@ def check_choices(
   for name, values in (('mean', mean), ('std', std)):
     if values is not None:
       _check_statistics(name, values, len(values))
+
+
+def part(
+  split: Mapping[str, Any], share: tuple[float, float]
+) -> Mapping[str, Any]:
+  """The examples from one share of a split to another, see `types.Stream`.
+
+  Args:
+    split: name -> `[N, ...]`; a lazy column stays one.
+    share: (from, to) in [0, 1].
+
+  Returns:
+    name -> `[M, ...]`, in the order of the split.
+  """
+  if share == (0.0, 1.0):
+    return split
+  rows = part_rows(len(next(iter(split.values()))), share)
+  return {
+    name: x.select(rows) if isinstance(x, LazyImages) else x[rows]
+    for name, x in split.items()
+  }
+
+
+def part_rows(size: int, share: tuple[float, float]) -> np.ndarray:
+  """Which rows of a split of `size` examples are a part of it."""
+  start, stop = (round(s * size) for s in share)
+  return np.sort(np.random.default_rng(0).permutation(size)[start:stop])
 
 
 def _split(

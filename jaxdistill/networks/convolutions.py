@@ -7,7 +7,7 @@ kernels have the same shape and the results agree up to rounding, so weights
 move freely between backends.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 import functools
@@ -18,6 +18,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from jaxdistill.networks import shifts
 from jaxdistill.types import Array
 
 _portable = contextvars.ContextVar('portable', default=False)
@@ -131,15 +132,15 @@ def _product(x: Array, matrix: Array) -> Array:
 def average_pool(x: Array, size: int, stride: int) -> Array:
   """Means of size * size places, zeros of the padding included; size odd."""
 
-  def shifts(x: Array) -> Array:
+  def shifted(x: Array) -> Array:
     kernel = jnp.full((size, size, 1, x.shape[-1]), size**-2, x.dtype)
-    return _depthwise(x, kernel, stride)
+    return shifts.convolve(x, kernel, stride=stride)
 
   def plain(x: Array) -> Array:
     padding = (size // 2, size // 2)
     return nn.avg_pool(x, (size, size), (stride, stride), (padding, padding))
 
-  return _by_backend(shifts, plain, x)
+  return _by_backend(shifted, plain, x)
 
 
 # Compiled by itself so that the trace of a network shows one depthwise
@@ -150,107 +151,6 @@ def depthwise(x: Array, kernel: Array, *, stride: int) -> Array:
 
     y[h, w] = sum_ij x[stride * h + i - K // 2, stride * w + j - K // 2] k[i, j]
 
-  Its backward pass is written out: what autodiff makes of shifts is computed
-  again for each of the K * K kernel values. It can be differentiated again and
-  again by reverse mode (`jax.grad`, `jax.vjp`), but never by forward mode:
-  JAX answers `jax.jvp`, `jax.jacfwd` and `jax.hessian` of a network with
-  depthwise convolutions or average pooling of this module with a TypeError on
-  the CPU. On other backends they work.
+  It can be differentiated again and again, by reverse and by forward mode.
   """
-  return _depthwise(x, kernel, stride)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
-  return _shift_and_add(x, kernel, stride)
-
-
-def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, Any]:
-  return _shift_and_add(x, kernel, stride), (x, kernel)
-
-
-def _backward(stride: int, saved: Any, grad: Array) -> tuple[Array, Array]:
-  x, kernel = saved
-  return _image_grad(grad, kernel, stride, x.shape), _kernel_grad(
-    x, kernel, stride, grad
-  )
-
-
-_depthwise.defvjp(_forward, _backward)
-
-
-def _shifted(x: Array, size: int, stride: int) -> list[Array]:
-  """The input `[B, H', W', C]` of each kernel value, row by row."""
-  batch, height, width, channels = x.shape
-  pad = size // 2
-  last_h, last_w = (
-    (height - 1) // stride * stride,
-    (width - 1) // stride * stride,
-  )
-  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-  return [
-    lax.slice(
-      x,
-      (0, i, j, 0),
-      (batch, i + last_h + 1, j + last_w + 1, channels),
-      (1, stride, stride, 1),
-    )
-    for i in range(size)
-    for j in range(size)
-  ]
-
-
-def _shift_and_add(x: Array, kernel: Array, stride: int) -> Array:
-  size = kernel.shape[0]
-  weights = kernel.reshape(size * size, 1, 1, 1, -1)
-  parts = _shifted(x, size, stride)
-  total = parts[0] * weights[0]
-  for part, weight in zip(parts[1:], weights[1:]):
-    total += part * weight
-  return total
-
-
-def _kernel_grad(x: Array, kernel: Array, stride: int, grad: Array) -> Array:
-  size = kernel.shape[0]
-
-  # A loop over the examples makes XLA compute `x` and `grad` once, not inside
-  # each of the K * K sums, and reads them while they are in the cache.
-  def add(i, sums):
-    own, out = (lax.dynamic_slice_in_dim(a, i, 1) for a in (x, grad))
-    parts = _shifted(own, size, stride)
-    return [s + (part * out)[0] for s, part in zip(sums, parts)]
-
-  dtype = jnp.promote_types(grad.dtype, jnp.float32)
-  zeros = [jnp.zeros(grad.shape[1:], dtype)] * size**2
-  sums = lax.fori_loop(0, x.shape[0], add, zeros)
-  total = jnp.stack([s.sum((0, 1)) for s in sums]).reshape(kernel.shape)
-  return total.astype(kernel.dtype)
-
-
-def _image_grad(
-  grad: Array, kernel: Array, stride: int, shape: Sequence[int]
-) -> Array:
-  """Each of the stride * stride phases of the input is a sum of shifts."""
-  batch, height, width, channels = shape
-  size, pad = kernel.shape[0], kernel.shape[0] // 2
-  rows, columns = -(-height // stride), -(-width // stride)
-  grad = jnp.pad(grad, ((0, 0), (size, size), (size, size), (0, 0)))
-
-  def phase(row, column):
-    total = jnp.zeros((batch, rows, columns, channels), grad.dtype)
-    for i in range((row + pad) % stride, size, stride):
-      for j in range((column + pad) % stride, size, stride):
-        h = size + (row + pad - i) // stride
-        w = size + (column + pad - j) // stride
-        part = grad[:, h : h + rows, w : w + columns]
-        total += part * kernel[i, j][None, None]
-    return total
-
-  if stride == 1:
-    return phase(0, 0)
-  phases = [
-    jnp.stack([phase(r, c) for c in range(stride)], 3) for r in range(stride)
-  ]
-  full = jnp.stack(phases, 2)
-  full = full.reshape(batch, rows * stride, columns * stride, channels)
-  return full[:, :height, :width]
+  return shifts.convolve(x, kernel, stride=stride)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
+from jaxdistill.data import arrays as arrays_lib
 from jaxdistill.data import batches, streaming
 from jaxdistill.training import checkpoint, hosts, sharding
 from jaxdistill.training.log import Log
@@ -361,6 +362,7 @@ def _sources(
         f'no source {stream.source!r} of batches; valid: data, '
         f'{", ".join(carry)}'
       )
+    arrays = arrays_lib.part(arrays, stream.part)
     common = arrays, stream.batch_size, (*seeds, i), sharding.rows(mesh)
     if streaming.is_lazy(arrays):
       sources[name] = streaming.StreamedBatches(*common, workers=workers)

@@ -51,3 +51,15 @@ def test_a_row_without_validation_has_no_best_epoch(results):
   del results['rows'][1]['seeds']['0']['test']['best']
   with pytest.raises(UsageError, match="row 'b' has no 'best' epoch"):
     curves.points(results, {1: 'b'}, when='best')
+
+
+@pytest.mark.parametrize(
+  ('score', 'x'), [(50.0, 10.0), (60.0, 10.0), (65.0, 15.0), (80.0, None)]
+)
+def test_where_a_curve_reaches_a_score(score, x):
+  line = [
+    curves.Point(20.0, 70.0, 0.0),
+    curves.Point(10.0, 60.0, 1.0),
+    curves.Point(40.0, 75.0, 0.0),
+  ]
+  assert curves.reached(line, score) == x

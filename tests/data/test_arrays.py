@@ -129,3 +129,19 @@ def test_test_images_of_another_size_are_refused():
 def test_an_empty_split_is_refused():
   with pytest.raises(UsageError, match='50 training and 0 test examples'):
     arrays.from_arrays(TRAIN, TRAIN_LABEL, TEST[:0], TEST_LABEL[:0])
+
+
+def test_parts_of_a_split_have_nothing_in_common_and_miss_nothing():
+  split = made(few=9).splits['few']
+  first, second = (arrays.part(split, p) for p in ((0.0, 0.7), (0.7, 1.0)))
+  assert (len(first['label']), len(second['label'])) == (6, 3)
+  together = {*first['index'].tolist(), *second['index'].tolist()}
+  assert together == set(split['index'].tolist())
+  assert set(first['index']) != set(split['index'][:6])  # an order of chance
+  again = arrays.part(split, (0.0, 0.7))
+  np.testing.assert_array_equal(first['image'], again['image'])
+
+
+def test_the_whole_of_a_split_is_the_split():
+  split = made().splits['train']
+  assert arrays.part(split, (0.0, 1.0)) is split

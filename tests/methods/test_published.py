@@ -181,19 +181,27 @@ def test_a_missing_teacher_is_named(recipe, carry):
 
 def test_every_method_builds_its_first_phase(recipe, carry):
   half = weights.magnitude(keep=0.5)
+  # Some train on a part of the examples alone.
+  stream = recipe.stream._replace(batch_size=2)
+  recipe = recipe._replace(stream=stream, validation_steps=1)
+  labels = joint.supervised(recipe)
+  alike = {**carry, 'student': carry['teacher']}
   for name, method in tables.METHODS.items():
     arguments = {
       'takd': {'assistants': {'middle': tiny(2, 2, 2)}},
       'joint': {'terms': {'kd': terms.soft_target()}},
       'sskd': {'num_stages': 2},
       'multi_loss': {'num_stages': 2},
-      'fixed_backbone': {'method': joint.supervised(recipe)},
+      'fixed_backbone': {'method': labels},
+      'from_teacher': {'method': labels},
+      'snapshots': {'method': labels, 'at': (1.0,)},
       'pruned': {'pruning': half, 'fine_tune': joint.supervised},
       'pruning_protocol': {'prunings': {'half': half}},
+      'distpro_retrain': {'use': 'equal'},
+      'student_search': {'sparsities': (0.5,)},
     }.get(name, {})
-    if name == 'snapshots':
-      arguments = {'method': joint.supervised(recipe), 'at': (1.0,)}
-    else:
-      arguments['recipe'] = recipe
-    phase = method(**arguments)[0](carry)
+    if 'recipe' in inspect.signature(method).parameters:
+      arguments = {'recipe': recipe, **arguments}
+    pieces = name in ('neighbourhood', 'student_search')
+    phase = method(**arguments)[0](alike if pieces else carry)
     assert phase.num_steps >= 0 and phase.name

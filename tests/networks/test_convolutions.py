@@ -87,10 +87,45 @@ def test_shifts_have_gradients_in_float64():
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
-def test_forward_mode_is_refused_where_the_backward_pass_is_written_out():
-  x, kernel = problem(3, 3, 2, 3, 2, 2)
-  with pytest.raises(TypeError, match='forward-mode'):
-    jax.jvp(lambda x: convolutions.depthwise(x, kernel, stride=1), (x,), (x,))
+@pytest.mark.parametrize('stride', [1, 2])
+def test_shifts_have_forward_derivatives_of_any_order(stride):
+  """Forward, forward over reverse, and the transpose of a linearisation."""
+  x, kernel = problem(5, 4, 3, 3, 3, 3)
+  dx, dk = problem(5, 4, 3, 3, 3, 3)[0] + 1, kernel**2
+
+  def outcome(function):
+    def loss(x, k):
+      return jnp.sum(jnp.sin(function(x, k)))
+
+    def all_of_it(x, k, dx, dk):
+      tangent = jax.jvp(function, (x, k), (dx, dk))[1]
+      hessian = jax.jvp(jax.grad(loss, (0, 1)), (x, k), (dx, dk))[1]
+      value, linear = jax.linearize(loss, x, k)
+      transposed = jax.linear_transpose(linear, x, k)(value)
+      return tangent, hessian, linear(dx, dk), transposed
+
+    return jit(all_of_it)(x, kernel, dx, dk)
+
+  ours = outcome(lambda x, k: convolutions.depthwise(x, k, stride=stride))
+  theirs = outcome(lambda x, k: convolutions.general(x, k, stride, 3))
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_shifts_of_several_kernels_at_once():
+  x, kernel = problem(5, 4, 3, 3, 3, 3)
+  kernels = jnp.stack([kernel, -2 * kernel])
+
+  def mapped(function):
+    def loss(k):
+      return jnp.sum(jnp.sin(function(x, k)))
+
+    return jit(jax.vmap(jax.value_and_grad(loss)))(kernels)
+
+  ours = mapped(lambda x, k: convolutions.depthwise(x, k, stride=2))
+  theirs = mapped(lambda x, k: convolutions.general(x, k, 2, 3))
+  for a, b in zip(ours, theirs):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(('groups', 'stride'), [(1, 1), (1, 2), (3, 1), (3, 2)])

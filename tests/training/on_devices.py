@@ -8,7 +8,7 @@ import json
 import pathlib
 import re
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,9 +16,10 @@ import PIL.Image
 
 from jaxdistill import evaluation, optimizers, recipes, terms
 from jaxdistill.data import arrays, augment, batches, images, streaming
-from jaxdistill.methods import joint
+from jaxdistill.methods import distpro, joint
 from jaxdistill.networks import files, layers, resnet, staged
 from jaxdistill.tasks import classification
+from jaxdistill.terms import pathways
 from jaxdistill.training import loop, sharding
 from jaxdistill.types import Dataset, Model, Network, Stage, UsageError
 
@@ -32,6 +33,9 @@ METHODS = {
     recipe, terms={'sp': terms.similarity(weight=100.0)}
   ),
 }
+SPACE = pathways.all_pairs(
+  transforms=('T1',), student=('stem', 'group1'), teacher=('group1',)
+)
 
 
 def network(width: int) -> Network:
@@ -96,6 +100,13 @@ def fit(name: str, **options) -> loop.Fitted:
 
   options = loop.Options(evaluate=evaluated, **options)
   return loop.fit(METHODS[name](RECIPE), carry(), DATA, options=options)
+
+
+def search() -> dict[str, Any]:
+  """What a search of DistPro ends with; 16 steps."""
+  method = distpro.search(RECIPE, space=SPACE)
+  end = loop.fit(method, carry(), DATA).carry
+  return {'student': end['student'].variables, 'process': end['process']}
 
 
 def stop_at(count):
@@ -230,6 +241,7 @@ def streamed() -> list[list[int]]:
 def main(folder: pathlib.Path) -> None:
   for name in METHODS:
     save(folder, name, fit(name))
+  files.save_tree(folder / 'search.safetensors', search(), {})
   try:
     fit('kd', directory=str(folder / 'stopped'), interrupted=stop_at(10))
   except loop.Interrupted:

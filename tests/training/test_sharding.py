@@ -77,6 +77,15 @@ def test_eight_devices_distil_as_one_does(eight, kd):
   assert_same_end(eight[0], 'kd', kd)
 
 
+def test_eight_devices_search_a_process_as_one_does(eight, here):
+  """The raw weights move by up to 0.05 a step."""
+  theirs, _ = files.load_tree(eight[0] / 'search.safetensors')
+  ours = here['search']()
+  assert np.abs(ours['process']['raw'][-1] - 1).min() > 0.05
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
 def test_devices_that_share_parameters_end_where_one_does(eight, kd):
   """4 groups of 2 devices."""
   assert_same_end(eight[0], 'model', kd)

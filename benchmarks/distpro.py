@@ -1,0 +1,133 @@
+"""What a step of DistPro costs: search, training, and with pathways dropped.
+
+Multiply-adds (half the FLOPs that XLA counts in the compiled step), seconds to
+trace and compile, and milliseconds a step on random images of 32x32, each
+beside the training step with all pathways, of the same pair:
+
+  python benchmarks/distpro.py
+  python benchmarks/distpro.py --teacher=wrn_40_2 --student=wrn_16_2 --space=27
+
+Times are medians; `--runs=0` counts and compiles alone.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from jaxdistill import networks, optimizers, recipes
+from jaxdistill.data import arrays
+from jaxdistill.methods import distpro, joint
+from jaxdistill.tasks import classification
+from jaxdistill.terms import pathways
+from jaxdistill.types import Model
+
+SPACES = {
+  '27': pathways.all_pairs(),
+  '15': pathways.same_or_deeper(),
+  '10': pathways.same_or_deeper(stem=True, pool=False),
+}
+
+
+def main():
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--teacher', default='wrn_16_1')
+  parser.add_argument('--student', default='wrn_10_1')
+  parser.add_argument('--space', default='10', choices=SPACES)
+  parser.add_argument('--batch', type=int, default=64)
+  parser.add_argument('--runs', type=int, default=5)
+  parser.add_argument('--keep', type=float, default=0.4, help='share')
+  parser.add_argument('--rows', nargs='*', help='some of the rows')
+  options = parser.parse_args()
+  carry, recipe = problem(options)
+  print(f'{"step":24} {"GMAC":>7} {"ratio":>6} {"compile s":>9} {"ms":>8}')
+  whole = None
+  for name, (phase, static) in phases(options, carry, recipe).items():
+    if options.rows and whole and name not in options.rows:
+      continue
+    cost, compiling, ms = measure(phase, static, carry, recipe, options.runs)
+    whole = whole or cost
+    shown = f'{ms:8.1f}' if ms else f'{"-":>8}'
+    ratio = cost / whole
+    print(
+      f'{name:24} {cost / 2e9:7.2f} {ratio:6.2f} {compiling:9.1f} {shown}',
+      flush=True,
+    )
+
+
+def problem(options):
+  generator = np.random.default_rng(0)
+  size = 10 * options.batch
+  image = generator.integers(0, 256, (size, 32, 32, 3), np.uint8)
+  label = np.arange(size) % 100
+  dataset = arrays.from_arrays(image, label, image, label, validation=0)
+  recipe = recipes.recipe(
+    dataset,
+    classification.classification(),
+    epochs=10,
+    batch_size=options.batch,
+    optimizer=optimizers.sgd(optimizers.constant(rate=0.1)),
+  )
+  shapes, carry = {'image': recipe.example['image']}, {}
+  for role in ('student', 'teacher'):
+    network = networks.NETWORKS[getattr(options, role)](num_classes=100)
+    variables = networks.init(network, jax.random.key(0), shapes)
+    carry[role] = Model(network, variables)
+  return carry, recipe
+
+
+def phases(options, carry, recipe):
+  """Row -> (phase, the choice of its program), training first."""
+  space = SPACES[options.space]
+
+  def search(**rules):
+    (make,) = distpro.search(recipe, space=space, **rules)
+    return make(carry), None
+
+  (train,) = distpro.retrain(recipe, use='equal', space=space)
+  (kd,) = joint.kd(recipe)
+  whole = train(carry)
+  everything = whole.static(0)
+  kept = everything[:: round(1 / options.keep)]
+  return {
+    f'training, {len(everything)} pathways': (whole, everything),
+    f'training, {len(kept)} of them': (whole, kept),
+    'training, none of them': (whole, ()),
+    'kd': (kd(carry), None),
+    'search, exact': search(),
+    'search, algorithm1': search(order='algorithm1'),
+    'search, differences': search(hypergradient='finite_difference'),
+    'search, unrolled': search(hypergradient='unrolled'),
+  }
+
+
+def measure(phase, static, carry, recipe, runs):
+  """FLOPs, seconds to compile, median milliseconds a step."""
+  state, frozen = phase.init(jax.random.key(0), carry)
+  generator = np.random.default_rng(0)
+  example = recipe.example
+  batch = {
+    'image': generator.normal(size=example['image'].shape).astype(np.float32),
+    'label': generator.integers(0, 100, example['label'].shape, np.int32),
+  }
+  batches = jax.device_put({name: batch for name in phase.streams})
+  step = jax.jit(functools.partial(phase.step, static=static), donate_argnums=0)
+  begun = time.perf_counter()
+  compiled = step.lower(state, frozen, batches, jax.random.key(1)).compile()
+  compiling = time.perf_counter() - begun
+  state, times = jax.tree.map(jax.numpy.copy, state), []
+  for _ in range(runs + 1 if runs else 0):
+    begun = time.perf_counter()
+    state, _ = jax.block_until_ready(
+      compiled(state, frozen, batches, jax.random.key(1))
+    )
+    times.append(1e3 * (time.perf_counter() - begun))
+  median = statistics.median(times[1:]) if runs else None
+  return compiled.cost_analysis()['flops'], compiling, median
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,78 @@
+"""DistPro's Table 1: CIFAR-100, six pairs of networks.
+
+  python -m jaxdistill.data.prepare cifar100
+  jaxdistill --config=configs/distpro/cifar100.py:wrn16_2
+
+or another of `PAIRS`. 27 pathways; a search of 40 epochs on 80 % of the images,
+then 240 on all. Rates are those of the authors' code, ReviewKD's weights as
+published. The 10 pathways of that code are the space {'name': 'same_or_deeper',
+'stem': True, 'pool': False}. Made for a GPU; not run yet.
+
+Paper, top-1 of teacher and student, CRD, ReviewKD, equal weights, alpha_T,
+DistPro, in the order of `PAIRS`:
+
+  76.51 73.26  75.64 76.20 75.50 76.25 76.36
+  76.51 70.50  76.27 77.14 74.28 77.19 77.24
+  79.45 70.50  75.12 76.41 73.54 77.15 77.18
+  79.45 71.82  76.05 77.37 74.39 76.64 77.54
+  73.28 69.06  71.63 71.89 70.89 71.24 72.03
+  74.13 71.14  -     73.16 73.19 73.58 73.74
+"""
+
+import ml_collections
+
+# Student: its network, the teacher's, the rate, ReviewKD's weight.
+PAIRS = {
+  'wrn16_2': ('wrn_16_2', 'wrn_40_2', 0.1, 5.0),
+  'shufflenet_v1_wrn': ('cifar_shufflenet_v1', 'wrn_40_2', 0.02, 5.0),
+  'shufflenet_v1': ('cifar_shufflenet_v1', 'resnet32x4', 0.02, 5.0),
+  'shufflenet_v2': ('cifar_shufflenet_v2', 'resnet32x4', 0.02, 8.0),
+  'resnet20': ('resnet20', 'resnet56', 0.1, 0.6),
+  'resnet32': ('resnet32', 'resnet110', 0.1, 1.0),
+}
+ARGUMENTS = tuple(PAIRS)
+SEARCH_DROPS = (0.25, 0.5, 0.75)  # epochs 10, 20 and 30 of 40
+
+
+def get_config(pair='wrn16_2'):
+  """Every row has the same epochs, but for the search."""
+  if pair not in ARGUMENTS:
+    raise ValueError(f'{pair!r} is none of {", ".join(ARGUMENTS)}')
+  student, teacher, rate, review = PAIRS[pair]
+  config = ml_collections.ConfigDict()
+  config.data = {
+    'name': 'tfds',
+    'dataset': 'cifar100',
+    'validation': 5000,
+    'mean': (125.3, 123.0, 113.9),
+    'std': (63.0, 62.1, 66.7),
+  }
+  config.augment = {'name': 'crop_flip'}
+  config.teacher = {'name': teacher, 'training': {'schedule': {'rate': 0.1}}}
+  config.student = {'name': student}
+  config.batch_size = 128
+  config.epochs = 240
+  config.seeds = 5
+  config.evaluate_every = 10
+  config.schedule = {'name': 'step', 'rate': rate}
+  search = {
+    'name': 'distpro',
+    'search_epochs': 40,
+    'space': {'name': 'all_pairs'},
+    'search_optimizer': {
+      'name': 'sgd',
+      'schedule': {'name': 'step', 'rate': rate, 'boundaries': SEARCH_DROPS},
+    },
+  }
+  config.methods = ml_collections.ConfigDict(
+    {
+      'student alone': {'name': 'supervised'},
+      'crd': {'name': 'crd'},
+      'reviewkd': {'name': 'reviewkd', 'weight': review},
+      'equal weights': {'name': 'distpro_retrain', 'use': 'equal'},
+      'alpha_T': {**search, 'use': 'last'},
+      'distpro': search,
+    },
+    sort_keys=False,
+  )
+  return config

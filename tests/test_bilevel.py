@@ -1,0 +1,192 @@
+"""Gradients in the weights of summands: by hand, and three ways that agree."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdistill import bilevel, optimizers, process, recipes
+from jaxdistill import terms as terms_lib
+from jaxdistill.data import arrays
+from jaxdistill.networks import resnet, staged
+from jaxdistill.tasks import classification
+from jaxdistill.terms import forward, pathways
+from jaxdistill.types import UsageError
+
+RATE = optimizers.constant(rate=0.1)
+
+
+def line(params):
+  """l = (x, 2 x**2) beside a label loss of y**2."""
+  x, y = params['x'], params['y']
+  return (y**2, jnp.stack([x, 2 * x**2])), {'seen': x}
+
+
+LINE = bilevel.Objective(line, lambda p: p['x'] * p['y'], lambda raw: raw**2)
+
+
+def ahead_of_line(optimizer, **options):
+  params = {'x': jnp.float32(3.0), 'y': jnp.float32(5.0)}
+  return bilevel.look_ahead(
+    LINE,
+    optimizer,
+    optimizer.init(params),
+    params,
+    jnp.array([0.5, -1.0]),
+    **options,
+  )
+
+
+@pytest.mark.parametrize('hypergradient', bilevel.HYPERGRADIENTS)
+def test_a_step_and_its_gradient_by_hand(hypergradient):
+  """alpha = (1/4, 1); x' = 3 - 0.1 (1/4 + 12) = 1.775, y' = 5 - 1 = 4.
+
+  V = x' y' has the slope v = (4, 1.775), w = -0.1 v; r = w_x (1, 12), and J is
+  (1, -2).
+  """
+  ahead = ahead_of_line(optax.sgd(0.1), hypergradient=hypergradient)
+  np.testing.assert_allclose(ahead.params['x'], 1.775, rtol=1e-6)
+  np.testing.assert_allclose(ahead.params['y'], 4.0, rtol=1e-6)
+  np.testing.assert_allclose(ahead.loss, 25 + 0.75 + 18, rtol=1e-6)
+  np.testing.assert_allclose(ahead.validation, 7.1, rtol=1e-6)
+  np.testing.assert_allclose(ahead.summands, [3, 18])
+  np.testing.assert_allclose(ahead.gradient, [-0.4, 9.6], rtol=2e-3)
+  assert ahead.aux['seen'] == 3
+
+
+def test_a_step_taken_again_has_the_other_weights():
+  ahead = ahead_of_line(optax.sgd(0.1))
+  again, _ = ahead.take(jnp.array([0.0, 0.5]))  # alpha = (0, 1/4)
+  np.testing.assert_allclose(again['x'], 3 - 0.1 * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize('nesterov', [True, False])
+def test_the_momentum_so_far_changes_the_step_and_not_the_slope(nesterov):
+  """Nesterov's step moves by 1.9 times the gradient, and by the trace."""
+  params = {'x': jnp.float32(3.0), 'y': jnp.float32(0.0)}
+  optimizer = optax.sgd(0.1, 0.9, nesterov)
+  _, state = optimizer.update(params, optimizer.init(params))
+  raw = jnp.array([1.0, 1.0])
+  objective = LINE._replace(validation=lambda p: p['x'])
+  ahead = bilevel.look_ahead(objective, optimizer, state, params, raw)
+  # The gradient is 1 + 12, the trace before it 3.
+  trace = 13 + 0.9 * 3
+  moved = 0.1 * (13 + 0.9 * trace if nesterov else trace)
+  np.testing.assert_allclose(ahead.params['x'], 3 - moved, rtol=1e-6)
+  slope = -0.1 * (1.9 if nesterov else 1) * 2 * np.array([1, 12])
+  np.testing.assert_allclose(ahead.gradient, slope, rtol=1e-5)
+
+
+def test_adam_at_a_gradient_of_zero_gives_numbers():
+  """x has none, as where a ReLU is dead."""
+
+  def training(params):
+    return (params['y'] ** 2, jnp.stack([params['y'], 0 * params['x']])), ()
+
+  params = {'x': jnp.float32(3.0), 'y': jnp.float32(5.0)}
+  optimizer = optimizers.adamw(RATE)(10)
+  ahead = bilevel.look_ahead(
+    LINE._replace(training=training),
+    optimizer,
+    optimizer.init(params),
+    params,
+    jnp.ones(2),
+  )
+  assert np.isfinite(ahead.gradient).all()
+  assert np.isfinite(jax.tree.leaves(ahead.params)).all()
+
+
+def test_no_direction_has_no_difference():
+  found = bilevel.difference(lambda x: x, jnp.ones(1), jnp.zeros(1))
+  np.testing.assert_array_equal(found, [0.0])
+
+
+def test_an_unknown_hypergradient_is_refused():
+  with pytest.raises(UsageError, match="'exakt'; valid: exact, finite_diff"):
+    ahead_of_line(optax.sgd(0.1), hypergradient='exakt')
+
+
+@pytest.fixture(scope='module')
+def wide_resnets():
+  """WRN-10-2 -> WRN-10-1 in float64: the objective, and theta."""
+  with jax.enable_x64(True):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (16, 8, 8, 1), np.uint8)
+    label = np.arange(16) % 3
+    data = arrays.from_arrays(image, label, image, label, validation=0)
+    task = classification.classification()
+    recipe = recipes.recipe(data, task, epochs=1, batch_size=8)
+    networks = [
+      resnet.wide_resnet(
+        10, width, num_classes=3, base_width=2, dtype='float64'
+      )
+      for width in (1, 2)
+    ]
+    names = ('group1.pre', 'group3.pre')
+    space = pathways.same_or_deeper(
+      transforms=('T2',), pool=False, student=names, teacher=names
+    )
+    pair = terms_lib.pair_of(*networks, recipe)
+    paths = pathways.build(pair, space)
+    both = forward.Forward(pair, paths, recipe, 'student', 'teacher')
+    image = {'image': recipe.example['image']}
+    made = {
+      'student': staged.init(networks[0], jax.random.key(0), image),
+      'teacher': staged.init(networks[1], jax.random.key(1), image),
+      'helpers': staged.init(
+        both.helpers[0], jax.random.key(2), both.helpers[1]
+      ),
+    }
+    variables = jax.tree.map(lambda x: x.astype(jnp.float64), made)
+
+    def batch(rows):
+      raw = {k: v[rows] for k, v in data.splits['train'].items()}
+      found = recipe.stream.augment(jax.random.key(0), raw)
+      return {**found, 'image': found['image'].astype(jnp.float64)}
+
+    def merged(params):
+      new = {k: {'params': v} for k, v in params.items()}
+      return {k: staged.merge(v, new.get(k, {})) for k, v in variables.items()}
+
+    rng = jax.random.key(3)
+    objective = bilevel.Objective(
+      lambda p: both.train(merged(p), batch(slice(8)), rng),
+      lambda p: both.validate(merged(p), batch(slice(8, 16)), rng),
+      process.biased_softmax,
+    )
+  return objective, {k: variables[k]['params'] for k in ('student', 'helpers')}
+
+
+def test_the_hypergradients_of_a_wide_resnet_agree(wide_resnets):
+  """In the second step of Nesterov's momentum, with batch norm, transforms,
+  clipping and weight decay."""
+  objective, params = wide_resnets
+  made = optimizers.sgd(RATE, nesterov=True, clip=0.5)(10)
+  with jax.enable_x64(True):
+
+    @functools.partial(
+      jax.jit, compiler_options={'xla_backend_optimization_level': 0}
+    )
+    def gradients(params):
+      raw = jnp.array([1.0, 0.5, 1.2])
+      state = made.init(params)
+      before = jax.tree.map(lambda x: 0.1 * jnp.cos(x), params)
+      _, state = made.update(before, state, params)
+      found = [
+        bilevel.look_ahead(
+          *(objective, made, state, params, raw),
+          hypergradient=hypergradient,
+          length=1e-4,
+        )
+        for hypergradient in bilevel.HYPERGRADIENTS
+      ]
+      return [ahead.gradient for ahead in found]
+
+    exact, difference, unrolled = gradients(params)
+    assert exact.dtype == jnp.float64
+  assert np.abs(unrolled).min() > 1e-5
+  np.testing.assert_allclose(exact, unrolled, rtol=1e-5)
+  np.testing.assert_allclose(difference, unrolled, rtol=1e-2)
