@@ -3,7 +3,7 @@
 from jaxdistill import optimizers, terms
 from jaxdistill.data import augment, digits, folder, npz, tfds
 from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
-from jaxdistill.networks import NETWORKS
+from jaxdistill.networks import NETWORKS, edits, initial
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
 
@@ -17,6 +17,12 @@ AUGMENTS: Table = {
   'none': augment.none,
   'crop_flip': augment.crop_flip,
   'imagenet': augment.imagenet,
+}
+# Networks of images, and edits of them.
+MODELS: Table = {**NETWORKS, 'without': edits.delete}
+INITIAL: Table = {
+  'normal': initial.normal,
+  'xavier_uniform': initial.xavier_uniform,
 }
 TASKS: Table = {'classification': classification.classification}
 OPTIMIZERS: Table = {'sgd': optimizers.sgd, 'adamw': optimizers.adamw}
@@ -75,11 +81,13 @@ TABLES: dict[str, Table] = {
   'task': TASKS,
   'optimizer': OPTIMIZERS,
   'schedule': SCHEDULES,
-  'student': NETWORKS,
-  'teacher': NETWORKS,
+  'student': MODELS,
+  'teacher': MODELS,
+  'network': MODELS,
+  'initial': INITIAL,
   'method': METHODS,
   'terms': TERMS,
-  'assistants': NETWORKS,
+  'assistants': MODELS,
   'stage_optimizer': OPTIMIZERS,
   'head_optimizer': OPTIMIZERS,
 }
