@@ -2,7 +2,14 @@
 
 from jaxdistill import optimizers, terms
 from jaxdistill.data import augment, digits, folder, npz, tfds
-from jaxdistill.methods import chains, joint, mutual, sskd, two_stage
+from jaxdistill.methods import (
+  chains,
+  joint,
+  masked_layer,
+  mutual,
+  sskd,
+  two_stage,
+)
 from jaxdistill.networks import NETWORKS, edits, initial
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
@@ -73,6 +80,8 @@ METHODS: Table = {
   'sskd': sskd.sskd,
   'multi_loss': sskd.multi_loss,
   'fixed_backbone': sskd.fixed_backbone,
+  # Groups of stages one by one, then any method.
+  'masked_layer': masked_layer.masked_layer,
 }
 # Key -> what the names of a section under that key mean.
 TABLES: dict[str, Table] = {
@@ -90,4 +99,7 @@ TABLES: dict[str, Table] = {
   'assistants': MODELS,
   'stage_optimizer': OPTIMIZERS,
   'head_optimizer': OPTIMIZERS,
+  'mask_optimizer': OPTIMIZERS,
+  'local_optimizer': OPTIMIZERS,
+  'label_optimizer': OPTIMIZERS,
 }

@@ -173,10 +173,10 @@ def _checked(
         f'{edit}: feature {ours!r} would be {after[ours].shape[1:]} instead of '
         f'{before[theirs].shape[1:]} for images {tuple(image_shape)}'
       )
-  ours, theirs = (staged.variable_shapes(n, image) for n in (edited, network))
+  now, then = (staged.variable_shapes(n, image) for n in (edited, network))
   for stage in edited.stages:
     name = stage.name
-    if stage in network.stages and _shapes(ours, name) != _shapes(theirs, name):
+    if stage in network.stages and _shapes(now, name) != _shapes(then, name):
       raise UsageError(
         f'{edit}: stage {name!r} would read another number of channels'
       )
