@@ -251,7 +251,7 @@ def test_the_noised_teacher_that_is_evaluated_is_the_one_that_is_trained(
   np.testing.assert_allclose(metrics['top1'], score['top1'], rtol=1e-6)
   masks = noise.masks_of(carry['masks'].variables)
   loss = masked_layer.mask_loss(
-    recipe.task.loss(answer, batch), tuple(masks.values()), alpha=1e-3
+    recipe.task.loss(answer, batch), tuple(masks.values()), alpha=1e-2
   )
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
 
