@@ -41,7 +41,7 @@ LONG, LOCAL_EPOCHS, WHOLE_EPOCHS = {'refinery': 120, 'srrl': 100}, 12, 48
 
 
 def get_config(of='mobilenet_v3_small,0'):
-  """A cosine from 0.1; from 0.05 where layers learn."""
+  """A cosine from 0.1; from 0.5 where layers learn."""
   name, _, count = of.partition(',')
   valid = [f'{k},{n}' for k, counts in DELETED.items() for n in counts]
   if of not in valid:
@@ -64,7 +64,7 @@ def get_config(of='mobilenet_v3_small,0'):
   local = {
     'name': 'sgd',
     'weight_decay': 4e-5,
-    'schedule': {'name': 'cosine', 'rate': 0.05},
+    'schedule': {'name': 'cosine', 'rate': 0.5},
   }
   rows = {'scratch': {'name': 'supervised', 'epochs': 120}}
   for method, epochs in LONG.items():

@@ -47,7 +47,8 @@ INPUTS = ('teacher', 'student')
 MASK_OPTIMIZER = optimizers.adamw(
   optimizers.constant(rate=0.02), weight_decay=0.0
 )
-LOCAL_OPTIMIZER = optimizers.sgd(optimizers.cosine(rate=0.1), weight_decay=1e-4)
+# The mean over a map makes gradients small.
+LOCAL_OPTIMIZER = optimizers.sgd(optimizers.cosine(rate=1.0), weight_decay=1e-4)
 
 
 def masked_layer(
@@ -114,7 +115,8 @@ def masked_layer(
       its teacher; 0: none.
     mask_optimizer: None: Adam at 0.02; the paper has SGD at a rate that it
       does not give.
-    local_optimizer: None: SGD with momentum 0.9, a cosine from 0.1.
+    local_optimizer: None: SGD with momentum 0.9, a cosine from 1. Weights that
+      begin large want more.
     label_optimizer: None: the recipe's.
     statistics_steps: batches from which the groups' statistics are estimated
       when they have learned; 0: the running ones stay.
