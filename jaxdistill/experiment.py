@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdistill import fast_cpu, recipes, sections
 from jaxdistill.networks import files, pretrained, staged
+from jaxdistill.networks import initial as initial_lib
 from jaxdistill.tables import TABLES
 from jaxdistill.types import (
   Augment,
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     preprocess: what evaluation does in place of augmentation.
     networks: role -> network of the models that are made new.
     teacher: a teacher read from a file, or None.
+    initial: draws the student's kernels anew, or None.
     rows: what to train; the teacher comes first if it is to be trained.
     options: keyword arguments of `loop.Options`.
   """
@@ -63,6 +65,7 @@ class Plan(NamedTuple):
   preprocess: Augment
   networks: dict[str, Network]
   teacher: Model | None
+  initial: initial_lib.Scheme | None
   rows: tuple[Row, ...]
   options: dict[str, Any]
 
@@ -91,7 +94,10 @@ def initial_model(made: Plan, role: str, seed: int) -> Model:
   image = {'image': recipes.example(made.dataset, made.preprocess, 1)['image']}
   rng = jax.random.fold_in(jax.random.key(seed), 1 << 16)
   network = made.networks[role]
-  return Model(network, staged.init(network, rng, image))
+  variables = staged.init(network, rng, image)
+  if role == 'student' and made.initial is not None:
+    variables = made.initial(jax.random.fold_in(rng, 1 << 16), variables)
+  return Model(network, variables)
 
 
 def abstract_carry(made: Plan, role: str) -> Carry:
@@ -173,6 +179,7 @@ def _plan(
   method: Mapping[str, Any] | None = None,
   methods: Mapping[str, Mapping[str, Any]] | None = None,
   task: Mapping[str, Any] | None = None,
+  initial: Mapping[str, Any] | None = None,
   augment: Mapping[str, Any] | None = None,
   optimizer: Mapping[str, Any] | None = None,
   schedule: Mapping[str, Any] | None = None,
@@ -190,6 +197,7 @@ def _plan(
   data_section = _parse('data', data)
   task_section = _parse('task', {'name': 'classification', **(task or {})})
   student_section = _parse('student', student)
+  scheme = None if initial is None else _parse('initial', initial)
   recipe = {
     'epochs': epochs,
     'batch_size': batch_size,
@@ -243,6 +251,8 @@ def _plan(
         )
       )
   about['student'] = student_section.resolved
+  if scheme is not None:
+    about['initial'] = scheme.resolved
   for label, draft in drafts.items():
     rows.append(draft.row(label, seeds, dataset, made_task, preprocess, about))
   return Plan(
@@ -251,6 +261,7 @@ def _plan(
     preprocess=preprocess,
     networks=networks,
     teacher=read,
+    initial=scheme and scheme.make({}),
     rows=tuple(rows),
     options={
       'evaluate_every': evaluate_every,

@@ -15,6 +15,7 @@ from jaxdistill.methods import (
   data_free,
   distpro,
   joint,
+  masked_layer,
   mutual,
   neighbourhood,
   orthogonality,
@@ -23,7 +24,7 @@ from jaxdistill.methods import (
   student_search,
   two_stage,
 )
-from jaxdistill.networks import NETWORKS
+from jaxdistill.networks import NETWORKS, edits, initial
 from jaxdistill.pruning import filters, slimming, weights
 from jaxdistill.sections import Table
 from jaxdistill.tasks import classification
@@ -47,6 +48,12 @@ POLICIES: Table = {
 }
 CUTOUTS: Table = {'cutout': mixing.cutout}
 MIXES: Table = {'cutmix': mixing.cutmix, 'mixup': mixing.mixup}
+# Networks of images, and edits of them.
+MODELS: Table = {**NETWORKS, 'without': edits.delete}
+INITIAL: Table = {
+  'normal': initial.normal,
+  'xavier_uniform': initial.xavier_uniform,
+}
 TASKS: Table = {'classification': classification.classification}
 OPTIMIZERS: Table = {
   'sgd': optimizers.sgd,
@@ -110,6 +117,8 @@ METHODS: Table = {
   'sskd': sskd.sskd,
   'multi_loss': sskd.multi_loss,
   'fixed_backbone': sskd.fixed_backbone,
+  # Groups of stages one by one, then any method.
+  'masked_layer': masked_layer.masked_layer,
   # Piece by piece, all at once.
   'neighbourhood': neighbourhood.neighbourhood,
   'from_teacher': neighbourhood.from_teacher,
@@ -142,12 +151,13 @@ TABLES: dict[str, Table] = {
   'task': TASKS,
   'optimizer': OPTIMIZERS,
   'schedule': SCHEDULES,
-  'student': NETWORKS,
-  'teacher': NETWORKS,
+  'student': MODELS,
+  'teacher': MODELS,
+  'network': MODELS,
+  'initial': INITIAL,
   'method': METHODS,
   'terms': TERMS,
-  'assistants': NETWORKS,
-  'network': NETWORKS,
+  'assistants': MODELS,
   'stage_optimizer': OPTIMIZERS,
   'head_optimizer': OPTIMIZERS,
   'neighbourhood_optimizer': OPTIMIZERS,
@@ -156,4 +166,7 @@ TABLES: dict[str, Table] = {
   'search_optimizer': OPTIMIZERS,
   'weights_optimizer': OPTIMIZERS,
   'space': SPACES,
+  'mask_optimizer': OPTIMIZERS,
+  'local_optimizer': OPTIMIZERS,
+  'label_optimizer': OPTIMIZERS,
 }

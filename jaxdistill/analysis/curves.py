@@ -1,6 +1,6 @@
-"""Curves over rows of a result, such as accuracy against a loss weight."""
+"""Curves of accuracy: over rows of a result, and over the epochs of a row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib import figure
@@ -10,11 +10,11 @@ from jaxdistill.types import UsageError
 
 
 class Point(NamedTuple):
-  """A row of a result on a curve.
+  """A score on a curve.
 
   Attributes:
     x: where it stands.
-    mean: of its score over seeds, in percent.
+    mean: over seeds, in percent.
     sd: the standard deviation of a sample; 0 for one seed.
   """
 
@@ -125,6 +125,65 @@ def reached(line: Sequence[Point], score: float) -> float | None:
       return before.x + share * (point.x - before.x)
     before = point
   return None
+
+
+def learning(
+  records: Iterable[Mapping[str, Any]],
+  row: str,
+  *,
+  steps_per_epoch: int,
+  metric: str = 'top1',
+  split: str = 'validation',
+  without: Collection[str] = (),
+) -> list[list[Point]]:
+  """What a row scored while it was trained, over all its phases.
+
+  Args:
+    records: of metrics.jsonl of a work directory, see `log.read_records`.
+    row: its label.
+    steps_per_epoch: by which steps are told in epochs.
+    metric: the score.
+    split: that of the student is 'validation'.
+    without: phases whose steps do not count, such as 'masks'.
+
+  Returns:
+    For each seed a curve of points: x in epochs of all phases that count, the
+    score in percent.
+
+  Raises:
+    UsageError: there is no such record.
+  """
+  seeds: dict[int, list[Mapping[str, Any]]] = {}
+  for record in records:
+    if record.get('row') == row and record['phase'] not in without:
+      seeds.setdefault(record['seed'], []).append(record)
+  found = []
+  for own in seeds.values():
+    ends: dict[int, int] = {}
+    for record in own:
+      ends[record['order']] = max(ends.get(record['order'], 0), record['step'])
+    curve = []
+    for record in own:
+      if record['split'] == split and metric in record:
+        before = sum(n for k, n in ends.items() if k < record['order'])
+        x = (before + record['step']) / steps_per_epoch
+        curve.append(Point(x, 100 * record[metric], 0.0))
+    found.append(sorted(curve))
+  if not any(found):
+    raise UsageError(f'no record of {metric!r} on {split!r} of row {row!r}')
+  return found
+
+
+def averaged(seeds: Sequence[Sequence[Point]]) -> list[Point]:
+  """The mean and deviation over seeds, at each x that all of them have."""
+  values = [{point.x: point.mean for point in curve} for curve in seeds]
+  shared = set(values[0]).intersection(*values)
+  found = []
+  for x in sorted(shared):
+    scores = np.array([own[x] for own in values])
+    sd = scores.std(ddof=1) if len(scores) > 1 else 0.0
+    found.append(Point(x, float(scores.mean()), float(sd)))
+  return found
 
 
 def draw(

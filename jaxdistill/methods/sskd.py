@@ -20,7 +20,7 @@ from jaxdistill import terms as terms_lib
 from jaxdistill.losses import numerics
 from jaxdistill.methods import joint
 from jaxdistill.networks import staged
-from jaxdistill.terms import helpers, pairs
+from jaxdistill.terms import cuts, helpers, pairs
 from jaxdistill.types import (
   Carry,
   Cut,
@@ -250,7 +250,7 @@ class _Matching:
 
     def behind(carry: Carry) -> tuple[str, ...]:
       pair, cut = self._boundaries(carry)
-      return _behind(pair.student, cut[-1][0])
+      return pairs.behind(pair.student, cut[-1][0])
 
     return joint.supervised(
       recipe, student=self._student, trainable=behind, name='head'
@@ -286,12 +286,7 @@ class _Matching:
           f'choose 1 to {len(chosen)}, or name the boundaries as cut'
         )
       chosen = chosen[-self.count :]
-    for network, side, k in ((student, 'student', 0), (teacher, 'teacher', 1)):
-      for start, stop in zip((('image', 'image'), *chosen), chosen):
-        try:
-          staged.stages_between(network, start[k], stop[k])
-        except UsageError as error:
-          raise UsageError(f'cut: of the {side}, {error}') from None
+    cuts.check_order(pair, chosen)
     for boundary in chosen:
       shapes = _shapes(pair, boundary)
       if len({*shapes}) > 1 and any(len(s) not in (2, 4) for s in shapes):
@@ -299,10 +294,6 @@ class _Matching:
           f'cut: features {boundary} have the shapes {shapes[0][1:]} and '
           f'{shapes[1][1:]}; only maps and vectors can be adapted'
         )
-    if not _behind(student, chosen[-1][0]):
-      raise UsageError(
-        f'cut: {chosen[-1][0]!r} is the end of the student: no head is left'
-      )
     return pair, chosen
 
 
@@ -432,9 +423,3 @@ def _shapes(
   """Of the student's and the teacher's feature, `[B, ...]`."""
   ours, theirs = boundary
   return pair.student_shapes[ours].shape, pair.teacher_shapes[theirs].shape
-
-
-def _behind(network: Network, feature: str) -> tuple[str, ...]:
-  """The stages behind a boundary."""
-  before = staged.stages_between(network, 'image', feature)
-  return staged.stage_names(network)[len(before) :]

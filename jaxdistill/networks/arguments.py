@@ -1,6 +1,8 @@
 """Checked arguments of architectures: widths, strides, depths, stems."""
 
 from collections.abc import Mapping, Sequence
+import math
+import numbers
 import operator
 from typing import Any
 
@@ -23,6 +25,19 @@ def whole(name: str, value: Any) -> int:
   if number < 1:
     raise UsageError(f'{name}: wanted whole numbers above 0, got {value!r}')
   return number
+
+
+def real(name: str, value: Any, least: float = -math.inf) -> float:
+  """A finite number of at least `least`, as float.
+
+  Raises:
+    UsageError: it is none; a bool is none either.
+  """
+  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if not is_number or not math.isfinite(value) or value < least:
+    bound = '' if least == -math.inf else f' of at least {least:g}'
+    raise UsageError(f'{name}: wanted a number{bound}, got {value!r}')
+  return float(value)
 
 
 def check_length(

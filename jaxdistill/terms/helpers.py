@@ -126,6 +126,29 @@ class Adapter(nn.Module):
     return x
 
 
+class NoiseMask(nn.Module):
+  """Adds noise to a teacher's feature where a mask lets it through.
+
+    teacher + (1 - mask) * noise
+
+  Equation (4) of Masked Layer Distillation. No gradient flows to the noise.
+
+  Attributes:
+    shape: of the feature of one image, and of the mask.
+    value: of the whole mask at first; 1: no noise.
+  """
+
+  shape: tuple[int, ...]
+  value: float = 0.5
+
+  @nn.compact
+  def __call__(self, teacher: Array, noise: Array, train: bool) -> Array:
+    del train
+    mask = self.param('mask', nn.initializers.constant(self.value), self.shape)
+    noise = jax.lax.stop_gradient(noise)
+    return (teacher + (1 - mask)[None] * noise).astype(teacher.dtype)
+
+
 class Embedding(nn.Module):
   """Linear map of the flattened feature to `[B, size]`."""
 

@@ -187,6 +187,12 @@ def stages_up_to(network: Network, shapes: Shapes, feature: str) -> list[str]:
   return stages
 
 
+def behind(network: Network, feature: str) -> tuple[str, ...]:
+  """The stages behind the output of a stage or group."""
+  reached = staged.stages_between(network, 'image', feature)
+  return staged.stage_names(network)[len(reached) :]
+
+
 def before(shapes: Shapes, feature: str) -> str:
   """The feature before its last activation, or itself."""
   return f'{feature}.pre' if f'{feature}.pre' in shapes else feature

@@ -63,3 +63,50 @@ def test_where_a_curve_reaches_a_score(score, x):
     curves.Point(40.0, 75.0, 0.0),
   ]
   assert curves.reached(line, score) == x
+
+
+@pytest.fixture
+def records():
+  """Two seeds of phases of 4, 8 and 4 steps; an epoch is 4."""
+
+  def record(seed, order, step, split, **metrics):
+    phase = ('masks', 'local', 'kd')[order]
+    place = {'row': 'mld', 'seed': seed, 'order': order, 'phase': phase}
+    return {**place, 'step': step, 'split': split, **metrics}
+
+  return [
+    record(0, 0, 4, 'train', loss=1.0),
+    record(0, 0, 4, 'validation/noised', top1=0.9),
+    record(0, 1, 4, 'validation', top1=0.3),
+    record(0, 1, 8, 'validation', top1=0.6),
+    record(0, 2, 4, 'validation', top1=0.8),
+    record(1, 1, 4, 'validation', top1=0.4),
+    record(1, 1, 8, 'train', loss=1.0),
+    record(1, 2, 4, 'validation', top1=0.7),
+    {**record(0, 0, 4, 'validation', top1=0.1), 'row': 'scratch'},
+  ]
+
+
+def test_phases_follow_each_other_on_a_learning_curve(records):
+  found = curves.learning(records, 'mld', steps_per_epoch=4, without=('masks',))
+  assert found == [
+    [(1.0, 30.0, 0.0), (2.0, 60.0, 0.0), (3.0, 80.0, 0.0)],
+    [(1.0, 40.0, 0.0), (3.0, 70.0, 0.0)],
+  ]
+  whole = curves.learning(records, 'mld', steps_per_epoch=4)
+  assert [p.x for p in whole[0]] == [2.0, 3.0, 4.0]
+
+
+def test_an_average_has_the_epochs_that_all_seeds_have(records):
+  found = curves.averaged(
+    curves.learning(records, 'mld', steps_per_epoch=4, without=('masks',))
+  )
+  assert found == [
+    pytest.approx((1.0, 35.0, 50**0.5)),
+    pytest.approx((3.0, 75.0, 50**0.5)),
+  ]
+
+
+def test_a_row_without_records_is_named(records):
+  with pytest.raises(UsageError, match="of row 'kd'"):
+    curves.learning(records, 'kd', steps_per_epoch=4)

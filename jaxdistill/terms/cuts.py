@@ -1,0 +1,112 @@
+"""Breakpoints: where two networks are compared, and the stages between."""
+
+from typing import NamedTuple
+
+from jaxdistill.networks import staged
+from jaxdistill.terms import pairs
+from jaxdistill.types import Cut, UsageError
+
+
+class Group(NamedTuple):
+  """The stages between two breakpoints.
+
+  Attributes:
+    start: (student feature, teacher feature) it begins with; 'image' at first.
+    stop: those it ends with.
+    student: the student's stages.
+    teacher: the teacher's.
+  """
+
+  start: tuple[str, str]
+  stop: tuple[str, str]
+  student: tuple[str, ...]
+  teacher: tuple[str, ...]
+
+
+KINDS = ('groups', 'blocks')
+
+
+def check_kind(kind: str) -> None:
+  """Raises UsageError where there is no such kind of breakpoints."""
+  if kind not in KINDS:
+    raise staged.unknown('breakpoints', kind, KINDS)
+
+
+def cut_of(pair: pairs.Pair, kind: str) -> Cut:
+  """The breakpoints that two networks of the same plan offer.
+
+  Args:
+    pair: the networks.
+    kind: 'groups': the ends of all groups that give maps, the stem's among
+      them; 'blocks': also the blocks in between. Where one group has n blocks
+      and the other m > n, block b of the n pairs with block floor(b m / n).
+
+  Raises:
+    UsageError: there is no such kind, or the networks have different numbers
+      of groups.
+  """
+  check_kind(kind)
+  ours = pairs.maps(pair.student, pair.student_shapes)
+  theirs = pairs.maps(pair.teacher, pair.teacher_shapes)
+  if len(ours) != len(theirs) or not ours:
+    raise UsageError(
+      f'the student has the groups of maps {", ".join(ours) or "none"} and the '
+      f'teacher {", ".join(theirs) or "none"}: name the breakpoints as cut'
+    )
+  if kind == 'groups':
+    return tuple(zip(ours, theirs))
+  found: list[tuple[str, str]] = []
+  for own, other in zip(ours, theirs):
+    students = staged.groups(pair.student)[own]
+    teachers = staged.groups(pair.teacher)[other]
+    n, m = len(students), len(teachers)
+    for b in range(1, min(n, m) + 1):
+      place = b * n // min(n, m), b * m // min(n, m)
+      found.append((students[place[0] - 1], teachers[place[1] - 1]))
+  return tuple(found)
+
+
+def check_order(pair: pairs.Pair, cut: Cut) -> None:
+  """Raises UsageError unless a cut goes through both networks, stage by stage.
+
+  Its features are outputs of stages or groups, each behind the one before, and
+  something of the student is left behind the last.
+  """
+  networks = pair.student, pair.teacher
+  for k, side in enumerate(('student', 'teacher')):
+    for start, stop in zip((('image', 'image'), *cut), cut):
+      try:
+        staged.stages_between(networks[k], start[k], stop[k])
+      except UsageError as error:
+        raise UsageError(f'cut: of the {side}, {error}') from None
+  if not pairs.behind(pair.student, cut[-1][0]):
+    raise UsageError(
+      f'cut: {cut[-1][0]!r} is the end of the student: no head is left'
+    )
+
+
+def groups(pair: pairs.Pair, cut: Cut) -> tuple[Group, ...]:
+  """What a cut makes of two networks.
+
+  Raises:
+    UsageError: see `check_order`; or two features differ in shape.
+  """
+  if not cut:
+    raise UsageError('cut: wanted at least one breakpoint')
+  check_order(pair, cut)
+  for ours, theirs in cut:
+    shapes = pair.student_shapes[ours].shape, pair.teacher_shapes[theirs].shape
+    if len({*shapes}) > 1:
+      raise UsageError(
+        f'cut: at the breakpoint {(ours, theirs)} the student has the shape '
+        f'{shapes[0][1:]} and the teacher {shapes[1][1:]}; they must be equal'
+      )
+  return tuple(
+    Group(
+      start,
+      stop,
+      staged.stages_between(pair.student, start[0], stop[0]),
+      staged.stages_between(pair.teacher, start[1], stop[1]),
+    )
+    for start, stop in zip((('image', 'image'), *cut), cut)
+  )

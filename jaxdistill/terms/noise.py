@@ -1,0 +1,164 @@
+"""A teacher under the noise of a student, held back by masks.
+
+Between the breakpoints of two networks; see `methods.masked_layer`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdistill.networks import edits, staged
+from jaxdistill.terms import cuts, helpers, pairs
+from jaxdistill.types import Array, Cut, Model, Network, Stage, Variables
+
+
+class Parts(NamedTuple):
+  """Two networks and what breakpoints make of them.
+
+  Attributes:
+    student: the network that trains.
+    teacher: the network it learns from.
+    groups: pairs of ranges of their stages.
+    masks: a network of one stage for each breakpoint, called as the student's
+      feature there.
+    student_role: in the carry.
+    teacher_role: in the carry.
+  """
+
+  student: Network
+  teacher: Network
+  groups: tuple[cuts.Group, ...]
+  masks: Network
+  student_role: str
+  teacher_role: str
+
+  @property
+  def trained(self) -> tuple[str, ...]:
+    """The student's stages up to the last breakpoint."""
+    return tuple(name for group in self.groups for name in group.student)
+
+
+def parts_of(
+  pair: pairs.Pair, cut: Cut, roles: Mapping[str, str], mask_value: float
+) -> Parts:
+  """What breakpoints make of two networks.
+
+  Args:
+    pair: the networks.
+    cut: the breakpoints.
+    roles: 'student' and 'teacher' -> what they are called in the carry.
+    mask_value: of all masks at first.
+
+  Raises:
+    UsageError: see `cuts.groups`.
+  """
+  groups = cuts.groups(pair, cut)
+  masks = tuple(
+    Stage(
+      ours,
+      helpers.NoiseMask(pair.teacher_shapes[theirs].shape[1:], mask_value),
+      (f'teacher/{theirs}', f'noise/{ours}'),
+    )
+    for ours, theirs in cut
+  )
+  return Parts(
+    pair.student,
+    pair.teacher,
+    groups,
+    Network(masks),
+    roles['student'],
+    roles['teacher'],
+  )
+
+
+def noised_teacher(
+  parts: Parts, variables: dict[str, Variables], image: Array, rng: Array
+) -> Array:
+  """The teacher's answer with the student's noise at every breakpoint.
+
+    h_0 = image, h_i = F_i(h_{i-1}) + (1 - M_i) * G_i(h_{i-1})
+
+  With masks of 1 it is the teacher's own. The noise comes from the student in
+  training mode: at first its running statistics say nothing.
+
+  Args:
+    parts: the networks and what the breakpoints make of them.
+    variables: by role, of the two and of 'masks'.
+    image: `[B, H, W, C]`.
+    rng: for stochastic stages of the student.
+
+  Returns:
+    `[B, num_classes]`.
+  """
+  h = image
+  for group in parts.groups:
+    ours, theirs = group.stop
+    clean, _ = staged.run(
+      parts.teacher,
+      variables[parts.teacher_role],
+      {group.start[1]: h},
+      only=group.teacher,
+    )
+    noise, _ = staged.run(
+      parts.student,
+      variables[parts.student_role],
+      {group.start[0]: h},
+      only=group.student,
+      train=True,
+      rngs={'dropout': rng},
+    )
+    added, _ = staged.run(
+      parts.masks,
+      variables['masks'],
+      {f'teacher/{theirs}': clean[theirs], f'noise/{ours}': noise[ours]},
+      only=(ours,),
+    )
+    h = added[ours]
+  stop = parts.groups[-1].stop[1]
+  behind = pairs.behind(parts.teacher, stop)
+  features, _ = staged.run(
+    parts.teacher, variables[parts.teacher_role], {stop: h}, only=behind
+  )
+  return features[staged.output(parts.teacher)]
+
+
+def masks_of(variables: Variables) -> dict[str, Array]:
+  """The masks by breakpoint, from the variables of the role 'masks'."""
+  return {k: tree['mask'] for k, tree in variables['params'].items()}
+
+
+def mask_summary(mask: Array) -> dict[str, Any]:
+  """What is reported of a mask `[..., C]`, as JSON.
+
+  Returns:
+    'above_half': the share of its entries above 0.5; 'mean'; 'channels': the
+    mean of each channel `[C]`; 'pixels': the mean over channels `[...]`.
+  """
+  rounded = np.round(np.asarray(mask, np.float64), 4)
+  return {
+    'above_half': float((rounded > 0.5).mean()),
+    'mean': float(rounded.mean()),
+    'channels': rounded.reshape(-1, rounded.shape[-1]).mean(0).tolist(),
+    'pixels': rounded.mean(-1).tolist(),
+  }
+
+
+def with_head(
+  parts: Parts, variables: Variables, source: Variables
+) -> Variables:
+  """With the teacher's stages behind the last breakpoint that are alike."""
+  ours, theirs = (
+    network.stages[len(network.stages) - len(pairs.behind(network, end)) :]
+    for network, end in zip(parts[:2], parts.groups[-1].stop)
+  )
+  if len(ours) != len(theirs):
+    return variables
+  names = {t.name: s.name for s, t in zip(ours, theirs)}
+  # The teacher's head, its stages called as the student's.
+  head = Network(tuple(t._replace(name=names[t.name]) for t in theirs))
+  renamed = {
+    collection: {names[k]: v for k, v in tree.items() if k in names}
+    for collection, tree in source.items()
+  }
+  return edits.inherit(Network(ours), variables, Model(head, renamed))

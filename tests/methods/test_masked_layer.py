@@ -1,0 +1,596 @@
+"""Masked layers: what moves in each phase, what noise and masks are."""
+
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import optimizers, recipes
+from jaxdistill.data import arrays
+from jaxdistill.methods import joint, masked_layer
+from jaxdistill.networks import NETWORKS, layers, staged, vgg
+from jaxdistill.tasks import classification
+from jaxdistill.terms import noise
+from jaxdistill.training import log, loop
+from jaxdistill.types import Model, Network, Stage, UsageError
+
+SILENT = loop.Options(log=log.Log(show=False))
+PLAIN = optimizers.sgd(
+  optimizers.constant(rate=1.0), momentum=0.0, weight_decay=0.0
+)
+# The student has one block less in its first group.
+SHARED = (('group1', 'group1'), ('group2', 'group2'))
+LENGTHS = {'mask_epochs': 1, 'local_epochs': 2, 'statistics_steps': 2}
+
+
+def tiny(blocks, last=4, num_classes=3):
+  units = [
+    *(Stage(f'group1.conv{i + 1}', vgg.VGGUnit(3)) for i in range(blocks)),
+    Stage('group2.conv1', vgg.VGGUnit(last, pool=True)),
+    Stage('pool', layers.Pool()),
+    Stage('head', layers.Classifier(num_classes)),
+  ]
+  return Network(tuple(units))
+
+
+@pytest.fixture(scope='module')
+def dataset():
+  generator = np.random.default_rng(0)
+  image = generator.integers(0, 256, (32, 8, 8, 1), np.uint8)
+  label = np.arange(32) % 3
+  return arrays.from_arrays(image, label, image, label, validation=0)
+
+
+@pytest.fixture(scope='module')
+def recipe(dataset):
+  """One epoch is four steps."""
+  return recipes.recipe(
+    dataset, classification.classification(), epochs=1, batch_size=8
+  )
+
+
+def model(network, seed, recipe):
+  image = {'image': recipe.example['image']}
+  return Model(network, staged.init(network, jax.random.key(seed), image))
+
+
+@pytest.fixture(scope='module')
+def carry(recipe):
+  return {
+    'student': model(tiny(1), 0, recipe),
+    'teacher': model(tiny(2), 1, recipe),
+  }
+
+
+@pytest.fixture(scope='module')
+def batch(dataset, recipe):
+  raw = {k: v[:8] for k, v in dataset.splits['train'].items()}
+  return recipe.stream.augment(jax.random.key(0), raw)
+
+
+@pytest.fixture(scope='module')
+def method(recipe):
+  return masked_layer.masked_layer(
+    recipe,
+    method=joint.kd(recipe),
+    label_epochs=0.5,
+    # Steep enough to be seen in four steps.
+    mask_optimizer=optimizers.sgd(optimizers.constant(rate=30.0)),
+    **LENGTHS,
+  )
+
+
+@pytest.fixture(scope='module')
+def after_each(method, carry, dataset):
+  """What there is before, and after each phase."""
+  found = [loop.Fitted(carry, {}, {}, 0, 0.0, {})]
+  for phase in method:
+    fitted = loop.fit((phase,), found[-1].carry, dataset, options=SILENT)
+    found.append(fitted)
+  return found
+
+
+def moved(before, after, role='student', collection='params'):
+  old, new = (x.carry[role].variables[collection] for x in (before, after))
+  return {
+    name
+    for name in old
+    if any(
+      (np.asarray(a) != np.asarray(b)).any()
+      for a, b in zip(jax.tree.leaves(old[name]), jax.tree.leaves(new[name]))
+    )
+  }
+
+
+def assert_same(*trees):
+  jax.tree.map(np.testing.assert_array_equal, *trees)
+
+
+def test_the_phases_come_in_order(method, after_each):
+  phases = [make(before.carry) for make, before in zip(method, after_each)]
+  assert [(p.name, p.num_steps) for p in phases] == [
+    ('start', 0),
+    ('masks', 4),
+    ('local', 8),
+    ('local_statistics', 2),
+    ('kd', 4),
+    ('labels', 2),
+  ]
+
+
+def test_masks_move_and_nothing_else_while_they_are_learned(after_each):
+  before, after = after_each[1], after_each[2]
+  assert moved(before, after, 'masks') == {'group1', 'group2'}
+  for role in ('student', 'teacher'):
+    assert_same(before.carry[role].variables, after.carry[role].variables)
+
+
+def test_masks_stay_between_zero_and_one(after_each):
+  """Some reach each end."""
+  masks = noise.masks_of(after_each[2].carry['masks'].variables)
+  ends = [(float(m.min()), float(m.max())) for m in masks.values()]
+  assert min(low for low, _ in ends) == 0.0
+  assert max(high for _, high in ends) == 1.0
+
+
+def test_groups_move_and_nothing_else_while_they_learn(after_each):
+  before, after = after_each[2], after_each[3]
+  groups = {'group1.conv1', 'group2.conv1'}
+  assert moved(before, after) == groups
+  assert moved(before, after, collection='batch_stats') == groups
+  for role in ('masks', 'teacher'):
+    assert_same(before.carry[role].variables, after.carry[role].variables)
+  # Then their statistics, and at last everything.
+  assert moved(*after_each[3:5]) == set()
+  assert moved(*after_each[3:5], collection='batch_stats') == groups
+  assert moved(*after_each[4:6]) == groups | {'head'}
+  assert moved(*after_each[5:7]) == groups | {'head'}
+  assert_same(
+    after_each[-1].carry['teacher'].variables, after.carry['teacher'].variables
+  )
+
+
+def test_the_student_begins_with_the_teachers_head(carry, after_each, recipe):
+  before, after = after_each[:2]
+  assert moved(before, after) == {'head'}
+  assert_same(*(after.carry[r].variables['params']['head'] for r in carry))
+  method = masked_layer.masked_layer(recipe, copy_head=False)
+  end = start(method, carry)
+  assert_same(end['student'].variables, carry['student'].variables)
+
+
+def start(method, carry):
+  phase = method[0](carry)
+  state, frozen = phase.init(jax.random.key(0), carry)
+  return phase.finish(state, frozen, carry)
+
+
+def test_a_head_of_another_form_is_not_copied(carry, recipe):
+  deeper = Network(
+    (
+      *tiny(2).stages[:-1],
+      Stage('hidden', layers.Hidden(4)),
+      tiny(2).stages[-1],
+    )
+  )
+  other = {**carry, 'teacher': model(deeper, 1, recipe)}
+  end = start(masked_layer.masked_layer(recipe), other)
+  assert_same(end['student'].variables, carry['student'].variables)
+
+
+def test_what_survives_in_the_student_may_be_inherited(carry, recipe):
+  end = start(masked_layer.masked_layer(recipe, inherit=True), carry)
+  for collection, tree in end['student'].variables.items():
+    for stage, own in tree.items():
+      assert_same(own, carry['teacher'].variables[collection][stage])
+
+
+def test_with_masks_of_one_the_noised_teacher_is_the_teacher(
+  recipe, carry, batch
+):
+  method = masked_layer.masked_layer(recipe, mask_value=1.0)
+  begun = start(method, carry)
+  phase = method[1](begun)
+  state, frozen = phase.init(jax.random.key(0), begun)
+  seen = phase.views['noised'](state, frozen)
+  clean = staged.apply(*carry['teacher'], batch['image'])
+  np.testing.assert_array_equal(staged.apply(*seen, batch['image']), clean)
+  # And with less it is not.
+  method = masked_layer.masked_layer(recipe, mask_value=0.9)
+  begun = start(method, carry)
+  state, frozen = method[1](begun).init(jax.random.key(0), begun)
+  seen = method[1](begun).views['noised'](state, frozen)
+  assert (staged.apply(*seen, batch['image']) != clean).all()
+
+
+def test_the_noise_is_the_students_with_the_statistics_of_the_batch(
+  after_each, method, batch
+):
+  """By hand, at masks that were learned; its weights are scaled in vain."""
+  carry = after_each[2].carry
+  student, teacher = carry['student'], carry['teacher']
+  masks = noise.masks_of(carry['masks'].variables)
+  h = batch['image']
+  for i, (stages, wide) in enumerate(
+    (
+      (('group1.conv1',), ('group1.conv1', 'group1.conv2')),
+      (('group2.conv1',), ('group2.conv1',)),
+    )
+  ):
+    start = f'group{i}' if i else 'image'
+    a, _ = staged.run(*teacher, {start: h}, only=wide)
+    n, _ = staged.run(*student, {start: h}, only=stages, train=True)
+    name = f'group{i + 1}'
+    h = a[name] + (1 - masks[name])[None] * n[name]
+  rest, _ = staged.run(*teacher, {'group2': h}, only=('pool', 'head'))
+  scaled = jax.tree.map(
+    lambda x: 10 * x if x.ndim == 4 else x, student.variables
+  )
+  phase = method[1](carry)
+  frozen = {'student': scaled, 'teacher': teacher.variables}
+  state, _ = phase.init(jax.random.key(0), carry)
+  answer = staged.apply(*phase.views['noised'](state, frozen), batch['image'])
+  np.testing.assert_allclose(answer, rest['head'], rtol=1e-3, atol=1e-4)
+
+
+def test_the_noised_teacher_that_is_evaluated_is_the_one_that_is_trained(
+  recipe, after_each, method, batch
+):
+  carry = after_each[2].carry
+  phase = method[1](carry)
+  state, frozen = phase.init(jax.random.key(0), carry)
+  seen = phase.views['noised'](state, frozen)
+  _, metrics = step_of(phase)(
+    state, frozen, {'train': batch}, jax.random.key(1)
+  )
+  answer = staged.apply(*seen, batch['image'])
+  score = joint.score(recipe, answer, batch)
+  np.testing.assert_allclose(metrics['top1'], score['top1'], rtol=1e-6)
+  masks = noise.masks_of(carry['masks'].variables)
+  loss = masked_layer.mask_loss(
+    recipe.task.loss(answer, batch), tuple(masks.values()), alpha=1e-2
+  )
+  np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)
+
+
+def step_of(phase):
+  return jax.jit(functools.partial(phase.step, static=None))
+
+
+def test_the_masks_loss_by_hand():
+  """(1 + 3) / 2 + 0.1 * (|(3, 4)| + |(0, 0)|) = 2.5, steepest along a mask."""
+  masks = (jnp.array([[3.0], [4.0]]), jnp.zeros((2,)))
+  value, slope = jax.value_and_grad(
+    lambda m: masked_layer.mask_loss(jnp.array([1.0, 3.0]), m, alpha=0.1)
+  )(masks)
+  np.testing.assert_allclose(value, 2.5, rtol=1e-6)
+  np.testing.assert_allclose(slope[0], [[0.06], [0.08]], rtol=1e-6)
+  np.testing.assert_array_equal(slope[1], 0.0)
+
+
+def test_masks_are_reported(after_each):
+  report = after_each[2].reports['masks.json']
+  mask = np.asarray(
+    noise.masks_of(after_each[2].carry['masks'].variables)['group2']
+  )
+  found = report['group2']
+  assert found['above_half'] == pytest.approx((mask > 0.5).mean())
+  np.testing.assert_allclose(found['channels'], mask.mean((0, 1)), atol=1e-4)
+  np.testing.assert_allclose(found['pixels'], mask.mean(-1), atol=1e-4)
+
+
+class Smooth(nn.Module):
+  """A convolution and tanh in float64."""
+
+  width: int
+  zero: bool = False
+
+  @nn.compact
+  def __call__(self, x, train):
+    del train
+    kernel = nn.initializers.zeros if self.zero else nn.initializers.normal(0.5)
+    bias = nn.initializers.normal(0.5)
+    options = {'kernel_init': kernel, 'bias_init': bias}
+    return nn.tanh(
+      nn.Conv(self.width, (3, 3), param_dtype=jnp.float64, **options)(x)
+    )
+
+
+class Linear(nn.Module):
+  """A classifier in float64."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    del train
+    return nn.Dense(3, param_dtype=jnp.float64)(x)
+
+
+def smooth(blocks, zero=False):
+  return Network(
+    (
+      *(Stage(f'group1.block{i}', Smooth(2)) for i in range(blocks)),
+      Stage('group2.block', Smooth(3, zero)),
+      Stage('pool', layers.Pool()),
+      Stage('head', Linear()),
+    )
+  )
+
+
+@pytest.fixture
+def in_float64(recipe, batch):
+  """Makes (phase, state, frozen, batches) of a phase in float64."""
+
+  def loss(logits, batch):
+    chosen = jax.nn.one_hot(batch['label'], 3, dtype=jnp.float64)
+    return -(chosen * jax.nn.log_softmax(logits)).sum(-1)
+
+  recipe = recipe._replace(task=recipe.task._replace(loss=loss))
+
+  def make(name, zero=False, same=False, **arguments):
+    teacher = model(smooth(2), 1, recipe)
+    student = teacher if same else model(smooth(1, zero), 0, recipe)
+    method = masked_layer.masked_layer(
+      recipe, mask_optimizer=PLAIN, local_optimizer=PLAIN, **arguments
+    )
+    carry = start(method, {'student': student, 'teacher': teacher})
+    (phase,) = (p for p in (make(carry) for make in method) if p.name == name)
+    state, frozen = phase.init(jax.random.key(2), carry)
+    image = jnp.asarray(batch['image'], jnp.float64)
+    return phase, state, frozen, {'train': {**batch, 'image': image}}
+
+  with jax.enable_x64(True):
+    yield make
+
+
+def slopes(phase, state, frozen, batches, role, names, metric):
+  """(directional derivative by the step, by differences of the metric)."""
+  step, rng = step_of(phase), jax.random.key(3)
+  after, _ = step(state, frozen, batches, rng)
+  params = state.variables[role]['params']
+  generator = np.random.default_rng(0)
+  direction = {
+    name: jax.tree.map(
+      lambda x: jnp.asarray(generator.normal(size=x.shape)), tree
+    )
+    for name, tree in params.items()
+    if name in names
+  }
+
+  def at(distance):
+    new = {
+      name: jax.tree.map(lambda x, d: x + distance * d, params[name], d)
+      for name, d in direction.items()
+    }
+    variables = {
+      **state.variables,
+      role: staged.merge(state.variables[role], {'params': new}),
+    }
+    changed = state._replace(variables=variables)
+    return step(changed, frozen, batches, rng)[1][metric]
+
+  analytic = sum(
+    float(jnp.vdot(old - new, d))
+    for name in direction
+    for old, new, d in zip(
+      *(
+        jax.tree.leaves(tree[name])
+        for tree in (params, after.variables[role]['params'], direction)
+      )
+    )
+  )
+  return analytic, float(at(1e-5) - at(-1e-5)) / 2e-5
+
+
+def test_the_masks_gradient_is_that_of_equation_5(in_float64):
+  """Through the frozen later groups; here the noise is constant."""
+  made = in_float64('masks', zero=True, alpha=0.1)
+  for name in ('group1', 'group2'):
+    analytic, numeric = slopes(*made, 'masks', (name,), 'loss')
+    assert analytic == pytest.approx(numeric, rel=1e-6)
+
+
+def test_no_gradient_flows_through_the_noise(in_float64):
+  made = in_float64('masks', alpha=0.0)
+  analytic, numeric = slopes(*made, 'masks', ('group1',), 'loss')
+  assert abs(analytic - numeric) > 1e-3 * abs(numeric)
+  analytic, numeric = slopes(*made, 'masks', ('group2',), 'loss')
+  assert analytic == pytest.approx(numeric, rel=1e-6)
+
+
+@pytest.mark.parametrize('group_input', ['teacher', 'student'])
+@pytest.mark.parametrize('distance', ['masked_l1', 'l2'])
+def test_each_group_has_the_gradient_of_its_own_distance(
+  distance, group_input, in_float64
+):
+  made = in_float64('local', distance=distance, group_input=group_input)
+  for name in ('group1', 'group2'):
+    stages = (f'{name}.block0' if name == 'group1' else f'{name}.block',)
+    own = slopes(*made, 'student', stages, f'distance/{name}')
+    assert own[0] == pytest.approx(own[1], rel=1e-6)
+  if group_input == 'student':  # what it feeds does not reach it
+    own = slopes(*made, 'student', ('group1.block0',), 'loss')
+    assert abs(own[0] - own[1]) > 1e-3 * abs(own[1])
+
+
+@pytest.mark.parametrize('group_input', ['teacher', 'student'])
+def test_a_student_equal_to_its_teacher_has_nothing_to_learn(
+  group_input, in_float64
+):
+  phase, state, frozen, batches = in_float64(
+    'local', same=True, group_input=group_input
+  )
+  after, metrics = step_of(phase)(state, frozen, batches, jax.random.key(0))
+  assert metrics['loss'] == 0.0
+  assert metrics['relative_l1/group2'] == 0.0
+  assert_same(after.variables, state.variables)
+
+
+def first_local_step(recipe, carry, batch, masks=None, **arguments):
+  """The metrics, and the student after a plain step."""
+  method = masked_layer.masked_layer(
+    recipe, local_optimizer=PLAIN, mask_epochs=0.0, **arguments
+  )
+  begun = start(method, carry)
+  if masks is not None:
+    begun['masks'] = masks
+  phase = method[1](begun)
+  state, frozen = phase.init(jax.random.key(0), begun)
+  after, metrics = step_of(phase)(
+    state, frozen, {'train': batch}, jax.random.key(1)
+  )
+  return metrics, after.variables['student']
+
+
+def test_distances_are_those_of_the_losses(recipe, after_each, carry, batch):
+  """By hand, of the groups fed by the teacher, at masks that were learned."""
+  masks = after_each[2].carry['masks']
+  values = noise.masks_of(masks.variables)
+  image = {'image': batch['image']}
+  theirs, _ = staged.run(*carry['teacher'], image)
+  by_hand = {'masked_l1': 0.0, 'l1': 0.0, 'l2': 0.0}
+  relative = {}
+  for start, stop, only in (
+    ('image', 'group1', ['group1.conv1']),
+    ('group1', 'group2', ['group2.conv1']),
+  ):
+    ours, _ = staged.run(
+      *carry['student'], {start: theirs[start]}, only=only, train=True
+    )
+    error = theirs[stop] - ours[stop]
+    weight = (1 - values[stop])[None]
+    by_hand['masked_l1'] += abs(weight * error).mean()
+    by_hand['l1'] += abs(error).mean()
+    by_hand['l2'] += (error**2).mean()
+    relative[stop] = abs(error).mean() / abs(theirs[stop]).mean()
+  for distance, expected in by_hand.items():
+    metrics, _ = first_local_step(
+      recipe, carry, batch, masks, distance=distance
+    )
+    np.testing.assert_allclose(metrics['loss'], expected, rtol=1e-5)
+    for stop, value in relative.items():
+      np.testing.assert_allclose(
+        metrics[f'relative_l1/{stop}'], value, rtol=1e-5
+      )
+
+
+def test_l1_is_masked_l1_without_masks(recipe, carry, batch):
+  _, plain = first_local_step(recipe, carry, batch, distance='l1')
+  _, masked = first_local_step(recipe, carry, batch, mask_value=0.0)
+  assert_same(plain, masked)
+
+
+def test_one_group_has_one_input(recipe, carry, batch):
+  """And of two groups the first has."""
+  cut = (('group2', 'group2'),)
+  ends = [
+    first_local_step(recipe, carry, batch, group_input=x, cut=cut)[1]
+    for x in ('teacher', 'student')
+  ]
+  assert_same(*ends)
+  ours, theirs = (
+    first_local_step(recipe, carry, batch, group_input=x)[1]['params']
+    for x in ('teacher', 'student')
+  )
+  assert_same(ours['group1.conv1'], theirs['group1.conv1'])
+  kernels = (x['group2.conv1']['conv']['kernel'] for x in (ours, theirs))
+  assert (next(kernels) != next(kernels)).any()
+
+
+def test_without_masks_none_are_learned(recipe, carry):
+  for distance in ('l1', 'l2'):
+    method = masked_layer.masked_layer(recipe, distance=distance)
+    phases = [make(start(method[:1], carry)).name for make in method]
+    assert phases == ['start', 'local', 'local_statistics', 'refinery']
+
+
+def after(count):
+  asked = iter(range(10**6))
+  return lambda: next(asked) >= count
+
+
+def resumed(method, carry, dataset, count, path):
+  """Where a run ends that was stopped at a step and begun again."""
+  with pytest.raises(loop.Interrupted):
+    stops = SILENT._replace(interrupted=after(count), directory=str(path))
+    loop.fit(method, carry, dataset, options=stops)
+  options = SILENT._replace(directory=str(path))
+  return loop.fit(method, carry, dataset, options=options)
+
+
+@pytest.mark.parametrize('index', [1, 3, 4], ids=['masks', 'statistics', 'kd'])
+def test_a_phase_resumes_bit_for_bit(
+  index, method, dataset, after_each, tmp_path
+):
+  phase, before = method[index : index + 1], after_each[index].carry
+  again = resumed(phase, before, dataset, 1, tmp_path)
+  whole = after_each[index + 1]
+  for role in ('student', 'masks'):
+    assert_same(again.carry[role].variables, whole.carry[role].variables)
+  assert again.reports == whole.reports
+
+
+def test_groups_go_on_with_the_masks_that_were_saved(
+  method, carry, dataset, tmp_path
+):
+  """Masks are steps 1 to 4, groups to 12."""
+  again = resumed(method[:3], carry, dataset, 7, tmp_path)
+  whole = loop.fit(method[:3], carry, dataset, options=SILENT)
+  assert again.steps == whole.steps == 12
+  for role in ('student', 'masks'):
+    assert_same(again.carry[role].variables, whole.carry[role].variables)
+  assert again.reports == whole.reports
+
+
+def test_a_deeper_student_learns_from_a_shallower_teacher(carry, recipe, batch):
+  turned = {'student': carry['teacher'], 'teacher': carry['student']}
+  metrics, end = first_local_step(recipe, turned, batch)
+  before = turned['student'].variables['params']
+  for stage in ('group1.conv1', 'group1.conv2', 'group2.conv1'):
+    kernels = (x[stage]['conv']['kernel'] for x in (end['params'], before))
+    assert (next(kernels) != next(kernels)).any()
+  assert {k for k in metrics if k.startswith('distance')} == {
+    *('distance/group1', 'distance/group2'),
+  }
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    ({'alpha': -1e-3}, 'alpha: wanted a number of at least 0, got -0.001'),
+    ({'alpha': float('nan')}, 'alpha: wanted a number of at least 0, got nan'),
+    ({'mask_value': 1.5}, 'mask_value: 1.5 is above 1'),
+    ({'local_epochs': -1}, 'local_epochs: wanted a number of at least 0'),
+    ({'distance': 'l3'}, "unknown distance 'l3'"),
+    ({'group_input': 'both'}, "unknown group_input 'both'"),
+    ({'breakpoints': 'all'}, "unknown breakpoints 'all'"),
+    ({'cut': ()}, 'cut: wanted at least one breakpoint'),
+    ({'cut': (('group1', 'group9'),)}, "unknown teacher feature 'group9'"),
+    (
+      {'cut': (('group1', 'group2'),)},
+      "at the breakpoint ('group1', 'group2') the student has the shape "
+      '(8, 8, 3) and the teacher (4, 4, 4); they must be equal',
+    ),
+    ({'cut': SHARED[::-1]}, "'group1' is not computed after 'group2'"),
+    ({'cut': (('group1.pre', 'group1.pre'),)}, "between stages 'group1.pre'"),
+    ({'cut': (('head', 'head'),)}, 'no head is left'),
+  ],
+)
+def test_wrong_choices_are_refused(arguments, words, recipe, carry):
+  with pytest.raises(UsageError) as caught:
+    masked_layer.masked_layer(recipe, **arguments)[0](carry)
+  assert words in str(caught.value)
+
+
+def test_a_teacher_of_other_widths_or_groups_is_refused(recipe, carry):
+  wide = {**carry, 'teacher': model(tiny(2, last=5), 1, recipe)}
+  with pytest.raises(
+    UsageError, match=r'\(4, 4, 4\) and the teacher \(4, 4, 5'
+  ):
+    masked_layer.masked_layer(recipe)[0](wide)
+  more = NETWORKS['resnet8'](num_classes=3, widths=(3, 4, 4), stem_width=3)
+  other = {**carry, 'teacher': model(more, 1, recipe)}
+  with pytest.raises(UsageError, match='the teacher stem, group1, group2, gr'):
+    masked_layer.masked_layer(recipe)[0](other)
