@@ -282,7 +282,7 @@ def _score(model: Model, sample: Sample) -> float:
 def _noisy_score(
   model: Model, sample: Sample, amplitudes: Mapping[str, Array], seed: int
 ) -> float:
-  tree = {
+  tree: dict[str, Any] = {
     'model': model.variables,
     'amplitudes': dict(amplitudes),
     'rng': jax.random.key(seed),

@@ -138,7 +138,7 @@ def zero_shot(
 class _Impressions(NamedTuple):
   """How images are made; see `zero_shot`."""
 
-  count: int
+  images: int
   iterations: int
   batch: int
   rate: float
@@ -183,8 +183,8 @@ def _impressions(
     image = jnp.zeros(shape)
     state = ImpressionState(
       jnp.zeros((), jnp.int32),
-      jnp.zeros((made.count, *shape[1:]), jnp.uint8),
-      jnp.zeros((made.count,), jnp.int32),
+      jnp.zeros((made.images, *shape[1:]), jnp.uint8),
+      jnp.zeros((made.images,), jnp.int32),
       image,
       jnp.zeros((made.batch, classes)),
       jnp.zeros((made.batch,), jnp.int32),
@@ -241,11 +241,11 @@ def _impressions(
     images = {
       'image': state.images,
       'label': state.labels,
-      'index': jnp.arange(made.count, dtype=jnp.int32),
+      'index': jnp.arange(made.images, dtype=jnp.int32),
     }
     return {**carry, 'impressions': images}
 
-  num_steps = made.iterations * (made.count // made.batch)
+  num_steps = made.iterations * (made.images // made.batch)
   return Phase('impressions', num_steps, {}, init, step, finish)
 
 

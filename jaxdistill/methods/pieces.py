@@ -457,7 +457,7 @@ def _distances(
   theirs = known if plan.inputs == 'data' else ahead(known, pieces[0])
   ours = {t: _repeated(x, count) for t, x in known.items()}
   ours[name] = _flat(outputs)
-  found = []
+  found: list[Array] = []
   for own in pieces:
     name = own.output[1]
     if found:

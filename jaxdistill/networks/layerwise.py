@@ -172,7 +172,7 @@ def _pieces(
     made.append((Stage(shortcut, unit, (source,)), 'shortcut_'))
   for i, (channels, kernel, step) in enumerate(units[:-1], 1):
     unit = layers.ConvUnit(channels, kernel, step, dtype=dtype)
-    inputs = (source,) if i == 1 else ()
+    inputs: tuple[str, ...] = (source,) if i == 1 else ()
     made.append((Stage(f'{name}.conv{i}', unit, inputs), str(i)))
   last = len(units)
   end = ConvSum(width, units[-1][1], dtype)

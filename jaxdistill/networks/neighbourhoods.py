@@ -106,7 +106,8 @@ def layout(
   for (s, t), (next_s, next_t) in itertools.pairwise(chosen):
     ranges = _between(student, teacher, (s, next_s), (t, next_t))
     same = _modules(student, ranges[0]) == _modules(teacher, ranges[1])
-    found.append(Neighbourhood(*ranges, (next_s, next_t), copy_same and same))
+    output = (next_s, next_t)
+    found.append(Neighbourhood(*ranges, output, copy_same and same))
   _check_inputs(student, teacher, chosen, found)
   first, last = chosen[0], chosen[-1]
   before = _outside(student, teacher, first, last, before=True)
@@ -185,9 +186,8 @@ def _check_inputs(student, teacher, chosen, found) -> None:
     (('student', student), ('teacher', teacher))
   ):
     ends = {pair[k] for pair in chosen} | {'image'}
-    known = set(
-      staged.with_groups(network, dict.fromkeys(ends & _ends(network)))
-    ) | {'image'}
+    aliases: dict[str, Any] = dict.fromkeys(ends & _ends(network))
+    known = {'image', *staged.with_groups(network, aliases)}
     for own in found:
       for stage in network.stages:
         if stage.name not in own[k]:
@@ -204,7 +204,12 @@ def _ends(network: Network) -> set[str]:
   return {*staged.stage_names(network), *staged.groups(network)}
 
 
-def _between(student, teacher, ours, theirs):
+def _between(
+  student: Network,
+  teacher: Network,
+  ours: tuple[str, str],
+  theirs: tuple[str, str],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
   """The stages of a neighbourhood in both."""
   found = []
   for kind, network, ends in (
@@ -215,7 +220,7 @@ def _between(student, teacher, ours, theirs):
       found.append(staged.stages_between(network, *ends))
     except UsageError as error:
       raise UsageError(f'cut: of the {kind}, {error}') from None
-  return found
+  return found[0], found[1]
 
 
 def _modules(network: Network, names: Sequence[str]) -> list[Any]:

@@ -9,7 +9,7 @@ from jaxdistill import evaluation
 from jaxdistill.analysis import curves, perturbation
 from jaxdistill.data import augment, digits
 from jaxdistill.methods import joint
-from jaxdistill.networks import layers, resnet, staged
+from jaxdistill.networks import layers, noisy, resnet, staged
 from jaxdistill.recipes import recipe as make_recipe
 from jaxdistill.tasks import classification
 from jaxdistill.training import log, loop
@@ -89,6 +89,17 @@ def test_small_noise_costs_nothing_and_large_noise_all(trained):
   assert curves.draw(lines, xlabel='noise').axes[0].get_xlabel() == 'noise'
 
 
+def test_the_blocks_of_a_noisy_network_are_perturbed_once(trained):
+  model, sample = trained
+  louder = Model(noisy.noisy(model.network, sigma=9.0), model.variables)
+  ours, theirs = (
+    perturbation.thresholding(m, sample, epsilons=(0.0,), draws=1)
+    for m in (louder, model)
+  )
+  assert ours == theirs
+  assert set(ours) == {'2 blocks'}
+
+
 def test_the_noise_of_each_kernel_is_tuned_to_its_drop(trained):
   model, sample = trained
   found = perturbation.accumulation(
@@ -117,6 +128,16 @@ def test_the_noise_of_each_kernel_is_tuned_to_its_drop(trained):
     (
       lambda m, s: perturbation.thresholding(m, s, epsilons=(1,), counts=(3,)),
       'counts: 3; there are 2 blocks',
+    ),
+    (
+      lambda m, s: perturbation.thresholding(
+        m._replace(network=Network(m.network.stages[:1])), s, epsilons=(1,)
+      ),
+      'blocks: none; the stages are stem',
+    ),
+    (
+      lambda m, s: perturbation.thresholding(m, s, epsilons=(-1.0,)),
+      'epsilons of at least 0',
     ),
     (
       lambda m, s: perturbation.accumulation(m, s, drop=2.0),
