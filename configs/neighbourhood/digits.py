@@ -3,20 +3,25 @@
   jaxdistill --config=configs/neighbourhood/digits.py
 
 A ResNet-8 and its blocks narrowed inside by one half; pieces alone and with
-look-ahead, on data and on noise, and the search among four candidates for each
-block. The rate of the pieces was chosen on the validation split of one seed.
+look-ahead, on data and on noise. `...py:search` searches among four widths for
+each block. Pieces and fine-tuning have epochs of their own, 14 and 6. The rate
+of the pieces was chosen on the validation split of one seed.
 """
 
 import ml_collections
 
+ARGUMENTS = ('half', 'search')
 
-def get_config():
+
+def get_config(student='half'):
   """Every row has 20 epochs, the pieces 14 of them."""
   config = ml_collections.ConfigDict()
   config.data = {'name': 'digits'}
   network = {'name': 'resnet8', 'stem_width': 8, 'widths': (8, 16, 32)}
   config.teacher = network
   config.student = {'name': 'narrowed', 'network': network, 'multiplier': 0.5}
+  if student == 'search':  # its multipliers are of the student's widths
+    config.student = network
   config.batch_size = 64
   config.epochs = 20
   config.evaluate_every = 10
@@ -52,12 +57,14 @@ def get_config():
       'fine_tune': noise,
       'schedule': {'rate': 0.01},
     },
-    'search': {
+  }
+  if student == 'search':
+    search = {
       'name': 'student_search',
       **own,
       'multipliers': (0.25, 0.5, 0.75, 1.0),
       'drops': (0.01, 0.05),
-    },
-  }
+    }
+    rows = {'student alone': rows['student alone'], 'search': search}
   config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
   return config

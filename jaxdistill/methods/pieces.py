@@ -12,7 +12,13 @@ import optax
 
 from jaxdistill import losses, optimizers, steps
 from jaxdistill.methods import joint
-from jaxdistill.networks import layerwise, neighbourhoods, stacked, staged
+from jaxdistill.networks import (
+  arguments,
+  layerwise,
+  neighbourhoods,
+  stacked,
+  staged,
+)
 from jaxdistill.networks.neighbourhoods import Layout, Neighbourhood
 from jaxdistill.terms import pairs
 from jaxdistill.types import (
@@ -90,7 +96,13 @@ def train_recipe(
   epochs: float | None,
   optimizer: optimizers.Optimizer | None,
 ) -> Recipe:
-  """For some epochs; where no optimiser is given, with the paper's."""
+  """For some epochs; where no optimiser is given, with the paper's.
+
+  Raises:
+    UsageError: the epochs are no number of at least 0.
+  """
+  if epochs is not None:
+    arguments.real('neighbourhood_epochs', epochs, 0)
   schedule = optimizers.constant(rate=1e-3)
   paper = optimizers.sgd(schedule, nesterov=False, weight_decay=1e-4)
   return recipe._replace(
@@ -129,6 +141,12 @@ def compose_phase(
     if by_layers:
       teacher = layerwise.by_layers(teacher)
       found = {k: layerwise.by_layers(v) for k, v in found.items()}
+    for model in found.values():
+      if not plan.layout(model.network, teacher.network).stages:
+        raise UsageError(
+          'copy_same: the student is the teacher, nothing is left to train; '
+          'narrow the student, or give copy_same=False'
+        )
     made = {
       role: _composed(plan, model, teacher, initial)
       for role, model in found.items()
@@ -161,8 +179,6 @@ def train_phase(plan: Plan, carry: Carry, students: Sequence[str]) -> Phase:
   made = _of(plan, carry, students[0])
   networks = {role: carry[role].network for role in (*students, plan.teacher)}
   recipe = plan.recipe
-  if not made.stages:
-    raise UsageError('copy_same: the student is the teacher: nothing to train')
 
   def loss_fn(variables, batches, rng, progress):
     del progress

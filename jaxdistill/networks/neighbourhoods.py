@@ -156,10 +156,19 @@ def _chosen(student, teacher, ours, theirs, cut) -> Cut:
       and ours[name].shape == theirs[name].shape
     )
     if len(chosen) < 2:
+      own, other = (
+        ', '.join(
+          f'{n} {shapes[n].shape[1:]}'
+          for n in staged.groups(network)
+          if len(shapes[n].shape) == 4
+        )
+        for network, shapes in ((student, ours), (teacher, theirs))
+      )
       raise UsageError(
-        'cut: the student and the teacher have no two stages of the same name '
-        'and map; give the boundaries as pairs (student feature, teacher '
-        f'feature), of {", ".join(ours)} and {", ".join(theirs)}'
+        'the student and the teacher have no two stages of the same name whose '
+        f'maps agree (the student: {own}; the teacher: {other}); make the '
+        "student of the teacher's network, see the network 'narrowed', or give "
+        'boundaries where shapes agree as cut'
       )
     return chosen
   chosen = tuple(tuple(pair) for pair in cut)
@@ -239,6 +248,7 @@ def _outside(student, teacher, first, last, *, before: bool) -> Cut:
     ours, theirs = (', '.join(names) or '(none)' for names in ranges)
     raise UsageError(
       f"cut: outside the neighbourhoods the student's stages {ours} are not "
-      f"the teacher's {theirs}, of which they are copies: take them into one"
+      f"the teacher's {theirs}, of which they are copies: make the student of "
+      "the teacher's network, or take them into a neighbourhood"
     )
   return tuple(zip(*ranges))

@@ -398,8 +398,14 @@ def test_any_method_can_begin_from_the_teacher(recipe, carry):
 
 def test_a_student_that_is_all_copies_is_refused(recipe, carry):
   same = {**carry, 'student': carry['teacher']}
-  with pytest.raises(UsageError, match='nothing to train'):
-    pieces.train_phase(_plan(recipe, copy_same=True), same, ('student',))
+  method = neighbourhood.neighbourhood(recipe, copy_same=True)
+  with pytest.raises(UsageError, match='nothing is left to train'):
+    method[0](same)
+
+
+def test_a_negative_number_of_epochs_is_refused(recipe):
+  with pytest.raises(UsageError, match='neighbourhood_epochs: wanted a number'):
+    neighbourhood.neighbourhood(recipe, neighbourhood_epochs=-3)
 
 
 def test_the_smallest_candidate_that_is_good_enough_is_chosen():

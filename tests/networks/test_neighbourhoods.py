@@ -105,7 +105,11 @@ def test_a_composed_student_is_the_teacher_outside_and_itself_inside(teacher):
       r"the neighbourhood up to 'group3' puts out \(2, 2, 2\), and the",
     ),
     ({'widths': (4, 4, 2)}, None, 'outside the neighbourhoods the student'),
-    ({'stem_width': 2, 'widths': (2, 2, 2)}, None, 'no two stages of the same'),
+    (
+      {'stem_width': 2, 'widths': (2, 2, 2)},
+      None,
+      'no two stages of the same name whose',
+    ),
     ({}, (('stem', 'stem'),), 'has fewer than two boundaries'),
     ({}, (('stem',), ('group1',)), "'stem',.* is no pair of features"),
     ({}, (('stem', 'nose'), ('group1', 'group1')), "teacher feature 'nose'"),
