@@ -175,8 +175,8 @@ def statistics_phase(
   role: str,
   num_steps: int,
   stream: Stream | None,
-  forward: Callable[[Variables, Mapping[str, Batch], Array], Variables]
-  | None = None,
+  forward: Callable[..., Variables] | None = None,
+  constant: Sequence[str] = (),
 ) -> Phase:
   """Estimates the batch statistics of some stages anew, and nothing else.
 
@@ -190,17 +190,23 @@ def statistics_phase(
     role: the model in the carry.
     num_steps: how many batches.
     stream: the batches; None: `forward` draws its own.
-    forward: (variables, batches, rng) -> what a pass in which the stages train
-      has changed. None: the pass from the image, where stages before them are
-      in inference mode, and stages behind them do not run.
+    forward: (variables, frozen, batches, rng) -> what a pass in which the
+      stages train has changed; `frozen` holds the variables of the roles in
+      `constant`. None: the pass from the image, where stages before them are in
+      inference mode, and stages behind them do not run.
+    constant: roles whose variables `forward` reads.
   """
   staged.check_stages(network, stages)
   names = staged.stage_names(network)
   needed = names[: 1 + max((names.index(stage) for stage in stages), default=0)]
 
   def from_image(
-    variables: Variables, batches: Mapping[str, Batch], rng: Array
+    variables: Variables,
+    frozen: PyTree,
+    batches: Mapping[str, Batch],
+    rng: Array,
   ) -> Variables:
+    del frozen
     _, updates = staged.run(
       network,
       variables,
@@ -215,16 +221,18 @@ def statistics_phase(
 
   def init(rng: Array, carry: Carry) -> tuple[StatisticsState, PyTree]:
     del rng
-    return StatisticsState(jnp.zeros((), jnp.int32), carry[role].variables), ()
+    frozen = {k: carry[k].variables for k in constant}
+    variables = carry[role].variables
+    return StatisticsState(jnp.zeros((), jnp.int32), variables), frozen
 
   def step(state, frozen, batches, rng, static):
-    del frozen, static
+    del static
     rest = {k: v for k, v in state.variables.items() if k != 'batch_stats'}
     kept = state.variables.get('batch_stats', {})
 
     def running(statistics: dict[str, PyTree]) -> dict[str, PyTree]:
       variables = {**rest, 'batch_stats': {**kept, **statistics}}
-      return passed(variables, batches, rng).get('batch_stats', {})
+      return passed(variables, frozen, batches, rng).get('batch_stats', {})
 
     # new = m * old + (1 - m) * batch: from old = 0, with the slope m.
     old = {

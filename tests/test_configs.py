@@ -82,7 +82,7 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   monkeypatch.setitem(tables.DATASETS, 'folder', _folder)
   for name, widening in DEEP.items():
     shallow = functools.partial(pyramidnet.pyramidnet, 11, widening)
-    monkeypatch.setitem(tables.NETWORKS, name, shallow)
+    monkeypatch.setitem(tables.MODELS, name, shallow)
   config = main.load_config(path).to_dict()
   plan = experiment.plan(config)
   # The plan has built every row; of many like each other some are traced.
@@ -99,13 +99,14 @@ def _trace_two_steps(plan, row):
   carry = experiment.abstract_carry(plan, row.role)
   for make in row.method:
     phase = make(carry)
-    carry = _trace(plan, phase, carry)
+    state, frozen = _trace(plan, phase, carry)
     if phase.num_steps:
       break
+    carry = phase.finish(state, frozen, carry)
 
 
 def _trace(plan, phase, carry):
-  """Two steps of a phase; returns what it hands on, in shapes."""
+  """Two steps of a phase; returns its state and what is frozen, in shapes."""
   rng = jax.random.key(0)
 
   def init(rng, variables):
@@ -128,4 +129,4 @@ def _trace(plan, phase, carry):
   assert [x.shape for x in jax.tree.leaves(again)] == [
     x.shape for x in jax.tree.leaves(state)
   ]
-  return phase.finish(state, frozen, carry)
+  return state, frozen

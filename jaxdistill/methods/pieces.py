@@ -244,9 +244,10 @@ def statistics_phase(
       num_steps=num_steps,
       stream=plan.recipe.stream,
     )
-  teacher = joint.model_in(carry, plan.teacher)
+  taught = joint.model_in(carry, plan.teacher).network
 
-  def forward(variables, batches, rng):
+  def forward(variables, frozen, batches, rng):
+    teacher = Model(taught, frozen[plan.teacher])
     known = _known(plan, made, teacher, batches, rng)
     updates: Variables = {'batch_stats': {}}
     for own in made.trained:
@@ -270,6 +271,7 @@ def statistics_phase(
     num_steps=num_steps,
     stream=None,
     forward=forward,
+    constant=(plan.teacher,),
   )
 
 

@@ -179,7 +179,7 @@ def finished(dataset, tmp_path_factory):
   """A work directory after the protocol with label distillation alone."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(tables.DATASETS, 'noise', lambda: dataset)
-    patch.setitem(tables.NETWORKS, 'tiny', tiny)
+    patch.setitem(tables.MODELS, 'tiny', tiny)
     plan = experiment.plan(
       {
         'data': {'name': 'noise'},
@@ -325,7 +325,7 @@ def test_a_config_gives_the_method_after_pruning_its_own_recipe(
   monkeypatch, dataset
 ):
   monkeypatch.setitem(tables.DATASETS, 'noise', lambda: dataset)
-  monkeypatch.setitem(tables.NETWORKS, 'tiny', tiny)
+  monkeypatch.setitem(tables.MODELS, 'tiny', tiny)
   plan = experiment.plan(
     {
       'data': {'name': 'noise'},

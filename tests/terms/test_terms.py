@@ -17,6 +17,7 @@ NUM_CLASSES = 3
 # As published; reviewkd's and dkd's differ by pair.
 WEIGHTS = {
   'kd': 0.9,
+  'tempered': 1.0,
   'dkd': 1.0,
   'hint': 100.0,
   'at': 1000.0,
