@@ -4,8 +4,8 @@
 
 A ResNet-8 and its blocks narrowed inside by one half; pieces alone and with
 look-ahead, on data and on noise. `...py:search` searches among four widths for
-each block. Pieces and fine-tuning have epochs of their own, 14 and 6. The rate
-of the pieces was chosen on the validation split of one seed.
+each block. Pieces and fine-tuning have epochs of their own, 14 and 6. The rates
+are not tuned.
 """
 
 import ml_collections
