@@ -4,7 +4,8 @@ A ResNet-20 teacher and its student narrowed inside by k = 0.5, batch 128:
   - KD's step, which fine-tuning takes too; all neighbourhoods at once, without
     and with two pieces of look-ahead; the same with the teacher's activations
     read from a memory-mapped file in place of computing them;
-  - ten candidates for each block, unrolled and stacked.
+  - several candidates for each block, unrolled and stacked; on the CPU the
+    stack takes minutes, and `--candidates 0` leaves both out.
 Steps take turns in one process; medians and ratios to the first are printed.
 
   python benchmarks/neighbourhood.py
@@ -29,7 +30,7 @@ from jaxdistill.tasks import classification
 from jaxdistill.types import Model
 
 
-def setting(batch_size, count):
+def setting(batch_size, count, candidates):
   """A recipe on random images, and the models."""
   generator = np.random.default_rng(0)
   image = generator.integers(0, 256, (count, 32, 32, 3), np.uint8)
@@ -48,10 +49,10 @@ def setting(batch_size, count):
     return Model(network, staged.init(network, jax.random.key(seed), example))
 
   carry = {'teacher': model(whole, 0)}
-  for i in range(1, 11):
-    narrow = layerwise.narrowed(whole, multiplier=i / 10)
-    carry[f'k {i / 10:g}'] = model(narrow, i)
-  carry['student'] = carry['k 0.5']
+  for i in range(1, candidates + 1):
+    narrow = layerwise.narrowed(whole, multiplier=i / candidates)
+    carry[f'k {i / candidates:g}'] = model(narrow, i)
+  carry['student'] = model(layerwise.narrowed(whole, multiplier=0.5), 0)
   raw = {k: v[:batch_size] for k, v in dataset.splits['train'].items()}
   batch = recipe.stream.augment(jax.random.key(0), raw)
   return recipe, carry, jax.tree.map(jnp.asarray, batch)
@@ -114,8 +115,10 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--batch_size', type=int, default=128)
   parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--candidates', type=int, default=10)
   arguments = parser.parse_args()
-  recipe, carry, batch = setting(arguments.batch_size, arguments.batch_size)
+  batch_size, candidates = arguments.batch_size, arguments.candidates
+  recipe, carry, batch = setting(batch_size, batch_size, candidates)
   roles = tuple(k for k in carry if k.startswith('k '))
 
   def phase(students=('student',), **plan):
@@ -129,11 +132,11 @@ def main():
       'neighbourhoods': stepper(phase(), carry, batch),
       '2 ahead': stepper(phase(look_ahead=(1.0, 1.0)), carry, batch),
       'neighbourhoods, cached': from_file,
-      '10 candidates, unrolled': stepper(phase(roles), carry, batch),
-      '10 candidates, stacked': stepper(
-        phase(roles, form='stack'), carry, batch
-      ),
     }
+    for form in ('unroll', 'stack') if candidates else ():
+      steps[f'{candidates} candidates, {form}'] = stepper(
+        phase(roles, form=form), carry, batch
+      )
     times = {name: [] for name in steps}
     for name, step in steps.items():  # compile
       begun = time.perf_counter()

@@ -191,6 +191,7 @@ def _plan(
   log_every: int = 50,
   checkpoint_seconds: float = 60.0,
   workers: int | None = None,
+  steps_per_call: int | None = None,
 ) -> Plan:
   """`plan` with the config's keys as arguments; their defaults stand here."""
   # Names and keys are checked first: what follows may take long.
@@ -212,6 +213,7 @@ def _plan(
   for key, number in (
     ('evaluate_every', evaluate_every),
     ('log_every', log_every),
+    ('steps_per_call', 1 if steps_per_call is None else steps_per_call),
   ):
     _check_positive(number, key)
   made_task = task_section.make({})
@@ -268,6 +270,7 @@ def _plan(
       'log_every': log_every,
       'checkpoint_seconds': checkpoint_seconds,
       'workers': workers,
+      'steps_per_call': steps_per_call,
     },
   )
 

@@ -9,6 +9,11 @@ os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+# Programs that run once need not be good ones.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
+)
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
@@ -89,3 +94,16 @@ def cache_home(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
     yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """A file is one process, but each notebook by itself: they come last."""
+  from xdist import scheduler
+
+  class Scheduling(scheduler.LoadFileScheduling):
+    def _split_scope(self, nodeid):
+      alone = 'test_notebooks.py' in nodeid
+      return nodeid if alone else super()._split_scope(nodeid)
+
+  return Scheduling(config, log)

@@ -40,17 +40,24 @@ class Batches:
     self._arrays = place(dict(arrays), whole)
     self._batch_size = batch_size
     self._seeds = seeds
-    self._take = _taker(sharding)
+    self._take, self._stack = _taker(sharding), _taker(_under(sharding))
     self._size = len(next(iter(arrays.values())))
     self.steps_per_epoch = steps_per_epoch(self._size, batch_size)
 
   def __call__(self, step: int) -> Batch:
     """The batch of a step, `{name: [batch_size, ...]}`."""
+    return self._take(self._arrays, self._indices(step))
+
+  def several(self, step: int, count: int) -> Batch:
+    """Those of `count` steps, `{name: [count, batch_size, ...]}`."""
+    indices = [self._indices(i) for i in range(step, step + count)]
+    return self._stack(self._arrays, np.stack(indices))
+
+  def _indices(self, step: int) -> np.ndarray:
     epoch, place = divmod(step, self.steps_per_epoch)
     order = epoch_order(self._seeds, epoch, self._size)
     start = place * self._batch_size
-    indices = order[start : start + self._batch_size]
-    return self._take(self._arrays, indices)
+    return order[start : start + self._batch_size]
 
   def close(self) -> None:
     """Lets go of the arrays."""
@@ -100,9 +107,16 @@ def epoch_order(seeds: tuple[int, ...], epoch: int, size: int) -> np.ndarray:
   return generator.permutation(size).astype(np.int32)
 
 
+def _under(sharding: NamedSharding | None) -> NamedSharding | None:
+  """The same behind a first dimension that no devices share."""
+  if sharding is None:
+    return None
+  return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+
+
 @functools.cache
 def _taker(sharding: NamedSharding | None) -> Callable[[Batch, Any], Batch]:
-  """(arrays, indices) -> batch, laid out."""
+  """(arrays, indices) -> rows, laid out."""
 
   def take(arrays: Batch, indices: Any) -> Batch:
     return {name: array[indices] for name, array in arrays.items()}

@@ -2,29 +2,23 @@
 
 from collections.abc import Callable
 import contextlib
-import functools
 import pathlib
 import time
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 import numpy as np
 
-from jaxdistill.data import arrays as arrays_lib
-from jaxdistill.data import batches, streaming
-from jaxdistill.training import checkpoint, hosts, sharding
+from jaxdistill.training import checkpoint, hosts, programs, sharding
+from jaxdistill.training import sources as sources_lib
 from jaxdistill.training.log import Log
 from jaxdistill.types import (
-  Array,
   Carry,
   Dataset,
   Method,
   Model,
   Phase,
-  PyTree,
-  UsageError,
 )
 
 
@@ -56,6 +50,9 @@ class Options(NamedTuple):
       machine, see `data.streaming`.
     model_parallel: how many devices share each large array of the state; the
       batches are spread over groups of that many.
+    steps_per_call: how many steps the devices take in one call, from data in
+      memory; small networks wait for the host else. None: 1 on CPUs, which do
+      not, and 10 on others. Calls end at epochs, records and multiples of it.
   """
 
   directory: str | None = None
@@ -68,6 +65,7 @@ class Options(NamedTuple):
   interrupted: Callable[[], bool] = lambda: False
   workers: int | None = None
   model_parallel: int = 1
+  steps_per_call: int | None = None
 
 
 class Fitted(NamedTuple):
@@ -158,18 +156,21 @@ def _run_phase(
   mesh = sharding.make_mesh(options.model_parallel)
   for stream in phase.streams.values():
     sharding.check_batch_size(stream.batch_size, mesh)
-  sources = _sources(
+  sources = sources_lib.of_phase(
     phase, fitted.carry, dataset, (seed, order), mesh, options.workers
   )
-  epoch = _epoch(phase, sources)
+  epoch = sources_lib.steps_per_epoch(phase, sources)
+  per_call = options.steps_per_call or _steps_per_call()
+  if sources_lib.one_at_a_time(sources):
+    per_call = 1
   state, kept = phase.init(init_rng, fitted.carry)
   # The buffers of the state are donated: the carry keeps its own.
   state = sharding.place(jax.tree.map(jnp.copy, state), mesh)
   frozen = sharding.place(kept, mesh)
   step_rng = sharding.place_key(step_rng, mesh)
-  compiled = _compile(phase, sharding.layout(state, mesh), mesh)
-  first = _draw(sources, 0)
-  totals = _zero_totals(phase, state, frozen, first, step_rng)
+  compiled = programs.compiled(phase, sharding.layout(state, mesh), mesh)
+  first = sources_lib.draw(sources, 0, 1)
+  totals = programs.zero_totals(phase, state, frozen, first, step_rng)
   totals = sharding.place(totals, mesh)
   best_variables = {
     name: jax.tree.map(jnp.copy, view(state, frozen).variables)
@@ -204,7 +205,7 @@ def _run_phase(
   def check_finite() -> None:
     bad = int(tree['totals']['bad'])
     what, at = ('loss', bad + 1) if bad >= 0 else ('state', step)
-    if bad >= 0 or _has_nan(tree['state']):
+    if bad >= 0 or programs.has_nan(tree['state']):
       last = f'{saved_at}' if store is not None and saved_at else 'none'
       raise NonFiniteLossError(
         f'the {what} is not finite at step {at} of phase {phase.name!r}; '
@@ -214,7 +215,8 @@ def _run_phase(
   # Several processes agree only where they wait for the devices anyway.
   pace = 1 if hosts.alone() else options.log_every
   saved_time = time.monotonic()
-  start, batch_images = step, _images(first)
+  start = step
+  batch_images = sum(stream.batch_size for stream in phase.streams.values())
   with contextlib.ExitStack() as stack:
     for thing in (options.log, *sources.values(), *([store] if store else [])):
       stack.enter_context(contextlib.closing(thing))
@@ -229,18 +231,22 @@ def _run_phase(
           saved_time = time.monotonic()
         if stopped:
           raise Interrupted(f'stopped at step {step} of phase {phase.name!r}')
-      program, drawn = compiled(phase.static(step)), _draw(sources, step)
+      count = programs.together(
+        phase, step, (epoch, options.log_every), per_call
+      )
+      program = compiled(phase.static(step), count)
+      drawn = sources_lib.draw(sources, step, count)
       hosts.point()  # what may hang alone is behind, what waits is ahead
       tree['state'], tree['totals'] = program(
         tree['state'], tree['totals'], frozen, drawn, step_rng, np.int32(step)
       )
-      step += 1
+      step += count
       ended = step % epoch == 0 or step == phase.num_steps
       last = step == phase.num_steps or (ended and phase.stop(tree['state']))
       if step % options.log_every == 0 or last:
         check_finite()
-        options.log.write(step, 'train', _means(tree['totals']))
-        tree['totals'] = _cleared(tree['totals'])
+        options.log.write(step, 'train', programs.means(tree['totals']))
+        tree['totals'] = programs.cleared(tree['totals'])
       options.log.advance(step, (step - start) * batch_images)
       if ended and ((step // epoch) % options.evaluate_every == 0 or last):
         _evaluate(phase, step, tree, frozen, best, options)
@@ -271,63 +277,8 @@ def _run_phase(
   )
 
 
-def _compile(phase: Phase, layout: PyTree, mesh: Mesh) -> Callable[..., Any]:
-  """static -> the jitted step with its augmentation and running totals."""
-  shardings = (layout, sharding.whole(mesh))
-
-  @functools.cache
-  def program(static):
-    @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=shardings)
-    def step(state, totals, frozen, drawn, rng, index):
-      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        state, metrics = _one_step(
-          phase, state, frozen, drawn, rng, index, static
-        )
-      fine = jnp.isfinite(metrics['loss'])
-      bad = jnp.where(~fine & (totals['bad'] < 0), index, totals['bad'])
-      sums = jax.tree.map(jnp.add, totals['sums'], metrics)
-      return state, {'sums': sums, 'count': totals['count'] + 1, 'bad': bad}
-
-    return step
-
-  return program
-
-
-def _one_step(phase, state, frozen, drawn, rng, index, static):
-  rng = jax.random.fold_in(rng, index)
-  augmented = {
-    name: phase.streams[name].augment(jax.random.fold_in(rng, i + 1), batch)
-    for i, (name, batch) in enumerate(drawn.items())
-  }
-  state, metrics = phase.step(state, frozen, augmented, rng, static)
-  return state, {k: v.astype(jnp.float32) for k, v in metrics.items()}
-
-
-def _zero_totals(phase, state, frozen, drawn, rng) -> PyTree:
-  """Sums of the metrics since the last record, and the first bad step."""
-  step = functools.partial(_one_step, phase, static=phase.static(0))
-  _, metrics = jax.eval_shape(
-    lambda *a: step(*a), state, frozen, drawn, rng, np.int32(0)
-  )
-  sums = {k: jnp.zeros(v.shape, v.dtype) for k, v in metrics.items()}
-  return {'sums': sums, 'count': jnp.int32(0), 'bad': jnp.int32(-1)}
-
-
-@jax.jit
-def _has_nan(tree: PyTree) -> Array:
-  """Whether any number is none; a gradient may be NaN where the loss is not."""
-  floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x, jnp.inexact)]
-  return jnp.any(jnp.array([jnp.isnan(x).any() for x in floats] or [False]))
-
-
-def _cleared(totals: PyTree) -> PyTree:
-  zeros = jax.tree.map(jnp.zeros_like, totals)
-  return {**zeros, 'bad': zeros['bad'] - 1}
-
-
-def _means(totals: PyTree) -> dict[str, float]:
-  totals = jax.device_get(totals)
-  return {k: float(v / totals['count']) for k, v in totals['sums'].items()}
+def _steps_per_call() -> int:
+  return 1 if jax.default_backend() == 'cpu' else 10
 
 
 def _evaluate(phase, step, tree, frozen, best, options) -> None:
@@ -340,50 +291,6 @@ def _evaluate(phase, step, tree, frozen, best, options) -> None:
     if name in best and metrics[options.score] > best[name].score:
       best[name] = _Best(metrics[options.score], step)
       tree['best'][name] = jax.tree.map(jnp.copy, model.variables)
-
-
-def _sources(
-  phase, carry, dataset, seeds, mesh, workers=None
-) -> dict[str, Any]:
-  """Stream name -> its batches, spread over the mesh."""
-  sources: dict[str, Any] = {}
-  for i, (name, stream) in enumerate(phase.streams.items()):
-    if stream.source == 'data':
-      if stream.subset not in dataset.splits:
-        raise UsageError(
-          f'no split {stream.subset!r} in the data; valid: '
-          f'{", ".join(dataset.splits)}'
-        )
-      arrays = dataset.splits[stream.subset]
-    elif stream.source in carry:
-      arrays = carry[stream.source]
-    else:
-      raise UsageError(
-        f'no source {stream.source!r} of batches; valid: data, '
-        f'{", ".join(carry)}'
-      )
-    arrays = arrays_lib.part(arrays, stream.part)
-    common = arrays, stream.batch_size, (*seeds, i), sharding.rows(mesh)
-    if streaming.is_lazy(arrays):
-      sources[name] = streaming.StreamedBatches(*common, workers=workers)
-    else:
-      sources[name] = batches.Batches(*common)
-  return sources
-
-
-def _draw(sources, step) -> dict[str, Any]:
-  return {name: source(step) for name, source in sources.items()}
-
-
-def _epoch(phase, sources) -> int:
-  """Steps of an epoch of the first stream; the whole phase without one."""
-  for source in sources.values():
-    return source.steps_per_epoch
-  return phase.num_steps
-
-
-def _images(drawn) -> int:
-  return sum(len(next(iter(batch.values()))) for batch in drawn.values())
 
 
 def _file(options: Options, name: str) -> pathlib.Path | None:

@@ -8,7 +8,7 @@ import pytest
 from jaxdistill import steps
 from jaxdistill.data import augment, images
 from jaxdistill.training import log as log_lib
-from jaxdistill.training import loop, sharding
+from jaxdistill.training import loop, programs, sharding, sources
 from jaxdistill.types import Model, Network, Phase, Stream, UsageError
 
 STREAM = {'train': Stream(8, augment.none())}
@@ -201,6 +201,23 @@ def test_static_chooses_the_program_of_each_step(dataset):
   assert float(fit(phase, dataset).carry['counter']['w']) == 122131
   # Each program is traced once, and the first once more for its metrics.
   assert sorted(traced) == [1, 1, 2, 3]
+
+
+def test_calls_of_several_steps_begin_at_multiples_and_pass_no_end():
+  """Epochs of 10, records after 25, 33 steps; another program from 20 on."""
+
+  def calls(static):
+    phase = counter(num_steps=33, static=static)
+    step = 0
+    while step < 33:
+      yield step, (count := programs.together(phase, step, (10, 25), 4))
+      step += count
+
+  found = dict(calls(lambda step: None))
+  assert [k for k, count in found.items() if count == 4] == [0, 4, 12, 16, 20]
+  assert set(found.values()) == {1, 4}
+  other = dict(calls(lambda step: step >= 18))
+  assert [k for k, count in other.items() if count == 4] == [0, 4, 12, 20]
 
 
 def test_stop_ends_the_phase_at_the_end_of_an_epoch(dataset, tmp_path):
@@ -401,7 +418,7 @@ def test_streamed_data_is_loaded_by_as_many_workers_as_asked(dataset):
   image = images.LazyImages(None, np.arange(24), (8, 8, 1))
   split = {**dataset.splits['train'], 'image': image}
   data = dataset._replace(splits={'train': split})
-  (source,) = loop._sources(
+  (source,) = sources.of_phase(
     counter(streams=STREAM), {}, data, (0, 0), sharding.make_mesh(), 3
   ).values()
   assert source._workers == 3

@@ -140,6 +140,21 @@ def test_a_run_goes_on_bit_for_bit_from_any_step(
   assert log.said == []
 
 
+@pytest.mark.parametrize('stop', [0, 1, 3, 5])
+def test_calls_of_several_steps_go_on_bit_for_bit(
+  dataset, tmp_path, uninterrupted, stop
+):
+  options = {'evaluate': evaluate, 'steps_per_call': 2}
+  whole, _ = run(NOISY, START, dataset, tmp_path / 'whole', **options)
+  interrupt(NOISY, START, dataset, tmp_path / 'cut', stop, **options)
+  fitted, _ = run(NOISY, START, dataset, tmp_path / 'cut', **options)
+  assert_same(fitted, whole)
+  assert records_of(tmp_path / 'cut') == records_of(tmp_path / 'whole')
+  single = uninterrupted[0].carry
+  for a, b in zip(jax.tree.leaves(whole.carry), jax.tree.leaves(single)):
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_a_run_may_be_stopped_at_every_step(dataset, tmp_path, uninterrupted):
   for _ in range(2 * STEPS - 1):
     interrupt(NOISY, START, dataset, tmp_path, 1, evaluate=evaluate)

@@ -24,7 +24,8 @@ TOLERANCE = 1e-5
 def eight(tmp_path_factory):
   """(folder, what was found) of the runs on 8 devices."""
   folder = tmp_path_factory.mktemp('eight')
-  flags = '--xla_force_host_platform_device_count=8'
+  own = os.environ.get('XLA_FLAGS', '')
+  flags = f'{own} --xla_force_host_platform_device_count=8'
   subprocess.run(
     [sys.executable, CHILD, folder],
     env={**os.environ, 'XLA_FLAGS': flags},
