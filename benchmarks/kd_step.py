@@ -252,7 +252,8 @@ def main():
     )
     for name, (environment, python) in kinds.items()
   }
-  print(f'{options.teacher} -> {options.student}, batch {options.batch}')
+  teacher = '' if options.alone else f'{options.teacher} -> '
+  print(f'{teacher}{options.student}, batch {options.batch}')
   for what in ('step', 'input'):
     rates = engines.medians(running, options.repeats, what)
     for name, rate in rates.items():
