@@ -60,16 +60,15 @@ def get_config(multiplier='0.5'):
       'schedule': {'rate': 0.01},
     },
     'gaussian kd': {'name': 'gaussian_kd'},
-  }
-  rows['gaussian kd'] = {'name': 'gaussian_kd'}
-  rows['zskd'] = {
-    'name': 'zero_shot',
-    'count': 2000,
-    'iterations': 200,
-    'batch_size': 64,
-    'epochs': 30,
-    'optimizer': {'name': 'adamw', 'weight_decay': 0.0},
-    'schedule': {'rate': 1e-3},
+    'zskd': {
+      'name': 'zero_shot',
+      'count': 2000,
+      'iterations': 200,
+      'batch_size': 64,
+      'epochs': 30,
+      'optimizer': {'name': 'adamw', 'weight_decay': 0.0},
+      'schedule': {'rate': 1e-3},
+    },
   }
   config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
   return config
