@@ -83,7 +83,9 @@ def plan(config: Mapping[str, Any]) -> Plan:
   made = _plan(**config)
   for row in made.rows:
     # The first phase's own checks: stages, shapes, class counts.
-    row.method[0](abstract_carry(made, row.role))
+    carry = abstract_carry(made, row.role)
+    with _of_row(row.label):
+      row.method[0](carry)
   if made.teacher is not None:
     _check_file(made, made.teacher)
   return made
@@ -153,6 +155,16 @@ def _blaming(what: str) -> Iterator[None]:
   except (TypeError, ValueError, ArithmeticError) as error:
     reason = str(error).partition('\n')[0]
     raise UsageError(f'{what} ({reason})') from error
+
+
+@contextlib.contextmanager
+def _of_row(label: str) -> Iterator[None]:
+  """Says which row the choice of the user is in."""
+  try:
+    yield
+  except UsageError as error:
+    about = '' if str(error).startswith(label) else f'{label}: '
+    raise UsageError(f'{about}{error}') from error
 
 
 def _check_file(made: Plan, teacher: Model) -> None:
@@ -341,7 +353,9 @@ class _Draft(NamedTuple):
     context = {'recipe': recipe, 'num_classes': dataset.num_classes}
     role = 'teacher' if label == 'teacher' else 'student'
     resolved = {**self.resolved(), **about}
-    return Row(label, role, self.method.make(context), seeds, resolved)
+    with _of_row(label):
+      method = self.method.make(context)
+    return Row(label, role, method, seeds, resolved)
 
   def training(self, about: Mapping[str, Any]) -> dict[str, Any]:
     """The augmentation and the optimiser; `about` is what `_about` says."""

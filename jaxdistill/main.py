@@ -19,6 +19,7 @@ import rich.console
 
 from jaxdistill import experiment, fast_cpu, study
 from jaxdistill.data import cache
+from jaxdistill.networks import staged
 from jaxdistill.training import hosts, loop, sharding, watch
 from jaxdistill.types import UsageError
 
@@ -157,6 +158,9 @@ def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
       'of them write --config.methods.ROW.KEY=VALUE',
       file=sys.stderr,
     )
+  rows = config.get('methods', {}) if parents[:1] == ['methods'] else {}
+  if rows and len(parents) > 1 and parents[1] not in rows and key != 'name':
+    raise staged.unknown('row of methods', parents[1], list(rows))
   with config.unlocked():
     for parent in parents:
       if parent not in section:

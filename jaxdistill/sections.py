@@ -51,6 +51,8 @@ def parse(
   Raises:
     UsageError: a name, key or value that is wrong, with the valid ones.
   """
+  if isinstance(section, str):
+    raise _no_section(section, where)
   if not isinstance(section, Mapping) or 'name' not in section:
     raise UsageError(
       f"{where}: wanted a section {{'name': ...}}, got {section!r}; valid "
@@ -72,6 +74,8 @@ def parse(
     if key not in valid:
       raise staged.unknown(f'key of {where}', key, ['name', *valid])
     arguments[key] = _argument(value, f'{where}.{key}', key, tables, given)
+    if isinstance(value, str) and key in tables and hints.get(key) is not str:
+      raise _no_section(value, f'{where}.{key}')
     if not isinstance(value, Mapping):
       _check_type(value, hints.get(key), f'{where}.{key}')
 
@@ -114,6 +118,12 @@ def check_keys(section: Any, function: Callable[..., Any], where: str) -> None:
       raise staged.unknown(f'key of {where}' if where else 'key', key, valid)
     if not isinstance(value, Mapping):
       _check_type(value, hints.get(key), f'{where}.{key}' if where else key)
+
+
+def _no_section(value: str, where: str) -> UsageError:
+  return UsageError(
+    f'{where}: {value!r} is no section; write {where}.name={value}'
+  )
 
 
 def _argument(value, where, key, tables, given):

@@ -246,7 +246,7 @@ def statistics_phase(
 
     means = jax.tree.map(average, {k: kept[k] for k in old}, new, slope)
     variables = staged.merge(state.variables, {'batch_stats': means})
-    return StatisticsState(state.step + 1, variables), {'loss': jnp.zeros(())}
+    return StatisticsState(state.step + 1, variables), {}
 
   def finish(state: StatisticsState, frozen: PyTree, carry: Carry) -> Carry:
     del frozen
@@ -274,7 +274,7 @@ def setup_phase(
 
   def step(state, frozen, batches, rng, static):
     del frozen, batches, rng, static
-    return state, {'loss': jnp.zeros(())}
+    return state, {}
 
   def finish(
     state: dict[str, Variables], frozen: PyTree, carry: Carry

@@ -157,7 +157,8 @@ class Phase(NamedTuple):
     streams: name -> batches; {} draws from `rng` alone.
     init: (rng, carry) -> (state, frozen), trees of arrays.
     step: (state, frozen, batches, rng, static) -> (state, metrics); jitted,
-      once per value of `static`. The metric 'loss' must be there.
+      once per value of `static`, with the same metrics for each. A metric
+      'loss' must stay finite.
     finish: (state, frozen, carry) -> carry; on the host.
     views: name -> (state, frozen) -> a model that is evaluated while it runs;
       of a role in the carry the best is kept.

@@ -28,6 +28,7 @@ from jaxdistill import (
 from jaxdistill.data import arrays as arrays_lib
 from jaxdistill.data import images
 from jaxdistill.networks import files
+from jaxdistill.types import UsageError
 
 CONFIG = """
 import ml_collections
@@ -489,6 +490,17 @@ def test_a_new_name_drops_the_keys_of_the_old_one_and_says_so(config, capfd):
   said = capfd.readouterr().err
   assert "methods.kd.name is now 'supervised'" in said
   assert "'kd': temperature" in said
+
+
+def test_a_row_that_is_not_there_is_no_new_one(config):
+  made = loaded(config)
+  with made.unlocked():
+    made.methods = {'kd': {'name': 'kd'}, 'at': {'name': 'at'}}
+  message = r"unknown row of methods 'kdd' \(nearest: 'kd'\); valid: at, kd"
+  with pytest.raises(UsageError, match=message):
+    main.override(made, 'methods.kdd.weight', '2')
+  main.override(made, 'methods.sp.name', 'sp')
+  assert list(made.methods) == ['at', 'kd', 'sp']
 
 
 def test_the_same_name_drops_nothing(config, capfd):

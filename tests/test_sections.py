@@ -160,7 +160,11 @@ def test_an_argument_called_name_does_not_replace_the_sections_name():
     ({'name': 'cra'}, r"vehicle\.name 'cra' \(nearest: 'car'\); valid: car,"),
     ({'name': 3}, r'vehicle\.name: 3 is no string'),
     ({'doors': 3}, r'vehicle: wanted a section .* valid names: car, cabrio'),
-    ('car', r"vehicle: wanted a section .*'car'"),
+    ('car', r"vehicle: 'car' is no section; write vehicle\.name=car"),
+    (
+      {**CAR, 'engine': 'petrol'},
+      r"'petrol' is no section; write vehicle\.engine\.name=petrol",
+    ),
     (
       {**CAR, 'dors': 3},
       r"unknown key of vehicle 'dors' \(nearest: 'doors'\); valid: name, eng",
@@ -220,7 +224,7 @@ def test_values_that_fit_their_annotation_pass(key, value):
     ('colour', 3, '3 is no str or None'),
     ('sizes', 'abc', "'abc' is no Sequence"),
     ('sizes', 3, '3 is no Sequence'),
-    ('engine', 'petrol', "'petrol' is no Engine"),
+    ('engine', 3, '3 is no Engine'),
   ],
 )
 def test_values_that_do_not_fit_are_refused(key, value, message):

@@ -189,15 +189,18 @@ class _Bar:
     elif now > self._begun[0]:
       self._speed = (images - self._begun[1]) / (now - self._begun[0])
     if self._progress is not None:
-      self._progress.update(self._task, completed=step, numbers=self._numbers())
+      self._progress.update(
+        self._task, completed=step, numbers=', '.join(self._numbers())
+      )
 
   def say(self, text: str) -> None:
     self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
   def end(self) -> None:
     self.stop()
-    if self._latest:
-      self.say(f'{self._title}: {self._num_steps} steps, {self._numbers()}')
+    if self._num_steps:
+      numbers = self._numbers()
+      self.say(', '.join([f'{self._title}: {self._num_steps} steps', *numbers]))
     self._latest = {}
 
   def stop(self) -> None:
@@ -205,6 +208,6 @@ class _Bar:
       self._progress.stop()
       self._progress = None
 
-  def _numbers(self) -> str:
-    numbers = ', '.join(f'{k} {v}' for k, v in self._latest.items())
-    return f'{numbers}, {self._speed:.0f} images/s'
+  def _numbers(self) -> list[str]:
+    speed = [f'{self._speed:.0f} images/s'] if self._speed else []
+    return [f'{k} {v}' for k, v in self._latest.items()] + speed

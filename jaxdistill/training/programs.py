@@ -60,7 +60,7 @@ def compiled(
         state, metrics = _one_step(
           phase, state, frozen, drawn, rng, index, static
         )
-      fine = jnp.isfinite(metrics['loss'])
+      fine = jnp.isfinite(metrics.get('loss', 0.0))
       bad = jnp.where(~fine & (totals['bad'] < 0), index, totals['bad'])
       sums = jax.tree.map(jnp.add, totals['sums'], metrics)
       return state, {'sums': sums, 'count': totals['count'] + 1, 'bad': bad}
