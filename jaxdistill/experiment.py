@@ -58,6 +58,7 @@ class Plan(NamedTuple):
     initial: draws the student's kernels anew, or None.
     rows: what to train; the teacher comes first if it is to be trained.
     options: keyword arguments of `loop.Options`.
+    config: what it was made from.
   """
 
   dataset: Dataset
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
   initial: initial_lib.Scheme | None
   rows: tuple[Row, ...]
   options: dict[str, Any]
+  config: Mapping[str, Any] = {}
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
@@ -80,7 +82,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
   for key in ('data', 'student'):
     if key not in config:
       raise UsageError(f'the config needs the key {key!r}')
-  made = _plan(**config)
+  made = _plan(**config)._replace(config=config)
   for row in made.rows:
     # The first phase's own checks: stages, shapes, class counts.
     carry = abstract_carry(made, row.role)

@@ -80,6 +80,8 @@ def _run(argv: list[str]) -> int:
   )
   if arguments.distributed or any(x is not None for x in cluster):
     _join(cluster, arguments.mode, arguments.timeout)
+  if arguments.config is None:
+    arguments.config = _kept_config(arguments.workdir)
   config = load_config(arguments.config)
   # Names first: one that changes drops the file's keys, not the command line's.
   overrides.sort(key=lambda pair: not pair[0].endswith('.name'))
@@ -133,11 +135,28 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     if not callable(getattr(module, 'get_config', None)):
       raise UsageError(f"--config: {file!r} has no function 'get_config'")
     config = module.get_config(*([argument] if argument else []))
+    if isinstance(config, dict) and isinstance(config.get('methods'), dict):
+      rows = ml_collections.ConfigDict(config['methods'], sort_keys=False)
+      config = {**config, 'methods': rows}  # in their order
     return ml_collections.ConfigDict(config)
   except UsageError:
     raise
   except Exception as error:  # whatever the user's file raises
     raise UsageError(_blame(file, error)) from error
+
+
+def _kept_config(workdir: str | None) -> str:
+  """The config that a work directory was made by.
+
+  Raises:
+    UsageError: there is none.
+  """
+  if workdir is None:
+    raise UsageError('wanted --config=FILE.py, or --workdir of a run')
+  kept = pathlib.Path(workdir, 'config.py')
+  if not kept.exists():
+    raise UsageError(f'--workdir: no {str(kept)!r}; give --config=FILE.py')
+  return str(kept)
 
 
 def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
@@ -212,7 +231,9 @@ def _parser() -> argparse.ArgumentParser:
     prog='jaxdistill',
     description='Distil a student. --config.KEY=VALUE changes any key.',
   )
-  parser.add_argument('--config', required=True, help='a Python file')
+  parser.add_argument(
+    '--config', help='a Python file; default: what --workdir was made by'
+  )
   parser.add_argument(
     '--workdir', help='where everything is kept; default: runs/CONFIG'
   )

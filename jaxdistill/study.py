@@ -1,5 +1,6 @@
 """Runs the rows of a plan in a work directory, and tells what came out."""
 
+import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
@@ -10,6 +11,8 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import pprint
+import textwrap
 from typing import Any
 
 import jax
@@ -93,6 +96,8 @@ def run(
         console.print(about)
     for row in plan.rows:
       _check_row(workdir, row)
+    if hosts.first():
+      _keep_config(workdir, plan.config)
     teacher = plan.teacher
     if teacher is not None:
       metrics = _evaluate(plan, teacher, 'test', mesh)
@@ -285,6 +290,18 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     if hosts.any_of(bool(problem))[0]:
       raise UsageError(problem or 'workdir: the first process cannot have it')
     yield
+
+
+def _keep_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Writes what the directory is made by as a config, overrides included."""
+  text = pprint.pformat(dict(config), width=76, sort_dicts=False)
+  try:
+    ast.literal_eval(text)
+  except (ValueError, SyntaxError):  # holds what is no plain value
+    return
+  (workdir / 'config.py').write_text(
+    f'def get_config():\n  return {textwrap.indent(text, "  ").lstrip()}\n'
+  )
 
 
 def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> str:

@@ -321,7 +321,8 @@ def test_what_is_wrong_whatever_the_data_is_refused_before_they_are_read(
 @pytest.mark.parametrize(
   ('arguments', 'words'),
   [
-    ([], ['--config']),
+    ([], ['--config', '--workdir']),
+    (['--workdir=nowhere'], ["no 'nowhere/config.py'", '--config=FILE.py']),
     (['--config=no.py'], ["'no.py'", 'no file']),
     (['--config=HERE', '--workdirs=x'], ['--workdirs=x']),
     (
@@ -600,6 +601,21 @@ def test_a_finished_run_prints_its_table_again_and_trains_nothing(
   assert out == finished[1]
   assert trained_files(copied) == before
   assert len(before) == 7  # 3 rows, and metrics.jsonl
+
+
+def test_a_directory_knows_the_config_and_overrides_it_was_made_by(
+  config, finished, copied
+):
+  code, out, err = call(f'--workdir={copied}')
+  assert code == 0, err
+  shown = [line.split('|')[1] for line in out.splitlines()]
+  assert shown == [line.split('|')[1] for line in finished[1].splitlines()]
+  fit(config, copied, '--config.seeds=(0, 5)')
+  before = trained_files(copied)
+  code, out, err = call(f'--workdir={copied}', '--mode=export')
+  assert code == 0, err
+  assert 'kd-5-last.safetensors' in out
+  assert trained_files(copied) == before
 
 
 def test_an_added_seed_runs_on(config, finished, copied):
