@@ -38,6 +38,7 @@ PRUNINGS = {
   'slimming': ('50', {'name': 'slimming', 'keep': 0.5}, ('label',)),
   'magnitude': ('40', {'name': 'magnitude', 'keep': 0.4}, ('label',)),
 }
+PLAIN = {'name': 'crop_flip'}
 AUGMENTS = {
   'cutmix': {'mix': {'name': 'cutmix', 'alpha': 1.0, 'probability': 0.5}},
   'autoaugment': {'policy': {'name': 'autoaugment', 'seed': 0}},
@@ -56,7 +57,7 @@ def get_config(name='filters'):
   config.data = {'name': 'npz', 'path': 'cifar10.npz', 'validation': 2000}
   config.data.few = 10000 if name in PRUNINGS else 2500
   config.subset = 'few'
-  config.augment = {'name': 'crop_flip'}
+  config.augment = PLAIN
   config.student = {'name': 'resnet8', 'shortcut': 'A'}
   config.batch_size = 64
   config.epochs = 12 if name in PRUNINGS else 40
@@ -86,24 +87,24 @@ def get_config(name='filters'):
       config.optimizer = {'name': 'slim', 'strength': 5e-4, 'optimizer': SGD}
     return config
   kind, _, plainly = name.partition('-')
-  plain, regularized = config.augment, {'name': 'regularized', **AUGMENTS[kind]}
+  regularized = {'name': 'regularized', **AUGMENTS[kind]}
   config.teacher = {
     **config.student.to_dict(),
-    'training': {'augment': plain if plainly else regularized},
+    'training': {'augment': PLAIN if plainly else regularized},
   }
   config.methods = ml_collections.ConfigDict(
-    rows(kind, plain, regularized, bool(plainly)), sort_keys=False
+    rows(kind, regularized, bool(plainly)), sort_keys=False
   )
   return config
 
 
-def rows(kind, plain, regularized, plainly):
+def rows(kind, regularized, plainly):
   """Label -> method, of teachers that were trained plainly or not."""
   methods = {'label': {'name': 'kd'}, 'feature': {'name': 'fd'}}
   if plainly:
     # Without a teacher there is one such row for both.
     methods = {'alone': {'name': 'supervised'}, **methods}
-  students = {'plain': plain, kind: regularized}
+  students = {'plain': PLAIN, kind: regularized}
   if (kind, plainly) == ('autoaugment', True):
     del students['plain']
   made = {}
