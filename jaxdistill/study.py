@@ -29,7 +29,7 @@ from jaxdistill.data import arrays, streaming
 from jaxdistill.networks import files, staged
 from jaxdistill.training import checkpoint, hosts, loop, sharding
 from jaxdistill.training.log import Log
-from jaxdistill.types import Carry, Model, UsageError
+from jaxdistill.types import DIFFERENCES, Carry, Model, UsageError
 
 PACKAGES = (
   'jaxdistill',
@@ -261,6 +261,10 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
       beside = [s['beside'][role] for s in seeds if role in s.get('beside', ())]
       name = rich.markup.escape(f'{row["label"]}: {role}')
       made.add_row(name, *_scores(beside, score), '-', '-')
+    for key in seeds[0].get('differences', {}):
+      each = [s.get('differences', {}).get(key) for s in seeds]
+      name = rich.markup.escape(f'{row["label"]}: {key}')
+      made.add_row(name, *_scores([x for x in each if x], score), '-', '-')
   return made
 
 
@@ -268,8 +272,9 @@ def _scores(measured: Sequence[Any], score: str) -> tuple[str, str, str]:
   """Parameters and the scores of the last and the best epoch, over seeds."""
   best = [m['test']['best'][score] for m in measured if 'best' in m['test']]
   last = [m['test']['last'][score] for m in measured]
-  count = f'{measured[0]["parameters"]:,}'
-  return count, _mean_and_sd(last), _mean_and_sd(best)
+  count = measured[0].get('parameters')  # a difference has none
+  shown = '-' if count is None else f'{count:,}'
+  return shown, _mean_and_sd(last), _mean_and_sd(best)
 
 
 def read_result(
@@ -440,16 +445,36 @@ def _measure(
   if row.role == 'student' and taught is not None:
     answers = _predictions(plan, models['last'], mesh)
     agreement = plan.task.agreement(answers, taught())
+  beside = {
+    name: _tested(plan, _models(fitted, name), mesh)
+    for name, model in fitted.carry.items()
+    if isinstance(model, Model)
+    and name not in ('student', 'teacher')
+    and _answer(plan, model) == _answer(plan, models['last'])
+  }
+  wanted = fitted.reports.get(DIFFERENCES, {})
   return {
     **_tested(plan, models, mesh),
     'agreement': agreement,
-    'beside': {
-      name: _tested(plan, _models(fitted, name), mesh)
-      for name, model in fitted.carry.items()
-      if isinstance(model, Model)
-      and name not in ('student', 'teacher')
-      and _answer(plan, model) == _answer(plan, models['last'])
-    },
+    'beside': beside,
+    'differences': {k: _difference(beside, v) for k, v in wanted.items()},
+  }
+
+
+def _difference(
+  beside: Mapping[str, Any], factors: Mapping[str, float]
+) -> dict[str, Any]:
+  """A sum of test metrics, of the last epoch and of the best ones."""
+  tests = [beside[role]['test'] for role in factors]
+
+  def total(when: str, metric: str) -> float:
+    return sum(f * t[when][metric] for f, t in zip(factors.values(), tests))
+
+  shared = set.intersection(*map(set, tests))
+  return {
+    'test': {
+      when: {m: total(when, m) for m in tests[0][when]} for when in shared
+    }
   }
 
 

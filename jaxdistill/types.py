@@ -148,6 +148,9 @@ def _always_none(step: int) -> Static:
   del step
 
 
+DIFFERENCES = 'differences.json'  # see `Phase.report`
+
+
 class Phase(NamedTuple):
   """One stretch of training, as pure functions.
 
@@ -165,6 +168,8 @@ class Phase(NamedTuple):
     static: step index -> a hashable choice of program.
     stop: state -> whether to end now; on the host, after each epoch.
     report: (state, carry) -> {file name: JSON}; carry is what `finish` made.
+      `DIFFERENCES`: {name: {role: factor}}, sums of the roles' scores that the
+      results then hold.
   """
 
   name: str

@@ -3,17 +3,17 @@
   python -m jaxdistill.data.prepare cifar100
   jaxdistill --config=configs/orthogonality/cifar100_pruning.py:filters-resnet56
 
-or another of the arguments; the results name every column of a table, and
-`methods.orthogonality.surplus` computes the last one. Made for a GPU; not run
-yet.
+or another of the arguments; the results name every column of a table, the
+surplus too. Made for a GPU; not run yet.
 
 The hyper-parameters stand in a supplement that is not public; what is here are
 those of github.com/Eric-mingjie/rethinking-network-pruning, whose networks and
-ratios the paper's are. Its blocks that are left alone are left alone at every
-ratio. The network of 'slimming-resnet56' is that code's bottleneck one; the
-convolutional kernels alone are pruned in 'magnitude-resnet110', a basic one,
-which the paper does not settle. alpha, temperature and beta are those of
-`pruning_protocol`, chosen by nobody on this data yet.
+ratios the paper's are; here a gradient flows through the shortcuts too. Its
+blocks that are left alone are left alone at every ratio. The network of
+'slimming-resnet56' is that code's bottleneck one; the convolutional kernels
+alone are pruned in 'magnitude-resnet110', a basic one, which the paper does not
+settle. alpha, temperature and beta are those of `pruning_protocol`, chosen by
+nobody on this data yet.
 
 Paper, top-1, unpruned and surplus, label then feature distillation: ResNet-56
 71.23, 40/70/90 0.71, 0.38 and 50/60/70 1.50, 0.89; ResNet-110 72.76, 80/80/80
@@ -58,7 +58,7 @@ def setting(name):
     pruning = {'name': 'slimming', 'keep': keep}
     return network, optimizer, {f'{round(100 * keep)}': pruning}
   kind, _, resnet = name.partition('-')
-  network = {'name': resnet, 'shortcut': 'A'}
+  network = {'name': resnet, 'shortcut': 'pool'}
   if kind == 'magnitude':
     return network, SGD, {'40': {'name': 'magnitude', 'keep': 0.4}}
   depth = int(resnet.removeprefix('resnet'))

@@ -24,7 +24,7 @@ def kept(method):
 
 def get_config():
   """The teacher is a network like the students."""
-  network = {'name': 'resnet56', 'shortcut': 'A'}
+  network = {'name': 'resnet56', 'shortcut': 'pool'}
   cutmix = {'name': 'regularized', 'mix': {'name': 'cutmix'}}
   label = {'name': 'kd', 'weight': 0.9, 'label_weight': 0.1}
   feature = {'name': 'fd', 'weight': 500.0}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.networks import staged
+from jaxdistill.networks import arguments, staged
 from jaxdistill.types import (
   Array,
   Augment,
@@ -75,6 +75,7 @@ def output_diversity(
     UsageError: there are not as many images, or fewer than two.
   """
   count = len(split['image'])
+  size = arguments.whole('size', size)
   if not 2 <= size <= count:
     raise UsageError(f'size: {size}; wanted 2 to {count}, of the images there')
   chosen = np.sort(np.random.default_rng(seed).permutation(count)[:size])

@@ -12,16 +12,19 @@ row's `augment` what the student trains with, and both see the same images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import math
 import re
 from typing import Any
 
 from jaxdistill import optimizers, steps
 from jaxdistill import terms as terms_lib
+from jaxdistill.losses import numerics
 from jaxdistill.methods import joint
-from jaxdistill.networks import staged
+from jaxdistill.networks import arguments, staged
 from jaxdistill.pruning import weights
 from jaxdistill.pruning.kinds import Pruning
 from jaxdistill.types import (
+  DIFFERENCES,
   Carry,
   Method,
   Model,
@@ -65,8 +68,9 @@ def pruning_protocol(
     p.KIND.pre_post   KIND, pruned, is distilled from scratch
     p.KIND.self       KIND, pruned, is distilled from KIND
 
-  Each is a role of the carry and stands in the results by that name;
-  `surplus` compares them. The student handed on is the last one made.
+  Each is a role of the carry and stands in the results by that name, and so
+  does p.KIND.surplus, see `surplus`. The student handed on is the last one
+  made.
 
   Our choices where the paper is silent: `alpha`, `temperature` and `beta`, the
   same ones everywhere; a new regressor for each run; the last epoch counts,
@@ -89,8 +93,8 @@ def pruning_protocol(
     student: the role that gives the network.
 
   Raises:
-    UsageError: a label, kind or column is none, or the network cannot be
-      pruned so.
+    UsageError: a label, kind or column is none, a number is out of its range,
+      or the network cannot be pruned so.
   """
   _check(prunings, kinds, columns)
   distil = _distillations(alpha, temperature, beta)
@@ -116,7 +120,13 @@ def pruning_protocol(
           method += distil(fine_tune, kind, name, teacher)
         else:
           method += joint.supervised(fine_tune, student=name, name=name)
-  return (*method, _handed_on({student: last}, 'student'))
+  compared = {
+    f'{label}.{kind}.surplus': _surplus_factors(label, kind)
+    for label in prunings
+    for kind in kinds
+    if 'self' in columns
+  }
+  return (*method, _compared(_handed_on({student: last}, 'student'), compared))
 
 
 def pruned(
@@ -157,14 +167,25 @@ def surplus(scores: Mapping[str, float], pruning: str, kind: str) -> float:
 
     (self - finetuned) - (distilled - scratch)
 
+  The results of `pruning_protocol` hold it.
+
   Args:
     scores: role of `pruning_protocol` -> score, of one unit.
     pruning: a label of its prunings.
     kind: 'label' or 'feature'.
   """
-  with_pruning = scores[f'{pruning}.{kind}.self']
-  with_pruning -= scores[f'{pruning}.finetuned']
-  return with_pruning - (scores[kind] - scores['scratch'])
+  factors = _surplus_factors(pruning, kind)
+  return sum(factor * scores[role] for role, factor in factors.items())
+
+
+def _surplus_factors(pruning: str, kind: str) -> dict[str, int]:
+  """`surplus` as role -> factor of its score."""
+  return {
+    f'{pruning}.{kind}.self': 1,
+    f'{pruning}.finetuned': -1,
+    kind: -1,
+    'scratch': 1,
+  }
 
 
 def _check(
@@ -172,8 +193,8 @@ def _check(
   kinds: Sequence[str],
   columns: Sequence[str],
 ) -> None:
-  if not prunings:
-    raise UsageError('prunings: wanted at least one')
+  if not prunings or not isinstance(prunings, Mapping):
+    raise UsageError('prunings: wanted at least one, {label: pruning}')
   for label in prunings:
     if not re.fullmatch(r'[\w-]+', label) or label in ('scratch', *KINDS):
       raise UsageError(
@@ -194,6 +215,9 @@ def _distillations(
   """(recipe, kind, student, teacher) -> one phase of distillation."""
   if not 0 <= alpha <= 1:
     raise UsageError(f'alpha: {alpha} is not in [0, 1]')
+  # Before the first network is trained, which would be lost.
+  numerics.check_positive('temperature', temperature)
+  arguments.real('beta', beta, 0.0)
 
   def distil(recipe: Recipe, kind: str, student: str, teacher: str) -> Method:
     soft = terms_lib.soft_target(weight=alpha, temperature=temperature)
@@ -216,6 +240,8 @@ def _finetuning(
   usual = optimizers.sgd(
     optimizers.constant(rate=1e-3), nesterov=False, weight_decay=1e-4
   )
+  if epochs is not None and not 0 < epochs < math.inf:
+    raise UsageError(f'fine_tune_epochs: {epochs!r} is no number above 0')
   return recipe._replace(
     epochs=recipe.epochs / 4 if epochs is None else epochs,
     optimizer=weights.sparse(optimizer=optimizer or usual),
@@ -253,6 +279,14 @@ def _handed_on(roles: Mapping[str, str], name: str) -> Callable[[Carry], Phase]:
   return lambda carry: steps.setup_phase(
     name, lambda rng, carry: {new: carry[old] for new, old in roles.items()}
   )
+
+
+def _compared(
+  make: Callable[[Carry], Phase], differences: Mapping[str, Any]
+) -> Callable[[Carry], Phase]:
+  """A phase that also reports which scores are to be compared."""
+  report = {DIFFERENCES: differences} if differences else {}
+  return lambda carry: make(carry)._replace(report=lambda *_: report)
 
 
 def _new(recipe: Recipe, kind: str) -> Callable[[Carry], Phase]:

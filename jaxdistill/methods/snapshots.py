@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.pruning import sparsity
 from jaxdistill.types import (
   Array,
   Carry,
@@ -48,8 +49,10 @@ def snapshots(
   Raises:
     UsageError: a share is not in (0, 1], or there is none.
   """
-  if not at or not all(0 < share <= 1 for share in at):
-    raise UsageError(f'at: {tuple(at)} are no shares in (0, 1]')
+  if not at:
+    raise UsageError('at: wanted at least one share in (0, 1]')
+  for share in at:
+    sparsity.check_keep('at', share)
 
   def kept(make: Callable[[Carry], Phase]) -> Callable[[Carry], Phase]:
     def build(carry: Carry) -> Phase:

@@ -49,6 +49,16 @@ class InvertedResidual(nn.Module):
   momentum: float = 0.9
   dtype: str = 'float32'
 
+  CHANNELS = (
+    layers.Channels(
+      'inner',
+      'depthwise_norm',
+      ('project_conv', 'squeeze_conv'),
+      'expand_conv',
+      ('expand_norm', 'depthwise_conv', 'excite_conv'),
+    ),
+  )
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     norm = functools.partial(

@@ -50,16 +50,20 @@ class Channels(NamedTuple):
   Attributes:
     field: the block's field that says how many they are, or which of its
       input's are read ('selected').
-    norm: the batch norm that they pass, where the block has it.
+    norm: the last batch norm that they pass, where the block has it; behind it
+      a channel of zeros must stay one.
     readers: the convolutions that read them, those that the block has; empty:
       the next stage's.
     writer: the convolution that makes them; empty: they are the input's.
+    passed: layers beside the norm that have one filter or number for each of
+      them, those that the block has.
   """
 
   field: str
   norm: str
   readers: tuple[str, ...]
   writer: str = ''
+  passed: tuple[str, ...] = ()
 
 
 def select(x: Array, selected: Sequence[int]) -> Array:
@@ -112,6 +116,23 @@ def batch_norm(
     dtype=dtype,
     name=name,
   )
+
+
+def pool_and_pad(x: Array, width: int, stride: int) -> Array:
+  """A shortcut without parameters: averages of patches, and zero channels.
+
+  Args:
+    x: `[B, H, W, C]`.
+    width: channels of the output, at least C.
+    stride: side of the patches; an odd map's last row and column are averaged
+      over what there is.
+  """
+  if stride != 1:
+    more = [(0, -x.shape[axis] % stride) for axis in (1, 2)]
+    window = (stride, stride)
+    x = nn.avg_pool(x, window, window, more, count_include_pad=False)
+  missing = width - x.shape[-1]
+  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
 
 
 class Classifier(nn.Module):

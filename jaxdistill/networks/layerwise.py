@@ -45,15 +45,18 @@ class Subsample(nn.Module):
   Attributes:
     width: channels of the output.
     stride: in both directions.
+    kind: of the shortcut, 'A' or 'pool'.
   """
 
   width: int
   stride: int
+  kind: str = 'A'
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     del train
-    return resnet.subsample(x, self.width, self.stride)
+    shortcut = resnet.WITHOUT_PARAMETERS[self.kind]
+    return shortcut(x, self.width, self.stride)
 
 
 def by_layers(model: Model) -> Model:
@@ -165,8 +168,8 @@ def _pieces(
   if stride != 1 or variables['params']['conv1']['kernel'].shape[2] != width:
     shortcut = f'{name}.shortcut'
     unit: nn.Module = (
-      Subsample(width, stride)
-      if kind == 'A'
+      Subsample(width, stride, kind)
+      if kind in resnet.WITHOUT_PARAMETERS
       else layers.ConvUnit(width, 1, stride, activation='', dtype=dtype)
     )
     made.append((Stage(shortcut, unit, (source,)), 'shortcut_'))

@@ -8,7 +8,6 @@ https://github.com/clovaai/CutMix-PyTorch.
 from collections.abc import Sequence
 
 from flax import linen as nn
-import jax.numpy as jnp
 
 from jaxdistill.networks import arguments, layers, stochastic
 from jaxdistill.types import Array, Network, Stage, UsageError
@@ -28,6 +27,9 @@ class PyramidBlock(nn.Module):
     pre: full name of the feature that is the input after this block's first
       batch norm; empty: not given out.
     dtype: of the computation.
+    inner_after: channels after the 3x3 convolution of a bottleneck; 0: as
+      before it.
+    selected: the input's channels that the branch reads; empty: all.
   """
 
   width: int
@@ -37,6 +39,14 @@ class PyramidBlock(nn.Module):
   shake_drop: float = 0.0
   pre: str = ''
   dtype: str = 'float32'
+  inner_after: int = 0
+  selected: tuple[int, ...] = ()
+
+  CHANNELS = (
+    layers.Channels('selected', 'norm1', ('conv1',)),
+    layers.Channels('inner', 'norm2', ('conv2',), 'conv1'),
+    layers.Channels('inner_after', 'norm3', ('conv3',), 'conv2'),
+  )
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
@@ -49,10 +59,11 @@ class PyramidBlock(nn.Module):
       )(x)
 
     inner = self.inner or self.width
-    y = normed = norm(x, 1)
+    y = normed = norm(layers.select(x, self.selected), 1)
     if self.bottleneck:
       y = nn.relu(norm(conv(y, 1, inner, 1), 2))
-      y = nn.relu(norm(conv(y, 2, inner, 3, self.stride), 3))
+      after = self.inner_after or inner
+      y = nn.relu(norm(conv(y, 2, after, 3, self.stride), 3))
       y = norm(conv(y, 3, 4 * self.width, 1), 4)
     else:
       y = nn.relu(norm(conv(y, 1, inner, 3, self.stride), 2))
@@ -62,7 +73,8 @@ class PyramidBlock(nn.Module):
     else:
       y = y * (1 - self.shake_drop)
     taps = {self.pre: normed} if self.pre else {}
-    return {'': y + _shortcut(x, self.stride, y.shape[-1]), **taps}
+    x = layers.pool_and_pad(x, y.shape[-1], self.stride)
+    return {'': x + y, **taps}
 
 
 def pyramidnet(
@@ -129,13 +141,3 @@ def pyramidnet(
   stages.append(Stage('pool', layers.NormPool('group3.pre', dtype=dtype)))
   stages.append(Stage('head', layers.Classifier(num_classes)))
   return Network(tuple(stages))
-
-
-def _shortcut(x: Array, stride: int, channels: int) -> Array:
-  if stride != 1:
-    # An odd map's last row and column are averaged over what there is.
-    more = [(0, -x.shape[axis] % stride) for axis in (1, 2)]
-    window = (stride, stride)
-    x = nn.avg_pool(x, window, window, more, count_include_pad=False)
-  missing = channels - x.shape[-1]
-  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))

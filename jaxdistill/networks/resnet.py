@@ -23,7 +23,8 @@ class BasicBlock(nn.Module):
     inner: channels between the convolutions; 0: `width`.
     stride: of the first convolution.
     shortcut: where the shape changes, 'A': subsample and pad with zero
-      channels; 'B': 1x1 convolution and batch norm.
+      channels; 'pool': average and pad with them; 'B': 1x1 convolution and
+      batch norm.
   """
 
   width: int
@@ -49,8 +50,8 @@ class BasicBlock(nn.Module):
     return {'': nn.relu(y), '.pre': y}
 
   def _project(self, x: Array, train: bool) -> Array:
-    if self.shortcut == 'A':
-      return subsample(x, self.width, self.stride)
+    if self.shortcut in WITHOUT_PARAMETERS:
+      return WITHOUT_PARAMETERS[self.shortcut](x, self.width, self.stride)
     x = layers.conv(
       self.width, 1, self.stride, dtype=self.dtype, name='shortcut_conv'
     )(x)
@@ -62,6 +63,9 @@ def subsample(x: Array, width: int, stride: int) -> Array:
   x = x[:, ::stride, ::stride]
   more = width - x.shape[-1]
   return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
+
+
+WITHOUT_PARAMETERS = {'A': subsample, 'pool': layers.pool_and_pad}
 
 
 class PreactivationBlock(nn.Module):
@@ -134,7 +138,8 @@ def cifar_resnet(
     stem_stride: of the stem.
     inner_widths: channels inside each block, one per block of the whole
       network (pruned or searched widths); None: the group's.
-    shortcut: 'A' without parameters, 'B' with 1x1 convolutions.
+    shortcut: 'A' and 'pool' without parameters, 'B' with 1x1 convolutions; see
+      `BasicBlock`.
     dtype: of the computation; parameters stay in float32.
 
   Returns:
@@ -142,14 +147,15 @@ def cifar_resnet(
     block gives out '.pre', the sum before its last ReLU.
   """
   blocks = arguments.blocks_per_group(depth, 6, 2)
-  if shortcut not in ('A', 'B'):
-    raise UsageError(f"unknown shortcut {shortcut!r}; valid: 'A', 'B'")
+  if shortcut not in (*WITHOUT_PARAMETERS, 'B'):
+    raise UsageError(f"unknown shortcut {shortcut!r}; valid: 'A', 'pool', 'B'")
   widths = arguments.per_group('widths', widths, 3)
   strides = arguments.per_group('strides', strides, 3)
-  if shortcut == 'A' and [stem_width, *widths] != sorted((stem_width, *widths)):
+  every = [stem_width, *widths]
+  if shortcut in WITHOUT_PARAMETERS and every != sorted(every):
     raise UsageError(
-      "shortcut 'A' cannot take channels away: stem_width and widths are "
-      f'{(stem_width, *widths)}'
+      f'shortcut {shortcut!r} cannot take channels away: stem_width and widths '
+      f'are {tuple(every)}'
     )
   inner = arguments.per_block('inner_widths', inner_widths, 3 * blocks)
   stem_width = arguments.whole('stem_width', stem_width)

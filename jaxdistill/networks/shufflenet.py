@@ -90,6 +90,16 @@ class SplitUnit(nn.Module):
   down: bool = False
   dtype: str = 'float32'
 
+  CHANNELS = (
+    layers.Channels(
+      'inner',
+      'depthwise_norm',
+      ('project_conv',),
+      'expand_conv',
+      ('expand_norm', 'depthwise_conv'),
+    ),
+  )
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     def conv_norm(x, name, features, kernel=1, stride=1, groups=1):

@@ -13,7 +13,7 @@ from flax import traverse_util
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.networks import layers, vgg
+from jaxdistill.networks import layers, staged, vgg
 from jaxdistill.types import Array, Model, Network, Stage, UsageError, Variables
 
 # (stage, field) -> the channels that stay, in ascending order.
@@ -33,6 +33,7 @@ class ChannelSet(NamedTuple):
     readers: paths of the layers that read them.
     writer: path of the convolution whose filters they are, or empty.
     size: how many there are.
+    passed: paths of other layers with one filter or number for each.
   """
 
   stage: str
@@ -41,6 +42,7 @@ class ChannelSet(NamedTuple):
   readers: tuple[tuple[str, str], ...]
   writer: tuple[str, ...]
   size: int
+  passed: tuple[tuple[str, str], ...] = ()
 
 
 def channel_sets(model: Model) -> tuple[ChannelSet, ...]:
@@ -68,7 +70,11 @@ def keep_channels(model: Model, kept: Kept) -> Model:
   Args:
     model: the model.
     kept: of sets of `channel_sets(model)`; those not named stay whole.
+
+  Raises:
+    UsageError: a set is none of the model's, or would lose all its channels.
   """
+  _check_kept(model, kept)
   flat = traverse_util.flatten_dict(model.variables)
   fields: dict[str, dict[str, object]] = {}
   modules = {stage.name: stage.module for stage in model.network.stages}
@@ -114,6 +120,18 @@ def largest(scores: Array | np.ndarray, count: int) -> np.ndarray:
   return np.sort(order[:count])
 
 
+def _check_kept(model: Model, kept: Kept) -> None:
+  valid = {f'{s.stage} {s.field}' for s in channel_sets(model)}
+  for (stage, field), own in kept.items():
+    if f'{stage} {field}' not in valid:
+      raise staged.unknown('set of channels', f'{stage} {field}', sorted(valid))
+    if not len(own):
+      raise UsageError(
+        f'pruning: no channel of {stage!r} ({field}) would be left; keep at '
+        'least one'
+      )
+
+
 def _sets(model: Model) -> Iterator[ChannelSet]:
   params = model.variables['params']
   for i, stage in enumerate(model.network.stages):
@@ -132,6 +150,7 @@ def _sets(model: Model) -> Iterator[ChannelSet]:
           readers,
           (stage.name, listed.writer) if listed.writer else (),
           own[listed.norm]['scale'].shape[-1],
+          tuple((stage.name, p) for p in listed.passed if p in own),
         )
 
 
@@ -166,9 +185,9 @@ def _taken(
         rows = own[:, None] * each + np.arange(each)[None]
         found[path] = jnp.take(x, rows.reshape(-1), axis)
 
-  take(channels.norm, -1, lambda leaf: True)
-  if channels.writer:
-    take(channels.writer, -1, lambda leaf: True)
+  writers = (channels.writer,) if channels.writer else ()
+  for whole in (channels.norm, *writers, *channels.passed):
+    take(whole, -1, lambda leaf: True)
   for reader in channels.readers:
     take(reader, -2, lambda leaf: leaf == 'kernel')
   return found

@@ -52,11 +52,16 @@ def filters(
     """Set of channels -> how many stay.
 
     Raises:
-      UsageError: a layer would lose all; there are not as many groups as
-        shares; a name in `skip` is none.
+      UsageError: there is none, or it would lose all; there are not as many
+        groups as shares; a name in `skip` is none.
     """
     kinds.check_skip(model.network, skip)
     found = [s for s in surgery.channel_sets(model) if s.writer]
+    if not found:
+      raise UsageError(
+        "pruning.name: 'filters' finds no layer in the network whose filters "
+        "can go; 'slimming' and 'magnitude' can prune it"
+      )
     groups = list(dict.fromkeys(_group(s) for s in found))
     what = f'groups with such layers: {", ".join(groups)}'
     every = shares * len(groups) if one else shares
@@ -74,7 +79,7 @@ def filters(
       if not kept[own]:
         raise UsageError(
           f'pruning.keep: {share} of the {own.size} filters of {own.stage!r} '
-          f'are none; at least {1 / own.size:.4g} leaves one'
+          f'are none; at least {math.ceil(1e4 / own.size) / 1e4} leaves one'
         )
     return kept
 

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from jaxdistill import optimizers
+from jaxdistill.networks import arguments
 from jaxdistill.pruning import channels as surgery
 from jaxdistill.pruning import kinds, sparsity
 from jaxdistill.types import Model, UsageError
@@ -23,7 +24,7 @@ def slimming(*, keep: float, skip: Sequence[str] = ()) -> kinds.Pruning:
 
   One threshold for the whole network, a scale that is equal to it goes too. A
   layer that would lose all channels keeps the one of the largest scale; the
-  published code fails there.
+  published code fails there, and takes one channel more from the network.
 
   Args:
     keep: share of the channels that stays, in (0, 1].
@@ -39,7 +40,9 @@ def slimming(*, keep: float, skip: Sequence[str] = ()) -> kinds.Pruning:
     found = surgery.channel_sets(model)
     chosen = [s for s in found if not kinds.skipped(s.stage, skip)]
     if not chosen:
-      raise UsageError('pruning.skip: names every stage that could be pruned')
+      raise UsageError(
+        f'pruning.skip: {tuple(skip)} names every stage that could be pruned'
+      )
     return chosen
 
   def prune(model: Model) -> Model:
@@ -92,9 +95,7 @@ def slim(
       for ResNet and DenseNet.
 
   Raises:
-    UsageError: the strength is below 0.
+    UsageError: the strength is no number of at least 0.
   """
-  number = isinstance(strength, int | float) and not isinstance(strength, bool)
-  if not number or not 0 <= strength < float('inf'):
-    raise UsageError(f'optimizer.strength: {strength!r} is below 0')
+  strength = arguments.real('optimizer.strength', strength, 0.0)
   return lambda num_steps: sparse_scales(optimizer(num_steps), strength)

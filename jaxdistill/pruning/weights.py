@@ -141,7 +141,8 @@ def gradual_magnitude(
     steps: over which the share rises from 0.
     every: steps between two refreshes; the last is at `steps`.
     scope: 'global' or 'layer', see `magnitude`.
-    skip: stages or groups that stay dense.
+    skip: stages or groups that stay dense; of names that are not there nothing
+      is said, as a phase may train other stages.
     last: the stage of the answer, whose dense layers are not pruned.
   """
   sparsity.check_share('final', final)

@@ -41,6 +41,38 @@ def test_the_learned_policy_is_the_published_one():
   np.testing.assert_allclose(policy.amount[1], [30 * 2 / 9, 150 / 331])
 
 
+# Of the published list: how often an operation stands there, the sums of its
+# probabilities in tenths and of its levels.
+TOTALS = {
+  'autocontrast': (7, 50, 26),
+  'brightness': (4, 23, 25),
+  'color': (5, 29, 27),
+  'contrast': (2, 8, 13),
+  'equalize': (9, 47, 41),
+  'invert': (3, 2, 13),
+  'posterize': (1, 3, 7),
+  'rotate': (1, 7, 2),
+  'sharpness': (5, 28, 24),
+  'shear_y': (2, 7, 15),
+  'solarize': (4, 19, 18),
+  'translate_x': (2, 8, 17),
+  'translate_y': (5, 34, 39),
+}
+
+
+def test_the_learned_table_adds_up_as_the_published_one():
+  found = {}
+  for name, tenths, level in sum(autoaugment.CIFAR10, ()):
+    before = found.get(name, (0, 0, 0))
+    found[name] = tuple(np.add(before, (1, tenths, level)).tolist())
+  assert found == TOTALS
+  # Weighted by the place in the list, so that order counts.
+  places = np.arange(1, 26)
+  numbers = np.array([[step[1:] for step in x] for x in autoaugment.CIFAR10])
+  weighted = (places[:, None, None] * numbers).sum(0)
+  np.testing.assert_array_equal(weighted, [[1884, 1850], [1746, 1475]])
+
+
 def test_a_random_policy_keeps_the_pairs_and_follows_its_seed():
   learned, one, again, two = (
     autoaugment.cifar10_policy(seed) for seed in (None, 1, 1, 2)
@@ -51,6 +83,16 @@ def test_a_random_policy_keeps_the_pairs_and_follows_its_seed():
   assert (one.probability != two.probability).any()
   assert (one.amount != learned.amount).any()
   assert set(np.round(10 * one.probability.ravel())) <= set(range(11))
+
+
+def test_the_random_policy_of_a_seed_stays_what_it_is():
+  """Results name the seed alone."""
+  found = autoaugment.cifar10_policy(0)
+  np.testing.assert_allclose(
+    found.probability[:3], [[0.9, 0.7], [0.5, 0.2], [0.3, 0]]
+  )
+  # Rotation by level 4, translation by level 9.
+  np.testing.assert_allclose(found.amount[1], [30 * 4 / 9, 150 / 331])
 
 
 def policy(*chains):

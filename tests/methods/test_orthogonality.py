@@ -209,10 +209,22 @@ def test_one_config_gives_every_column_and_the_surplus(finished):
   assert sorted(others) == sorted(ROLES)
   for measured in others.values():
     assert set(measured['test']) == {'last', 'best'}
-  scores = {k: v['test']['last']['top1'] for k, v in others.items()}
-  value = orthogonality.surplus(scores, 'some', 'label')
-  gain = scores['some.label.self'] - scores['some.finetuned']
-  assert math.isclose(value, gain - scores['label'] + scores['scratch'])
+  found = results['rows'][0]['seeds']['0']['differences']
+  assert [*found] == ['some.label.surplus']
+  for when in ('last', 'best'):
+    scores = {k: v['test'][when]['top1'] for k, v in others.items()}
+    gain = scores['some.label.self'] - scores['some.finetuned']
+    wanted = gain - (scores['label'] - scores['scratch'])
+    value = found['some.label.surplus']['test'][when]['top1']
+    assert math.isclose(value, wanted, abs_tol=1e-9)
+
+
+def test_results_made_again_from_files_are_the_same(finished):
+  plan, workdir, results = finished
+  again = study.evaluate(plan, workdir)
+  for key in ('beside', 'differences'):
+    ours, theirs = (r['rows'][0]['seeds']['0'][key] for r in (again, results))
+    assert ours == theirs
 
 
 def test_the_table_has_a_line_for_every_column(finished):
@@ -220,7 +232,14 @@ def test_the_table_has_a_line_for_every_column(finished):
   table = study.table(results)
   names = list(table.columns[0].cells)
   assert names[0] == 'pruning_protocol'
-  assert sorted(names[1:]) == sorted(f'{names[0]}: {role}' for role in ROLES)
+  lines = (*ROLES, 'some.label.surplus')
+  assert sorted(names[1:]) == sorted(f'{names[0]}: {line}' for line in lines)
+  shown = dict(zip(names, table.columns[2].cells))
+  of = {k: float(shown[f'{names[0]}: {k}']) for k in lines}
+  wanted = of['some.label.self'] - of['some.finetuned']
+  wanted -= of['label'] - of['scratch']
+  assert abs(of['some.label.surplus'] - wanted) < 0.03
+  assert list(table.columns[1].cells)[-1] == '-'
 
 
 @pytest.fixture(scope='module')
@@ -359,6 +378,10 @@ def test_a_config_gives_the_method_after_pruning_its_own_recipe(
   ('arguments', 'words'),
   [
     ({'prunings': {}}, 'prunings: wanted at least one'),
+    ({'prunings': HALF['half']}, 'prunings: wanted at least one, {label:'),
+    ({'temperature': 0.0}, r'temperature is 0\.0'),
+    ({'beta': float('nan')}, 'beta: wanted .* got nan'),
+    ({'fine_tune_epochs': 0}, 'fine_tune_epochs: 0 is no number'),
     ({'prunings': {'a/b': HALF['half']}}, "'a/b' is no label"),
     ({'prunings': {'label': HALF['half']}}, "'label' is no label"),
     ({'kinds': ('labels',)}, "kind of distillation 'labels'.*'label'"),

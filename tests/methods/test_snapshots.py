@@ -64,7 +64,16 @@ def test_a_phase_that_ends_early_keeps_what_it_came_to(
   assert_same(ended['snapshot2'], ended['student'])
 
 
-@pytest.mark.parametrize('at', [(), (0.0,), (0.5, 1.5), (float('nan'),)])
-def test_wrong_shares_are_refused(at, recipe):
-  with pytest.raises(UsageError, match='are no shares'):
+@pytest.mark.parametrize(
+  ('at', 'words'),
+  [
+    ((), 'at least one share'),
+    ((0.0,), r'at: 0\.0 is no share in \(0, 1\]'),
+    ((0.5, 1.5), r'at: 1\.5'),
+    ((float('nan'),), 'at: nan'),
+    (('end',), "at: 'end'"),
+  ],
+)
+def test_wrong_shares_are_refused(at, words, recipe):
+  with pytest.raises(UsageError, match=words):
     snapshots.snapshots(method=joint.supervised(recipe), at=at)

@@ -29,11 +29,12 @@ def _model(network, size=8):
   [
     networks.NETWORKS['resnet8'](**SMALL),
     networks.NETWORKS['resnet8'](**SMALL, shortcut='A'),
+    networks.NETWORKS['resnet8'](**SMALL, shortcut='pool'),
     networks.NETWORKS['cifar_resnet50'](
       num_classes=3, stem_width=2, widths=(2, 2, 2, 2)
     ),
   ],
-  ids=['projections', 'subsampled', 'bottlenecks'],
+  ids=['projections', 'subsampled', 'pooled', 'bottlenecks'],
 )
 def test_the_layers_of_blocks_answer_as_the_blocks_do(network):
   model = _model(network)

@@ -347,7 +347,8 @@ def test_logits_and_parameters_stay_in_float32_under_bfloat16(name):
     ('cifar_vgg', {'widths': (0,) * 10}),
     # What does not fit together.
     ('cifar_resnet', {'shortcut': 'A', 'widths': (16, 8, 64)}),
-    ('cifar_resnet', {'shortcut': 'A', 'stem_width': 32}),
+    ('cifar_resnet', {'shortcut': 'pool', 'stem_width': 32}),
+    ('cifar_resnet', {'shortcut': 'C'}),
     ('pyramidnet', {'widening': -8}),
     ('mobilenet_v2', {'inner_widths': (8, *[96] * 16)}),
     ('mobilenet_v3_small', {'inner_widths': (8, *[96] * 10)}),
@@ -361,6 +362,16 @@ def test_logits_and_parameters_stay_in_float32_under_bfloat16(name):
 def test_a_wrong_choice_is_a_usage_error(name, arguments):
   with pytest.raises(UsageError):
     networks.NETWORKS[name](**arguments)
+
+
+def test_a_pooled_shortcut_averages_patches_and_adds_zero_channels():
+  image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+  found = layers.pool_and_pad(image, 2, 2)
+  np.testing.assert_allclose(found[0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]])
+  np.testing.assert_array_equal(found[..., 1], np.zeros((1, 2, 2)))
+  # 3 x 3: of the last column and row there are two pixels, of the corner one.
+  odd = layers.pool_and_pad(image[:, :3, :3], 1, 2)
+  np.testing.assert_allclose(odd[0, :, :, 0], [[2.5, 4], [8.5, 10]])
 
 
 def test_numpys_numbers_are_as_good_as_others():

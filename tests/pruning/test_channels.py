@@ -13,9 +13,12 @@ from jaxdistill.methods import joint
 from jaxdistill.networks import (
   densenet,
   files,
+  inverted_residual,
   layers,
   preactivation,
+  pyramidnet,
   resnet,
+  shufflenet,
   staged,
   vgg,
 )
@@ -40,7 +43,7 @@ def normed(*modules):
 
 UNIT = vgg.VGGUnit
 NETWORKS = {
-  'basic': chain(resnet.BasicBlock(4), resnet.BasicBlock(6, 5, 2, 'A')),
+  'basic': chain(resnet.BasicBlock(4), resnet.BasicBlock(6, 5, 2, 'pool')),
   'preactivation': normed(
     resnet.PreactivationBlock(4),
     resnet.PreactivationBlock(6, stride=2, pre='group0.pre'),
@@ -54,6 +57,14 @@ NETWORKS = {
     densenet.DenseLayer(4),
     densenet.Transition(7, 2, 'group0.pre'),
     densenet.DenseLayer(3, 5),
+  ),
+  'pyramid': normed(
+    pyramidnet.PyramidBlock(4, bottleneck=False),
+    pyramidnet.PyramidBlock(2, stride=2, inner=5, pre='group0.pre'),
+  ),
+  'mobile': chain(
+    inverted_residual.InvertedResidual(4, 6, squeeze=2),
+    shufflenet.SplitUnit(8, 5, stride=2, down=True),
   ),
   'vgg': chain(UNIT(4, use_bias=False), UNIT(6, pool=True), UNIT(5)),
   'flattened': Network(
@@ -154,6 +165,15 @@ def test_every_kind_of_channels_is_found(models):
     *('selected', 'inner', 'inner_after') * 2,
     'selected',
   ]
+  assert found['pyramid'] == [
+    ('block1', 'selected', 3),
+    ('block1', 'inner', 4),
+    ('block2', 'selected', 4),
+    ('block2', 'inner', 5),
+    ('block2', 'inner_after', 5),
+    ('pool', 'selected', 8),
+  ]
+  assert found['mobile'] == [('block1', 'inner', 6), ('block2', 'inner', 5)]
   assert found['vgg'] == [
     ('block1', 'width', 4),
     ('block2', 'width', 6),
@@ -195,7 +215,10 @@ def test_skipped_blocks_stay(models):
     models['basic']
   )
   assert [s.module.inner for s in small.network.stages[:2]] == [2, 5]
-  assert filters.filters(keep=0.5, skip=('group1',)).prune(models['basic'])
+  same = filters.filters(keep=0.5, skip=('group1',)).prune(models['basic'])
+  jax.tree.map(
+    np.testing.assert_array_equal, same.variables, models['basic'].variables
+  )
 
 
 def shaped(name, **arguments):
@@ -305,7 +328,14 @@ def test_a_pruned_network_trains_under_distillation(
     (lambda: filters.filters(keep=float('nan')), 'nan is no share'),
     (lambda: filters.filters(keep=True), 'True is no share'),
     (lambda: slimming.slimming(keep=-0.5), r'-0\.5 is no share'),
-    (lambda: slimming.slim(optimizer=None, strength=-1.0), r'strength: -1\.0'),
+    (
+      lambda: slimming.slim(optimizer=None, strength=-1.0),
+      r'strength: .* got -1\.0',
+    ),
+    (
+      lambda: slimming.slim(optimizer=None, strength=float('nan')),
+      'strength: .* got nan',
+    ),
   ],
 )
 def test_wrong_shares_are_refused(function, words):
@@ -335,6 +365,39 @@ def test_a_network_that_does_not_fit_is_refused(make, options, words):
   shapes = staged.variable_shapes(NETWORKS['basic'], {'image': IMAGE})
   with pytest.raises(UsageError, match=words):
     make(**options).check(Model(NETWORKS['basic'], shapes))
+
+
+def test_the_share_that_a_refusal_names_leaves_a_filter():
+  """A third, printed with four digits, is a little below a third."""
+  network = chain(resnet.BasicBlock(4, 3))
+  model = Model(network, staged.variable_shapes(network, {'image': IMAGE}))
+  with pytest.raises(UsageError, match=r'at least 0\.3334 leaves'):
+    filters.filters(keep=0.3).check(model)
+  assert [*filters.filters(keep=0.3334).check(model).values()] == [1]
+
+
+def test_a_network_whose_filters_must_all_stay_is_refused():
+  """Of a DenseNet without bottlenecks every output is read by all behind."""
+  network = normed(densenet.DenseLayer(4))
+  model = Model(network, staged.variable_shapes(network, {'image': IMAGE}))
+  with pytest.raises(UsageError, match="'filters' finds no layer"):
+    filters.filters(keep=0.5).check(model)
+  assert slimming.slimming(keep=0.5).check(model)
+
+
+@pytest.mark.parametrize(
+  ('kept', 'words'),
+  [
+    ({('group1.block1', 'inner'): []}, "no channel of 'group1.block1'"),
+    (
+      {('group1.block1', 'width'): [0]},
+      "unknown set of channels 'group1.block1 width'.*'group1.block1 inner'",
+    ),
+  ],
+)
+def test_channels_that_cannot_be_kept_are_refused(kept, words, models):
+  with pytest.raises(UsageError, match=words):
+    channels.keep_channels(models['basic'], kept)
 
 
 def test_a_network_of_one_piece_is_refused():
