@@ -28,6 +28,8 @@ from jaxdistill import (
 from jaxdistill.data import arrays as arrays_lib
 from jaxdistill.data import images
 from jaxdistill.networks import files
+from jaxdistill.study import exporting
+from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.types import UsageError
 
 CONFIG = """
@@ -814,7 +816,7 @@ def test_an_export_that_answers_otherwise_is_no_export(
     )
 
   changed = types.SimpleNamespace(**{**vars(export), 'to_stablehlo': other})
-  monkeypatch.setattr(study, 'export_lib', changed)
+  monkeypatch.setattr(exporting, 'export', changed)
   with pytest.raises(RuntimeError, match=r'stablehlo: its answers are not'):
     call(
       f'--config={config}',
@@ -863,7 +865,7 @@ def test_a_damaged_file_is_named(config, copied, file):
 
 
 def test_a_directory_at_work_is_refused(config, copied):
-  with study.locked(copied):
+  with workdir_lib.locked(copied):
     line = refused(config, copied)
   assert 'another run is at work' in line
   assert str(copied) in line
