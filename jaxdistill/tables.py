@@ -41,13 +41,18 @@ AUGMENTS: Table = {
   'crop_flip': augment.crop_flip,
   'imagenet': augment.imagenet,
   'regularized': mixing.regularized,
+  'repeated': augment.repeated,
 }
 POLICIES: Table = {
   'autoaugment': autoaugment.autoaugment,
   'randaugment': autoaugment.randaugment,
 }
 CUTOUTS: Table = {'cutout': mixing.cutout}
-MIXES: Table = {'cutmix': mixing.cutmix, 'mixup': mixing.mixup}
+MIXES: Table = {
+  'cutmix': mixing.cutmix,
+  'mixup': mixing.mixup,
+  'alternate': mixing.alternate,
+}
 # Networks of images, and edits of them.
 MODELS: Table = {**NETWORKS, 'without': edits.delete}
 INITIAL: Table = {
