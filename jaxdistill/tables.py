@@ -15,6 +15,7 @@ from jaxdistill.methods import (
   data_free,
   distpro,
   joint,
+  l2t_ww,
   masked_layer,
   mutual,
   neighbourhood,
@@ -139,6 +140,8 @@ METHODS: Table = {
   'distpro': distpro.distpro,
   'distpro_search': distpro.search,
   'distpro_retrain': distpro.retrain,
+  # Weights that are functions of the image.
+  'l2t_ww': l2t_ww.l2t_ww,
 }
 SPACES: Table = {
   'all_pairs': pathways.all_pairs,
