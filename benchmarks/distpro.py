@@ -8,9 +8,15 @@ beside the training step with all pathways, of the same pair:
   python benchmarks/distpro.py --teacher=wrn_40_2 --student=wrn_16_2 --space=27
 
 Times are medians; `--runs=0` counts and compiles alone.
+
+What the pathways dropped by a process save of the cost of the losses, which is
+what a step takes beyond KD's, by the same count:
+
+  python benchmarks/distpro.py --process=RUN/rows/distpro/0/process.json
 """
 
 import argparse
+import collections
 import functools
 import statistics
 import time
@@ -19,6 +25,7 @@ import jax
 import numpy as np
 
 from jaxdistill import networks, optimizers, recipes
+from jaxdistill import process as process_lib
 from jaxdistill.data import arrays
 from jaxdistill.methods import distpro, joint
 from jaxdistill.tasks import classification
@@ -41,8 +48,13 @@ def main():
   parser.add_argument('--runs', type=int, default=5)
   parser.add_argument('--keep', type=float, default=0.4, help='share')
   parser.add_argument('--rows', nargs='*', help='some of the rows')
+  parser.add_argument('--process', help='a file that a search wrote')
+  parser.add_argument('--segments', type=int, default=8)
   options = parser.parse_args()
   carry, recipe = problem(options)
+  if options.process:
+    savings(options, carry, recipe)
+    return
   print(f'{"step":24} {"GMAC":>7} {"ratio":>6} {"compile s":>9} {"ms":>8}')
   whole = None
   for name, (phase, static) in phases(options, carry, recipe).items():
@@ -56,6 +68,46 @@ def main():
       f'{name:24} {cost / 2e9:7.2f} {ratio:6.2f} {compiling:9.1f} {shown}',
       flush=True,
     )
+
+
+def savings(options, carry, recipe):
+  """Of each part of a training, its active pathways and what they cost."""
+  (make,) = distpro.retrain(
+    recipe._replace(epochs=100),
+    process=options.process,
+    space=SPACES[options.space],
+    segments=options.segments,
+  )
+  phase, (kd,) = make(carry), joint.kd(recipe)
+  process = process_lib.load(options.process)
+
+  def cost(phase, static):
+    return measure(phase, static, carry, recipe, runs=0)[0]
+
+  base = cost(kd(carry), None)
+  everything = tuple(range(len(process.pathways)))
+  whole = cost(phase, everything) - base
+  print(f'{"pathways":>8} {"steps":>6} {"GMAC":>7} {"of all":>7}')
+  steps = [phase.static(i) for i in range(phase.num_steps)]
+  mean = 0.0
+  for active, count in collections.Counter(steps).items():
+    # Without any the teacher does not run either: more is saved than this.
+    own = max(0.0, cost(phase, active) - base)
+    mean += own * count / len(steps)
+    print(
+      f'{len(active):8} {count / len(steps):6.0%} {own / 2e9:7.3f} '
+      f'{own / whole:7.1%}',
+      flush=True,
+    )
+  single = process_lib.active_sets(
+    process, len(steps), threshold=0.5, segments=len(steps)
+  )
+  dropped = 1 - np.mean([len(s) for s in single]) / len(everything)
+  print(
+    f'{dropped:.1%} of the pathways dropped at a step; with {options.segments} '
+    f'segments {1 - mean / whole:.1%} of the cost of the losses saved, and '
+    f'{(whole - mean) / (whole + base):.1%} of a step'
+  )
 
 
 def problem(options):

@@ -10,7 +10,7 @@ with r_p = <grad_theta l_p(theta), w>. The sign and the rate, momentum,
 Nesterov's factor or clipping are in w.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -115,7 +115,7 @@ def look_ahead(
     return optax.apply_updates(params, change), after
 
   if hypergradient == 'unrolled':
-    found = _unrolled(objective, update, params, raw)
+    found = _unrolled(objective, optimizer, state, params, raw)
   else:
     (gradient,) = transpose((jnp.ones_like(label), alpha))
     change, pull, after = jax.vjp(update, gradient, has_aux=True)
@@ -131,6 +131,34 @@ def look_ahead(
     found = ahead, after, validation, pull_alpha(r)[0]
   ahead, after, validation, slope = found
   return LookAhead(ahead, after, slope, validation, loss, summands, aux, take)
+
+
+def descend(
+  losses: Sequence[Callable[[PyTree], Array]],
+  optimizer: optax.GradientTransformation,
+  state: optax.OptState,
+  params: PyTree,
+) -> tuple[PyTree, optax.OptState]:
+  """Takes a step on each of some losses in turn, to be differentiated through.
+
+  Through the root in Adam only where no gradient is zero.
+
+  Args:
+    losses: theta -> loss [].
+    optimizer: of theta.
+    state: its state.
+    params: theta.
+
+  Returns:
+    (theta, the optimiser's state) after the steps.
+  """
+  for loss in losses:
+    value, gradient = jax.value_and_grad(loss)(params)
+    change, state = optax.with_extra_args_support(optimizer).update(
+      gradient, state, params, value=jax.lax.stop_gradient(value)
+    )
+    params = optax.apply_updates(params, change)
+  return params, state
 
 
 def difference(
@@ -153,7 +181,9 @@ def difference(
     function: theta -> `[L]`.
     params: theta.
     direction: w, like theta.
-    length: of the way to either side; the default is the authors' code's.
+    length: of the way to either side; the default is the authors' code's, and
+      too long for small networks: on the WRN of the tests it is off by up to
+      37 %, where 1e-4 agrees to 1 % in float64.
 
   Returns:
     `[L]`; 0 where w is 0.
@@ -179,7 +209,7 @@ def _without_dead(w: Array, gradient: Array) -> Array:
   return jnp.where((gradient == 0) & jnp.isnan(w), 0, w)
 
 
-def _unrolled(objective, update, params, raw):
+def _unrolled(objective, optimizer, state, params, raw):
   """The step and the gradient by differentiating the step itself."""
 
   def behind(raw: Array) -> tuple[Array, Any]:
@@ -187,8 +217,7 @@ def _unrolled(objective, update, params, raw):
       (label, summands), _ = objective.training(params)
       return label + objective.normalize(raw) @ summands
 
-    change, after = update(jax.grad(total)(params))
-    ahead = optax.apply_updates(params, change)
+    ahead, after = descend([total], optimizer, state, params)
     return objective.validation(ahead), (ahead, after)
 
   (validation, (ahead, after)), slope = jax.value_and_grad(

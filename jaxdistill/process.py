@@ -221,8 +221,10 @@ def check_layout(process: Process, pathways: Sequence[Pathway]) -> None:
 
 
 def to_arrays(process: Process) -> dict[str, Any]:
-  """What a carry holds of a process; the pathways are known there."""
+  """What a carry holds of a process; the pathways as the bytes of JSON."""
+  pathways = json.dumps(_listed(process.pathways)).encode()
   return {
+    'pathways': np.frombuffer(pathways, np.uint8),
     'steps': process.steps,
     'num_steps': np.int32(process.num_steps),
     'raw': process.raw,
@@ -230,27 +232,31 @@ def to_arrays(process: Process) -> dict[str, Any]:
   }
 
 
-def from_arrays(
-  arrays: Mapping[str, Any], pathways: Sequence[Pathway]
-) -> Process:
+def from_arrays(arrays: Mapping[str, Any]) -> Process:
   """The process that `to_arrays` made."""
+  pathways = json.loads(np.asarray(arrays['pathways']).tobytes())
   steps, raw, weights = (
     np.asarray(arrays[key]) for key in ('steps', 'raw', 'weights')
   )
-  return Process(tuple(pathways), steps, int(arrays['num_steps']), raw, weights)
+  paths = tuple(Pathway(*entry) for entry in pathways)
+  return Process(paths, steps, int(arrays['num_steps']), raw, weights)
 
 
 def to_json(process: Process) -> dict[str, Any]:
   """The process as JSON."""
   return {
     'format': _FORMAT,
-    'pathways': [list(pathway) for pathway in process.pathways],
+    'pathways': _listed(process.pathways),
     'steps': np.asarray(process.steps, float).tolist(),
     'num_steps': int(process.num_steps),
     'raw': np.asarray(process.raw, float).tolist(),
     'weights': np.asarray(process.weights, float).tolist(),
     'about': dict(process.about),
   }
+
+
+def _listed(pathways: Sequence[Pathway]) -> list[list[Any]]:
+  return [list(pathway) for pathway in pathways]
 
 
 def from_json(content: Any, name: str = 'process') -> Process:
@@ -273,18 +279,20 @@ def from_json(content: Any, name: str = 'process') -> Process:
     )
     num_steps = int(content['num_steps'])
     about = dict(content['about'])
-  except (KeyError, TypeError, ValueError) as error:
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
     raise UsageError(f'{name}: is no whole process ({error!r})') from None
-  shape = (len(steps), len(pathways))
+  shape = (steps.size, len(pathways))
   for key, knots in (('raw', raw), ('weights', weights)):
     if knots.shape != shape or not np.isfinite(knots).all():
       raise UsageError(
         f'{name}: {key} {knots.shape} is not a number for each of {shape[0]} '
         f'steps and {shape[1]} pathways'
       )
-  if not len(steps) or (np.diff(steps) <= 0).any() or steps[-1] >= num_steps:
+  rising = np.diff(np.append(steps, num_steps)) > 0
+  if steps.ndim != 1 or not steps.size or not rising.all() or steps[0] < 0:
     raise UsageError(
-      f'{name}: the steps do not increase, or pass {num_steps} of the search'
+      f'{name}: the steps are no list that increases from 0 to below '
+      f'{num_steps}, the steps of the search'
     )
   return Process(pathways, steps, num_steps, raw, weights, about)
 

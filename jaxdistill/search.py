@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxdistill import bilevel, optimizers
+from jaxdistill.data import arrays, batches
 from jaxdistill.networks import staged
 from jaxdistill.types import (
   Array,
@@ -19,7 +20,9 @@ from jaxdistill.types import (
   Network,
   Phase,
   PyTree,
+  Recipe,
   Stream,
+  UsageError,
   Variables,
 )
 
@@ -83,6 +86,37 @@ class Rules(NamedTuple):
   order: str
   normalize: Callable[[Array], Array]
   optimizer: optax.GradientTransformation
+
+
+def split(
+  recipe: Recipe, validation: float
+) -> tuple[Recipe, dict[str, Stream]]:
+  """The recipe of a part of the examples, and the streams of both parts.
+
+  Args:
+    recipe: of all.
+    validation: share of the examples that are held out.
+
+  Raises:
+    UsageError: it is no share, or of so few examples none.
+  """
+  if not 0 < validation < 1:
+    raise UsageError(f'validation: {validation} is no share between 0 and 1')
+  size, stream = len(recipe.examples['label']), recipe.stream
+  first, second = (0.0, 1 - validation), (1 - validation, 1.0)
+  rows = arrays.part_rows(size, first)
+  held_out = size - len(rows)
+  if not held_out:
+    raise UsageError(f'validation: {validation} of {size} examples is none')
+  part = recipe._replace(
+    steps_per_epoch=batches.steps_per_epoch(len(rows), stream.batch_size),
+    stream=stream._replace(part=first),
+    examples={k: v[rows] for k, v in recipe.examples.items()},
+  )
+  other = stream._replace(
+    part=second, batch_size=min(stream.batch_size, held_out)
+  )
+  return part, {'train': part.stream, 'validation': other}
 
 
 def search_phase(

@@ -15,6 +15,7 @@ from jaxdistill.methods import (
   data_free,
   distpro,
   joint,
+  l2t_ww,
   masked_layer,
   mutual,
   neighbourhood,
@@ -41,13 +42,18 @@ AUGMENTS: Table = {
   'crop_flip': augment.crop_flip,
   'imagenet': augment.imagenet,
   'regularized': mixing.regularized,
+  'repeated': augment.repeated,
 }
 POLICIES: Table = {
   'autoaugment': autoaugment.autoaugment,
   'randaugment': autoaugment.randaugment,
 }
 CUTOUTS: Table = {'cutout': mixing.cutout}
-MIXES: Table = {'cutmix': mixing.cutmix, 'mixup': mixing.mixup}
+MIXES: Table = {
+  'cutmix': mixing.cutmix,
+  'mixup': mixing.mixup,
+  'alternate': mixing.alternate,
+}
 # Networks of images, and edits of them.
 MODELS: Table = {**NETWORKS, 'without': edits.delete}
 INITIAL: Table = {
@@ -134,6 +140,8 @@ METHODS: Table = {
   'distpro': distpro.distpro,
   'distpro_search': distpro.search,
   'distpro_retrain': distpro.retrain,
+  # Weights that are functions of the image.
+  'l2t_ww': l2t_ww.l2t_ww,
 }
 SPACES: Table = {
   'all_pairs': pathways.all_pairs,

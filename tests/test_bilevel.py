@@ -80,6 +80,40 @@ def test_the_momentum_so_far_changes_the_step_and_not_the_slope(nesterov):
   np.testing.assert_allclose(ahead.gradient, slope, rtol=1e-5)
 
 
+def test_steps_on_several_losses_are_differentiated_through():
+  """x falls by 0.1 a twice, then to 0.8 x: V = (0.8 (1 - 0.2 a))**2."""
+  optimizer = optax.sgd(0.1)
+
+  def behind(a):
+    losses = [lambda x: a * x] * 2 + [lambda x: x**2]
+    x, _ = bilevel.descend(losses, optimizer, optimizer.init(1.0), 1.0)
+    return x**2
+
+  value, slope = jax.value_and_grad(behind)(1.0)
+  np.testing.assert_allclose(value, 0.64**2, rtol=1e-6)
+  np.testing.assert_allclose(slope, 2 * 0.64 * -0.16, rtol=1e-6)
+
+
+def test_the_slope_behind_ten_steps_is_that_of_l2t_wws_code():
+  """Its own example, with momentum and weight decay; its numbers."""
+  params = (jnp.array([1.0, 3.0]), jnp.array([[-1.0, -2.0], [1.0, 0.0]]))
+  decay = optax.add_decayed_weights(0.01)
+  optimizer = optax.chain(decay, optax.sgd(0.1, 0.9))
+
+  def behind(weights):
+    def inner(params):
+      return (params[0] ** 2).mean() + (weights * params[1] ** 2).sum()
+
+    (one, two), _ = bilevel.descend(
+      [inner] * 10, optimizer, optimizer.init(params), params
+    )
+    return (one[None] * two).mean()
+
+  slope = jax.grad(behind)(jnp.zeros((2, 2)))
+  expected = [[-1.1952, -7.1712], [1.1952, 0.0]]
+  np.testing.assert_allclose(slope, expected, atol=1e-4)
+
+
 def test_adam_at_a_gradient_of_zero_gives_numbers():
   """x has none, as where a ReLU is dead."""
 
@@ -162,7 +196,10 @@ def wide_resnets():
 
 def test_the_hypergradients_of_a_wide_resnet_agree(wide_resnets):
   """In the second step of Nesterov's momentum, with batch norm, transforms,
-  clipping and weight decay."""
+  clipping and weight decay.
+
+  Differences of the default length are off by up to 37 % here.
+  """
   objective, params = wide_resnets
   made = optimizers.sgd(RATE, nesterov=True, clip=0.5)(10)
   with jax.enable_x64(True):

@@ -110,7 +110,8 @@ def test_a_process_goes_through_its_file(tmp_path):
 
 def test_a_process_goes_through_a_carry():
   arrays = process_lib.to_arrays(made())
-  again = process_lib.from_arrays(jax.tree.map(jnp.asarray, arrays), PATHS)
+  again = process_lib.from_arrays(jax.tree.map(jnp.asarray, arrays))
+  assert again.pathways == PATHS
   jax.tree.map(np.testing.assert_allclose, again[1:5], made()[1:5])
 
 
@@ -143,8 +144,13 @@ def test_another_layout_is_refused_by_name(paths, words):
     ({'pathways': [['a', 'b']]}, 'is no whole process'),
     ({'raw': [[1.0, 2.0]]}, r'raw \(1, 2\) is not a number for each of 3'),
     ({'weights': [[1, float('nan')]] * 3}, 'weights'),
-    ({'steps': [0, 4, 4]}, 'do not increase'),
-    ({'num_steps': 10}, 'pass 10 of the search'),
+    ({'steps': [0, 4, 4]}, 'increases from 0 to below 11'),
+    ({'steps': [0, float('nan'), 4]}, 'increases'),
+    ({'steps': [-1, 2, 4]}, 'increases'),
+    ({'steps': [[0], [4], [10]]}, 'increases'),
+    ({'steps': 4}, 'not a number for each of 1'),
+    ({'num_steps': 10}, 'below 10, the steps of the search'),
+    ({'num_steps': float('inf')}, 'is no whole process'),
   ],
 )
 def test_a_damaged_file_is_refused(change, words, tmp_path):

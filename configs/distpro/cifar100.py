@@ -8,15 +8,15 @@ then 240 on all. Rates are those of the authors' code, ReviewKD's weights as
 published. The 10 pathways of that code are the space {'name': 'same_or_deeper',
 'stem': True, 'pool': False}. Made for a GPU; not run yet.
 
-Paper, top-1 of teacher and student, CRD, ReviewKD, equal weights, alpha_T,
-DistPro, in the order of `PAIRS`:
+Paper, top-1 of teacher and student, L2T-ww, CRD, ReviewKD, equal weights,
+alpha_T, DistPro, in the order of `PAIRS`:
 
-  76.51 73.26  75.64 76.20 75.50 76.25 76.36
-  76.51 70.50  76.27 77.14 74.28 77.19 77.24
-  79.45 70.50  75.12 76.41 73.54 77.15 77.18
-  79.45 71.82  76.05 77.37 74.39 76.64 77.54
-  73.28 69.06  71.63 71.89 70.89 71.24 72.03
-  74.13 71.14  -     73.16 73.19 73.58 73.74
+  76.51 73.26  -     75.64 76.20 75.50 76.25 76.36
+  76.51 70.50  -     76.27 77.14 74.28 77.19 77.24
+  79.45 70.50  76.35 75.12 76.41 73.54 77.15 77.18
+  79.45 71.82  77.39 76.05 77.37 74.39 76.64 77.54
+  73.28 69.06  -     71.63 71.89 70.89 71.24 72.03
+  74.13 71.14  -     -     73.16 73.19 73.58 73.74
 """
 
 import ml_collections
@@ -67,6 +67,7 @@ def get_config(pair='wrn16_2'):
   config.methods = ml_collections.ConfigDict(
     {
       'student alone': {'name': 'supervised'},
+      'l2t_ww': {'name': 'l2t_ww'},
       'crd': {'name': 'crd'},
       'reviewkd': {'name': 'reviewkd', 'weight': review},
       'equal weights': {'name': 'distpro_retrain', 'use': 'equal'},

@@ -4,6 +4,9 @@
 
 A teacher that saw 1,000 images, students that see 400, of which a fifth is
 held out in the search. Nine pathways. A few minutes a seed on two CPU cores.
+
+Of sigmoid(A) the weights sum to 0.73 L at first, of the others to about 1, in
+the paper too: its pathways are as much heavier against the labels.
 """
 
 import ml_collections

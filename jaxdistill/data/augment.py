@@ -36,6 +36,36 @@ def standardize(mean: Sequence[float], std: Sequence[float]) -> Augment:
   return augment
 
 
+def repeated(augment: Augment, *, count: int = 3) -> Augment:
+  """Repeated augmentation: an image stands in a batch several times.
+
+  Of the batch the first images are taken, each `count` times in a row and each
+  time augmented anew; the rest waits for another epoch, as an epoch keeps its
+  steps.
+
+  Args:
+    augment: what each copy goes through.
+    count: how often; DeiT's is 3.
+
+  Raises:
+    UsageError: the count is no whole number above 0.
+
+  References:
+    Hoffer et al., Augment Your Batch: Improving Generalization Through Instance
+    Repetition, 2020, https://arxiv.org/abs/1901.09335
+    Touvron et al., Training data-efficient image transformers & distillation
+    through attention, 2021, https://arxiv.org/abs/2012.12877
+  """
+  if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    raise UsageError(f'augment.count: {count!r} is no whole number above 0')
+
+  def repeat(rng: Array, batch: Batch) -> Batch:
+    rows = np.arange(len(batch['image'])) // count
+    return augment(rng, {name: x[rows] for name, x in batch.items()})
+
+  return repeat
+
+
 def pad_crop(padding: int = 4) -> Augment:
   """Pads with zeros and crops at random to the size before."""
 

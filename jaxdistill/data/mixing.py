@@ -116,8 +116,7 @@ def cutmix(
     Localizable Features, 2019, https://arxiv.org/abs/1905.04899
   """
   _check_alpha(alpha)
-  if not 0 <= probability <= 1:
-    raise UsageError(f'augment.mix.probability: {probability} is not in [0, 1]')
+  _check_share('probability', probability)
 
   def augment(rng: Array, batch: Batch) -> Batch:
     share_rng, box_rng, order_rng, whether_rng = jax.random.split(rng, 4)
@@ -138,10 +137,42 @@ def cutmix(
   return augment
 
 
+def alternate(
+  *,
+  num_classes: int,
+  mixup_alpha: float = 0.8,
+  cutmix_alpha: float = 1.0,
+  share: float = 0.5,
+) -> Augment:
+  """Mixup or CutMix, by chance for each batch, as DeiT is trained.
+
+  Args:
+    num_classes: length of the mixed labels.
+    mixup_alpha: see `mixup`.
+    cutmix_alpha: see `cutmix`.
+    share: of the batches, that CutMix has.
+
+  Raises:
+    UsageError: an alpha is not above 0, or the share not in [0, 1].
+  """
+  _check_share('share', share)
+  whole = mixup(num_classes=num_classes, alpha=mixup_alpha)
+  boxes = cutmix(num_classes=num_classes, alpha=cutmix_alpha, probability=1.0)
+
+  def augment(rng: Array, batch: Batch) -> Batch:
+    rng, choice_rng = jax.random.split(rng)
+    batch = {**batch, 'image': batch['image'].astype(jnp.float32)}
+    cut = jax.random.bernoulli(choice_rng, share)
+    return jax.lax.cond(cut, boxes, whole, rng, batch)
+
+  return augment
+
+
 def regularized(
   *,
   padding: int = 4,
   mirror: bool = True,
+  augment: Augment | None = None,
   policy: Augment | None = None,
   cutout: Augment | None = None,
   mix: Augment | None = None,
@@ -151,12 +182,13 @@ def regularized(
   Args:
     padding: see `augment.crop_flip`.
     mirror: see `augment.crop_flip`.
+    augment: stands in place of both, as `augment.imagenet` for its images.
     policy: AutoAugment or RandAugment.
     cutout: covers a part.
-    mix: CutMix or Mixup.
+    mix: CutMix, Mixup, or each in turn.
   """
   given = [x for x in (policy, cutout, mix) if x is not None]
-  first = augment_lib.crop_flip(padding=padding, mirror=mirror)
+  first = augment or augment_lib.crop_flip(padding=padding, mirror=mirror)
   return augment_lib.chain(first, *given)
 
 
@@ -190,3 +222,8 @@ def _mixed(batch: Batch, share: Array, other: Array, num_classes: int) -> Array:
 def _check_alpha(alpha: float) -> None:
   if not 0 < alpha < math.inf:
     raise UsageError(f'augment.mix.alpha: {alpha} is no number above 0')
+
+
+def _check_share(name: str, share: float) -> None:
+  if not 0 <= share <= 1:
+    raise UsageError(f'augment.mix.{name}: {share} is not in [0, 1]')

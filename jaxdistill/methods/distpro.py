@@ -7,7 +7,7 @@ Eq. 2 -> `process.biased_softmax`, `terms.pathways.losses`; eq. 4 ->
 `bilevel.look_ahead`; eq. 5 -> `bilevel.difference`; eq. 3, Algorithm 1 -> here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import functools
 import math
 from typing import Any
@@ -18,10 +18,9 @@ from jaxdistill import bilevel, optimizers, steps
 from jaxdistill import process as process_lib
 from jaxdistill import search as search_lib
 from jaxdistill import terms as terms_lib
-from jaxdistill.data import arrays, batches
 from jaxdistill.methods import joint
-from jaxdistill.networks import staged
-from jaxdistill.process import Pathway, Process
+from jaxdistill.networks import arguments, staged
+from jaxdistill.process import Process
 from jaxdistill.terms import forward
 from jaxdistill.terms import pathways as pathways_lib
 from jaxdistill.types import (
@@ -43,6 +42,7 @@ def search(
   space: pathways_lib.Space | None = None,
   search_epochs: float | None = None,
   validation: float = 0.2,
+  knots: int | None = None,
   hypergradient: str = 'exact',
   order: str = 'keep',
   normalization: str = 'biased_softmax',
@@ -58,8 +58,9 @@ def search(
   Equation (3) of DistPro, one step at a time. The student trains on a part of
   the data on labels and all pathways; the raw weights, 1 at first, descend the
   gradient of the loss of labels on the other part behind the student's step.
-  Validation uses the statistics of its batch, and only the student's own step
-  changes running ones.
+  Validation uses images augmented as those of training, as the authors' code
+  does, and the statistics of its batch; only the student's own step changes
+  running ones.
 
   The carry's 'process' holds arrays; 'process.json' is the report.
 
@@ -70,6 +71,9 @@ def search(
       240 of training.
     validation: share of the examples that the weights learn from, a batch at
       a time, or all of them where they are fewer.
+    knots: means over so many equal parts of the search make the process, or all
+      its steps if they are fewer; None: over epochs, which leaves little of a
+      search of few.
     hypergradient: see `bilevel.look_ahead`.
     order: 'keep': the step with the weights so far is the look-ahead and stays,
       as the paper's equation has it; 'algorithm1': it is thrown away and taken
@@ -91,15 +95,15 @@ def search(
   ):
     if value not in valid:
       raise staged.unknown(what, value, valid)
-  if not 0 < validation < 1:
-    raise UsageError(f'validation: {validation} is no share between 0 and 1')
-  part, streams = _split(recipe, validation)
+  part, streams = search_lib.split(recipe, validation)
   part = part._replace(
     epochs=recipe.epochs if search_epochs is None else search_epochs,
     optimizer=search_optimizer or recipe.optimizer,
   )
-  if not part.epochs > 0:
-    raise UsageError(f'search_epochs: {search_epochs} is not above 0')
+  if not 0 < part.epochs < math.inf:
+    raise UsageError(f'search_epochs: {search_epochs} is no number above 0')
+  if knots is not None:
+    arguments.whole('knots', knots)
   rules = search_lib.Rules(
     hypergradient,
     order,
@@ -109,7 +113,7 @@ def search(
 
   def phase(carry: Carry) -> Phase:
     task = _task(carry, part, space, student, teacher)
-    return _search(task, streams, rules)
+    return _search(task, streams, rules, knots)
 
   return (phase,)
 
@@ -158,13 +162,11 @@ def retrain(
   """
   if use not in USES:
     raise staged.unknown('use', use, USES)
-  if isinstance(segments, bool) or segments < 1:
-    raise UsageError(f'segments: {segments!r} is no number from 1')
-  for name, number in (('weight', weight), ('label_weight', label_weight)):
-    if not 0 <= number < math.inf:
-      raise UsageError(f'{name}: {number} is no number from 0')
-  if threshold is not None and not math.isfinite(threshold):
-    raise UsageError(f'threshold: {threshold} is no number')
+  arguments.whole('segments', segments)
+  arguments.real('weight', weight, 0)
+  arguments.real('label_weight', label_weight, 0)
+  if threshold is not None:
+    arguments.real('threshold', threshold)
   given = None
   if process is not None and use != 'equal':
     given = (
@@ -179,7 +181,7 @@ def retrain(
     if use == 'equal':
       chosen = process_lib.equal(paths)
     else:
-      chosen = given or _carried(carry, paths)
+      chosen = given or _carried(carry)
       process_lib.check_layout(chosen, paths)
       chosen = process_lib.last(chosen) if use == 'last' else chosen
     factors = (label_weight, weight * len(paths))
@@ -196,6 +198,7 @@ def distpro(
   space: pathways_lib.Space | None = None,
   search_epochs: float | None = None,
   validation: float = 0.2,
+  knots: int | None = None,
   hypergradient: str = 'exact',
   order: str = 'keep',
   normalization: str = 'biased_softmax',
@@ -225,19 +228,6 @@ def distpro(
   """
   if use == 'equal':
     raise UsageError("use: 'equal' needs no search; choose distpro_retrain")
-  searched = search(
-    recipe,
-    space=space,
-    search_epochs=recipe.epochs / 6 if search_epochs is None else search_epochs,
-    validation=validation,
-    hypergradient=hypergradient,
-    order=order,
-    normalization=normalization,
-    search_optimizer=search_optimizer,
-    weights_optimizer=weights_optimizer,
-    student=student,
-    teacher=teacher,
-  )
   retrained = retrain(
     recipe,
     process=process,
@@ -247,6 +237,22 @@ def distpro(
     label_weight=label_weight,
     threshold=threshold,
     segments=segments,
+    student=student,
+    teacher=teacher,
+  )
+  if process is not None:
+    return retrained
+  searched = search(
+    recipe,
+    space=space,
+    search_epochs=recipe.epochs / 6 if search_epochs is None else search_epochs,
+    validation=validation,
+    knots=knots,
+    hypergradient=hypergradient,
+    order=order,
+    normalization=normalization,
+    search_optimizer=search_optimizer,
+    weights_optimizer=weights_optimizer,
     student=student,
     teacher=teacher,
   )
@@ -260,7 +266,7 @@ def distpro(
 
     return made._replace(finish=finish, views={'searched': made.views[student]})
 
-  return retrained if process is not None else (apart, *retrained)
+  return (apart, *retrained)
 
 
 def _task(
@@ -277,27 +283,6 @@ def _task(
   return forward.Forward(pair, made, recipe, student, teacher)
 
 
-def _split(
-  recipe: Recipe, validation: float
-) -> tuple[Recipe, dict[str, Stream]]:
-  """The recipe of the training part, and the streams of both parts."""
-  size, stream = len(recipe.examples['label']), recipe.stream
-  first, second = (0.0, 1 - validation), (1 - validation, 1.0)
-  rows = arrays.part_rows(size, first)
-  held_out = size - len(rows)
-  if not held_out:
-    raise UsageError(f'validation: {validation} of {size} examples is none')
-  part = recipe._replace(
-    steps_per_epoch=batches.steps_per_epoch(len(rows), stream.batch_size),
-    stream=stream._replace(part=first),
-    examples={k: v[rows] for k, v in recipe.examples.items()},
-  )
-  other = stream._replace(
-    part=second, batch_size=min(stream.batch_size, held_out)
-  )
-  return part, {'train': part.stream, 'validation': other}
-
-
 def _adam() -> optimizers.Optimizer:
   return optimizers.adamw(
     optimizers.constant(rate=0.05), b1=0.5, b2=0.999, weight_decay=0.0
@@ -305,9 +290,15 @@ def _adam() -> optimizers.Optimizer:
 
 
 def _search(
-  task: forward.Forward, streams: Mapping[str, Stream], rules: search_lib.Rules
+  task: forward.Forward,
+  streams: Mapping[str, Stream],
+  rules: search_lib.Rules,
+  knots: int | None,
 ) -> Phase:
   recipe, paths = task.recipe, task.paths.paths
+  each = recipe.steps_per_epoch
+  if knots is not None:
+    each = math.ceil(recipe.num_steps / knots)
 
   def finish(knots: search_lib.Knots, carry: Carry) -> Carry:
     steps_at, raw, weights = map(np.asarray, knots[1:])
@@ -316,7 +307,7 @@ def _search(
     return {**carry, 'process': process_lib.to_arrays(found)}
 
   def report(carry: Carry) -> dict[str, Any]:
-    found = _carried(carry, paths)._replace(about=task.about(carry))
+    found = _carried(carry)._replace(about=task.about(carry))
     return {'process.json': process_lib.to_json(found)}
 
   return search_lib.search_phase(
@@ -327,7 +318,7 @@ def _search(
     rules,
     num_summands=len(paths),
     num_steps=recipe.num_steps,
-    steps_per_knot=recipe.steps_per_epoch,
+    steps_per_knot=each,
     streams=streams,
     networks=task.networks,
     student=task.student,
@@ -337,7 +328,7 @@ def _search(
   )
 
 
-def _carried(carry: Carry, paths: Sequence[Pathway]) -> Process:
+def _carried(carry: Carry) -> Process:
   """The process that a search left.
 
   Raises:
@@ -348,7 +339,7 @@ def _carried(carry: Carry, paths: Sequence[Pathway]) -> Process:
       "process: give a file that a search wrote ('process.json'), or choose "
       "the method distpro, which searches first, or use='equal'"
     )
-  return process_lib.from_arrays(carry['process'], paths)
+  return process_lib.from_arrays(carry['process'])
 
 
 def _retrain(

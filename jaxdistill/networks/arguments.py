@@ -19,7 +19,7 @@ def whole(name: str, value: Any) -> int:
     UsageError: it is none.
   """
   try:
-    number = operator.index(value)
+    number = 0 if isinstance(value, bool) else operator.index(value)
   except TypeError:
     number = 0
   if number < 1:

@@ -61,7 +61,8 @@ def all_pairs(
     teacher: the same.
 
   Raises:
-    UsageError: there is no such transform.
+    UsageError: there is no such transform; of the space, for networks that have
+      no such levels.
   """
   _check_transforms(transforms)
 
@@ -188,6 +189,11 @@ def _levels(
     if given is not None:
       found.append(list(given))
       continue
+    if not pairs.middle(network, shapes):
+      raise UsageError(
+        f'space.{role}: the {role} has no groups of maps; name its features in '
+        f'order, of {", ".join(shapes)}'
+      )
     names = [entry[k] for entry in pairs.middle_cut(pair, None, pre=True)]
     if stem:
       first = pairs.maps(network, shapes)[0]

@@ -292,3 +292,29 @@ def test_the_centre_is_what_pillow_makes_of_the_middle(size, part):
   for image, found in zip(PHOTOS, out):
     difference = np.abs(found - pillow(image, corner, part, size))
     assert difference[1:-1, 1:-1].max() <= 2
+
+
+def test_a_repeated_image_is_augmented_anew_each_time():
+  """The first 22 of 64 images; the last one has but one place left."""
+  rows = np.arange(B) // 3
+  same = augment.repeated(augment.none())(jax.random.key(0), BATCH)
+  for key, x in BATCH.items():
+    np.testing.assert_array_equal(same[key], np.asarray(x)[rows])
+  cropped = augment.repeated(augment.pad_crop(2))
+  copies = outcome(jax.jit(cropped))[:63].reshape(21, 3, -1)
+  alike = (copies == copies[:, :1]).all(-1)
+  # Two of 25 crops are the same by chance.
+  assert alike[:, 1:].sum() < 10
+
+
+def test_a_batch_of_one_can_be_repeated():
+  """As where evaluation asks for the shapes."""
+  one = {k: x[:1] for k, x in BATCH.items()}
+  out = augment.repeated(augment.none(), count=5)(jax.random.key(0), one)
+  np.testing.assert_array_equal(out['image'], IMAGE[:1])
+
+
+@pytest.mark.parametrize('count', [0, -1, 1.5, True, float('nan')])
+def test_a_count_that_is_none_is_refused(count):
+  with pytest.raises(UsageError, match=f'augment.count: {count}'):
+    augment.repeated(augment.none(), count=count)

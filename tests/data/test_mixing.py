@@ -81,6 +81,20 @@ def test_mixup_mixes_images_as_labels(alpha):
     assert ((out['label'] > 0).sum(1) <= 2).all()
 
 
+def test_a_batch_has_mixup_or_cutmix():
+  """Only Mixup makes levels that no image had; either mixes the labels."""
+  found = []
+  function = mixing.alternate(num_classes=CLASSES, mixup_alpha=1.0)
+  for out in runs(function, 30):
+    assert out['image'].dtype == np.float32
+    levels = out['image'].reshape(B, -1).mean(1)
+    expected = out['label'] @ (10.0 + np.arange(CLASSES))
+    np.testing.assert_allclose(levels, expected, rtol=1e-4)
+    whole = out['image'] == np.round(out['image'])
+    found.append(bool(whole.all()))
+  assert 5 < sum(found) < 25
+
+
 def test_mixed_labels_can_be_mixed_again():
   twice = augment.chain(*[mixing.mixup(num_classes=CLASSES)] * 2)
   out = jax.jit(twice)(jax.random.key(0), BATCH)
@@ -100,6 +114,24 @@ def test_cutout_covers_a_square_that_may_leave_the_image():
   # Each image has its own; a corner keeps 2 of 4 rows and columns.
   assert set(areas) <= {2 * 2, 2 * 3, 3 * 3, 2 * 4, 3 * 4, 4 * 4}
   assert len(set(areas)) > 3
+
+
+def test_another_augmentation_stands_in_place_of_crop_and_flip():
+  """Corners of six pixels, each image twice, and then mixed."""
+
+  def corner(rng, batch):
+    del rng
+    return {**batch, 'image': batch['image'][:, :6, :6]}
+
+  function = augment.repeated(
+    mixing.regularized(augment=corner, mix=mixing.mixup(num_classes=CLASSES)),
+    count=2,
+  )
+  out = jax.jit(function)(jax.random.key(0), BATCH)
+  assert out['image'].shape == (B, 6, 6, 1)
+  # Eight images are left, and of a mixed label at most two.
+  np.testing.assert_array_equal(out['label'][:, B // 2 :], 0)
+  np.testing.assert_allclose(out['label'].sum(1), 1, rtol=1e-5)
 
 
 def test_standardisation_comes_last_and_labels_are_shares(dataset):
@@ -133,6 +165,11 @@ def test_standardisation_comes_last_and_labels_are_shares(dataset):
   [
     (lambda: mixing.cutmix(num_classes=3, alpha=0.0), r'alpha: 0\.0'),
     (lambda: mixing.cutmix(num_classes=3, probability=1.5), r'1\.5 is not in'),
+    (lambda: mixing.alternate(num_classes=3, share=-1), r'share: -1 is not in'),
+    (
+      lambda: mixing.alternate(num_classes=3, mixup_alpha=0.0),
+      r'alpha: 0\.0',
+    ),
     (lambda: mixing.mixup(num_classes=3, alpha=float('nan')), 'alpha: nan'),
     (lambda: mixing.cutout(size=0, mean=(0.0,)), 'cutout: 0'),
     (lambda: mixing.regularized(padding=-1), 'padding: -1'),

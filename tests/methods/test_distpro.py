@@ -124,6 +124,17 @@ def test_knots_are_means_over_epochs(searched):
   np.testing.assert_allclose(knots.weights[0], mean, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  ('knots', 'count'), [(None, 2), (1, 1), (3, 2), (4, 4), (9, 4)]
+)
+def test_a_search_has_as_many_knots_as_asked_for(knots, count, recipe, carry):
+  """Of its four steps; two of them are the least part that gives three."""
+  (make,) = distpro.search(recipe, search_epochs=2, knots=knots, **SEARCH)
+  init = make(carry).init
+  state, _ = jax.eval_shape(lambda rng: init(rng, carry), jax.random.key(0))
+  assert state.knots.raw.shape == (count, 2)
+
+
 def test_adams_first_step_on_the_raw_weights_is_its_rate(searched):
   _, states, _ = searched
   moved = np.abs(np.asarray(states[1].raw - states[0].raw))
@@ -363,7 +374,10 @@ def test_the_last_weights_are_used_throughout(recipe, carry):
 
 
 def test_with_a_process_nothing_is_searched(recipe, carry):
-  (make,) = distpro.distpro(recipe, process=REPLAYED, space=SPACE)
+  """Nor is anything held out, which of so few examples is refused."""
+  (make,) = distpro.distpro(
+    recipe, process=REPLAYED, space=SPACE, validation=0.01
+  )
   assert make(carry).name == 'retrain'
   assert make(carry).num_steps == 6
 
@@ -397,6 +411,17 @@ def test_a_run_resumes_bit_for_bit(recipe, carry, dataset, tmp_path):
       ours, theirs = ours.variables, theirs.variables
     assert_equal(ours, theirs)
   assert_equal(again.carry['teacher'].variables, carry['teacher'].variables)
+
+
+def test_a_process_in_the_carry_is_that_of_its_own_space(recipe, carry):
+  """A training in another one refuses it by name, as it does a file."""
+  searched = process_lib.to_arrays(process_lib.from_json(REPLAYED))
+  other = pathways.all_pairs(
+    transforms=('T4',), student=('group1.pre', 'group2'), teacher=('group2',)
+  )
+  (make,) = distpro.retrain(recipe, space=other)
+  with pytest.raises(UsageError, match=r'pathway 0 .* by T1 and .* by T4'):
+    make({**carry, 'process': searched})
 
 
 def test_the_training_begins_with_the_student_as_it_was(recipe, carry):
@@ -435,20 +460,30 @@ def test_the_training_begins_with_the_student_as_it_was(recipe, carry):
     (lambda r: distpro.search(r, validation=0.9), 'batch_size is 8; the data'),
     (
       lambda r: distpro.search(r, search_epochs=0, **SEARCH),
-      'search_epochs: 0 is not',
+      'search_epochs: 0 is no number',
+    ),
+    (
+      lambda r: distpro.search(r, search_epochs=float('inf'), **SEARCH),
+      'search_epochs: inf is no number',
+    ),
+    (
+      lambda r: distpro.search(r, search_epochs=2, knots=0, **SEARCH),
+      'knots: wanted whole numbers above 0, got 0',
     ),
     (lambda r: distpro.retrain(r, use='none'), "unknown use 'none'"),
     (lambda r: distpro.distpro(r, use='equal'), 'needs no search'),
-    (lambda r: distpro.retrain(r, segments=0), 'segments: 0 is no number'),
-    (lambda r: distpro.retrain(r, segments=True), 'segments: True is no'),
-    (lambda r: distpro.retrain(r, weight=-1.0), 'weight: -1.0 is no number'),
+    (lambda r: distpro.retrain(r, segments=0), 'segments: wanted whole'),
+    (lambda r: distpro.retrain(r, segments=2.5), 'above 0, got 2.5'),
+    (lambda r: distpro.retrain(r, segments=True), 'above 0, got True'),
+    (lambda r: distpro.retrain(r, weight=-1.0), 'at least 0, got -1.0'),
+    (lambda r: distpro.retrain(r, weight='1'), "at least 0, got '1'"),
     (
       lambda r: distpro.retrain(r, label_weight=float('nan')),
-      'label_weight: nan',
+      'label_weight: wanted a number of at least 0, got nan',
     ),
     (
       lambda r: distpro.retrain(r, threshold=float('nan')),
-      'threshold: nan is no number',
+      'threshold: wanted a number, got nan',
     ),
     (lambda r: distpro.retrain(r, process='none.json'), "'none.json'"),
     (lambda r: distpro.retrain(r, process={}), 'process: is no process'),

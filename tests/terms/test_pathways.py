@@ -148,6 +148,15 @@ def test_transformers_have_pathways_between_tokens():
   assert (np.asarray(found[0]) > 0).all()
 
 
+def test_networks_without_maps_want_the_names_of_their_features():
+  networks = (vit.vit(width, 2, 1, num_classes=3, patch=4) for width in (4, 6))
+  with pytest.raises(UsageError) as caught:
+    pathways.all_pairs(teacher=('pool',))(pair_of(*networks))
+  words = str(caught.value)
+  assert words.startswith('space.student: the student has no groups of maps')
+  assert 'group1.block2, ' in words
+
+
 def _losses(pair, made, active=None):
   """The losses of random features, the features and the transforms' outputs."""
   generator = np.random.default_rng(0)
