@@ -31,11 +31,11 @@ def get_config():
   }
   config.subset = 'few'
   config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': 'wrn_16_1', 'training': {'epochs': 12}}
+  config.teacher = {'name': 'wrn_16_1', 'training': {'epochs': 10}}
   config.student = {'name': 'wrn_10_1'}
   config.batch_size = 128
-  config.epochs = 6
-  config.evaluate_every = 3
+  config.epochs = 4
+  config.evaluate_every = 2
   config.seeds = 3
   config.schedule = {'name': 'cosine', 'rate': 0.1}
   space = {'name': 'same_or_deeper', 'stem': True, 'pool': False}
