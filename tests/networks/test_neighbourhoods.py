@@ -40,9 +40,14 @@ def test_blocks_are_the_neighbourhoods_and_the_rest_is_outside(teacher):
 
 def test_layers_of_other_widths_are_in_one_neighbourhood_with_the_next():
   """Two layers of each bottleneck, and copies of the third: Table 2's '-2'."""
-  teacher = layerwise.by_layers(_model(BOTTLENECKS, 0)).network
+
+  def layers(network):  # their names depend on no value
+    shapes = staged.variable_shapes(network, EXAMPLE)
+    return layerwise.by_layers(Model(network, shapes)).network
+
+  teacher = layers(BOTTLENECKS)
   narrow = layerwise.narrowed(BOTTLENECKS, multiplier=0.5, inner_after=False)
-  student = layerwise.by_layers(_model(narrow, 0)).network
+  student = layers(narrow)
   made = neighbourhoods.layout(student, teacher, EXAMPLE, copy_same=True)
   block = 'group1.block2'
   own = [n for n in made.neighbourhoods if n.student[0].startswith(block)]
