@@ -93,6 +93,7 @@ def adamw(
   b2: float = 0.999,
   weight_decay: float = 0.05,
   clip: float | None = None,
+  relative: bool = False,
 ) -> Optimizer:
   """AdamW; weight decay is decoupled.
 
@@ -102,6 +103,9 @@ def adamw(
     b2: decay of the second moment.
     weight_decay: times the rate.
     clip: largest global norm of the gradient.
+    relative: whether the rate of each kernel is a share of its own root mean
+      square (Shazeer and Stern, Adafactor, 2018,
+      https://arxiv.org/abs/1804.04235): one rate for weights of any size.
 
   Raises:
     UsageError: a number that is out of its range.
@@ -112,11 +116,12 @@ def adamw(
   _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
-    return optax.chain(
-      _clip(clip),
-      optax.adamw(schedule.rate(num_steps), b1, b2, weight_decay=weight_decay),
-      schedule.watch,
-    )
+    steps = [
+      optax.adamw(schedule.rate(num_steps), b1, b2, weight_decay=weight_decay)
+    ]
+    if relative:
+      steps += [optax.masked(optax.scale_by_param_block_rms(), _kernels)]
+    return optax.chain(_clip(clip), *steps, schedule.watch)
 
   return make
 
@@ -288,6 +293,11 @@ def _check_decay(weight_decay: float, clip: float | None) -> None:
 
 def _clip(norm: float | None) -> optax.GradientTransformation:
   return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+
+
+def _kernels(params: optax.Params) -> optax.Params:
+  """Whether a leaf has more than one axis: no bias, no norm's scale."""
+  return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def _warmup_steps(num_steps: int, warmup: float) -> int:

@@ -9,7 +9,9 @@ A teacher of another of these runs is taken by `--config.teacher.checkpoint`.
 The paper does not give epochs, rates, augmentation and breakpoints; here these
 are the blocks of the ResNets, and the ends of the five groups of the VGGs. The
 classifier begins as usual. Both rows have 200 epochs; the one of the masks is
-not counted.
+not counted. The layers learn by relative Adam, as SGD leaves large kernels as
+they are. Where all kernels begin alike, those inside blocks stay so unless
+`--config.methods.mld.breakpoints=layers`.
 Made for a GPU; not run yet. The small size is beside it,
 `cifar10_resnet56_resnet20.py` and `cifar10_vgg13_vgg19.py`.
 
