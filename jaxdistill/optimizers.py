@@ -86,6 +86,51 @@ def sgd(
   return make
 
 
+def lars(
+  schedule: Schedule,
+  *,
+  trust: float = 0.1,
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+) -> Optimizer:
+  """SGD whose gradient of each kernel is `trust` times as long as the kernel.
+
+  So one rate suits kernels of any size; biases and norms learn as by `sgd`.
+
+  Args:
+    schedule: the rate.
+    trust: above 0.
+    momentum: below 1; 0: none. It is Nesterov's.
+    weight_decay: added to the gradient before it is scaled.
+
+  Raises:
+    UsageError: a number that is out of its range.
+
+  References:
+    You et al., Large Batch Training of Convolutional Networks, 2017,
+    https://arxiv.org/abs/1708.03888
+  """
+
+  if not 0 < trust < math.inf:
+    raise UsageError(f'optimizer.trust: {trust} is no number above 0')
+  _check_share('momentum', momentum)
+  _check_decay(weight_decay, None)
+
+  def kernels(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+  def make(num_steps: int) -> optax.GradientTransformation:
+    scaled = optax.scale_by_trust_ratio(trust_coefficient=trust)
+    return optax.chain(
+      optax.add_decayed_weights(weight_decay),
+      optax.masked(scaled, kernels),
+      optax.sgd(schedule.rate(num_steps), momentum or None, nesterov=True),
+      schedule.watch,
+    )
+
+  return make
+
+
 def adamw(
   schedule: Schedule,
   *,
@@ -93,7 +138,6 @@ def adamw(
   b2: float = 0.999,
   weight_decay: float = 0.05,
   clip: float | None = None,
-  relative: bool = False,
 ) -> Optimizer:
   """AdamW; weight decay is decoupled.
 
@@ -103,9 +147,6 @@ def adamw(
     b2: decay of the second moment.
     weight_decay: times the rate.
     clip: largest global norm of the gradient.
-    relative: whether the rate of each kernel is a share of its own root mean
-      square (Shazeer and Stern, Adafactor, 2018,
-      https://arxiv.org/abs/1804.04235): one rate for weights of any size.
 
   Raises:
     UsageError: a number that is out of its range.
@@ -116,12 +157,11 @@ def adamw(
   _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
-    steps = [
-      optax.adamw(schedule.rate(num_steps), b1, b2, weight_decay=weight_decay)
-    ]
-    if relative:
-      steps += [optax.masked(optax.scale_by_param_block_rms(), _kernels)]
-    return optax.chain(_clip(clip), *steps, schedule.watch)
+    return optax.chain(
+      _clip(clip),
+      optax.adamw(schedule.rate(num_steps), b1, b2, weight_decay=weight_decay),
+      schedule.watch,
+    )
 
   return make
 
@@ -293,11 +333,6 @@ def _check_decay(weight_decay: float, clip: float | None) -> None:
 
 def _clip(norm: float | None) -> optax.GradientTransformation:
   return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
-
-
-def _kernels(params: optax.Params) -> optax.Params:
-  """Whether a leaf has more than one axis: no bias, no norm's scale."""
-  return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def _warmup_steps(num_steps: int, warmup: float) -> int:

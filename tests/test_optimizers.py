@@ -101,25 +101,17 @@ def test_adamw_matches_numpy():
   )
 
 
-def test_a_relative_rate_is_a_share_of_each_kernel():
-  """The same kernel at another scale goes the same way, at that scale."""
-  schedule = optimizers.constant(rate=0.1)
-  made = optimizers.adamw(schedule, weight_decay=0.0, relative=True)(10)
-  usual = optimizers.adamw(schedule, weight_decay=0.0)(10)
-  small = {'kernel': jnp.array([[1.0, -2.0], [0.5, 3.0]]), 'bias': jnp.ones(2)}
-  large = {**small, 'kernel': 100 * small['kernel']}
-  gradient = jax.tree.map(jnp.cos, small)
-  by_size = [
-    made.update(gradient, made.init(params), params)[0]
-    for params in (small, large)
-  ]
-  expected, _ = usual.update(gradient, usual.init(small), small)
-  rms = 14.25**0.5 / 2
-  for change, scale in zip(by_size, (rms, 100 * rms)):
-    np.testing.assert_allclose(
-      change['kernel'], scale * expected['kernel'], rtol=1e-5
-    )
-    np.testing.assert_array_equal(change['bias'], expected['bias'])
+def test_lars_scales_the_gradient_of_a_kernel_to_the_kernel():
+  """|(3, 4)| = 5; the gradient of length 10 becomes one of 0.1 * 5."""
+  params = {'kernel': jnp.array([[3.0, 4.0]]), 'bias': jnp.array([1.0])}
+  gradient = {'kernel': jnp.array([[6.0, -8.0]]), 'bias': jnp.array([2.0])}
+  schedule = optimizers.constant(rate=0.5)
+  made = optimizers.lars(schedule, trust=0.1, momentum=0.0)(10)
+  change, _ = jax.jit(made.update)(gradient, made.init(params), params)
+  np.testing.assert_allclose(change['kernel'], [[-0.15, 0.2]], rtol=1e-6)
+  np.testing.assert_allclose(change['bias'], [-1.0])
+  with pytest.raises(UsageError, match=r'optimizer\.trust: 0 is no number abo'):
+    optimizers.lars(schedule, trust=0)
 
 
 def test_adamw_clips_the_gradient_and_not_the_weight_decay():

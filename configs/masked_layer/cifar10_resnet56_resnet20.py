@@ -6,7 +6,7 @@
 
 The argument is the scheme of the student's initial weights; with ',ablation'
 behind it the distance (masked L1, L1, L2) and what feeds a group (teacher,
-student) are varied. 'adam' is scratch by the optimiser of the layers, which
+student) are varied. 'lars' is scratch by the optimiser of the layers, which
 alone may mend a scheme. Where all kernels begin alike, those inside blocks stay
 so but for 'mld, layers'. After the first run, `--config.teacher.checkpoint=`
 and its work directory spare the teacher. Every row has the same epochs; the one
@@ -22,10 +22,7 @@ SCHEMES = {
   'normal_1_10': {'name': 'normal', 'mean': 1.0, 'std': 10.0},
   'xavier': {'name': 'xavier_uniform'},
 }
-ADAM = {
-  'optimizer': {'name': 'adamw', 'weight_decay': 0.0, 'relative': True},
-  'schedule': {'name': 'cosine', 'rate': 0.05},
-}
+LARS = {'optimizer': {'name': 'lars', 'trust': 0.2}}
 ARGUMENTS = ('normal_1_0', 'xavier,ablation')  # those that are tested
 EPOCHS, LOCAL_EPOCHS = 10, 4
 
@@ -69,7 +66,7 @@ def get_config(of='xavier'):
   config.schedule = {'name': 'cosine', 'rate': 0.1}
   rows = {
     'scratch': {'name': 'supervised'},
-    'adam': {'name': 'supervised', **ADAM},
+    'lars': {'name': 'supervised', **LARS},
     'refinery': {'name': 'refinery'},
     'mld': mld(),
   }

@@ -4,7 +4,7 @@
 
 A ResNet-14 teaches a ResNet-8 whose kernels begin as N(0, 1), many times too
 large; both see 1,000 images. Every row has the same epochs, those of the masks
-are not counted. 'adam' is scratch by the optimiser of the layers.
+are not counted. 'lars' is scratch by the optimiser of the layers.
 """
 
 import ml_collections
@@ -36,10 +36,9 @@ def get_config():
   config.methods = ml_collections.ConfigDict(
     {
       'scratch': {'name': 'supervised'},
-      'adam': {
+      'lars': {
         'name': 'supervised',
-        'optimizer': {'name': 'adamw', 'weight_decay': 0.0, 'relative': True},
-        'schedule': {'name': 'cosine', 'rate': 0.05},
+        'optimizer': {'name': 'lars', 'trust': 0.2},
       },
       'refinery': {'name': 'refinery'},
       'mld': mld,
