@@ -86,6 +86,51 @@ def sgd(
   return make
 
 
+def lars(
+  schedule: Schedule,
+  *,
+  trust: float = 0.1,
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+) -> Optimizer:
+  """SGD whose gradient of each kernel is `trust` times as long as the kernel.
+
+  So one rate suits kernels of any size; biases and norms learn as by `sgd`.
+
+  Args:
+    schedule: the rate.
+    trust: above 0.
+    momentum: below 1; 0: none. It is Nesterov's.
+    weight_decay: added to the gradient before it is scaled.
+
+  Raises:
+    UsageError: a number that is out of its range.
+
+  References:
+    You et al., Large Batch Training of Convolutional Networks, 2017,
+    https://arxiv.org/abs/1708.03888
+  """
+
+  if not 0 < trust < math.inf:
+    raise UsageError(f'optimizer.trust: {trust} is no number above 0')
+  _check_share('momentum', momentum)
+  _check_decay(weight_decay, None)
+
+  def kernels(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+  def make(num_steps: int) -> optax.GradientTransformation:
+    scaled = optax.scale_by_trust_ratio(trust_coefficient=trust)
+    return optax.chain(
+      optax.add_decayed_weights(weight_decay),
+      optax.masked(scaled, kernels),
+      optax.sgd(schedule.rate(num_steps), momentum or None, nesterov=True),
+      schedule.watch,
+    )
+
+  return make
+
+
 def adamw(
   schedule: Schedule,
   *,

@@ -64,6 +64,7 @@ TASKS: Table = {'classification': classification.classification}
 OPTIMIZERS: Table = {
   'sgd': optimizers.sgd,
   'adamw': optimizers.adamw,
+  'lars': optimizers.lars,
   # Around another, for pruning.
   'slim': slimming.slim,
   'sparse': weights.sparse,

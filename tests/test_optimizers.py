@@ -101,6 +101,19 @@ def test_adamw_matches_numpy():
   )
 
 
+def test_lars_scales_the_gradient_of_a_kernel_to_the_kernel():
+  """|(3, 4)| = 5; the gradient of length 10 becomes one of 0.1 * 5."""
+  params = {'kernel': jnp.array([[3.0, 4.0]]), 'bias': jnp.array([1.0])}
+  gradient = {'kernel': jnp.array([[6.0, -8.0]]), 'bias': jnp.array([2.0])}
+  schedule = optimizers.constant(rate=0.5)
+  made = optimizers.lars(schedule, trust=0.1, momentum=0.0)(10)
+  change, _ = jax.jit(made.update)(gradient, made.init(params), params)
+  np.testing.assert_allclose(change['kernel'], [[-0.15, 0.2]], rtol=1e-6)
+  np.testing.assert_allclose(change['bias'], [-1.0])
+  with pytest.raises(UsageError, match=r'optimizer\.trust: 0 is no number abo'):
+    optimizers.lars(schedule, trust=0)
+
+
 def test_adamw_clips_the_gradient_and_not_the_weight_decay():
   schedule = optimizers.constant(rate=0.1)
   decay = {k: v * (1 - 0.1 * 0.2) for k, v in START.items()}

@@ -6,9 +6,11 @@
 
 The argument is the scheme of the student's initial weights; with ',ablation'
 behind it the distance (masked L1, L1, L2) and what feeds a group (teacher,
-student) are varied. After the first run, `--config.teacher.checkpoint=` and its
-work directory spare the teacher. Every row has the same epochs; the one of
-the masks is not counted. The full size is beside it, `cifar10_table1.py`.
+student) are varied. 'lars' is scratch by the optimiser of the layers, which
+alone may mend a scheme. Where all kernels begin alike, those inside blocks stay
+so but for 'mld, layers'. After the first run, `--config.teacher.checkpoint=`
+and its work directory spare the teacher. Every row has the same epochs; the one
+of the masks is not counted. The full size is beside it, `cifar10_table1.py`.
 """
 
 import ml_collections
@@ -20,6 +22,7 @@ SCHEMES = {
   'normal_1_10': {'name': 'normal', 'mean': 1.0, 'std': 10.0},
   'xavier': {'name': 'xavier_uniform'},
 }
+LARS = {'optimizer': {'name': 'lars', 'trust': 0.2}}
 ARGUMENTS = ('normal_1_0', 'xavier,ablation')  # those that are tested
 EPOCHS, LOCAL_EPOCHS = 10, 4
 
@@ -63,9 +66,12 @@ def get_config(of='xavier'):
   config.schedule = {'name': 'cosine', 'rate': 0.1}
   rows = {
     'scratch': {'name': 'supervised'},
+    'lars': {'name': 'supervised', **LARS},
     'refinery': {'name': 'refinery'},
     'mld': mld(),
   }
+  if scheme == 'normal_1_0':
+    rows['mld, layers'] = mld(breakpoints='layers')
   if ablation:
     rows = {
       f'{distance}, fed by {source}': mld(distance=distance, group_input=source)

@@ -8,8 +8,10 @@ The pair, by its student, and the scheme; a batch is 256 where nothing is said.
 A teacher of another of these runs is taken by `--config.teacher.checkpoint`.
 The paper does not give epochs, rates, augmentation and breakpoints; here these
 are the blocks of the ResNets, and the ends of the five groups of the VGGs. The
-classifier begins as usual. Both rows have 200 epochs; the one of the masks is
-not counted.
+classifier begins as usual. All rows have 200 epochs; the one of the masks is
+not counted. The layers learn by LARS, as SGD leaves large kernels as they
+are; 'lars' is scratch by it. Where all kernels begin alike, those inside blocks
+stay so unless `--config.methods.mld.breakpoints=layers`.
 Made for a GPU; not run yet. The small size is beside it,
 `cifar10_resnet56_resnet20.py` and `cifar10_vgg13_vgg19.py`.
 
@@ -62,6 +64,10 @@ def get_config(of='resnet18,xavier'):
   config.methods = ml_collections.ConfigDict(
     {
       'scratch': {'name': 'supervised'},
+      'lars': {
+        'name': 'supervised',
+        'optimizer': {'name': 'lars', 'trust': 0.2},
+      },
       'mld': {
         'name': 'masked_layer',
         'breakpoints': breakpoints,

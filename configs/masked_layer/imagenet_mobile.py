@@ -41,7 +41,7 @@ LONG, LOCAL_EPOCHS, WHOLE_EPOCHS = {'refinery': 120, 'srrl': 100}, 12, 48
 
 
 def get_config(of='mobilenet_v3_small,0'):
-  """A cosine from 0.1; from 0.5 where layers learn."""
+  """A cosine from 0.1."""
   name, _, count = of.partition(',')
   valid = [f'{k},{n}' for k, counts in DELETED.items() for n in counts]
   if of not in valid:
@@ -61,11 +61,6 @@ def get_config(of='mobilenet_v3_small,0'):
   config.epochs = LOCAL_EPOCHS + WHOLE_EPOCHS
   config.optimizer = {'name': 'sgd', 'weight_decay': 4e-5}
   config.schedule = {'name': 'cosine', 'rate': 0.1}
-  local = {
-    'name': 'sgd',
-    'weight_decay': 4e-5,
-    'schedule': {'name': 'cosine', 'rate': 0.5},
-  }
   rows = {'scratch': {'name': 'supervised', 'epochs': 120}}
   for method, epochs in LONG.items():
     rows[f'mld + {method}'] = {
@@ -73,7 +68,6 @@ def get_config(of='mobilenet_v3_small,0'):
       'method': {'name': method},
       'epochs': WHOLE_EPOCHS,
       'local_epochs': LOCAL_EPOCHS,
-      'local_optimizer': local,
     }
     rows[method] = {'name': method, 'epochs': epochs}
     rows[f'{method}, as long'] = {'name': method}

@@ -22,8 +22,8 @@ import optax
 from jaxdistill import losses, optimizers, steps
 from jaxdistill import terms as terms_lib
 from jaxdistill.losses import numerics
-from jaxdistill.methods import joint
-from jaxdistill.networks import arguments, edits, staged
+from jaxdistill.methods import joint, pieces
+from jaxdistill.networks import arguments, edits, layerwise, staged
 from jaxdistill.terms import cuts, noise, pairs
 from jaxdistill.types import (
   Array,
@@ -37,8 +37,16 @@ from jaxdistill.types import (
   UsageError,
 )
 
+
+def _masked_l1(student: Array, teacher: Array, mask: Array) -> Array:
+  """A weighted mean: masks of one value, whichever it is, make it plain L1."""
+  weight = 1 - jax.nn.relu(mask).mean()
+  distance = losses.masked_l1_loss(student, teacher, mask)
+  return distance / jnp.maximum(weight, 1e-6)
+
+
 DISTANCES: dict[str, Callable[[Array, Array, Array], Array]] = {
-  'masked_l1': losses.masked_l1_loss,
+  'masked_l1': _masked_l1,
   'l1': lambda z, a, mask: losses.masked_l1_loss(z, a, jnp.zeros_like(mask)),
   'l2': lambda z, a, mask: losses.squared_distance(z, a),
 }
@@ -47,8 +55,9 @@ INPUTS = ('teacher', 'student')
 MASK_OPTIMIZER = optimizers.adamw(
   optimizers.constant(rate=0.02), weight_decay=0.0
 )
-# The mean over a map makes gradients small.
-LOCAL_OPTIMIZER = optimizers.sgd(optimizers.cosine(rate=1.0), weight_decay=1e-4)
+# By plain SGD kernels that begin large, before a norm, stay as they are.
+# Higher rates of norms push ReLUs to zero, where an L1 distance leaves them.
+LOCAL_OPTIMIZER = optimizers.lars(optimizers.cosine(rate=0.2))
 
 
 def masked_layer(
@@ -76,19 +85,22 @@ def masked_layer(
   """Each group of stages learns its teacher's, then the student the whole.
 
     masks:  min over M of CE(teacher + noise) + alpha * sum_i ||M_i||_2
-    local:  min over G of sum_i mean |(1 - relu(M_i)) * (a_i - G_i(a_{i-1}))|
+    local:  min over G of sum_i mean |w_i * (a_i - G_i(a_{i-1}))|,
+            w_i = (1 - relu(M_i)) / mean(1 - relu(M_i))
     then `method`, and labels
 
   Equation (3) of Masked Layer Distillation for the groups `G_i`, whose
   distance is that of its equation 6. The noise is what the untrained student's
   groups make of the teacher's features, with the statistics of the batch.
   While masks are learned, the teacher under noise is evaluated as 'noised';
-  what they have become is reported in masks.json.
+  what they have become is reported in masks.json. The student before `method`
+  is kept as 'layers' and measured beside the one that ends.
 
   Our choices where the paper is silent: masks are kept within [0, 1], where
-  its equations 4 and 6 agree; no gradient flows through the noise; a mean over
-  each breakpoint in place of the sum; the student's running statistics are
-  estimated anew before `method`; the optimisers.
+  its equations 4 and 6 agree; no gradient flows through the noise; a weighted
+  mean over each breakpoint in place of the sum, so that the rate does not
+  depend on the masks' mean; the student's running statistics are estimated anew
+  before `method`; the optimisers.
 
   Args:
     recipe: how; its epochs are those of `method`, the others come on top. Its
@@ -97,11 +109,13 @@ def masked_layer(
       config.
     cut: the breakpoints, from the image to the head; None: see `breakpoints`.
     breakpoints: 'groups': the ends of all groups that give maps; 'blocks':
-      also the blocks in between, as the paper has it for ResNets.
+      also the blocks in between, as the paper has it for ResNets; 'layers':
+      also the convolutions in residual blocks, which are taken apart; kernels
+      that begin alike stay so in between.
     alpha: factor on the masks' norms, how much noise is wanted: the largest
       with which the noised teacher is still about as good as the clean one.
-    mask_value: of all masks at first. With many breakpoints 0.5 leaves the
-      noised teacher nothing to learn from; 0.9 may.
+    mask_value: of all masks at first; 0.9 where there are so many breakpoints
+      that 0.5 leaves the noised teacher nothing to learn from.
     distance: 'masked_l1'; for ablations 'l1' or 'l2', which have no masks.
     group_input: what a group reads while it learns: the 'teacher' feature
       before it, or the 'student' one, through which no gradient flows.
@@ -114,12 +128,10 @@ def masked_layer(
     label_epochs: of the labels at the end, for a student that is larger than
       its teacher; 0: none.
     mask_optimizer: None: Adam at 0.02; the paper has SGD at a rate that it
-      does not give.
-    local_optimizer: None: SGD with momentum 0.9, a cosine from 1. Weights that
-      begin large want more.
+      does not give. Weight decay would come on top of `alpha`.
+    local_optimizer: None: LARS with a cosine from 0.2, see `optimizers.lars`.
     label_optimizer: None: the recipe's.
-    statistics_steps: batches from which the groups' statistics are estimated
-      when they have learned; 0: the running ones stay.
+    statistics_steps: batches that estimate the groups' statistics; 0: none.
     student: the role that trains.
     teacher: the role it learns from.
 
@@ -136,9 +148,11 @@ def masked_layer(
   ):
     arguments.real(name, value, 0.0)
   if mask_value > 1:
-    raise UsageError(f'mask_value: {mask_value} is above 1')
+    raise UsageError(f'mask_value: wanted at most 1, got {mask_value}')
+  if statistics_steps:
+    arguments.whole('statistics_steps', statistics_steps)
+  cuts.check_kind(breakpoints)
   for key, choice, valid in (
-    ('breakpoints', breakpoints, cuts.KINDS),
     ('distance', distance, DISTANCES),
     ('group_input', group_input, INPUTS),
   ):
@@ -154,6 +168,7 @@ def masked_layer(
     local = _for(recipe, local_epochs, optimizer)
     made += layers.local(distance, group_input, local)
     made += layers.statistics(statistics_steps)
+    made += (pieces.keep('layers', student),)
   made += method or joint.joint(
     recipe,
     terms={'refinery': terms_lib.refinery()},
@@ -200,6 +215,7 @@ class _Layers:
     teacher: str,
   ):
     self._recipe, self._cut, self._breakpoints = recipe, cut, breakpoints
+    self._apart = breakpoints == 'layers'
     self._mask_value = mask_value
     self._student, self._teacher = student, teacher
 
@@ -208,21 +224,15 @@ class _Layers:
 
     def models(rng: Array, carry: Carry) -> dict[str, Model]:
       parts = self._parts(carry)
-      source = carry[self._teacher]
-      variables = carry[self._student].variables
+      (_, variables), source = self._models(carry)
       if inherit:
         variables = edits.inherit(parts.student, variables, source)
       if copy_head:
         variables = noise.with_head(parts, variables, source.variables)
-      features = {
-        name: jax.ShapeDtypeStruct((1, *stage.module.shape), jnp.float32)
-        for stage in parts.masks.stages
-        for name in stage.inputs
-      }
-      masks = staged.init(parts.masks, rng, features)
       return {
-        'masks': Model(parts.masks, masks),
+        'masks': noise.new_masks(parts, rng),
         self._student: Model(parts.student, variables),
+        **({self._teacher: source} if self._apart else {}),
       }
 
     def phase(carry: Carry) -> Phase:
@@ -237,12 +247,8 @@ class _Layers:
 
   def local(self, distance: str, group_input: str, recipe: Recipe) -> Method:
     """Trains all groups, each on its own."""
-
-    def phase(carry: Carry) -> Phase:
-      parts = self._parts(carry)
-      return _local_phase(parts, DISTANCES[distance], group_input, recipe)
-
-    return (phase,)
+    how = DISTANCES[distance], group_input, recipe
+    return (lambda carry: _local_phase(self._parts(carry), *how),)
 
   def statistics(self, num_steps: int) -> Method:
     """Estimates the groups' statistics anew, each fed by the one before."""
@@ -263,17 +269,19 @@ class _Layers:
 
   def _parts(self, carry: Carry) -> noise.Parts:
     """The breakpoints, checked."""
-    student, teacher = (
-      joint.model_in(carry, role).network
-      for role in (self._student, self._teacher)
-    )
-    pair = terms_lib.pair_of(student, teacher, self._recipe)
+    student, teacher = self._models(carry)
+    pair = terms_lib.pair_of(student.network, teacher.network, self._recipe)
     if self._cut is None:
       cut = cuts.cut_of(pair, self._breakpoints)
     else:
       cut = pairs.check(pair, self._cut)
     roles = {'student': self._student, 'teacher': self._teacher}
     return noise.parts_of(pair, cut, roles, self._mask_value)
+
+  def _models(self, carry: Carry) -> list[Model]:
+    """Student and teacher."""
+    found = [joint.model_in(carry, k) for k in (self._student, self._teacher)]
+    return [layerwise.by_layers(m) for m in found] if self._apart else found
 
 
 def _mask_phase(parts: noise.Parts, alpha: float, recipe: Recipe) -> Phase:
@@ -292,13 +300,8 @@ def _mask_phase(parts: noise.Parts, alpha: float, recipe: Recipe) -> Phase:
       metrics[f'above_half/{name}'] = (mask > 0.5).mean()
     return loss, ({}, metrics)
 
-  def apply(variables, image, train, rngs):
-    del train, rngs
-    tree = variables['params']
-    return noise.noised_teacher(parts, tree, image, jax.random.key(0)), {}
-
   # One network for all evaluations: they are compiled once.
-  noised = staged.opaque(lambda rng, image: {}, apply)
+  noised = noise.noised_network(parts)
 
   def view(state: steps.GradientState, frozen: PyTree) -> Model:
     return Model(noised, {'params': {'model': {**frozen, **state.variables}}})
@@ -343,26 +346,27 @@ def _local_phase(
       parts.teacher, variables[teacher], image, only=reached
     )
     masks = noise.masks_of(variables['masks'])
-    own: Features = dict(image)
+    read: Features = image
     updates, metrics, total = {}, {}, 0.0
     for group in parts.groups:
-      (start, before), (ours, theirs) = group.start, group.stop
-      read = clean[before] if group_input == 'teacher' else own[start]
-      features, changed = staged.run(
+      ours, theirs = group.stop
+      own, changed = staged.run(
         parts.student,
         variables[student],
-        # Each group has its own gradient, whatever feeds it.
-        {start: jax.lax.stop_gradient(read)},
+        read,
         only=group.student,
         train=True,
         rngs={'dropout': rng},
       )
-      own |= features
       updates = staged.merge(updates, changed)
       error = distance(own[ours], clean[theirs], masks[ours]).mean()
       metrics[f'distance/{ours}'] = error
       metrics[f'relative_l1/{ours}'] = _relative(own[ours], clean[theirs])
       total += error
+      # Each group has its own gradient, whatever feeds it.
+      fed = clean[theirs] if group_input == 'teacher' else own[ours]
+      fed = jax.lax.stop_gradient(fed)
+      read = cuts.replaced(parts.student, own, ours, fed)
     return total, ({student: updates}, metrics)
 
   return steps.gradient_phase(
@@ -391,7 +395,5 @@ def _into_unit_interval() -> optax.GradientTransformation:
   return optax.stateless_with_tree_map(lambda u, p: jnp.clip(p + u, 0, 1) - p)
 
 
-def _for(
-  recipe: Recipe, epochs: float, optimizer: optimizers.Optimizer
-) -> Recipe:
-  return recipe._replace(epochs=epochs, optimizer=optimizer)
+def _for(recipe: Recipe, epochs: float, how: optimizers.Optimizer) -> Recipe:
+  return recipe._replace(epochs=epochs, optimizer=how)

@@ -4,26 +4,24 @@ from typing import NamedTuple
 
 from jaxdistill.networks import staged
 from jaxdistill.terms import pairs
-from jaxdistill.types import Cut, UsageError
+from jaxdistill.types import Array, Cut, Features, Network, UsageError
 
 
 class Group(NamedTuple):
   """The stages between two breakpoints.
 
   Attributes:
-    start: (student feature, teacher feature) it begins with; 'image' at first.
-    stop: those it ends with.
+    stop: (student feature, teacher feature) it ends with.
     student: the student's stages.
     teacher: the teacher's.
   """
 
-  start: tuple[str, str]
   stop: tuple[str, str]
   student: tuple[str, ...]
   teacher: tuple[str, ...]
 
 
-KINDS = ('groups', 'blocks')
+KINDS = ('groups', 'blocks', 'layers')
 
 
 def check_kind(kind: str) -> None:
@@ -39,7 +37,9 @@ def cut_of(pair: pairs.Pair, kind: str) -> Cut:
     pair: the networks.
     kind: 'groups': the ends of all groups that give maps, the stem's among
       them; 'blocks': also the blocks in between. Where one group has n blocks
-      and the other m > n, block b of the n pairs with block floor(b m / n).
+      and the other m > n, block b of the n pairs with block floor(b m / n);
+      'layers': also the layers in blocks that `layerwise.by_layers` has taken
+      apart, where both of a pair have as many.
 
   Raises:
     UsageError: there is no such kind, or the networks have different numbers
@@ -57,13 +57,27 @@ def cut_of(pair: pairs.Pair, kind: str) -> Cut:
     return tuple(zip(ours, theirs))
   found: list[tuple[str, str]] = []
   for own, other in zip(ours, theirs):
-    students = staged.groups(pair.student)[own]
-    teachers = staged.groups(pair.teacher)[other]
+    students, teachers = (
+      _blocks(pair.student, own),
+      _blocks(pair.teacher, other),
+    )
     n, m = len(students), len(teachers)
     for b in range(1, min(n, m) + 1):
-      place = b * n // min(n, m), b * m // min(n, m)
-      found.append((students[place[0] - 1], teachers[place[1] - 1]))
+      first = students[b * n // min(n, m) - 1]
+      second = teachers[b * m // min(n, m) - 1]
+      alike = kind == 'layers' and len(first) == len(second)
+      found += zip(first, second) if alike else [(first[-1], second[-1])]
   return tuple(found)
+
+
+def _blocks(network: Network, group: str) -> list[list[str]]:
+  """The blocks of a group, each the layers that follow each other in it."""
+  blocks: dict[str, list[str]] = {}
+  for name in staged.groups(network)[group]:
+    own = blocks.setdefault('.'.join(name.split('.')[:2]), [])
+    if not name.endswith('.shortcut'):
+      own.append(name)
+  return list(blocks.values())
 
 
 def check_order(pair: pairs.Pair, cut: Cut) -> None:
@@ -103,10 +117,18 @@ def groups(pair: pairs.Pair, cut: Cut) -> tuple[Group, ...]:
       )
   return tuple(
     Group(
-      start,
       stop,
       staged.stages_between(pair.student, start[0], stop[0]),
       staged.stages_between(pair.teacher, start[1], stop[1]),
     )
     for start, stop in zip((('image', 'image'), *cut), cut)
   )
+
+
+def replaced(
+  network: Network, features: Features, name: str, value: Array
+) -> Features:
+  """Features with another output of a stage or group, under all its names."""
+  last = staged.stages_between(network, 'image', name)[-1]
+  ends = [g for g, own in staged.groups(network).items() if own[-1] == last]
+  return {**features, **dict.fromkeys((last, *ends), value)}

@@ -6,11 +6,21 @@ Between the breakpoints of two networks; see `methods.masked_layer`.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.networks import edits, staged
 from jaxdistill.terms import cuts, helpers, pairs
-from jaxdistill.types import Array, Cut, Model, Network, Stage, Variables
+from jaxdistill.types import (
+  Array,
+  Cut,
+  Features,
+  Model,
+  Network,
+  Stage,
+  Variables,
+)
 
 
 class Parts(NamedTuple):
@@ -91,19 +101,19 @@ def noised_teacher(
   Returns:
     `[B, num_classes]`.
   """
-  h = image
+  read: tuple[Features, Features] = {'image': image}, {'image': image}
   for group in parts.groups:
     ours, theirs = group.stop
     clean, _ = staged.run(
       parts.teacher,
       variables[parts.teacher_role],
-      {group.start[1]: h},
+      read[1],
       only=group.teacher,
     )
     noise, _ = staged.run(
       parts.student,
       variables[parts.student_role],
-      {group.start[0]: h},
+      read[0],
       only=group.student,
       train=True,
       rngs={'dropout': rng},
@@ -114,13 +124,39 @@ def noised_teacher(
       {f'teacher/{theirs}': clean[theirs], f'noise/{ours}': noise[ours]},
       only=(ours,),
     )
-    h = added[ours]
-  stop = parts.groups[-1].stop[1]
-  behind = pairs.behind(parts.teacher, stop)
+    read = (
+      cuts.replaced(parts.student, noise, ours, added[ours]),
+      cuts.replaced(parts.teacher, clean, theirs, added[ours]),
+    )
+  behind = pairs.behind(parts.teacher, parts.groups[-1].stop[1])
   features, _ = staged.run(
-    parts.teacher, variables[parts.teacher_role], {stop: h}, only=behind
+    parts.teacher, variables[parts.teacher_role], read[1], only=behind
   )
   return features[staged.output(parts.teacher)]
+
+
+def noised_network(parts: Parts) -> Network:
+  """The teacher under noise as one stage, 'model', to be evaluated.
+
+  Its parameters are the variables that `noised_teacher` takes.
+  """
+
+  def apply(variables, image, train, rngs):
+    del train, rngs
+    tree = variables['params']
+    return noised_teacher(parts, tree, image, jax.random.key(0)), {}
+
+  return staged.opaque(lambda rng, image: {}, apply)
+
+
+def new_masks(parts: Parts, rng: Array) -> Model:
+  """The masks as they are at first."""
+  features = {
+    name: jax.ShapeDtypeStruct((1, *stage.module.shape), jnp.float32)
+    for stage in parts.masks.stages
+    for name in stage.inputs
+  }
+  return Model(parts.masks, staged.init(parts.masks, rng, features))
 
 
 def masks_of(variables: Variables) -> dict[str, Array]:

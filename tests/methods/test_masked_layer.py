@@ -11,7 +11,7 @@ import pytest
 from jaxdistill import optimizers, recipes
 from jaxdistill.data import arrays
 from jaxdistill.methods import joint, masked_layer
-from jaxdistill.networks import NETWORKS, layers, staged, vgg
+from jaxdistill.networks import NETWORKS, initial, layers, resnet, staged, vgg
 from jaxdistill.tasks import classification
 from jaxdistill.terms import noise
 from jaxdistill.training import log, loop
@@ -116,6 +116,7 @@ def test_the_phases_come_in_order(method, after_each):
     ('masks', 4),
     ('local', 8),
     ('local_statistics', 2),
+    ('keep_layers', 0),
     ('kd', 4),
     ('labels', 2),
   ]
@@ -146,11 +147,16 @@ def test_groups_move_and_nothing_else_while_they_learn(after_each):
   # Then their statistics, and at last everything.
   assert moved(*after_each[3:5]) == set()
   assert moved(*after_each[3:5], collection='batch_stats') == groups
-  assert moved(*after_each[4:6]) == groups | {'head'}
   assert moved(*after_each[5:7]) == groups | {'head'}
+  assert moved(*after_each[6:8]) == groups | {'head'}
   assert_same(
     after_each[-1].carry['teacher'].variables, after.carry['teacher'].variables
   )
+
+
+def test_the_student_of_the_groups_is_kept_beside_the_one_that_ends(after_each):
+  kept = after_each[-1].carry['layers'].variables
+  assert_same(kept, after_each[4].carry['student'].variables)
 
 
 def test_the_student_begins_with_the_teachers_head(carry, after_each, recipe):
@@ -461,7 +467,7 @@ def test_distances_are_those_of_the_losses(recipe, after_each, carry, batch):
     )
     error = theirs[stop] - ours[stop]
     weight = (1 - values[stop])[None]
-    by_hand['masked_l1'] += abs(weight * error).mean()
+    by_hand['masked_l1'] += abs(weight * error).mean() / weight.mean()
     by_hand['l1'] += abs(error).mean()
     by_hand['l2'] += (error**2).mean()
     relative[stop] = abs(error).mean() / abs(theirs[stop]).mean()
@@ -476,10 +482,20 @@ def test_distances_are_those_of_the_losses(recipe, after_each, carry, batch):
       )
 
 
-def test_l1_is_masked_l1_without_masks(recipe, carry, batch):
-  _, plain = first_local_step(recipe, carry, batch, distance='l1')
-  _, masked = first_local_step(recipe, carry, batch, mask_value=0.0)
-  assert_same(plain, masked)
+def test_masks_of_one_value_make_plain_l1(recipe, carry, batch):
+  plain = first_local_step(recipe, carry, batch, distance='l1')
+  masked = first_local_step(recipe, carry, batch, mask_value=0.75)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+    *(plain, masked),
+  )
+
+
+def test_masks_that_hold_back_all_leave_nothing_to_learn(recipe, carry, batch):
+  metrics, end = first_local_step(recipe, carry, batch, mask_value=1.0)
+  before = start(masked_layer.masked_layer(recipe), carry)['student'].variables
+  assert metrics['loss'] == 0.0
+  assert_same(end['params'], before['params'])
 
 
 def test_one_group_has_one_input(recipe, carry, batch):
@@ -499,11 +515,79 @@ def test_one_group_has_one_input(recipe, carry, batch):
   assert (next(kernels) != next(kernels)).any()
 
 
+@pytest.fixture(scope='module')
+def residual(recipe):
+  """One block in both; the student's kernels are all one."""
+  stages = (
+    Stage('stem', layers.ConvUnit(3)),
+    Stage('group1.block1', resnet.BasicBlock(3)),
+    *tiny(1).stages[-2:],
+  )
+  teacher = model(Network(stages), 1, recipe)
+  alike = initial.normal(mean=1.0, std=0.0)(
+    jax.random.key(0), teacher.variables
+  )
+  return {'student': Model(teacher.network, alike), 'teacher': teacher}
+
+
+def test_only_at_a_breakpoint_do_equal_kernels_become_different(
+  residual, recipe, batch
+):
+  """Inside a block all channels have one gradient, masks or not."""
+
+  def spread(kernel):
+    return float(jnp.ptp(kernel, axis=-1).max())
+
+  _, end = first_local_step(recipe, residual, batch, breakpoints='blocks')
+  block = end['params']['group1.block1']
+  assert spread(block['conv2']['kernel']) > 1e-3
+  assert spread(block['conv1']['kernel']) < 1e-5
+  _, end = first_local_step(recipe, residual, batch, breakpoints='layers')
+  assert spread(end['params']['group1.block1.conv1']['conv']['kernel']) > 1e-3
+
+
+def test_taken_apart_both_answer_as_before(residual, recipe, batch):
+  """And noise at a breakpoint reaches the shortcut behind it."""
+  method = masked_layer.masked_layer(
+    recipe, breakpoints='layers', mask_value=1.0, copy_head=False
+  )
+  begun = start(method, residual)
+  assert 'group1.block1.conv2' in staged.stage_names(begun['student'].network)
+  for role, whole in residual.items():
+    np.testing.assert_allclose(
+      staged.apply(*begun[role], batch['image']),
+      staged.apply(*whole, batch['image']),
+      rtol=1e-5,
+      atol=1e-6,
+    )
+  phase = method[1](begun)
+  state, frozen = phase.init(jax.random.key(0), begun)
+  masks = state.variables['masks']
+  opened = jax.tree.map(jnp.zeros_like, masks['params']['stem'])
+  open_stem = staged.merge(masks, {'params': {'stem': opened}})
+  seen = phase.views['noised'](
+    state._replace(variables={'masks': open_stem}), frozen
+  )
+  image = {'image': batch['image']}
+  n, a = (
+    staged.run(*begun[r], image, only=['stem'], train=r == 'student')[0]
+    for r in ('student', 'teacher')
+  )
+  behind = staged.stage_names(residual['teacher'].network)[1:]
+  h = {'stem': a['stem'] + n['stem']}
+  rest, _ = staged.run(*residual['teacher'], h, only=behind)
+  np.testing.assert_allclose(
+    staged.apply(*seen, batch['image']), rest['head'], rtol=1e-4, atol=1e-5
+  )
+
+
 def test_without_masks_none_are_learned(recipe, carry):
   for distance in ('l1', 'l2'):
     method = masked_layer.masked_layer(recipe, distance=distance)
     phases = [make(start(method[:1], carry)).name for make in method]
-    assert phases == ['start', 'local', 'local_statistics', 'refinery']
+    assert phases == [
+      *('start', 'local', 'local_statistics', 'keep_layers', 'refinery'),
+    ]
 
 
 def after(count):
@@ -520,7 +604,7 @@ def resumed(method, carry, dataset, count, path):
   return loop.fit(method, carry, dataset, options=options)
 
 
-@pytest.mark.parametrize('index', [1, 3, 4], ids=['masks', 'statistics', 'kd'])
+@pytest.mark.parametrize('index', [1, 3, 5], ids=['masks', 'statistics', 'kd'])
 def test_a_phase_resumes_bit_for_bit(
   index, method, dataset, after_each, tmp_path
 ):
@@ -561,7 +645,12 @@ def test_a_deeper_student_learns_from_a_shallower_teacher(carry, recipe, batch):
   [
     ({'alpha': -1e-3}, 'alpha: wanted a number of at least 0, got -0.001'),
     ({'alpha': float('nan')}, 'alpha: wanted a number of at least 0, got nan'),
-    ({'mask_value': 1.5}, 'mask_value: 1.5 is above 1'),
+    ({'mask_value': 1.5}, 'mask_value: wanted at most 1, got 1.5'),
+    (
+      {'statistics_steps': -1},
+      'statistics_steps: wanted whole numbers above 0',
+    ),
+    ({'statistics_steps': 2.5}, 'whole numbers above 0, got 2.5'),
     ({'local_epochs': -1}, 'local_epochs: wanted a number of at least 0'),
     ({'distance': 'l3'}, "unknown distance 'l3'"),
     ({'group_input': 'both'}, "unknown group_input 'both'"),

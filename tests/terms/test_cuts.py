@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import terms
-from jaxdistill.networks import NETWORKS, edits
+from jaxdistill.networks import NETWORKS, edits, layerwise, staged
 from jaxdistill.terms import cuts
+from jaxdistill.types import Model
 
 
 @pytest.fixture(scope='module')
@@ -73,6 +74,33 @@ def test_groups_cover_all_stages_up_to_the_last_breakpoint(pair_of, recipe):
   pair = terms.pair_of(student, pair.teacher, pair.recipe)
   for kind in cuts.KINDS:
     groups = cuts.groups(pair, cuts.cut_of(pair, kind))
-    for network, k in ((pair.student, 2), (pair.teacher, 3)):
-      covered = [name for group in groups for name in group[k]]
+    for role, network in (('student', pair.student), ('teacher', pair.teacher)):
+      covered = [name for group in groups for name in getattr(group, role)]
       assert covered == [s.name for s in network.stages[:-2]]
+
+
+def test_layers_pair_with_those_of_the_last_block_of_a_group(pair_of):
+  def apart(student, teacher):
+    pair = pair_of(student, teacher)
+    networks = [
+      layerwise.by_layers(
+        Model(n, staged.variable_shapes(n, pair.recipe.example))
+      ).network
+      for n in (pair.student, pair.teacher)
+    ]
+    return terms.pair_of(*networks, pair.recipe)
+
+  pair = apart('resnet8', 'resnet14')
+  first = (('stem', 'stem'), ('group1.block1.conv1', 'group1.block2.conv1'))
+  cut = cuts.cut_of(pair, 'layers')
+  assert cut[:2] == first
+  assert len(cut) == len(cuts.groups(pair, cut)) == 7
+  assert cuts.groups(pair, cut)[3].student == (
+    *('group2.block1.shortcut', 'group2.block1.conv1'),
+  )
+  # Where blocks have different numbers of layers, their ends.
+  pair = apart('cifar_resnet18', 'cifar_resnet50')
+  assert cuts.cut_of(pair, 'layers') == cuts.cut_of(pair, 'blocks')
+  assert cuts.cut_of(pair, 'blocks')[1] == (
+    *('group1.block1.conv2', 'group1.block1.conv3'),
+  )
