@@ -13,7 +13,7 @@ not counted. The layers learn by LARS, as SGD leaves large kernels as they
 are; 'lars' is scratch by it. Where all kernels begin alike, those inside blocks
 stay so unless `--config.methods.mld.breakpoints=layers`.
 Made for a GPU; not run yet. The small size is beside it,
-`cifar10_resnet56_resnet20.py` and `cifar10_vgg13_vgg19.py`.
+`cifar10_resnet20_resnet8.py` and `cifar10_vgg13_vgg19.py`.
 
 Paper, scratch and MLD, in percent (batch 256; 1024):
 
