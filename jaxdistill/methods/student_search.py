@@ -4,7 +4,7 @@ Shao et al., Neighbourhood Distillation: On the benefits of non end-to-end
 distillation, 2020, Section 5, https://arxiv.org/abs/2010.01189
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -78,8 +78,8 @@ def student_search(
       the first is faster on a CPU.
     neighbourhood_epochs: see `neighbourhood`.
     neighbourhood_optimizer: see `neighbourhood`.
-    statistics_steps: batches from which each chosen student's batch statistics
-      are estimated anew; 0: they stay as they are.
+    statistics_steps: batches from which the batch statistics of each student
+      that is kept are estimated anew; 0: they stay as they are.
     fine_tune: what each chosen student is trained by; a section in a config.
     student: the role of the network that candidates are made of.
     teacher: the role it learns from.
@@ -140,15 +140,21 @@ def student_search(
     method += (_select(plan, roles, drop, name, student),)
     if statistics_steps:
       method += (
-        lambda carry: pieces.statistics_phase(
-          plan, carry, student, statistics_steps
-        ),
+        _statistics(plan, student, statistics_steps),
         pieces.keep(name, student),
       )
     if fine_tune:
       tuned = pieces.keep(f'{name}, fine-tuned', student)
       method += (*fine_tune, tuned)
+  for role in roles if statistics_steps else ():
+    method += (_statistics(plan, role, statistics_steps),)
   return method
+
+
+def _statistics(
+  plan: pieces.Plan, role: str, num_steps: int
+) -> Callable[[Carry], Phase]:
+  return lambda carry: pieces.statistics_phase(plan, carry, role, num_steps)
 
 
 def _check(

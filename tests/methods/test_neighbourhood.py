@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -419,6 +420,7 @@ def test_the_smallest_candidate_that_is_good_enough_is_chosen():
 
 @pytest.fixture(scope='module')
 def searched(recipe, carry, dataset):
+  """(what the measuring ends with, and the whole method)."""
   base = {**carry, 'student': whole(recipe)}
   all_of_it = recipe.validation._replace(batch_size=10)
   method = student_search.student_search(
@@ -428,15 +430,17 @@ def searched(recipe, carry, dataset):
     neighbourhood_epochs=1,
     statistics_steps=1,
   )
-  return loop.fit(method, base, dataset, options=SILENT)
+  measured = loop.fit(method[:3], base, dataset, options=SILENT)
+  return measured, loop.fit(method[3:], measured.carry, dataset, options=SILENT)
 
 
 def test_a_searchs_qualities_are_those_of_partial_models(
   searched, recipe, dataset
 ):
   """Measured anew on the whole validation split, which is one batch."""
-  found = searched.reports['student_search.json']
-  teacher = searched.carry['teacher']
+  measured, _ = searched
+  found = measured.reports['student_search.json']
+  teacher = measured.carry['teacher']
   raw = {k: jnp.asarray(v) for k, v in dataset.splits['validation'].items()}
   batch = augment.standardize(dataset.mean, dataset.std)(jax.random.key(0), raw)
 
@@ -448,7 +452,7 @@ def test_a_searchs_qualities_are_those_of_partial_models(
   assert found['teacher'] == pytest.approx(right(teacher))
   example = {'image': recipe.example['image']}
   for role in ('k 0.4', 'k 1'):
-    model = searched.carry[role]
+    model = measured.carry[role]
     made = neighbourhoods.layout(model.network, teacher.network, example)
     for i, name in enumerate(BLOCKS):
       partial = neighbourhoods.partial(made, i, model, teacher)
@@ -456,8 +460,8 @@ def test_a_searchs_qualities_are_those_of_partial_models(
 
 
 def test_a_searchs_students_are_made_of_the_candidates(searched):
-  found = searched.reports['student_search.json']
-  kept = searched.carry
+  found = searched[0].reports['student_search.json']
+  kept = searched[1].carry
   # Those of the first block have 3 channels or 1, of the second 4 or 1.
   assert (
     found['parameters'][BLOCKS[0]]['k 1']
@@ -475,6 +479,21 @@ def test_a_searchs_students_are_made_of_the_candidates(searched):
         atol=0,
       )
   assert kept['student'].network == kept['drop 0.9'].network
+
+
+def test_a_searchs_students_and_their_rivals_have_statistics_of_their_own(
+  searched,
+):
+  measured, ended = searched
+  for role in ('k 0.4', 'k 1'):
+    before, after = (x.carry[role].variables for x in (measured, ended))
+    chex.assert_trees_all_equal(after['params'], before['params'])
+    moved = jax.tree.map(
+      lambda a, b: np.abs(a - b).max() > 0,
+      after['batch_stats'],
+      before['batch_stats'],
+    )
+    assert all(jax.tree.leaves(moved))
 
 
 @pytest.mark.parametrize(
