@@ -1,5 +1,6 @@
 """Settings of the whole suite, and tiny networks and data that tests share."""
 
+import gc
 import os
 
 # All this must come before jax is imported.
@@ -26,6 +27,9 @@ from jaxdistill.data import arrays
 from jaxdistill.networks import layers, resnet, staged
 from jaxdistill.tasks import classification
 from jaxdistill.types import Batch, Dataset, Model, Network, Recipe, Stage
+
+# Tracing makes many objects and few cycles: looking for them takes a tenth.
+gc.set_threshold(100_000, 20, 50)
 
 
 def tiny_network(width: int) -> Network:
