@@ -94,14 +94,29 @@ def plan(config: Mapping[str, Any]) -> Plan:
 
 
 def initial_model(made: Plan, role: str, seed: int) -> Model:
-  """A new model of a role; the same for every method of a seed."""
+  """A new model of a role; the same for every method of a seed.
+
+  A student of its teacher's kind does not begin as the teacher did.
+  """
   image = {'image': recipes.example(made.dataset, made.preprocess, 1)['image']}
   rng = jax.random.fold_in(jax.random.key(seed), 1 << 16)
   network = made.networks[role]
+  if role == 'student' and _alike(made):
+    rng = jax.random.fold_in(rng, 2)
   variables = staged.init(network, rng, image)
   if role == 'student' and made.initial is not None:
     variables = made.initial(jax.random.fold_in(rng, 1 << 16), variables)
   return Model(network, variables)
+
+
+def _alike(made: Plan) -> bool:
+  """Whether student and teacher have the same variables."""
+  teacher = made.teacher
+  network = teacher.network if teacher else made.networks.get('teacher')
+  if network is None:
+    return False
+  ours = _shapes(made, 'student', made.networks['student'])
+  return ours == _shapes(made, 'teacher', network)
 
 
 def abstract_carry(made: Plan, role: str) -> Carry:

@@ -209,14 +209,14 @@ def check_layout(process: Process, pathways: Sequence[Pathway]) -> None:
   """
   if len(process.pathways) != len(pathways):
     raise UsageError(
-      f'the process has {len(process.pathways)} pathways and the networks '
-      f'{len(pathways)}: choose the space it was searched in'
+      f'the process has {len(process.pathways)} pathways, and these networks '
+      f'have {len(pathways)} in this space; choose the space of the search'
     )
   for number, (there, here) in enumerate(zip(process.pathways, pathways)):
     if there.place != here.place:
       raise UsageError(
         f'pathway {number} of the process is {there} and that of the networks '
-        f'{here}: choose the space it was searched in'
+        f'{here}: choose the space of the search'
       )
 
 
@@ -303,8 +303,11 @@ def load(path: str | os.PathLike) -> Process:
   Raises:
     UsageError: there is none, or it is no process.
   """
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
+    raise UsageError(f'process: no file {str(path)!r}')
   try:
-    content = json.loads(pathlib.Path(path).expanduser().read_text())
+    content = json.loads(file.read_text())
   except (OSError, ValueError) as error:
     raise UsageError(f'process: cannot read {str(path)!r} ({error})') from None
   return from_json(content, f'process {str(path)!r}')

@@ -182,9 +182,8 @@ def _resolve(name: Any, table: Table, where: str) -> Callable[..., Any]:
       f'{where}.name: cannot import {name!r} ({type(error).__name__}: {error})'
     ) from error
   if not callable(getattr(module, function_name, None)):
-    raise UsageError(
-      f'{where}.name: no function {function_name!r} in {module_name}'
-    )
+    there = [k for k, v in vars(module).items() if inspect.isfunction(v)]
+    raise staged.unknown(f'function of {module_name}', function_name, there)
   return getattr(module, function_name)
 
 

@@ -263,6 +263,11 @@ REFUSALS = {
     ['task.label_smoothing=2'],
     ['task.label_smoothing: 2', '[0, 1)'],
   ),
+  'temperature': (
+    ['methods.kd.temperature=-4'],
+    ['kd: temperature is -4', 'greater than 0'],
+  ),
+  'steps': (['steps_per_call=0'], ['steps_per_call: 0', 'above 0']),
   'workers': (['workers=-1'], ['workers: -1', '0']),
   'seconds': (['checkpoint_seconds=-1'], ['checkpoint_seconds: -1']),
   'warmup': (['schedule.warmup=5'], ['schedule.warmup: 5', '[0, 1)']),

@@ -123,7 +123,7 @@ def test_other_names_at_the_same_places_are_the_same_layout():
 @pytest.mark.parametrize(
   ('paths', 'words'),
   [
-    (PATHS[:1], 'has 2 pathways and the networks 1'),
+    (PATHS[:1], 'has 2 pathways, and these networks have 1'),
     (
       (PATHS[0], PATHS[1]._replace(transform='T4')),
       'pathway 1 of the process is teacher 1 -> student 2 by T1 and that of '

@@ -277,8 +277,8 @@ def test_a_name_may_be_a_function_of_ones_own_file():
   ('name', 'message'),
   [
     ('own_nowhere:boat', r"vehicle\.name: cannot import 'own_nowhere:boat'"),
-    ('own_vehicle:ship', r"no function 'ship' in own_vehicle"),
-    ('own_vehicle:number', r"no function 'number'"),
+    ('own_vehicle:ship', r"unknown function of own_vehicle 'ship'"),
+    ('own_vehicle:number', r"unknown function of own_vehicle 'number'"),
     ('own_broken:boat', r'cannot import .*division by zero'),
   ],
 )

@@ -150,7 +150,7 @@ def decoupled_kd_loss(
     One loss per example in nats, `[...]`.
 
   Raises:
-    UsageError: the temperature is not positive.
+    UsageError: the temperature is not positive, or a weight negative.
 
   References:
     Zhao et al., Decoupled Knowledge Distillation, 2022,
@@ -159,6 +159,8 @@ def decoupled_kd_loss(
   chex.assert_equal_shape([student, teacher])
   chex.assert_shape(label, student.shape[:-1])
   numerics.check_positive('temperature', temperature)
+  numerics.check_not_negative('alpha', alpha)
+  numerics.check_not_negative('beta', beta)
   student, teacher = numerics.prepare(student, teacher)
   p_margin, log_p_others = _split(teacher / temperature, label)
   q_margin, log_q_others = _split(student / temperature, label)
@@ -196,7 +198,7 @@ def correlation_kd_loss(
     A scalar: classes are compared over the batch.
 
   Raises:
-    UsageError: the temperature is not positive.
+    UsageError: the temperature is not positive, or a weight negative.
 
   References:
     Huang et al., Knowledge Distillation from A Stronger Teacher, 2022,
@@ -205,6 +207,8 @@ def correlation_kd_loss(
   chex.assert_rank([student, teacher], 2)
   chex.assert_equal_shape([student, teacher])
   numerics.check_positive('tau', tau)
+  numerics.check_not_negative('beta', beta)
+  numerics.check_not_negative('gamma', gamma)
   student, teacher = numerics.prepare(student, teacher)
   q, p = jax.nn.softmax(student / tau), jax.nn.softmax(teacher / tau)
   inter = 1.0 - jnp.mean(_correlation(p, q, axis=1))

@@ -153,6 +153,12 @@ def check_positive(name: str, value: float) -> None:
     raise UsageError(f'{name} is {value}; valid: greater than 0')
 
 
+def check_not_negative(name: str, value: float) -> None:
+  """Raises UsageError unless the value is at least 0."""
+  if not value >= 0:
+    raise UsageError(f'{name} is {value}; valid: at least 0')
+
+
 def _pool_axis(x: jax.Array, size: int, axis: int) -> jax.Array:
   length = x.shape[axis]
   if size == length:

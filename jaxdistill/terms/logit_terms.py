@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import jax
+
 from jaxdistill import losses
 from jaxdistill.terms import pairs
 from jaxdistill.types import Array
@@ -14,6 +16,12 @@ def _of_answers(
 
   def make(pair: pairs.Pair) -> pairs.Term:
     student, teacher = pairs.answers(pair)
+    jax.eval_shape(  # refuses wrong numbers before anything is trained
+      function,
+      pair.student_shapes[student],
+      pair.teacher_shapes[teacher],
+      pair.recipe.example,
+    )
 
     def loss(features, batch, models):
       del models

@@ -119,6 +119,19 @@ def test_a_config_names_the_students_scheme():
   assert 'initial' not in usual.rows[-1].resolved
 
 
+def test_a_student_of_its_teachers_kind_begins_elsewhere():
+  made = plan(student=SMALL)
+  ours, theirs = (
+    experiment.initial_model(made, role, 0).variables['params']
+    for role in ('student', 'teacher')
+  )
+  for stage in ('stem', 'group1.block1', 'head'):
+    for a, b in zip(
+      jax.tree.leaves(ours[stage]), jax.tree.leaves(theirs[stage])
+    ):
+      assert a.ndim == 1 or np.abs(a - b).max() > 1e-3
+
+
 def test_an_unknown_scheme_is_refused():
   with pytest.raises(UsageError, match=r"unknown initial\.name 'normel'"):
     plan(initial={'name': 'normel'})
