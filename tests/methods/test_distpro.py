@@ -490,7 +490,7 @@ def test_the_training_begins_with_the_student_as_it_was(recipe, carry):
     (lambda r: distpro.retrain(r, space=SPACE), 'process: give a file'),
     (
       lambda r: distpro.retrain(r, process=REPLAYED),
-      'has 2 pathways and the networks 12',
+      'has 2 pathways, and these networks have 12',
     ),
     (
       lambda r: distpro.retrain(r, process=REPLAYED, teacher='nobody'),

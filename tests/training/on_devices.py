@@ -20,7 +20,7 @@ from jaxdistill.methods import distpro, joint
 from jaxdistill.networks import files, layers, resnet, staged
 from jaxdistill.tasks import classification
 from jaxdistill.terms import pathways
-from jaxdistill.training import loop, sharding
+from jaxdistill.training import loop, programs, sharding, sources
 from jaxdistill.types import Dataset, Model, Network, Stage, UsageError
 
 BATCH = 16
@@ -129,10 +129,11 @@ def program(name: str) -> list[list[str]]:
   phase = make(carry())
   state, frozen = sharding.place(phase.init(jax.random.key(0), carry()), mesh)
   rng = sharding.place_key(jax.random.key(1), mesh)
-  sources = loop._sources(phase, {}, DATA, (0,), mesh)
-  batch = loop._draw(sources, 0)
-  totals = loop._zero_totals(phase, state, frozen, batch, rng)
-  step = loop._compile(phase, sharding.layout(state, mesh), mesh)(None)
+  source = sources.of_phase(phase, {}, DATA, (0,), mesh)
+  batch = sources.draw(source, 0, 1)
+  totals = programs.zero_totals(phase, state, frozen, batch, rng)
+  layout = sharding.layout(state, mesh)
+  step = programs.compiled(phase, layout, mesh)(None, 1)
   arguments = (state, totals, frozen, batch, rng, np.int32(0))
   text = step.lower(*arguments).compile().as_text()
   return [
@@ -240,7 +241,8 @@ def streamed() -> list[list[int]]:
 
 def main(folder: pathlib.Path) -> None:
   for name in METHODS:
-    save(folder, name, fit(name))
+    # Several steps in a call too.
+    save(folder, name, fit(name, steps_per_call=2 if name == 'sp' else 1))
   files.save_tree(folder / 'search.safetensors', search(), {})
   try:
     fit('kd', directory=str(folder / 'stopped'), interrupted=stop_at(10))
