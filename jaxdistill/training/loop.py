@@ -33,7 +33,8 @@ class NonFiniteLossError(RuntimeError):
 class Options(NamedTuple):
   """How a run is watched, kept and laid out.
 
-  None of it changes what is trained, but for the order of sums over devices;
+  None of it changes what is trained, but for rounding: over several devices, and
+  with another `steps_per_call` or `log_every` where calls have several steps.
   `evaluate_every` and `score` choose the best epoch.
 
   Attributes:
