@@ -33,9 +33,9 @@ class NonFiniteLossError(RuntimeError):
 class Options(NamedTuple):
   """How a run is watched, kept and laid out.
 
-  None of it changes what is trained, but for rounding: over several devices, and
-  with another `steps_per_call` or `log_every` where calls have several steps.
-  `evaluate_every` and `score` choose the best epoch.
+  None of it changes what is trained, but for rounding: over several devices,
+  and with another `steps_per_call` or `log_every` where calls have several
+  steps. `evaluate_every` and `score` choose the best epoch.
 
   Attributes:
     directory: where it can resume from; None: nowhere.
