@@ -60,8 +60,9 @@ def neighbourhood(
     look_ahead: c_1, c_2, ...
     inputs: 'data': the teacher's activations; 'gaussian': standard normal
       noise in their place, without any image; 'rectified': such noise where it
-      is above 0. With noise the student's statistics are fixed before: the
-      teacher's where shapes agree, else those of noise.
+      is above 0. With noise the student's statistics are fixed before, to
+      those of noise; with `initial='teacher'` to the teacher's where shapes
+      agree. The teacher's do not fit new kernels: most ReLUs would be dead.
     neighbourhood_epochs: None: the recipe's.
     neighbourhood_optimizer: None: SGD with momentum 0.9 at 1e-3, as in the
       paper, and its weight decay of 1e-4, here of all parameters.
@@ -99,7 +100,9 @@ def neighbourhood(
   )
 
   def statistics(carry):
-    return pieces.statistics_phase(plan, carry, student, statistics_steps)
+    return pieces.statistics_phase(
+      plan, carry, student, statistics_steps, copies=initial == 'teacher'
+    )
 
   def train(carry):
     return pieces.train_phase(plan, carry, (student,))

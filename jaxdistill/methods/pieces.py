@@ -227,12 +227,25 @@ def _optimizer(plan: Plan) -> optax.GradientTransformation:
 
 
 def statistics_phase(
-  plan: Plan, carry: Carry, student: str, num_steps: int
+  plan: Plan,
+  carry: Carry,
+  student: str,
+  num_steps: int,
+  *,
+  copies: bool = False,
 ) -> Phase:
   """Estimates the student's batch statistics anew, and nothing else.
 
   On data those of its own activations; on noise those of each neighbourhood by
-  itself, but for the ones that are the teacher's.
+  itself.
+
+  Args:
+    plan: how pieces learn.
+    carry: the models.
+    student: the role.
+    num_steps: how many batches.
+    copies: on noise, the teacher's statistics where shapes agree, for kernels
+      that are the teacher's too.
   """
   made, network = _of(plan, carry, student), carry[student].network
   if plan.inputs == 'data':
@@ -260,8 +273,9 @@ def statistics_phase(
         rngs={'dropout': rng},
       )
       updates = staged.merge(updates, changed)
-    copies = _counterparts(made, teacher.variables)
-    return where_alike(updates, copies)
+    if copies:
+      return where_alike(updates, _counterparts(made, teacher.variables))
+    return updates
 
   return steps.statistics_phase(
     'statistics',

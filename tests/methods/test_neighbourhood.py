@@ -215,16 +215,20 @@ def test_the_teachers_own_pieces_in_inference_mode_have_no_loss(
   assert float(_step(other, carry, {})[2]['loss']) > 0
 
 
-def test_statistics_on_noise_are_the_teachers_where_shapes_agree(recipe, carry):
+@pytest.mark.parametrize('copies', [True, False])
+def test_statistics_on_noise_are_the_students_or_the_teachers_where_alike(
+  recipe, carry, copies
+):
   plan = _plan(recipe, inputs='gaussian')
-  phase = pieces.statistics_phase(plan, carry, 'student', 2)
+  phase = pieces.statistics_phase(plan, carry, 'student', 2, copies=copies)
   assert phase.streams == {}
   _, after, _ = _step(phase, carry, {}, count=2)
   ours, theirs = (
     tree['batch_stats'][BLOCKS[0]]
     for tree in (after.variables, carry['teacher'].variables)
   )
-  _assert_close(ours['norm2'], theirs['norm2'], rtol=1e-6)
+  same = jax.tree.map(np.allclose, ours['norm2'], theirs['norm2'])
+  assert list(same.values()) == [copies, copies]
   # Of the narrower layer those of what its convolution makes of noise.
   kernel = carry['student'].variables['params'][BLOCKS[0]]['conv1']['kernel']
   expected = (np.asarray(kernel) ** 2).sum((0, 1, 2))
