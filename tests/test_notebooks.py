@@ -16,7 +16,6 @@ NOTEBOOKS = pathlib.Path(__file__).parent.parent / 'notebooks'
 @pytest.mark.filterwarnings('ignore')  # of the notebook runner
 def test_a_notebook_runs(path, monkeypatch):
   monkeypatch.setenv('MPLBACKEND', 'agg')
-  monkeypatch.delenv('XLA_FLAGS', raising=False)  # their programs run longer
   notebook = nbformat.read(path, as_version=4)
   first = next(c for c in notebook.cells if c.cell_type == 'code')
   first.source, shrunk = re.subn(r'^EPOCHS = \d+', 'EPOCHS = 1', first.source)
