@@ -9,8 +9,7 @@ behind the colon; `--config.teacher.checkpoint=` and the first run's directory
 spare the teacher. The data is for the teacher, and for measuring. Pieces learn
 from 1,872 batches of noise, and the student is fine-tuned by 312 more; KD on
 noise has 2,184. ZSKD makes 2,000 images of 200 iterations and learns from them
-for 30 epochs. With the nine blocks of a ResNet-20 some hundred steps of SGD or
-Adam end at chance. The full size is `cifar10_data_free.py`.
+for 30 epochs. The full size is `cifar10_data_free.py`.
 """
 
 import ml_collections
