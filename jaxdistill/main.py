@@ -92,18 +92,20 @@ def _run(argv: list[str]) -> int:
   sharding.make_mesh(arguments.model_parallel)  # or refuse, before data is read
   sys.path.insert(0, '')  # for names such as 'my_file:my_method'
   plan = experiment.plan(_plain(config))
+  rows = arguments.row or ()
   if arguments.mode == 'export':
     formats = arguments.format or ('safetensors',)
-    for path in study.export(plan, workdir, formats):
+    for path in study.export(plan, workdir, formats, rows):
       print(path)
     return 0
   if arguments.mode == 'evaluate':
-    results = study.evaluate(plan, workdir)
+    results = study.evaluate(plan, workdir, rows)
   else:
     with _signals() as interrupted:
       results = study.run(
         plan,
         workdir,
+        rows=rows,
         interrupted=interrupted,
         model_parallel=arguments.model_parallel,
       )
@@ -242,6 +244,11 @@ def _parser() -> argparse.ArgumentParser:
     default='fit',
     choices=('fit', 'evaluate', 'export'),
     help='train, evaluate again, or write the students alone; default: fit',
+  )
+  parser.add_argument(
+    '--row',
+    action='append',
+    help='a row of the config to do alone; may be given again; default: all',
   )
   parser.add_argument(
     '--fast_cpu',

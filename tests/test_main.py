@@ -454,9 +454,33 @@ def test_a_directory_that_cannot_be_written_is_refused(config, tmp_path):
 @pytest.mark.parametrize('mode', ['evaluate', 'export'])
 def test_unfinished_rows_are_named(config, tmp_path, mode):
   line = refused(config, tmp_path / 'workdir', f'--mode={mode}')
-  assert 'seed 0 is not finished' in line
+  assert 'not finished' in line
+  assert "'kd' seed 0" in line
   assert '--mode=fit' in line
   assert not (tmp_path / 'workdir').exists()
+
+
+def test_a_row_is_trained_alone_and_shown_beside_what_is_there(config, copied):
+  three = f'{config}:student alone,late,kd'
+  before = trained_files(copied)
+  out, _ = fit(three, copied, '--row=late')
+  assert [r['label'] for r in results(copied)['rows']] == [
+    *('teacher', 'student alone', 'late', 'kd')
+  ]
+  assert out.count('| late') == 1
+  after = trained_files(copied)
+  assert after.keys() - before.keys() == {
+    f'rows/late/0/{name}' for name in ('phase0.safetensors', 'result.json')
+  }
+  shutil.rmtree(copied / 'rows/kd')
+  written = fit(three, copied, '--mode=export', '--row=late')[0].split()
+  assert [pathlib.Path(path).name for path in written] == [
+    'late-0-last.safetensors',
+    'late-0-best.safetensors',
+  ]
+  line = refused(three, copied, '--row=lat')
+  assert "'lat'" in line
+  assert "nearest: 'late'" in line
 
 
 def loaded(config, *overrides):
@@ -856,7 +880,10 @@ def test_a_lost_student_is_trained_again(config, copied):
   lost = copied / 'rows/kd/0/phase0.safetensors'
   before = files.load_tree(lost)[0]
   lost.unlink()
-  assert 'not finished' in refused(config, copied, '--mode=evaluate')
+  out, err = fit(config, copied, '--mode=evaluate')
+  assert err == "not finished: 'kd' seed 0\n"
+  assert 'student alone' in out
+  assert '| kd' not in out
   fit(config, copied)
   jax.tree.map(np.testing.assert_array_equal, files.load_tree(lost)[0], before)
 

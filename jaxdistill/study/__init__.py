@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import rich.console
 
 from jaxdistill import experiment, recipes
 from jaxdistill.data import arrays, streaming
-from jaxdistill.networks import files
+from jaxdistill.networks import files, staged
 from jaxdistill.study import exporting, measuring
 from jaxdistill.study import workdir as workdirs
 from jaxdistill.study.exporting import FORMATS as FORMATS
@@ -39,6 +40,7 @@ def run(
   plan: experiment.Plan,
   workdir: str | os.PathLike,
   *,
+  rows: Sequence[str] = (),
   show: bool = True,
   interrupted: Callable[[], bool] = lambda: False,
   model_parallel: int = 1,
@@ -51,17 +53,19 @@ def run(
     plan: what to run.
     workdir: holds everything; a run goes on where it stopped. Several processes
       share it.
+    rows: labels of the rows to train, and with them the teacher; none: all.
     show: whether to show progress and results.
     interrupted: see `loop.Options`.
     model_parallel: see `loop.Options`.
 
   Returns:
-    The results, which also stand in results.json.
+    The results of all seeds that are finished, which also stand in
+    results.json.
 
   Raises:
-    UsageError: the directory belongs to another config, or to a process that
-      is at work in it, or cannot be written; a batch does not spread over the
-      devices; the processes do not run the same.
+    UsageError: a row does not exist; the directory belongs to another config,
+      or to a process that is at work in it, or cannot be written; a batch does
+      not spread over the devices; the processes do not run the same.
   """
   workdir = pathlib.Path(workdir)
   show = show and hosts.first()
@@ -73,8 +77,9 @@ def run(
     model_parallel=model_parallel,
     **plan.options,
   )
+  chosen = _chosen(plan, rows)
   _check_same(plan)
-  for row in plan.rows:
+  for row in chosen:
     if not hosts.of_first(workdirs.all_finished, workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], mesh)
   with workdirs.locked(workdir):
@@ -90,7 +95,7 @@ def run(
       metrics = measuring.evaluate_on(plan, teacher, 'test', mesh)
       console.print(f'teacher from a file: {_percent(metrics, plan)} on test')
     taught = measuring.asked_once(plan, teacher, mesh)
-    for row in plan.rows:
+    for row in chosen:
       if hosts.first():
         checkpoint.write_json(
           workdirs.row_folder(workdir, row) / 'row.json', row.resolved
@@ -147,22 +152,34 @@ def finished(
 
 
 def evaluate(
-  plan: experiment.Plan, workdir: str | os.PathLike
+  plan: experiment.Plan,
+  workdir: str | os.PathLike,
+  rows: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Evaluates finished runs again, from their files; returns the results."""
+  """Evaluates finished runs again, from their files.
+
+  Args:
+    plan: what was run.
+    workdir: where.
+    rows: labels of the rows, and with them the teacher; none: all.
+
+  Returns:
+    The results of all that is finished.
+
+  Raises:
+    UsageError: nothing is finished, a row does not exist or belongs to another
+      config.
+  """
   workdir = pathlib.Path(workdir)
   mesh = sharding.make_mesh()
   taught = measuring.asked_once(plan, plan.teacher, mesh)
-  for row in plan.rows:
-    workdirs.check_row(workdir, row)
-  for row in plan.rows:
-    for seed in row.seeds:
-      fitted = finished(plan, row, seed, workdir)
-      if row.role == 'teacher':
-        taught = measuring.asked_once(plan, fitted.carry['teacher'], mesh)
-      old = workdirs.read_result(workdir, row, seed)
-      result = {**old, **measuring.measure(plan, row, fitted, taught, mesh)}
-      checkpoint.write_json(workdirs.result_file(workdir, row, seed), result)
+  for row, seed in _all_finished(plan, workdir, rows):
+    fitted = finished(plan, row, seed, workdir)
+    if row.role == 'teacher':
+      taught = measuring.asked_once(plan, fitted.carry['teacher'], mesh)
+    old = workdirs.read_result(workdir, row, seed)
+    result = {**old, **measuring.measure(plan, row, fitted, taught, mesh)}
+    checkpoint.write_json(workdirs.result_file(workdir, row, seed), result)
   results = collect(plan, workdir)
   checkpoint.write_json(workdir / 'results.json', results)
   return results
@@ -172,6 +189,7 @@ def export(
   plan: experiment.Plan,
   workdir: str | os.PathLike,
   formats: Sequence[str] = ('safetensors',),
+  rows: Sequence[str] = (),
 ) -> list[pathlib.Path]:
   """Writes each finished student alone, last and best.
 
@@ -185,42 +203,78 @@ def export(
       prepare images in the metadata; 'stablehlo': see `jaxdistill.export`, a
       program from raw uint8 images to logits, for any batch size on CPU, GPU
       and TPU, with a JSON file beside it that says so.
+    rows: labels of the rows; none: all.
 
   Raises:
-    UsageError: a row is not finished, or belongs to another config.
+    UsageError: no student is finished, a row does not exist or belongs to
+      another config.
     RuntimeError: a file answers otherwise than the student.
   """
   workdir = pathlib.Path(workdir)
   paths = []
-  for row in plan.rows:
-    workdirs.check_row(workdir, row)
-  for row in plan.rows:
-    for seed in row.seeds if row.role == 'student' else ():
-      for when, model in trained(plan, row, seed, workdir).items():
-        name = f'{experiment.slug(row.label)}-{seed}-{when}'
-        for kind in formats:
-          path = workdir / 'export' / f'{name}.{kind}'
-          exporting.write(plan, model, path)
-          paths.append(path)
+  for row, seed in _all_finished(plan, workdir, rows, ('student',)):
+    for when, model in trained(plan, row, seed, workdir).items():
+      name = f'{experiment.slug(row.label)}-{seed}-{when}'
+      for kind in formats:
+        path = workdir / 'export' / f'{name}.{kind}'
+        exporting.write(plan, model, path)
+        paths.append(path)
   return paths
 
 
 def collect(plan: experiment.Plan, workdir: pathlib.Path) -> dict[str, Any]:
-  """The results of all rows, with what they were made by."""
-  return {
-    'rows': [
-      {
-        'label': row.label,
-        'config': row.resolved,
-        'seeds': {
-          str(seed): workdirs.read_result(workdir, row, seed)
-          for seed in row.seeds
-        },
-      }
-      for row in plan.rows
-    ],
-    'score': plan.task.score,
-  }
+  """The results of all that is finished, with what they were made by."""
+  rows = []
+  for row in plan.rows:
+    seeds = {
+      str(seed): workdirs.read_result(workdir, row, seed)
+      for seed in row.seeds
+      if workdirs.is_finished(workdir, row, seed)
+    }
+    if seeds:
+      about = {'label': row.label, 'config': row.resolved}
+      rows.append({**about, 'seeds': seeds})
+  return {'rows': rows, 'score': plan.task.score}
+
+
+def _chosen(
+  plan: experiment.Plan, labels: Sequence[str]
+) -> tuple[experiment.Row, ...]:
+  """The rows of those labels, or all, behind the teacher."""
+  students = [row.label for row in plan.rows if row.role == 'student']
+  for label in labels:
+    if label not in students:
+      raise staged.unknown('row', label, students)
+  return tuple(
+    row
+    for row in plan.rows
+    if row.role == 'teacher' or not labels or row.label in labels
+  )
+
+
+def _all_finished(
+  plan: experiment.Plan,
+  workdir: pathlib.Path,
+  labels: Sequence[str],
+  roles: Sequence[str] = ('teacher', 'student'),
+) -> list[tuple[experiment.Row, int]]:
+  """The seeds of the chosen rows that are finished."""
+  chosen = _chosen(plan, labels)
+  for row in chosen:
+    workdirs.check_row(workdir, row)
+  found, missing = [], []
+  for row in chosen:
+    for seed in row.seeds if row.role in roles else ():
+      done = workdirs.is_finished(workdir, row, seed)
+      (found if done else missing).append((row, seed))
+  about = ', '.join(f'{row.label!r} seed {seed}' for row, seed in missing)
+  if not found:
+    raise UsageError(
+      f'{workdir}: not finished: {about}; run it with --mode=fit first'
+    )
+  if missing:
+    print(f'not finished: {about}', file=sys.stderr)
+  return found
 
 
 def _run_seed(
