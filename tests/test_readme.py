@@ -113,7 +113,11 @@ def test_a_part_of_a_network():
 @pytest.mark.parametrize(
   'overrides',
   [
-    ['--config.student.name=my_file:my_network'],
+    [
+      '--config.student.name=my_file:my_network',
+      '--config.optimizer.name=my_file:my_optimizer',
+      '--config.initial.name=my_file:my_weights',
+    ],
     [
       '--config.method.name=joint',
       "--config.method.terms={'mine': {'name': 'my_file:my_loss'}}",

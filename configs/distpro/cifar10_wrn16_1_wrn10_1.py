@@ -3,15 +3,19 @@
   jaxdistill --config=configs/distpro/cifar10_wrn16_1_wrn10_1.py \
     --config.data.path=cifar10.npz
 
-The 10 pathways of the authors' code. Every row has the same images, epochs and
-rate; the search, of 2 epochs on 80 % of them, comes on top, and is the same in
-both rows that have one. Its process has 20 knots, where two epochs would leave
-two, the last of which is no end but half of the search. Made for two CPU cores.
+Ten pathways by T1: each of the teacher's three groups and its pooled vector to
+the student's same and deeper ones. Every row has the same images, epochs and
+rate; a search comes on top, 8 epochs on 80 % of them (in 2 epochs the weights
+only follow the first steps of new transforms). Its process has 20 knots. Made
+for two CPU cores. One process serves all rows and seeds, as in the paper:
 
-Table 3 in small: with `--config.data.path=other.npz` and the file that the
-search wrote, nothing is searched:
+  jaxdistill ... --workdir=runs/search --row=search --config.seeds=1
+  jaxdistill ... --config.methods.alpha_T.process=FILE \
+    --config.methods.distpro.process=FILE
 
-  --config.methods.distpro.process=RUN/rows/distpro/0/process.json
+with FILE=runs/search/rows/search/0/process.json; without, alpha_T and distpro
+search for themselves, each seed anew. The file of a search with
+`--config.data.path=other.npz` makes it Table 3 in small.
 """
 
 import ml_collections
@@ -38,14 +42,9 @@ def get_config():
   config.evaluate_every = 2
   config.seeds = 3
   config.schedule = {'name': 'cosine', 'rate': 0.1}
-  space = {'name': 'same_or_deeper', 'stem': True, 'pool': False}
-  distpro = {
-    'name': 'distpro',
-    'search_epochs': 2,
-    'knots': 20,
-    'space': space,
-    'segments': 3,
-  }
+  space = {'name': 'same_or_deeper', 'transforms': ('T1',)}
+  search = {'search_epochs': 8, 'knots': 20, 'space': space}
+  distpro = {'name': 'distpro', **search}
   config.methods = ml_collections.ConfigDict(
     {
       'student alone': {'name': 'supervised'},
@@ -56,6 +55,7 @@ def get_config():
         'use': 'equal',
         'space': space,
       },
+      'search': {'name': 'distpro_search', **search},
       'alpha_T': {**distpro, 'use': 'last'},
       'distpro': distpro,
     },
