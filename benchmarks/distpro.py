@@ -72,14 +72,14 @@ def main():
 
 def savings(options, carry, recipe):
   """Of each part of a training, its active pathways and what they cost."""
+  process = process_lib.load(options.process)
   (make,) = distpro.retrain(
     recipe._replace(epochs=100),
     process=options.process,
-    space=SPACES[options.space],
+    space=lambda pair: process.pathways,
     segments=options.segments,
   )
   phase, (kd,) = make(carry), joint.kd(recipe)
-  process = process_lib.load(options.process)
 
   def cost(phase, static):
     return measure(phase, static, carry, recipe, runs=0)[0]

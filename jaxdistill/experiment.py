@@ -387,7 +387,10 @@ class _Draft(NamedTuple):
       k: v.resolved if isinstance(v, sections.Section) else v
       for k, v in self.recipe.items()
     }
-    return {**recipe, 'method': self.method.resolved}
+    method = self.method.resolved
+    files = [zlib.crc32(path.read_bytes()) for path in _json_files(method)]
+    about = {'checksums': files} if files else {}
+    return {**recipe, 'method': method, **about}
 
 
 class _Teacher(NamedTuple):
@@ -487,6 +490,17 @@ def _checksum(dataset: Dataset) -> int:
       content = np.ascontiguousarray(array).tobytes()
       checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))
   return checksum
+
+
+def _json_files(value: Any) -> Iterator[pathlib.Path]:
+  """The files that a section names, such as a process."""
+  if isinstance(value, Mapping):
+    for below in value.values():
+      yield from _json_files(below)
+  elif isinstance(value, str) and value.endswith('.json'):
+    path = pathlib.Path(value)
+    if path.is_file():
+      yield path
 
 
 def _drafts(

@@ -61,6 +61,7 @@ def get_config(rows='student alone,kd'):
   return config
 """
 NETWORK = """
+from jaxdistill.methods import joint
 from jaxdistill.networks import layers
 from jaxdistill.types import Network, Stage
 
@@ -73,6 +74,10 @@ def net(*, num_classes: int, width: int = 2) -> Network:
       Stage('head', layers.Classifier(num_classes)),
     )
   )
+
+
+def from_file(recipe, *, temperature: str):
+  return joint.kd(recipe, temperature=float(open(temperature).read()))
 """
 ALONE = {'method': {'name': 'supervised'}}
 
@@ -488,6 +493,19 @@ def loaded(config, *overrides):
   for override in overrides:
     main.override(made, *override.split('=', 1))
   return made
+
+
+def test_a_row_depends_on_what_its_files_hold(config, tmp_path):
+  file = tmp_path / 'number.json'
+  method = {'name': 'network_for_tests:from_file', 'temperature': str(file)}
+  found = []
+  for content in ('2', '3', '2'):
+    file.write_text(content)
+    made = loaded(config).to_dict()
+    plan = experiment.plan({**made, 'methods': {'row': method}})
+    found.append(plan.rows[-1].resolved)
+  assert found[0] == found[2]
+  assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(
