@@ -17,7 +17,7 @@ The argument says which of the paper's tables:
   autoaugment        Table 4, teachers with AutoAugment
 
 Each is made for 10 to 25 minutes of one CPU core. Pruning sees 10,000 images 4
-times, regularisation 2,000 images 16 times, so that there is something to
+times, regularisation 1,000 images 32 times, so that there is something to
 regularise. Beside network and length these differ from the full size: a cosine
 in place of the steps, where no snapshots are taken; the rate of fine-tuning is
 0.01 (0.001), as 156 steps at 0.001 move weights by a 200th of what 31,000 do;
@@ -60,12 +60,12 @@ def get_config(name='filters'):
     raise ValueError(f'{name!r} is none of {", ".join(ARGUMENTS)}')
   config = ml_collections.ConfigDict()
   config.data = {'name': 'tfds', 'dataset': 'cifar10', 'validation': 2000}
-  config.data.few = 10000 if name in PRUNINGS else 2000
+  config.data.few = 10000 if name in PRUNINGS else 1000
   config.subset = 'few'
   config.augment = PLAIN
   config.student = {'name': 'resnet8', 'shortcut': 'A'}
   config.batch_size = 64
-  config.epochs = 4 if name in PRUNINGS else 16
+  config.epochs = 4 if name in PRUNINGS else 32
   config.evaluate_every = config.epochs // 4
   config.seeds = 3
   config.optimizer = SGD

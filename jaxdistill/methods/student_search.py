@@ -140,21 +140,25 @@ def student_search(
     method += (_select(plan, roles, drop, name, student),)
     if statistics_steps:
       method += (
-        _statistics(plan, student, statistics_steps),
+        _statistics(plan, student, name, statistics_steps),
         pieces.keep(name, student),
       )
     if fine_tune:
       tuned = pieces.keep(f'{name}, fine-tuned', student)
       method += (*fine_tune, tuned)
   for role in roles if statistics_steps else ():
-    method += (_statistics(plan, role, statistics_steps),)
+    method += (_statistics(plan, role, role, statistics_steps),)
   return method
 
 
 def _statistics(
-  plan: pieces.Plan, role: str, num_steps: int
+  plan: pieces.Plan, role: str, about: str, num_steps: int
 ) -> Callable[[Carry], Phase]:
-  return lambda carry: pieces.statistics_phase(plan, carry, role, num_steps)
+  def phase(carry: Carry) -> Phase:
+    made = pieces.statistics_phase(plan, carry, role, num_steps)
+    return made._replace(name=f'statistics of {about}')
+
+  return phase
 
 
 def _check(
