@@ -608,7 +608,7 @@ def test_the_default_work_directory_is_named_after_the_config(config, workdir):
 def test_the_default_work_directory_is_used(config, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   _, _, err = call(f'--config={config}', '--mode=export')
-  assert "runs/tiny: row 'student alone'" in err
+  assert "runs/tiny: not finished: 'student alone'" in err
 
 
 def test_the_teacher_is_trained_and_its_accuracy_printed_first(finished):

@@ -262,7 +262,8 @@ def _all_finished(
   chosen = _chosen(plan, labels)
   for row in chosen:
     workdirs.check_row(workdir, row)
-  found, missing = [], []
+  found: list[tuple[experiment.Row, int]] = []
+  missing: list[tuple[experiment.Row, int]] = []
   for row in chosen:
     for seed in row.seeds if row.role in roles else ():
       done = workdirs.is_finished(workdir, row, seed)
