@@ -5,9 +5,9 @@
 
 Ten pathways by T1: each of the teacher's three groups and its pooled vector to
 the student's same and deeper ones. Every row has the same images, epochs and
-rate; a search comes on top, 8 epochs on 80 % of them (in 2 epochs the weights
-only follow the first steps of new transforms). Its process has 20 knots. Made
-for two CPU cores. One process serves all rows and seeds, as in the paper:
+rate; a search comes on top, 8 epochs on 80 % of them (the weights settle in the
+third). Its process has 20 knots. Made for two CPU cores. One process serves all
+rows and seeds, as in the paper:
 
   jaxdistill ... --workdir=runs/search --row=search --config.seeds=1
   jaxdistill ... --config.methods.alpha_T.process=FILE \
