@@ -388,8 +388,8 @@ class _Draft(NamedTuple):
       for k, v in self.recipe.items()
     }
     method = self.method.resolved
-    files = [zlib.crc32(path.read_bytes()) for path in _json_files(method)]
-    about = {'checksums': files} if files else {}
+    checksums = dict(_checksums(method, 'method'))
+    about = {'checksums': checksums} if checksums else {}
     return {**recipe, 'method': method, **about}
 
 
@@ -492,15 +492,15 @@ def _checksum(dataset: Dataset) -> int:
   return checksum
 
 
-def _json_files(value: Any) -> Iterator[pathlib.Path]:
-  """The files that a section names, such as a process."""
+def _checksums(value: Any, where: str) -> Iterator[tuple[str, int]]:
+  """Of the JSON files that a section names, such as a process."""
   if isinstance(value, Mapping):
-    for below in value.values():
-      yield from _json_files(below)
+    for key, below in value.items():
+      yield from _checksums(below, f'{where}.{key}')
   elif isinstance(value, str) and value.endswith('.json'):
-    path = pathlib.Path(value)
+    path = pathlib.Path(value).expanduser()
     if path.is_file():
-      yield path
+      yield where, zlib.crc32(path.read_bytes())
 
 
 def _drafts(

@@ -301,9 +301,11 @@ def load(path: str | os.PathLike) -> Process:
   """Reads a process file.
 
   Raises:
-    UsageError: there is none, or it is no process.
+    UsageError: it is no .json file, there is none, or it is no process.
   """
   file = pathlib.Path(path).expanduser()
+  if file.suffix != '.json':  # which a work directory tells by its content
+    raise UsageError(f'process: wanted a .json file, got {str(path)!r}')
   if not file.is_file():
     raise UsageError(f'process: no file {str(path)!r}')
   try:

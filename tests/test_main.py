@@ -61,6 +61,8 @@ def get_config(rows='student alone,kd'):
   return config
 """
 NETWORK = """
+import pathlib
+
 from jaxdistill.methods import joint
 from jaxdistill.networks import layers
 from jaxdistill.types import Network, Stage
@@ -77,7 +79,8 @@ def net(*, num_classes: int, width: int = 2) -> Network:
 
 
 def from_file(recipe, *, temperature: str):
-  return joint.kd(recipe, temperature=float(open(temperature).read()))
+  file = pathlib.Path(temperature).expanduser()
+  return joint.kd(recipe, temperature=float(file.read_text()))
 """
 ALONE = {'method': {'name': 'supervised'}}
 
@@ -467,17 +470,17 @@ def test_unfinished_rows_are_named(config, tmp_path, mode):
 
 def test_a_row_is_trained_alone_and_shown_beside_what_is_there(config, copied):
   three = f'{config}:student alone,late,kd'
+  shutil.rmtree(copied / 'rows/kd')
   before = trained_files(copied)
   out, _ = fit(three, copied, '--row=late')
   assert [r['label'] for r in results(copied)['rows']] == [
-    *('teacher', 'student alone', 'late', 'kd')
+    *('teacher', 'student alone', 'late')
   ]
   assert out.count('| late') == 1
   after = trained_files(copied)
   assert after.keys() - before.keys() == {
     f'rows/late/0/{name}' for name in ('phase0.safetensors', 'result.json')
   }
-  shutil.rmtree(copied / 'rows/kd')
   written = fit(three, copied, '--mode=export', '--row=late')[0].split()
   assert [pathlib.Path(path).name for path in written] == [
     'late-0-last.safetensors',
@@ -488,6 +491,27 @@ def test_a_row_is_trained_alone_and_shown_beside_what_is_there(config, copied):
   assert "nearest: 'late'" in line
 
 
+@pytest.mark.parametrize('lost', ['kd', 'teacher'])
+def test_evaluation_of_a_row_needs_it_and_its_teacher(config, copied, lost):
+  (copied / f'rows/{lost}/0/phase0.safetensors').unlink()
+  before = contents(copied)
+  line = refused(config, copied, '--mode=evaluate', '--row=kd')
+  assert f'not finished: {lost!r} seed 0' in line
+  assert contents(copied) == before
+
+
+@pytest.mark.parametrize('mode', ['fit', 'evaluate', 'export'])
+def test_a_row_alone_leaves_no_other_config_in_the_results(
+  config, copied, mode
+):
+  before = contents(copied)
+  arguments = f'--mode={mode}', '--row=kd'
+  change = '--config.methods.student alone.batch_size=8'
+  line = refused(config, copied, *arguments, change)
+  assert 'batch_size (there 16, now 8)' in line
+  assert contents(copied) == before
+
+
 def loaded(config, *overrides):
   made = main.load_config(str(config))
   for override in overrides:
@@ -495,17 +519,27 @@ def loaded(config, *overrides):
   return made
 
 
-def test_a_row_depends_on_what_its_files_hold(config, tmp_path):
+def test_a_row_depends_on_what_its_files_hold(config, tmp_path, monkeypatch):
   file = tmp_path / 'number.json'
-  method = {'name': 'network_for_tests:from_file', 'temperature': str(file)}
+  moved = tmp_path / 'moved.json'
+  monkeypatch.setenv('HOME', str(tmp_path))
+  made = loaded(config).to_dict()
   found = []
-  for content in ('2', '3', '2'):
+  for place, content in (
+    (file, '2'),
+    (file, '3'),
+    (moved, '2'),
+    ('~/moved.json', '2'),
+  ):
+    moved.write_text(content)
     file.write_text(content)
-    made = loaded(config).to_dict()
+    method = {'name': 'network_for_tests:from_file', 'temperature': str(place)}
     plan = experiment.plan({**made, 'methods': {'row': method}})
-    found.append(plan.rows[-1].resolved)
-  assert found[0] == found[2]
-  assert found[0] != found[1]
+    found.append(workdir_lib.without_places(plan.rows[-1].resolved))
+  two, three, *moved = found
+  assert moved == [two, two]
+  (differing,) = {key for key in two if two[key] != three[key]}
+  assert differing == 'checksums.method.temperature'
 
 
 @pytest.mark.parametrize(
@@ -1137,6 +1171,7 @@ def test_a_run_begun_otherwise_on_the_cpu_says_which_argument_to_give(
   monkeypatch.delenv(fast_cpu.MARK)
   line = refused(config, copied, '--config.seeds=2')
   assert 'begun with --fast_cpu: give --fast_cpu, or choose' in line
+  assert fit(config, copied, '--config.seeds=2', '--mode=export')[0]
 
 
 def test_enlarged_images_are_said_to_be(config):

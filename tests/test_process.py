@@ -163,3 +163,5 @@ def test_a_damaged_file_is_refused(change, words, tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
   with pytest.raises(UsageError, match='no file'):
     process_lib.load(tmp_path / 'none.json')
+  with pytest.raises(UsageError, match=r'a \.json file'):
+    process_lib.load(tmp_path / 'none')

@@ -10,12 +10,14 @@ third). Its process has 20 knots. Made for two CPU cores. One process serves all
 rows and seeds, as in the paper:
 
   jaxdistill ... --workdir=runs/search --row=search --config.seeds=1
-  jaxdistill ... --config.methods.alpha_T.process=FILE \
-    --config.methods.distpro.process=FILE
+  jaxdistill ... --config.teacher.checkpoint=runs/search \
+    --config.methods.alpha_T.process=FILE \
+    --config.methods.distpro.process=FILE --row=alpha_T --row=distpro
 
-with FILE=runs/search/rows/search/0/process.json; without, alpha_T and distpro
-search for themselves, each seed anew. The file of a search with
-`--config.data.path=other.npz` makes it Table 3 in small.
+with FILE=runs/search/rows/search/0/process.json, and a `--row` for each rival
+wanted; without FILE, alpha_T and distpro search for themselves, each seed anew.
+The file of a search with `--config.data.path=other.npz` makes it Table 3 in
+small.
 """
 
 import ml_collections

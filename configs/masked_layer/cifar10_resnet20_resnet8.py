@@ -7,12 +7,12 @@
 
 ResNets of half the width. The argument is the scheme of the student's initial
 weights; with ',ablation' behind it the distance (masked L1, L1, L2) and what
-feeds a group (teacher, student) are varied. 'lars' is scratch by the optimiser
-of the layers, which alone may mend a scheme. Where all kernels begin alike,
-those inside blocks stay so but for 'mld, layers'. After the first run,
-`--config.teacher.checkpoint=` and its work directory spare the teacher. Every
-row has the same epochs; the one of the masks is not counted. The full size is
-beside it, `cifar10_table1.py`.
+feeds a group (teacher, student) are varied. 'lars' is the optimiser of the
+layers for the whole of a row, which alone may mend a scheme. Where all kernels
+begin alike, those inside blocks stay so but for 'mld, layers'. After the first
+run, `--config.teacher.checkpoint=` and its work directory spare the teacher.
+Every row has the same epochs; the one of the masks is not counted. The full
+size is beside it, `cifar10_table1.py`.
 """
 
 import ml_collections
@@ -76,6 +76,8 @@ def get_config(of='xavier'):
   rows = {
     'scratch': {'name': 'supervised'},
     'lars': {'name': 'supervised', **LARS},
+    'refinery': {'name': 'refinery'},
+    'refinery, lars': {'name': 'refinery', **LARS},
     'mld': mld(),
   }
   if scheme == 'normal_1_0':

@@ -1,4 +1,4 @@
-"""Orthogonality's tables in small: CIFAR-10, ResNet-8, 1,000 steps or so.
+"""Orthogonality's tables in small: CIFAR-10, ResNet-8, 500 steps or so.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill --config=configs/orthogonality/cifar10_small.py:filters \

@@ -78,7 +78,7 @@ def run(
     **plan.options,
   )
   chosen = _chosen(plan, rows)
-  _check_same(plan)
+  _check_same(plan, chosen)
   for row in chosen:
     if not hosts.of_first(workdirs.all_finished, workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], mesh)
@@ -167,8 +167,8 @@ def evaluate(
     The results of all that is finished.
 
   Raises:
-    UsageError: nothing is finished, a row does not exist or belongs to another
-      config.
+    UsageError: no student is finished, or its teacher is not; a row does not
+      exist or belongs to another config.
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.make_mesh()
@@ -258,18 +258,18 @@ def _all_finished(
   labels: Sequence[str],
   roles: Sequence[str] = ('teacher', 'student'),
 ) -> list[tuple[experiment.Row, int]]:
-  """The seeds of the chosen rows that are finished."""
-  chosen = _chosen(plan, labels)
-  for row in chosen:
-    workdirs.check_row(workdir, row)
+  """The seeds of the chosen rows that are finished, of each role some."""
+  chosen = [row for row in _chosen(plan, labels) if row.role in roles]
+  for row in plan.rows:
+    workdirs.check_row(workdir, row, trains=False)
   found: list[tuple[experiment.Row, int]] = []
   missing: list[tuple[experiment.Row, int]] = []
   for row in chosen:
-    for seed in row.seeds if row.role in roles else ():
+    for seed in row.seeds:
       done = workdirs.is_finished(workdir, row, seed)
       (found if done else missing).append((row, seed))
   about = ', '.join(f'{row.label!r} seed {seed}' for row, seed in missing)
-  if not found:
+  if {row.role for row in chosen} - {row.role for row, _ in found}:
     raise UsageError(
       f'{workdir}: not finished: {about}; run it with --mode=fit first'
     )
@@ -363,20 +363,23 @@ def _about_size(plan: experiment.Plan) -> str:
   return 'augment: the images, {}, are enlarged to {}'.format(*sizes)
 
 
-def _check_same(plan: experiment.Plan) -> None:
+def _check_same(
+  plan: experiment.Plan, chosen: Sequence[experiment.Row]
+) -> None:
   """Raises UsageError where the processes do not run the same."""
   rows = [
     (row.label, row.seeds, workdirs.without_places(row.resolved))
     for row in plan.rows
   ]
-  about = (rows, plan.options['log_every'], _versions())
+  labels = [row.label for row in chosen]
+  about = (rows, labels, plan.options['log_every'], _versions())
   digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
   found = hosts.gather(int.from_bytes(digest[:8], 'big', signed=True))[:, 0]
   differing = np.flatnonzero(found != found[0])
   if len(differing):
     raise UsageError(
       f'process {", ".join(map(str, differing))} runs another config, other '
-      'data or other versions of packages than process 0'
+      'rows, other data or other versions of packages than process 0'
     )
 
 

@@ -47,14 +47,19 @@ def keep_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   )
 
 
-def check_row(workdir: pathlib.Path, row: experiment.Row) -> None:
-  """Raises UsageError where the row there was made by another config."""
+def check_row(
+  workdir: pathlib.Path, row: experiment.Row, *, trains: bool = True
+) -> None:
+  """Raises UsageError where the row there was made by another config.
+
+  Where nothing `trains` any more, it does not matter how arithmetic was chosen.
+  """
   path = row_folder(workdir, row) / 'row.json'
   if not path.exists():
     return
   old, new = (without_places(x) for x in (_read_json(path), row.resolved))
-  if all_finished(workdir, row):
-    new['fast_cpu'] = old.get('fast_cpu')  # nothing is trained any more
+  if not trains or all_finished(workdir, row):
+    new['fast_cpu'] = old.get('fast_cpu')
   differing = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
     for key in sorted({*old, *new})
@@ -107,7 +112,12 @@ def read_result(
 
 def without_places(resolved: Mapping[str, Any]) -> dict[str, Any]:
   """Flat, and without what says where something is."""
-  return {k: v for k, v in _flat(resolved).items() if k not in PLACES}
+  flat = _flat(resolved)
+  return {
+    key: value
+    for key, value in flat.items()
+    if key not in PLACES and f'checksums.{key}' not in flat
+  }
 
 
 def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> str:

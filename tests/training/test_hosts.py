@@ -284,13 +284,23 @@ def test_what_two_processes_began_one_ends(place, alone, stopped, capfd):
 def test_processes_that_do_not_run_the_same_are_refused(
   place, tmp_path, monkeypatch, capfd
 ):
+  said = []
+
   def other(*numbers):
+    said.append(numbers)
     return np.array([numbers, [n ^ 1 for n in numbers]])
 
   monkeypatch.setattr(hosts, 'gather', other)
-  arguments = [f'--config={place}/config.py', f'--workdir={tmp_path}/x']
-  assert main.run(arguments) == 2
-  assert 'process 1 runs another config' in capfd.readouterr().err
+  text = (place / 'config.py').read_text()
+  two = tmp_path / 'two.py'
+  two.write_text(
+    text.replace("{'kd': ", "{'alone': {'name': 'supervised'}, 'kd': ")
+  )
+  arguments = [f'--config={two}', f'--workdir={tmp_path}/x']
+  for also in ([], ['--row=kd'], ['--row=alone'], ['--config.log_every=3']):
+    assert main.run([*arguments, *also]) == 2
+    assert 'process 1 runs another config' in capfd.readouterr().err
+  assert len({*said}) == 4
   assert not (tmp_path / 'x').exists()
 
 
