@@ -79,9 +79,11 @@ def get_config(of='xavier'):
     'refinery': {'name': 'refinery'},
     'refinery, lars': {'name': 'refinery', **LARS},
     'mld': mld(),
+    'mld, lars': mld(**LARS),
   }
   if scheme == 'normal_1_0':
     rows['mld, layers'] = mld(breakpoints='layers')
+    rows['mld, layers, lars'] = mld(breakpoints='layers', **LARS)
   if ablation:
     rows = {
       f'{distance}, fed by {source}': mld(distance=distance, group_input=source)
