@@ -1,6 +1,6 @@
 """From a config to a plan; the only module that knows what configs hold."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import math
 import os
@@ -334,7 +334,7 @@ class _Draft(NamedTuple):
       else v
       for k, v in merged.items()
     }
-    return cls(_parse('method', rest, where), parsed)
+    return cls(_parse('method', rest, where, recipe), parsed)
 
   def row(
     self,
@@ -555,6 +555,10 @@ def _check_positive(number: float, where: str) -> None:
 
 
 def _parse(
-  key: str, section: Any, where: str | None = None
+  key: str,
+  section: Any,
+  where: str | None = None,
+  also: Iterable[str] = (),
 ) -> sections.Section:
-  return sections.parse(section, TABLES[key], where or key, TABLES, ('recipe',))
+  table = TABLES[key]
+  return sections.parse(section, table, where or key, TABLES, ('recipe',), also)

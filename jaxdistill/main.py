@@ -5,6 +5,7 @@ import ast
 from collections.abc import Sequence
 import contextlib
 import importlib.util
+import inspect
 import io
 import os
 import pathlib
@@ -24,23 +25,26 @@ from jaxdistill.training import hosts, loop, sharding, watch
 from jaxdistill.types import UsageError
 
 OVERRIDE = '--config.'
+STOPPED = 75  # of sysexits.h: try again
 
 
 def run(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code.
 
-  0: done, or stopped by a signal with everything kept; 1: the loss became no
-  number; 2: a choice of the user is wrong, or another process is lost.
+  0: done; 1: the loss became no number; 2: a choice of the user is wrong, or
+  another process is lost; 75: stopped by a signal with everything kept; 130:
+  interrupted where nothing was trained.
   """
   code = _code(argv)
   if jax.distributed.is_initialized():
-    hosts.leave(code)
+    hosts.leave(0 if code == STOPPED else code)  # all have stopped
   return code
 
 
 def _code(argv: Sequence[str] | None) -> int:
   try:
-    return _run(list(sys.argv[1:] if argv is None else argv))
+    with _lost_interrupts():
+      return _run(list(sys.argv[1:] if argv is None else argv))
   except UsageError as error:
     print(f'jaxdistill: {_one_line(error)}', file=sys.stderr)
     return 2
@@ -52,7 +56,7 @@ def _code(argv: Sequence[str] | None) -> int:
       f'jaxdistill: {error}; the same command goes on from there',
       file=sys.stderr,
     )
-    return 0
+    return STOPPED
   except KeyboardInterrupt:  # before or after training, which handles it
     print('jaxdistill: interrupted', file=sys.stderr)
     return 130
@@ -136,6 +140,8 @@ def load_config(path: str) -> ml_collections.ConfigDict:
     spec.loader.exec_module(module)
     if not callable(getattr(module, 'get_config', None)):
       raise UsageError(f"--config: {file!r} has no function 'get_config'")
+    if argument and not inspect.signature(module.get_config).parameters:
+      raise UsageError(f'--config: {file!r} takes no argument: {argument!r}')
     config = module.get_config(*([argument] if argument else []))
     if isinstance(config, dict) and isinstance(config.get('methods'), dict):
       rows = ml_collections.ConfigDict(config['methods'], sort_keys=False)
@@ -144,7 +150,9 @@ def load_config(path: str) -> ml_collections.ConfigDict:
   except UsageError:
     raise
   except Exception as error:  # whatever the user's file raises
-    raise UsageError(_blame(file, error)) from error
+    known = getattr(module, 'ARGUMENTS', ()) if argument else ()
+    such = f'; arguments such as: {", ".join(known)}' if known else ''
+    raise UsageError(f'{_blame(file, error)}{such}') from error
 
 
 def _kept_config(workdir: str | None) -> str:
@@ -248,7 +256,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--row',
     action='append',
-    help='a row of the config to do alone; may be given again; default: all',
+    help='a row of the config to do alone, after the teacher; may be given '
+    'again; default: all',
   )
   parser.add_argument(
     '--fast_cpu',
@@ -348,11 +357,37 @@ def _cache_programs() -> None:
 
 
 @contextlib.contextmanager
+def _lost_interrupts() -> Any:
+  """Ends the process at a Ctrl-C that Python drops, as in a callback of XLA."""
+
+  def ended(dropped: Any) -> None:
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+      os.write(2, b'jaxdistill: interrupted\n')
+      os._exit(130)
+    hook(dropped)
+
+  hook, sys.unraisablehook = sys.unraisablehook, ended
+  try:
+    yield
+  finally:
+    sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
 def _signals() -> Any:
   """Gives a function that says whether SIGTERM or Ctrl-C came."""
   came: list[int] = []
+
+  def handle(number: int, frame: Any) -> None:
+    del frame
+    if number in came:  # twice: what is on disk is enough
+      os.write(2, b'jaxdistill: interrupted\n')
+      os._exit(130)
+    came.append(number)
+    os.write(2, b'jaxdistill: stopping after this step; again: at once\n')
+
   handlers = {
-    number: signal.signal(number, lambda number, frame: came.append(number))
+    number: signal.signal(number, handle)
     for number in (signal.SIGTERM, signal.SIGINT)
   }
   try:

@@ -5,7 +5,7 @@ that a table gives the name. Every key is checked against the function's real
 signature, so defaults live there and nowhere else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import importlib
 import inspect
 import json
@@ -38,6 +38,7 @@ def parse(
   where: str,
   tables: Mapping[str, Table],
   given: tuple[str, ...] = (),
+  also: Iterable[str] = (),
 ) -> Section:
   """Checks a section, and the sections in it, without calling anything.
 
@@ -47,6 +48,7 @@ def parse(
     where: the section's place in the config, for messages.
     tables: key -> table of the sections that may stand under that key.
     given: arguments that only the context gives, no config.
+    also: keys that may stand there too, for messages.
 
   Raises:
     UsageError: a name, key or value that is wrong, with the valid ones.
@@ -72,7 +74,7 @@ def parse(
     if key == 'name':
       continue
     if key not in valid:
-      raise staged.unknown(f'key of {where}', key, ['name', *valid])
+      raise staged.unknown(f'key of {where}', key, ['name', *valid, *also])
     arguments[key] = _argument(value, f'{where}.{key}', key, tables, given)
     if isinstance(value, str) and key in tables and hints.get(key) is not str:
       raise _no_section(value, f'{where}.{key}')

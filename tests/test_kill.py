@@ -216,7 +216,8 @@ def stopped(place, unbroken):
   assert 'another run is at work' in err
   assert len(err.splitlines()) == 1
   code, err = child.end()
-  assert code == 0, err
+  assert code == 75, err
+  assert 'jaxdistill: stopping after this step' in err
   line = err.splitlines()[-1]
   assert "of phase 'kd'; the same command goes on" in line
   step = int(line.partition('at step ')[2].partition(' ')[0])

@@ -4,10 +4,12 @@ import ast
 import contextlib
 import io
 import json
+import os
 import pathlib
 import pickle
 import re
 import shutil
+import signal
 import sys
 import types
 
@@ -61,6 +63,7 @@ def get_config(rows='student alone,kd'):
   return config
 """
 NETWORK = """
+import os
 import pathlib
 
 from jaxdistill.methods import joint
@@ -199,6 +202,10 @@ def copied(finished, tmp_path):
 # Arguments, and what the refusal must contain: the value and a valid one.
 REFUSALS = {
   'key': (['foo=1'], ["'foo'", 'batch_size']),
+  'near key of the recipe': (
+    ['methods.kd.epoch=1'],
+    ["'epoch'", "nearest: 'epochs'", 'methods.kd'],
+  ),
   'near key': (['batch_siz=3'], ["'batch_siz'", "nearest: 'batch_size'"]),
   'key of a section': (['schedule.rat=1'], ["'rat'", "nearest: 'rate'"]),
   'key of a method': (
@@ -489,6 +496,8 @@ def test_a_row_is_trained_alone_and_shown_beside_what_is_there(config, copied):
   line = refused(three, copied, '--row=lat')
   assert "'lat'" in line
   assert "nearest: 'late'" in line
+  line = refused(three, copied, '--mode=export', '--row=teacher')
+  assert "unknown row 'teacher'; valid: student alone, late, kd" in line
 
 
 @pytest.mark.parametrize('lost', ['kd', 'teacher'])
@@ -623,6 +632,22 @@ def test_derived_numbers_follow_an_override(tmp_path):
 def test_a_config_file_gets_the_argument_behind_its_name(config):
   made = main.load_config(f'{config}:late,kd')
   assert list(made.methods) == ['late', 'kd']
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    ('def get_config():\n  return {}', "takes no argument: 'abc'"),
+    (
+      "ARGUMENTS = '0.5', '1'\ndef get_config(x=1):\n  return float(x)",
+      "'abc'; arguments such as: 0.5, 1",
+    ),
+  ],
+)
+def test_a_wrong_argument_of_a_config_is_refused(tmp_path, text, words):
+  file = tmp_path / 'mine.py'
+  file.write_text(text)
+  assert words in refused(f'{file}:abc', tmp_path / 'workdir')
 
 
 @pytest.mark.parametrize(
@@ -969,8 +994,8 @@ def test_one_method_without_validation_has_no_chosen_epoch(config, tmp_path):
     for line in out.splitlines()
     if line.startswith(('| teacher', '| kd'))
   )
-  assert teacher[0::3] == ['teacher', '-']
-  assert student[0::3] == ['kd', '-']
+  assert teacher[0:5:3] == ['teacher', '-']
+  assert student[0:5:3] == ['kd', '-']
   assert float(student[2]) >= 0
   assert teacher[4] == '-'
 
@@ -1198,3 +1223,36 @@ def test_statistics_of_a_part_of_the_images_are_said_to_be(config):
   assert said(image, mean=[1.0], std=[1.0]) == ''
   assert said(image.select(np.arange(1024))) == ''
   assert said(np.zeros((count, 8, 8, 1), np.uint8)) == ''
+
+
+def test_a_second_signal_ends_at_once(monkeypatch, capfd):
+  monkeypatch.setattr(os, '_exit', sys.exit)
+  with main._signals() as came, pytest.raises(SystemExit) as ended:
+    assert not came()
+    signal.raise_signal(signal.SIGINT)
+    assert came()
+    assert 'stopping after this step' in capfd.readouterr().err
+    signal.raise_signal(signal.SIGINT)
+  assert ended.value.code == 130
+  assert capfd.readouterr().err == 'jaxdistill: interrupted\n'
+
+
+def test_an_interrupt_that_python_drops_ends_the_process(monkeypatch, capfd):
+  class Raising:
+    def __init__(self, error):
+      self.error = error
+
+    def __del__(self):
+      raise self.error
+
+  codes = []
+  monkeypatch.setattr(os, '_exit', codes.append)
+  monkeypatch.setattr(sys, 'unraisablehook', lambda dropped: None)
+  with main._lost_interrupts():
+    Raising(ValueError())
+    assert codes == []
+    Raising(KeyboardInterrupt())
+  assert codes == [130]
+  assert capfd.readouterr().err == 'jaxdistill: interrupted\n'
+  Raising(KeyboardInterrupt())
+  assert codes == [130]

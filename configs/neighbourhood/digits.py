@@ -15,6 +15,8 @@ ARGUMENTS = ('half', 'search')
 
 def get_config(student='half'):
   """Every row has 20 epochs, the pieces 14 of them."""
+  if student not in ARGUMENTS:
+    raise ValueError(f'{student!r} is none of {", ".join(ARGUMENTS)}')
   config = ml_collections.ConfigDict()
   config.data = {'name': 'digits'}
   network = {'name': 'resnet8', 'stem_width': 8, 'widths': (8, 16, 32)}

@@ -248,7 +248,7 @@ def _outside(student, teacher, first, last, *, before: bool) -> Cut:
     ours, theirs = (', '.join(names) or '(none)' for names in ranges)
     raise UsageError(
       f"cut: outside the neighbourhoods the student's stages {ours} are not "
-      f"the teacher's {theirs}, of which they are copies: make the student of "
-      "the teacher's network, or take them into a neighbourhood"
+      f"the teacher's {theirs}, of which they are copies: narrow the "
+      "teacher's network, or take them into a neighbourhood"
     )
   return tuple(zip(*ranges))

@@ -53,7 +53,7 @@ def run(
     plan: what to run.
     workdir: holds everything; a run goes on where it stopped. Several processes
       share it.
-    rows: labels of the rows to train, and with them the teacher; none: all.
+    rows: labels of the rows to train, the teacher before them; none: all.
     show: whether to show progress and results.
     interrupted: see `loop.Options`.
     model_parallel: see `loop.Options`.
@@ -161,7 +161,7 @@ def evaluate(
   Args:
     plan: what was run.
     workdir: where.
-    rows: labels of the rows, and with them the teacher; none: all.
+    rows: labels of the rows, the teacher with them; none: all.
 
   Returns:
     The results of all that is finished.
@@ -238,16 +238,19 @@ def collect(plan: experiment.Plan, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _chosen(
-  plan: experiment.Plan, labels: Sequence[str]
+  plan: experiment.Plan,
+  labels: Sequence[str],
+  roles: Sequence[str] = ('teacher', 'student'),
 ) -> tuple[experiment.Row, ...]:
   """The rows of those labels, or all, behind the teacher."""
-  students = [row.label for row in plan.rows if row.role == 'student']
+  rows = [row for row in plan.rows if row.role in roles]
+  valid = [row.label for row in rows]
   for label in labels:
-    if label not in students:
-      raise staged.unknown('row', label, students)
+    if label not in valid:
+      raise staged.unknown('row', label, valid)
   return tuple(
     row
-    for row in plan.rows
+    for row in rows
     if row.role == 'teacher' or not labels or row.label in labels
   )
 
@@ -259,7 +262,7 @@ def _all_finished(
   roles: Sequence[str] = ('teacher', 'student'),
 ) -> list[tuple[experiment.Row, int]]:
   """The seeds of the chosen rows that are finished, of each role some."""
-  chosen = [row for row in _chosen(plan, labels) if row.role in roles]
+  chosen = _chosen(plan, labels, roles)
   for row in plan.rows:
     workdirs.check_row(workdir, row, trains=False)
   found: list[tuple[experiment.Row, int]] = []

@@ -13,8 +13,9 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
   """The results as a table: mean and standard deviation over seeds.
 
   The metric on the test split of the last epoch and of the one that was best
-  on validation, and the last one's agreement with the teacher. Models that a
-  method left beside its student, such as assistants, have lines of their own.
+  on validation, the last one's agreement with the teacher, and the steps of
+  all phases. Models that a method left beside its student, such as assistants,
+  have lines of their own.
   """
   made = rich.table.Table(box=rich.box.MARKDOWN)
   made.add_column('network')
@@ -24,6 +25,7 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
     f'test {score}, last',
     f'test {score}, best on val.',
     'agreement',
+    'steps',
     'seconds',
   ):
     made.add_column(title, justify='right')
@@ -34,17 +36,18 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
       rich.markup.escape(row['label']),
       *_scores(seeds, score),
       _mean_and_sd(agreed),
+      f'{np.mean([s["steps"] for s in seeds]):,.0f}',
       f'{np.mean([s["seconds"] for s in seeds]):.1f}',
     )
     # What the method left beside it, such as a pruned network.
     for role in seeds[0].get('beside', {}):
       beside = [s['beside'][role] for s in seeds if role in s.get('beside', ())]
       name = rich.markup.escape(f'{row["label"]}: {role}')
-      made.add_row(name, *_scores(beside, score), '-', '-')
+      made.add_row(name, *_scores(beside, score), *'---')
     for key in seeds[0].get('differences', {}):
       each = [s.get('differences', {}).get(key) for s in seeds]
       name = rich.markup.escape(f'{row["label"]}: {key}')
-      made.add_row(name, *_scores([x for x in each if x], score), '-', '-')
+      made.add_row(name, *_scores([x for x in each if x], score), *'---')
   return made
 
 

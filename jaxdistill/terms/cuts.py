@@ -112,8 +112,9 @@ def groups(pair: pairs.Pair, cut: Cut) -> tuple[Group, ...]:
     shapes = pair.student_shapes[ours].shape, pair.teacher_shapes[theirs].shape
     if len({*shapes}) > 1:
       raise UsageError(
-        f'cut: at the breakpoint {(ours, theirs)} the student has the shape '
-        f'{shapes[0][1:]} and the teacher {shapes[1][1:]}; they must be equal'
+        f"cut: the student's {ours} is {shapes[0][1:]}, the teacher's {theirs} "
+        f'{shapes[1][1:]}; they must be equal, as where the student is the '
+        'teacher narrowed'
       )
   return tuple(
     Group(
