@@ -676,7 +676,7 @@ def test_wrong_choices_are_refused(arguments, words, recipe, carry):
 def test_a_teacher_of_other_widths_or_groups_is_refused(recipe, carry):
   wide = {**carry, 'teacher': model(tiny(2, last=5), 1, recipe)}
   with pytest.raises(
-    UsageError, match=r'\(4, 4, 4\) and the teacher \(4, 4, 5'
+    UsageError, match=r"is \(4, 4, 4\), the teacher's group2 \(4, 4, 5"
   ):
     masked_layer.masked_layer(recipe)[0](wide)
   more = NETWORKS['resnet8'](num_classes=3, widths=(3, 4, 4), stem_width=3)
