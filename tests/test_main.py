@@ -63,7 +63,6 @@ def get_config(rows='student alone,kd'):
   return config
 """
 NETWORK = """
-import os
 import pathlib
 
 from jaxdistill.methods import joint
