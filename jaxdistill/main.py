@@ -37,7 +37,7 @@ def run(argv: Sequence[str] | None = None) -> int:
   """
   code = _code(argv)
   if jax.distributed.is_initialized():
-    hosts.leave(0 if code == STOPPED else code)  # all have stopped
+    hosts.leave(code, alike=code in (0, STOPPED))
   return code
 
 

@@ -145,13 +145,19 @@ def blame() -> None:
     own.blame()
 
 
-def leave(code: int, patience: float = 30.0) -> None:
-  """Parts from the others, or ends with `code` where they do not come."""
+def leave(code: int, *, alike: bool, patience: float = 30.0) -> None:
+  """Parts from the others, or ends with `code` where they do not come.
+
+  Args:
+    code: what this process ends with.
+    alike: whether the others end so too; if not, they are made to end.
+    patience: seconds to wait for the others.
+  """
   sys.stdout.flush()
   timers = [_end_after(patience, code)]
   for own in _watches:
-    heard = own.part(code)
-    timers += [_end_after(heard, code)] if code else []
+    heard = own.part(code, alike)
+    timers += [] if alike else [_end_after(heard, code)]
   jax.distributed.shutdown()
   for timer in timers:
     timer.cancel()

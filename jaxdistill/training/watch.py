@@ -56,8 +56,8 @@ class Watch:
     self._hurry = True
     self._thread.join(8 * self._period)
 
-  def part(self, code: int) -> float:
-    """Watches no longer; with a code above 0 the others end as well.
+  def part(self, code: int, alike: bool) -> float:
+    """Watches no longer; unless they end alike the others are made to end.
 
     Returns:
       Seconds until all others have heard it.
@@ -65,7 +65,7 @@ class Watch:
     self._code = code
     self._parting.set()
     self._thread.join(2 * self._period)
-    if code:
+    if not alike:
       with contextlib.suppress(Exception):  # the store may be gone
         self._accuse(f'process {self._index} ended with code {code}')
     return 6 * self._period

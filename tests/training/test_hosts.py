@@ -79,7 +79,7 @@ def meet():
   ]
   assert hosts.of_first(lambda: index == 0)
   assert hosts.any_of(False, index == 1) == [False, True]
-  hosts.leave(0)
+  hosts.leave(0, alike=True)
 
 
 def fit():
@@ -117,7 +117,7 @@ try:
   if seconds == -2:
     hosts.meet()
     print('met', flush=True)
-    hosts.leave(2)
+    hosts.leave(2, alike=False)
     sys.exit(2)
   fit() if seconds == -1 else meet()
 except Exception:

@@ -12,10 +12,13 @@ PATIENCE = 20  # seconds
 
 
 class Empty:
-  """A store to which nobody writes."""
+  """A store that keeps what is written, and of which nobody hears."""
+
+  def __init__(self):
+    self.written = {}
 
   def key_value_set(self, key, value, allow_overwrite):
-    pass
+    self.written[key] = value
 
   def key_value_dir_get(self, key):
     return []
@@ -71,6 +74,36 @@ def test_after_an_error_silence_is_judged_sooner(judge):
     places = {0: (beats, 7), 1: (beats, 7), 2: (0, 7)}
     assert judge(places, 5 * beats) == []
   assert judge({0: (4, 7), 1: (4, 7), 2: (0, 7)}, 20) == [2]
+
+
+class Ended(BaseException):
+  """In the place of the end of a process."""
+
+
+@pytest.mark.parametrize(
+  ('code', 'alike', 'accused'),
+  [
+    (0, True, []),
+    (75, True, []),
+    (2, False, ['process 1 ended with code 2']),
+    (75, False, ['process 1 ended with code 75']),
+  ],
+)
+def test_one_that_parts_keeps_its_code_where_the_first_goes_sooner(
+  monkeypatch, code, alike, accused
+):
+  def end(*codes):
+    raise Ended(*codes)
+
+  store = Empty()
+  made = watch.Watch(store, 1, 2, timeout=0.1)
+  made.part(code, alike)
+  said = [v for k, v in store.written.items() if watch.VERDICT in k]
+  assert said == accused
+  monkeypatch.setattr('os._exit', end)
+  with pytest.raises(Ended) as ended:
+    made.first_is_gone()
+  assert ended.value.args == (code,)
 
 
 @pytest.fixture
