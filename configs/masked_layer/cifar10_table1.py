@@ -59,19 +59,19 @@ def get_config(of='resnet18,xavier'):
   config.initial = SCHEMES[scheme]
   config.batch_size = 256
   config.epochs = EPOCHS
-  config.optimizer = {'name': 'sgd', 'weight_decay': 5e-4}
+  decay = {'weight_decay': 5e-4}
+  config.optimizer = {'name': 'sgd', **decay}
   config.schedule = {'name': 'cosine', 'rate': 0.1}
   config.methods = ml_collections.ConfigDict(
     {
       'scratch': {'name': 'supervised'},
       'lars': {
         'name': 'supervised',
-        'optimizer': {'name': 'lars', 'trust': 0.2},
+        'optimizer': {'name': 'lars', 'trust': 0.2, **decay},
       },
       'mld': {
         'name': 'masked_layer',
         'breakpoints': breakpoints,
-        'mask_value': 0.9 if breakpoints == 'blocks' else 0.5,
         'local_epochs': LOCAL_EPOCHS,
         'epochs': EPOCHS - LOCAL_EPOCHS,
       },

@@ -50,6 +50,8 @@ def get_config(scheme='xavier'):
   config.schedule = {'name': 'cosine', 'rate': 0.1}
   mld = {
     'name': 'masked_layer',
+    'alpha': 1e-2,
+    'mask_value': 0.5,
     'local_epochs': LOCAL_EPOCHS,
     'epochs': EPOCHS - LOCAL_EPOCHS,
     'statistics_steps': 20,

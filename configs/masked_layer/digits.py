@@ -27,7 +27,6 @@ def get_config():
   mld = {
     'name': 'masked_layer',
     'breakpoints': 'blocks',
-    'mask_value': 0.9,
     'mask_epochs': 3.0,
     'local_epochs': LOCAL_EPOCHS,
     'epochs': EPOCHS - LOCAL_EPOCHS,

@@ -39,7 +39,6 @@ def get_config(student='resnet18'):
   mld = {
     'name': 'masked_layer',
     'breakpoints': 'blocks',
-    'mask_value': 0.9,
     'local_epochs': 12,
     'label_epochs': label_epochs,
     'label_optimizer': {

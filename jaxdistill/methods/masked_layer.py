@@ -66,8 +66,8 @@ def masked_layer(
   method: Method | None = None,
   cut: pairs.Pairs = None,
   breakpoints: str = 'groups',
-  alpha: float = 1e-2,
-  mask_value: float = 0.5,
+  alpha: float = 3e-3,
+  mask_value: float = 0.9,
   distance: str = 'masked_l1',
   group_input: str = 'teacher',
   copy_head: bool = True,
@@ -92,15 +92,18 @@ def masked_layer(
   Equation (3) of Masked Layer Distillation for the groups `G_i`, whose
   distance is that of its equation 6. The noise is what the untrained student's
   groups make of the teacher's features, with the statistics of the batch.
-  While masks are learned, the teacher under noise is evaluated as 'noised';
-  what they have become is reported in masks.json. The student before `method`
-  is kept as 'layers' and measured beside the one that ends.
+  While masks are learned, the teacher is evaluated under noise as 'noised' and
+  without as 'clean'; what the masks have become is reported in masks.json. The
+  student before `method` is kept as 'layers' and measured beside the one that
+  ends.
 
   Our choices where the paper is silent: masks are kept within [0, 1], where
   its equations 4 and 6 agree; no gradient flows through the noise; a weighted
   mean over each breakpoint in place of the sum, so that the rate does not
   depend on the masks' mean; the student's running statistics are estimated anew
-  before `method`; the optimisers.
+  before `method`. Unlike the paper, which has SGD for all, masks learn by Adam
+  and groups by LARS, for which the scale of a group's loss is all but
+  indifferent.
 
   Args:
     recipe: how; its epochs are those of `method`, the others come on top. Its
@@ -110,26 +113,28 @@ def masked_layer(
     cut: the breakpoints, from the image to the head; None: see `breakpoints`.
     breakpoints: 'groups': the ends of all groups that give maps; 'blocks':
       also the blocks in between, as the paper has it for ResNets; 'layers':
-      also the convolutions in residual blocks, which are taken apart; kernels
-      that begin alike stay so in between.
+      also the convolutions in residual blocks, which are taken apart and
+      stay so in the student that ends; kernels that begin alike stay so in
+      between.
     alpha: factor on the masks' norms, how much noise is wanted: the largest
       with which the noised teacher is still about as good as the clean one.
-    mask_value: of all masks at first; 0.9 where there are so many breakpoints
-      that 0.5 leaves the noised teacher nothing to learn from.
+    mask_value: of all masks at first; the lower, the longer it takes until
+      the noised teacher has anything to learn from.
     distance: 'masked_l1'; for ablations 'l1' or 'l2', which have no masks.
     group_input: what a group reads while it learns: the 'teacher' feature
       before it, or the 'student' one, through which no gradient flows.
     copy_head: the student begins with the teacher's stages behind the last
       breakpoint, where they are alike.
-    inherit: also with those stages of the teacher that survive in the student,
-      see `edits.inherit`.
+    inherit: behind the masks, also with those stages of the teacher that
+      survive in the student, see `edits.inherit`.
     mask_epochs: of the masks; 0: they stay as they are at first.
     local_epochs: of the groups; 0: none.
     label_epochs: of the labels at the end, for a student that is larger than
       its teacher; 0: none.
     mask_optimizer: None: Adam at 0.02; the paper has SGD at a rate that it
       does not give. Weight decay would come on top of `alpha`.
-    local_optimizer: None: LARS with a cosine from 0.2, see `optimizers.lars`.
+    local_optimizer: None: LARS with a cosine from 0.2, see `optimizers.lars`;
+      the paper has SGD.
     label_optimizer: None: the recipe's.
     statistics_steps: batches that estimate the groups' statistics; 0: none.
     student: the role that trains.
@@ -159,10 +164,11 @@ def masked_layer(
     if choice not in valid:
       raise staged.unknown(key, choice, valid)
   layers = _Layers(recipe, cut, breakpoints, mask_value, student, teacher)
-  made = layers.start(copy_head, inherit)
+  made = layers.start(copy_head)
   if mask_epochs and distance == 'masked_l1':
     optimizer = mask_optimizer or MASK_OPTIMIZER
     made += layers.masks(alpha, _for(recipe, mask_epochs, optimizer))
+  made += layers.inherited() if inherit else ()
   if local_epochs:
     optimizer = local_optimizer or LOCAL_OPTIMIZER
     local = _for(recipe, local_epochs, optimizer)
@@ -219,14 +225,12 @@ class _Layers:
     self._mask_value = mask_value
     self._student, self._teacher = student, teacher
 
-  def start(self, copy_head: bool, inherit: bool) -> Method:
-    """New masks, and what the student has of its teacher."""
+  def start(self, copy_head: bool) -> Method:
+    """New masks, and the teacher's head."""
 
     def models(rng: Array, carry: Carry) -> dict[str, Model]:
       parts = self._parts(carry)
       (_, variables), source = self._models(carry)
-      if inherit:
-        variables = edits.inherit(parts.student, variables, source)
       if copy_head:
         variables = noise.with_head(parts, variables, source.variables)
       return {
@@ -244,6 +248,17 @@ class _Layers:
   def masks(self, alpha: float, recipe: Recipe) -> Method:
     """Learns the masks."""
     return (lambda carry: _mask_phase(self._parts(carry), alpha, recipe),)
+
+  def inherited(self) -> Method:
+    """The student with those stages of its teacher that survive in it."""
+
+    def models(rng: Array, carry: Carry) -> dict[str, Model]:
+      del rng
+      (network, variables), source = self._models(carry)
+      variables = edits.inherit(network, variables, source)
+      return {self._student: Model(network, variables)}
+
+    return (lambda carry: steps.setup_phase('inherit', models),)
 
   def local(self, distance: str, group_input: str, recipe: Recipe) -> Method:
     """Trains all groups, each on its own."""
@@ -324,7 +339,13 @@ def _mask_phase(parts: noise.Parts, alpha: float, recipe: Recipe) -> Phase:
     },
     trainable={'masks': None},
   )
-  return made._replace(views={'noised': view}, report=report)
+
+  def clean(state: steps.GradientState, frozen: PyTree) -> Model:
+    del state
+    return Model(parts.teacher, frozen[parts.teacher_role])
+
+  views = {'noised': view, 'clean': clean}
+  return made._replace(views=views, report=report)
 
 
 def _local_phase(

@@ -37,7 +37,9 @@ def cut_of(pair: pairs.Pair, kind: str) -> Cut:
     pair: the networks.
     kind: 'groups': the ends of all groups that give maps, the stem's among
       them; 'blocks': also the blocks in between. Where one group has n blocks
-      and the other m > n, block b of the n pairs with block floor(b m / n);
+      and the other m > n, block b of the n pairs with block floor(b m / n); but
+      where the names say that the student lacks others than the last blocks,
+      as after `edits.delete`, blocks of one name pair;
       'layers': also the layers in blocks that `layerwise.by_layers` has taken
       apart, where both of a pair have as many.
 
@@ -61,13 +63,27 @@ def cut_of(pair: pairs.Pair, kind: str) -> Cut:
       _blocks(pair.student, own),
       _blocks(pair.teacher, other),
     )
-    n, m = len(students), len(teachers)
-    for b in range(1, min(n, m) + 1):
-      first = students[b * n // min(n, m) - 1]
-      second = teachers[b * m // min(n, m) - 1]
+    for first, second in _paired(students, teachers):
       alike = kind == 'layers' and len(first) == len(second)
       found += zip(first, second) if alike else [(first[-1], second[-1])]
   return tuple(found)
+
+
+def _paired(
+  students: list[list[str]], teachers: list[list[str]]
+) -> list[tuple[list[str], list[str]]]:
+  """The blocks of two groups that pair, the last with the last."""
+  n, m = len(students), len(teachers)
+  named = {block[0]: block for block in teachers}
+  names = [block[0] for block in students]
+  if {*names} < {*named} and names != [*named][:n]:
+    pairs_by_name = [(block, named[block[0]]) for block in students]
+    return [*pairs_by_name[:-1], (students[-1], teachers[-1])]
+  k = min(n, m)
+  return [
+    (students[b * n // k - 1], teachers[b * m // k - 1])
+    for b in range(1, k + 1)
+  ]
 
 
 def _blocks(network: Network, group: str) -> list[list[str]]:

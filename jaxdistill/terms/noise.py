@@ -183,16 +183,22 @@ def mask_summary(mask: Array) -> dict[str, Any]:
 def with_head(
   parts: Parts, variables: Variables, source: Variables
 ) -> Variables:
-  """With the teacher's stages behind the last breakpoint that are alike."""
+  """With the teacher's stages behind the last breakpoint that are alike.
+
+  Where one network has more of them, those pair that are nearest to the end, up
+  to the first that differ.
+  """
   ours, theirs = (
     network.stages[len(network.stages) - len(pairs.behind(network, end)) :]
     for network, end in zip(parts[:2], parts.groups[-1].stop)
   )
+  found = list(zip(reversed(ours), reversed(theirs)))
   if len(ours) != len(theirs):
-    return variables
-  names = {t.name: s.name for s, t in zip(ours, theirs)}
+    alike = [s.module == t.module for s, t in found]
+    found = found[: [*alike, False].index(False)]
+  names = {t.name: s.name for s, t in found}
   # The teacher's head, its stages called as the student's.
-  head = Network(tuple(t._replace(name=names[t.name]) for t in theirs))
+  head = Network(tuple(t._replace(name=s.name) for s, t in found))
   renamed = {
     collection: {names[k]: v for k, v in tree.items() if k in names}
     for collection, tree in source.items()

@@ -79,6 +79,29 @@ def test_groups_cover_all_stages_up_to_the_last_breakpoint(pair_of, recipe):
       assert covered == [s.name for s in network.stages[:-2]]
 
 
+@pytest.mark.parametrize(
+  ('deleted', 'expected'),
+  [
+    (('group1.block1',), [(2, 2), (3, 3), (4, 4), (5, 5)]),
+    (('group1.block2', 'group1.block3'), [(1, 1), (4, 4), (5, 5)]),
+    # The end of the group pairs with its end.
+    (('group1.block2', 'group1.block5'), [(1, 1), (3, 3), (4, 5)]),
+    # Nothing tells this student from a shallower network.
+    (('group1.block4', 'group1.block5'), [(1, 1), (2, 3), (3, 5)]),
+  ],
+)
+def test_blocks_that_survive_an_edit_pair_with_themselves(
+  pair_of, deleted, expected
+):
+  pair = pair_of('resnet32', 'resnet32')
+  student = edits.delete(pair.student, deleted)
+  pair = terms.pair_of(student, pair.teacher, pair.recipe)
+  cut = cuts.cut_of(pair, 'blocks')
+  assert places(cut, 1) == expected
+  assert places(cut, 2) == [(b, b) for b in range(1, 6)]
+  cuts.groups(pair, cut)
+
+
 def test_layers_pair_with_those_of_the_last_block_of_a_group(pair_of):
   def apart(student, teacher):
     pair = pair_of(student, teacher)
