@@ -68,7 +68,7 @@ def tradeoff(
   without: str = '-',
   metric: str | None = None,
 ) -> list[Point]:
-  """Scores against parameters of models that a row left beside its student.
+  """Scores against sizes of models that a row left beside its student.
 
   Args:
     results: what `results.json` of a work directory holds.
@@ -79,7 +79,7 @@ def tradeoff(
 
   Returns:
     One point for each of the first seed's models, in the order of their sizes;
-    x is the mean of their parameters.
+    x is the mean of their parameters that are not zero.
 
   Raises:
     UsageError: there is no such row or model.
@@ -99,7 +99,8 @@ def tradeoff(
   for name in names:
     values = [100 * s[name]['test']['last'][metric] for s in seeds]
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    size = float(np.mean([s[name]['parameters'] for s in seeds]))
+    sizes = [s[name].get('nonzero', s[name]['parameters']) for s in seeds]
+    size = float(np.mean(sizes))
     found.append(Point(size, float(np.mean(values)), sd))
   return sorted(found)
 

@@ -62,7 +62,7 @@ def neighbourhood(
       noise in their place, without any image; 'rectified': such noise where it
       is above 0. With noise the student's statistics are fixed before, to
       those of noise; with `initial='teacher'` to the teacher's where shapes
-      agree. New kernels learn badly with the teacher's.
+      agree.
     neighbourhood_epochs: None: the recipe's.
     neighbourhood_optimizer: None: SGD with momentum 0.9 at 1e-3, as in the
       paper, and its weight decay of 1e-4, here of all parameters.

@@ -454,8 +454,10 @@ def _outputs(
     outputs = jnp.stack([output for output, _ in found])
     return outputs, dict(zip(students, [changed for _, changed in found]))
   at = stacked.widest(parts)
-  whole = stacked.spread(stacked.stack(parts, parts[at]))
+  whole = stacked.stack(parts, parts[at], stacked.devices())
+  whole = stacked.spread(whole)
   outputs, changed = jax.vmap(lambda v: run(networks[at], v))(whole)
+  outputs = outputs[: len(parts)]
   likes = [{c: v[c] for c in changed} for v in parts]
   return outputs, dict(zip(students, stacked.unstack(changed, likes)))
 

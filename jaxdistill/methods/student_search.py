@@ -75,12 +75,15 @@ def student_search(
     look_ahead: see `neighbourhood`.
     form: 'unroll': all candidates in one program, one after the other; 'stack':
       padded to the widest with zeros and vectorised. They agree up to rounding;
-      the first is faster on a CPU.
+      the first is faster on a CPU, the second is what `--model_parallel`
+      devices share, each some candidates of every neighbourhood.
     neighbourhood_epochs: see `neighbourhood`.
     neighbourhood_optimizer: see `neighbourhood`.
     statistics_steps: batches from which the batch statistics of each student
       that is kept are estimated anew; 0: they stay as they are.
     fine_tune: what each chosen student is trained by; a section in a config.
+      With `sparsities` its optimiser should be `sparse`, which alone leaves
+      zeros as they are.
     student: the role of the network that candidates are made of.
     teacher: the role it learns from.
 

@@ -128,6 +128,11 @@ def count_parameters(tree: PyTree) -> int:
   return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree['params']))
 
 
+def count_nonzero(tree: PyTree) -> int:
+  """Those of `count_parameters` that are not zero."""
+  return sum(int(np.count_nonzero(x)) for x in jax.tree.leaves(tree['params']))
+
+
 def _fields(stage: Stage) -> dict[str, Any]:
   module = stage.module
   if not isinstance(module, nn.Module):

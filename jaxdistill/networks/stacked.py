@@ -41,19 +41,30 @@ def widest(trees: Sequence[PyTree]) -> int:
   )
 
 
-def stack(trees: Sequence[PyTree], like: PyTree) -> PyTree:
-  """Trees of leaves `[...]`, padded with zeros, as one of `[len(trees), ...]`.
+def stack(
+  trees: Sequence[PyTree], like: PyTree, multiple_of: int = 1
+) -> PyTree:
+  """Trees of leaves `[...]`, padded with zeros, as one of `[N, ...]`.
 
   Args:
     trees: of one form.
     like: the widest.
+    multiple_of: entries of zeros come behind those of the trees, until their
+      number N is a multiple of this.
   """
 
   def pad(x: jax.Array, wide: jax.Array) -> jax.Array:
     return jnp.pad(x, [(0, w - n) for n, w in zip(x.shape, wide.shape)])
 
   padded = [jax.tree.map(pad, tree, like) for tree in trees]
+  zeros = jax.tree.map(jnp.zeros_like, like)
+  padded += [zeros] * (-len(padded) % multiple_of)
   return jax.tree.map(lambda *x: jnp.stack(x), *padded)
+
+
+def devices() -> int:
+  """Over how many devices `spread` spreads: the mesh's axis 'model'."""
+  return jax.sharding.get_abstract_mesh().shape.get('model', 1)
 
 
 def spread(tree: PyTree) -> PyTree:
@@ -62,7 +73,7 @@ def spread(tree: PyTree) -> PyTree:
   That is where a program is compiled for a mesh whose axis 'model' divides the
   first dimension of the leaves; elsewhere nothing is done.
   """
-  count = jax.sharding.get_abstract_mesh().shape.get('model', 1)
+  count = devices()
 
   def put(x: jax.Array) -> jax.Array:
     if count == 1 or x.shape[0] % count:

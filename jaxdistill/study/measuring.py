@@ -119,6 +119,7 @@ def _tested(
   """Size and test metrics of a model, last and best on validation."""
   return {
     'parameters': files.count_parameters(models['last'].variables),
+    'nonzero': files.count_nonzero(models['last'].variables),
     'test': {k: evaluate_on(plan, m, 'test', mesh) for k, m in models.items()},
   }
 

@@ -29,6 +29,35 @@ def test_points_are_means_and_deviations_in_percent(results):
   assert best[0].mean == pytest.approx(35.0)
 
 
+def test_a_tradeoff_is_drawn_over_what_is_not_zero():
+  def model(top1, **size):
+    return {'test': {'last': {'top1': top1}}, 'parameters': 9, **size}
+
+  seeds = {
+    str(i): {
+      'beside': {
+        'sparsity 0.1': model(0.5 + i / 10, nonzero=7 + i),
+        'sparsity 0.5': model(0.25, nonzero=4),
+        'drop 0.1': model(0.75),
+        'drop 0.1, fine-tuned': model(0.9, nonzero=8),
+      }
+    }
+    for i in range(2)
+  }
+  rows = {'rows': [{'label': 'search', 'seeds': seeds}], 'score': 'top1'}
+  found = curves.tradeoff(rows, 'search', 'sparsity')
+  assert found == [
+    pytest.approx((4.0, 25.0, 0.0)),
+    pytest.approx((7.5, 55.0, 50**0.5)),
+  ]
+  # What was measured before zeros were counted.
+  found = curves.tradeoff(rows, 'search', 'drop', without='fine-tuned')
+  assert found == [pytest.approx((9.0, 75.0, 0.0))]
+  for label, prefix in (('other', 'drop'), ('search', 'k ')):
+    with pytest.raises(UsageError, match='there are'):
+      curves.tradeoff(rows, label, prefix)
+
+
 def test_a_figure_shows_every_line_and_level(results):
   made = curves.draw(
     {'sskd': curves.points(results, {1: 'b', 2: 'a'})},

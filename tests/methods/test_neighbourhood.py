@@ -215,6 +215,35 @@ def test_the_teachers_own_pieces_in_inference_mode_have_no_loss(
   assert float(_step(other, carry, {})[2]['loss']) > 0
 
 
+def test_noise_is_new_at_each_step_and_of_its_kind(recipe, carry):
+  def loss(seed, inputs='gaussian', look_ahead=()):
+    plan = _plan(recipe, inputs=inputs, look_ahead=look_ahead)
+    phase = pieces.train_phase(plan, carry, ('student',))
+    state, frozen = phase.init(jax.random.key(0), carry)
+    step = jax.jit(functools.partial(phase.step, static=None))
+    return float(step(state, frozen, {}, jax.random.key(seed))[1]['loss'])
+
+  here = loss(0)
+  assert loss(0) == here
+  assert abs(loss(1) - here) > 1e-3 * here
+  assert abs(loss(0, 'rectified') - here) > 1e-3 * here
+  assert loss(0, look_ahead=(1.0,)) > 1.001 * here
+
+
+def test_the_pieces_learn_as_in_the_paper_where_nothing_is_said(recipe):
+  """SGD with momentum 0.9 at 1e-3, weight decay 1e-4."""
+  made = pieces.train_recipe(recipe, None, None)
+  assert made.epochs == recipe.epochs
+  optimizer = made.optimizer(10)
+  params = {'kernel': jnp.full((2, 2), 3.0)}
+  gradient = jax.tree.map(jnp.ones_like, params)
+  state, trace = optimizer.init(params), 0.0
+  for _ in range(2):
+    update, state = optimizer.update(gradient, state, params)
+    trace = 0.9 * trace + 1 + 1e-4 * 3
+    np.testing.assert_allclose(update['kernel'], -1e-3 * trace, rtol=1e-6)
+
+
 @pytest.mark.parametrize('copies', [True, False])
 def test_statistics_on_noise_are_the_students_or_the_teachers_where_alike(
   recipe, carry, copies
@@ -463,6 +492,56 @@ def test_a_searchs_qualities_are_those_of_partial_models(
       assert found['quality'][name][role] == pytest.approx(right(partial))
 
 
+def test_the_answers_of_all_partial_models_are_those_of_each(
+  recipe, carry, batch
+):
+  example = {'image': recipe.example['image']}
+  teacher = carry['teacher']
+  students = {
+    f'k {i}': Model(made, staged.init(made, jax.random.key(i), example))
+    for i, made in enumerate((network(1, 1), network(2, 3), network(3, 4)))
+  }
+  made = neighbourhoods.layout(
+    students['k 0'].network, teacher.network, example
+  )
+  found = pieces.partial_answers(
+    _plan(recipe),
+    made,
+    {**carry, **students},
+    tuple(students),
+    {'train': batch},
+    jax.random.key(0),
+  )
+  for k, model in enumerate(students.values()):
+    for i in range(2):
+      partial = neighbourhoods.partial(made, i, model, teacher)
+      answer = staged.apply(*partial, batch['image'])
+      _assert_close(found['candidates'][i, k], answer, atol=1e-5)
+  answer = staged.apply(*teacher, batch['image'])
+  _assert_close(found['teacher'], answer, atol=1e-5)
+  assert (
+    len({float(x[0, 0]) for x in found['candidates'].reshape(6, -1, 3)}) == 6
+  )
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ({'look_ahead': (-1.0,)}, 'look_ahead: wanted weights of at least 0'),
+    ({'cut': (('stem', 'stem'),)}, 'fewer than two boundaries'),
+    ({'form': 'row'}, "unknown form 'row'"),
+  ],
+)
+def test_a_search_hands_on_what_its_pieces_are_told(
+  recipe, carry, arguments, message
+):
+  method = student_search.student_search(
+    recipe, multipliers=(1.0,), **arguments
+  )
+  with pytest.raises(UsageError, match=message):
+    method[0]({**carry, 'student': whole(recipe)})
+
+
 def test_a_searchs_students_are_made_of_the_candidates(searched):
   found = searched[0].reports['student_search.json']
   kept = searched[1].carry
@@ -538,6 +617,10 @@ def test_sparse_candidates_keep_the_zeros_of_their_level(
     neighbourhood_epochs=2,
     statistics_steps=0,
   )
+  begun = loop.fit(method[:1], base, dataset, options=SILENT)
+  kernel = layerwise.by_layers(carry['teacher']).variables['params']
+  for role in ('sparsity 0', 'sparsity 0.5'):
+    _assert_close(begun.carry[role].variables['params'], kernel, rtol=0, atol=0)
   fitted = loop.fit(method, base, dataset, options=SILENT)
   for role, share in (('sparsity 0', 0.0), ('sparsity 0.5', 0.5)):
     params = fitted.carry[role].variables['params'][f'{BLOCKS[1]}.conv2']
@@ -547,11 +630,21 @@ def test_sparse_candidates_keep_the_zeros_of_their_level(
   assert set(found['chosen']['0.9'].values()) == {'sparsity 0.5'}
 
 
-def test_a_stack_is_spread_where_a_mesh_has_room(recipe, carry):
-  """Six entries over an axis of two, and not over one of four."""
-  tree = {'kernel': jnp.zeros((6, 3, 2))}
-  for count, constraints in ((1, 0), (2, 1), (4, 0)):
+def test_a_stack_is_spread_over_the_devices_of_a_mesh():
+  """Three entries over an axis of one, two and four."""
+  trees = [{'kernel': jnp.full((2, n), 1.0 + n)} for n in range(3)]
+
+  def make(trees):
+    whole = stacked.stack(trees, trees[2], stacked.devices())
+    return stacked.spread(whole)['kernel']
+
+  for count, constraints, entries in ((1, 0, 3), (2, 1, 4), (4, 1, 4)):
     mesh = jax.sharding.AbstractMesh((1, count), ('data', 'model'))
     with jax.sharding.use_abstract_mesh(mesh):
-      found = str(jax.make_jaxpr(stacked.spread)(tree))
-    assert found.count('sharding_constraint') == constraints
+      found = jax.make_jaxpr(make)(trees)
+    assert str(found).count('sharding_constraint') == constraints
+    assert found.out_avals[0].shape == (entries, 2, 2)
+  whole = stacked.stack(trees, trees[2], 4)
+  for tree, back in zip(trees, stacked.unstack(whole, trees)):
+    np.testing.assert_array_equal(back['kernel'], tree['kernel'])
+  assert not whole['kernel'][3].any()
