@@ -695,6 +695,7 @@ def test_results_say_what_they_were_made_by(finished):
   assert kd['seeds']['0']['steps'] == 6
   assert set(kd['seeds']['0']['test']) == {'last', 'best'}
   run = kd['seeds']['0']
+  assert 0 < run['nonzero'] <= run['parameters']
   assert run['versions']['jax'] == jax.__version__
   assert run['device'].startswith('cpu')
   assert re.fullmatch(r'\d{4}-\d\d-\d\d', run['date'])

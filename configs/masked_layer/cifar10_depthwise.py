@@ -7,7 +7,7 @@ A MobileNetV1 of a quarter of the width, for small images, teaches a new one of
 its own kind ('depthwise'), or one without two of its blocks ('deleted'); for
 comparison a narrow ResNet-20 teaches another ('dense'). CIFAR-10, 10,000
 images, for two CPU cores. Every row has the same epochs; the one of the masks
-is not counted. 'lars' is the optimiser of the layers for the whole of a row.
+is not counted. 'lars' is LARS, as for the layers, for the whole of a row.
 `analysis.curves.reached` says in how many epochs a row reaches an accuracy. The
 full size is beside it, `imagenet_mobile.py`.
 """

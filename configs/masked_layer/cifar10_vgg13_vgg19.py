@@ -6,8 +6,8 @@
 The student is deeper than its teacher. The argument is the scheme of its
 initial weights. 10,000 images, for two CPU cores; every row has the same
 epochs, the one of the masks is not counted. The breakpoints are the ends of the
-five groups. 'lars' is scratch by the optimiser of the layers, which alone may
-mend a scheme. The full size is beside it, `cifar10_table1.py`.
+five groups. 'lars' is scratch by LARS, as for the layers, which alone may mend
+a scheme. The full size is beside it, `cifar10_table1.py`.
 """
 
 import ml_collections

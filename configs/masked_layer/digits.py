@@ -4,7 +4,7 @@
 
 A ResNet-14 teaches a ResNet-8 whose kernels begin as N(0, 1), many times too
 large; both see 1,000 images. Every row has the same epochs, those of the masks
-are not counted. 'lars' is scratch by the optimiser of the layers.
+are not counted. 'lars' is scratch by LARS, as for the layers.
 """
 
 import ml_collections

@@ -25,7 +25,7 @@ ARGUMENTS = ('table', 'search')
 
 
 def get_config(of='table'):
-  """Two rows for each sparsity, or one; a pretrained teacher can be given."""
+  """Two rows for each sparsity, or the search; the teacher can be given."""
   if of not in ARGUMENTS:
     raise ValueError(f'{of!r} is none of {", ".join(ARGUMENTS)}')
   config = ml_collections.ConfigDict()
@@ -53,7 +53,6 @@ def get_config(of='table'):
   config.epochs = 40000 / EPOCH
   config.optimizer = {'name': 'sgd', 'nesterov': False, 'weight_decay': 1e-4}
   config.schedule = {'name': 'constant', 'rate': 1e-3}
-  rows = {}
   if of == 'search':
     config.method = {
       'name': 'student_search',
@@ -63,6 +62,7 @@ def get_config(of='table'):
       'statistics_steps': 0,
     }
     return config
+  rows = {}
   for sparsity in SPARSITIES:
     gradual = {
       'name': 'gradual',

@@ -7,8 +7,8 @@
 A ResNet-8 of half the channels, its three blocks narrowed inside by what stands
 behind the colon; `--config.teacher.checkpoint=` and the first run's directory
 spare the teacher. The data is for the teacher, and for measuring. Pieces learn
-from 1,872 batches of noise, and the student is fine-tuned by 312 more; KD on
-noise has 2,184. The input of all blocks is N(0, 1), or its positive part, as
+from 3,744 batches of noise, and the student is fine-tuned by 312 more; KD on
+noise has 4,056. The input of all blocks is N(0, 1), or its positive part, as
 the teacher's activations are behind a ReLU ('rectified'). ZSKD makes 2,000
 images of 200 iterations and learns from them for 30 epochs. The full size is
 `cifar10_data_free.py`.
@@ -47,17 +47,17 @@ def get_config(multiplier='0.5'):
     'multiplier': float(multiplier),
   }
   config.batch_size = 64
-  config.epochs = 7
+  config.epochs = 13
   config.evaluate_every = 10
   config.seeds = 3
   config.schedule = {'name': 'cosine', 'rate': 0.1}
   pieces = {
     'name': 'neighbourhood',
-    'neighbourhood_epochs': 6,
+    'neighbourhood_epochs': 12,
     'neighbourhood_optimizer': {
       'name': 'adamw',
       'weight_decay': 0.0,
-      'schedule': {'name': 'cosine', 'rate': 0.01},
+      'schedule': {'name': 'cosine', 'rate': 0.003},
     },
     'fine_tune': {'name': 'gaussian_kd', 'frozen_statistics': True},
     'epochs': 1,

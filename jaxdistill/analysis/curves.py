@@ -79,7 +79,8 @@ def tradeoff(
 
   Returns:
     One point for each of the first seed's models, in the order of their sizes;
-    x is the mean of their parameters that are not zero.
+    x is the mean of their parameters that are not zero, or of all in results
+    that do not count those.
 
   Raises:
     UsageError: there is no such row or model.

@@ -102,7 +102,7 @@ def masked_layer(
   mean over each breakpoint in place of the sum, so that the rate does not
   depend on the masks' mean; the student's running statistics are estimated anew
   before `method`. Unlike the paper, which has SGD for all, masks learn by Adam
-  and groups by LARS, for which the scale of a group's loss is all but
+  and groups by LARS, to whose updates of kernels the scale of a group's loss is
   indifferent.
 
   Args:
@@ -316,10 +316,14 @@ def _mask_phase(parts: noise.Parts, alpha: float, recipe: Recipe) -> Phase:
     return loss, ({}, metrics)
 
   # One network for all evaluations: they are compiled once.
-  noised = noise.noised_network(parts)
+  network = noise.noised_network(parts)
 
-  def view(state: steps.GradientState, frozen: PyTree) -> Model:
-    return Model(noised, {'params': {'model': {**frozen, **state.variables}}})
+  def noised(state: steps.GradientState, frozen: PyTree) -> Model:
+    return Model(network, {'params': {'model': {**frozen, **state.variables}}})
+
+  def clean(state: steps.GradientState, frozen: PyTree) -> Model:
+    del state
+    return Model(parts.teacher, frozen[parts.teacher_role])
 
   def report(state: steps.GradientState, carry: Carry) -> dict[str, Any]:
     del carry
@@ -340,11 +344,7 @@ def _mask_phase(parts: noise.Parts, alpha: float, recipe: Recipe) -> Phase:
     trainable={'masks': None},
   )
 
-  def clean(state: steps.GradientState, frozen: PyTree) -> Model:
-    del state
-    return Model(parts.teacher, frozen[parts.teacher_role])
-
-  views = {'noised': view, 'clean': clean}
+  views = {'noised': noised, 'clean': clean}
   return made._replace(views=views, report=report)
 
 

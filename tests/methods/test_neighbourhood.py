@@ -264,8 +264,14 @@ def test_statistics_on_noise_are_the_students_or_the_teachers_where_alike(
   np.testing.assert_allclose(ours['norm1']['var'], expected, rtol=0.5)
 
 
-def test_stacked_candidates_learn_as_unrolled_ones_do(recipe, carry, batch):
-  """Of inner widths 1, 2 and 3, padded with zeros to 3."""
+@pytest.mark.parametrize('devices', [1, 2])
+def test_stacked_candidates_learn_as_unrolled_ones_do(
+  recipe, carry, batch, devices, monkeypatch
+):
+  """Of inner widths 1, 2 and 3, padded with zeros to 3; and to 4 candidates."""
+  if devices > 1:
+    monkeypatch.setattr(stacked, 'devices', lambda: devices)
+    monkeypatch.setattr(stacked, 'spread', lambda tree: tree)
   image = {'image': recipe.example['image']}
   roles = {}
   for i, inner in enumerate(((1, 1), (2, 3), (3, 4))):

@@ -233,3 +233,5 @@ def test_statistics_are_not_counted_as_parameters():
     'batch_stats': {'a': {'mean': np.ones(100)}},
   }
   assert files.count_parameters(tree) == 13
+  tree['params']['a']['w'][1] = 0
+  assert files.count_nonzero(tree) == 9
