@@ -343,7 +343,6 @@ def _mask_phase(parts: noise.Parts, alpha: float, recipe: Recipe) -> Phase:
     },
     trainable={'masks': None},
   )
-
   views = {'noised': noised, 'clean': clean}
   return made._replace(views=views, report=report)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdistill import optimizers, steps
 from jaxdistill.methods import joint, pieces
-from jaxdistill.networks import layerwise, staged
+from jaxdistill.networks import files, layerwise, staged
 from jaxdistill.networks.neighbourhoods import Layout
 from jaxdistill.pruning import weights
 from jaxdistill.terms import pairs
@@ -265,8 +265,7 @@ def _sizes(made: Layout, carry: Carry, roles: Sequence[str]) -> np.ndarray:
   """
 
   def size(role: str, stages: Sequence[str]) -> int:
-    own = staged.select(carry[role].variables, stages)['params']
-    return sum(int(np.count_nonzero(x)) for x in jax.tree.leaves(own))
+    return files.count_nonzero(staged.select(carry[role].variables, stages))
 
   return np.array([[size(r, n.student) for r in roles] for n in made.trained])
 

@@ -36,13 +36,12 @@ def cut_of(pair: pairs.Pair, kind: str) -> Cut:
   Args:
     pair: the networks.
     kind: 'groups': the ends of all groups that give maps, the stem's among
-      them; 'blocks': also the blocks in between. Where one group has n blocks
-      and the other m > n, block b of the n pairs with block floor(b m / n). But
-      where the names say that the student lacks others than the last blocks,
-      as after `edits.delete`, blocks of one name pair, and the last with the
-      last.
-      'layers': also the layers in blocks that `layerwise.by_layers` has taken
-      apart, where both of a pair have as many.
+      them; 'blocks': also the blocks in between; 'layers': also the layers in
+      blocks that `layerwise.by_layers` has taken apart, where both of a pair
+      have as many. Where one group has n blocks and the other m > n, block b of
+      the n pairs with block floor(b m / n). But where the names say that the
+      student lacks others than the last blocks, as after `edits.delete`, blocks
+      of one name pair, and the last with the last.
 
   Raises:
     UsageError: there is no such kind, or the networks have different numbers
