@@ -1,8 +1,9 @@
-"""Time of augmentation on the device, as a share of a training step.
+"""Measures augmentation on the device, as a fraction of a training step.
 
-The step is ResNet-20's on 32x32 images, batch 128: cross entropy, its gradient
-and SGD with momentum, on a batch that lies on the device. Each augmentation is
-a program of its own; all take turns, and medians and ratios are printed.
+The step trains ResNet-20 on 32x32 images with batch size 128: cross-entropy,
+its gradient and SGD with momentum, with the batch already on the device. Each
+augmentation is a separate program. The programs take turns, and medians and
+ratios are printed.
 
   python benchmarks/augmentation.py
 """
@@ -15,17 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import networks, optimizers, recipes
-from jaxdistill.data import arrays, augment, autoaugment, mixing
-from jaxdistill.methods import joint
+from jaxdistill import networks, optimizers
+from jaxdistill.core.types import Model
+from jaxdistill.data.sources import arrays
+from jaxdistill.data.transforms import augment, autoaugment, mixing
+from jaxdistill.phases import joint, recipes
 from jaxdistill.tasks import classification
-from jaxdistill.types import Model
 
 CLASSES, SIZE = 100, 32
 
 
 def augmentations():
-  """{name: (rng, batch) -> batch}; of some, crop and flip are a part."""
+  """Returns {name: (rng, batch) -> batch}; some include crop and flip."""
   mix = mixing.cutmix(num_classes=CLASSES)
   cutout = mixing.cutout(size=16, mean=(125.0, 123.0, 114.0))
   return {
@@ -44,7 +46,7 @@ def augmentations():
 
 
 def training_step(name, batch_size):
-  """(function that makes one step and waits, a batch of raw images)."""
+  """Returns (a function that takes a step and waits, a batch of raw images)."""
   generator = np.random.default_rng(0)
   image = generator.integers(0, 256, (2 * batch_size, SIZE, SIZE, 3), np.uint8)
   label = np.arange(len(image)) % CLASSES
@@ -53,36 +55,36 @@ def training_step(name, batch_size):
   )
   recipe = recipes.recipe(
     dataset,
-    classification.classification(),
+    classification(),
     epochs=100,
     batch_size=batch_size,
     optimizer=optimizers.sgd(optimizers.constant(rate=0.05)),
   )
-  network = networks.NETWORKS[name](num_classes=CLASSES)
+  network = networks.create(name, num_classes=CLASSES)
   inputs = {'image': recipe.example['image']}
   model = Model(network, networks.init(network, jax.random.key(0), inputs))
   phase = joint.supervised(recipe)[0]({'student': model})
   state, frozen = phase.init(jax.random.key(0), {'student': model})
   rows = {k: v[:batch_size] for k, v in dataset.splits['train'].items()}
   raw = jax.tree.map(jnp.asarray, rows)
-  seen = recipe.stream.augment(jax.random.key(0), raw)
+  augmented = recipe.stream.augment(jax.random.key(0), raw)
   step = jax.jit(
     lambda state, batch: phase.step(
       state, frozen, {'train': batch}, jax.random.key(0), None
     )[0],
     donate_argnums=0,
   )
-  held = [jax.tree.map(jnp.copy, state)]
+  current = [jax.tree.map(jnp.copy, state)]
 
   def run(index):
     del index
-    held[0] = jax.block_until_ready(step(held[0], seen))
+    current[0] = jax.block_until_ready(step(current[0], augmented))
 
   return run, raw
 
 
 def augmenting(function, raw):
-  """A function that augments the batch with another key each time."""
+  """Returns a function that augments the batch with a key for each index."""
   compiled = jax.jit(
     lambda index, batch: function(jax.random.key(index), batch)
   )

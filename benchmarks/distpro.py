@@ -1,16 +1,18 @@
-"""What a step of DistPro costs: search, training, and with pathways dropped.
+"""What a step of DistPro costs: in the search, and in training.
 
-Multiply-adds (half the FLOPs that XLA counts in the compiled step), seconds to
-trace and compile, and milliseconds a step on random images of 32x32, each
-beside the training step with all pathways, of the same pair:
+For each kind of step this prints multiply-adds (half the FLOPs that XLA counts
+in the compiled step), their ratio to a training step with all pathways, the
+seconds to trace and compile, and the milliseconds a step takes on random images
+of 32x32 (medians):
 
   python benchmarks/distpro.py
   python benchmarks/distpro.py --teacher=wrn_40_2 --student=wrn_16_2 --space=27
 
-Times are medians; `--runs=0` counts and compiles alone.
+With `--runs=0` it only counts and compiles.
 
-What the pathways dropped by a process save of the cost of the losses, which is
-what a step takes beyond KD's, by the same count:
+With a process it prints how much of the cost of the losses is saved by the
+pathways that the process drops. The cost of the losses is that of a step minus
+that of a step of KD:
 
   python benchmarks/distpro.py --process=RUN/rows/distpro/0/process.json
 """
@@ -24,13 +26,14 @@ import time
 import jax
 import numpy as np
 
-from jaxdistill import networks, optimizers, recipes
-from jaxdistill import process as process_lib
-from jaxdistill.data import arrays
-from jaxdistill.methods import distpro, joint
+from jaxdistill import networks, optimizers
+from jaxdistill.core.types import Model
+from jaxdistill.data.sources import arrays
+from jaxdistill.methods.distpro import method as distpro
+from jaxdistill.methods.distpro import pathways
+from jaxdistill.methods.distpro import process as process_lib
+from jaxdistill.phases import joint, recipes
 from jaxdistill.tasks import classification
-from jaxdistill.terms import pathways
-from jaxdistill.types import Model
 
 SPACES = {
   '27': pathways.all_pairs(),
@@ -46,9 +49,11 @@ def main():
   parser.add_argument('--space', default='10', choices=SPACES)
   parser.add_argument('--batch', type=int, default=64)
   parser.add_argument('--runs', type=int, default=5)
-  parser.add_argument('--keep', type=float, default=0.4, help='share')
-  parser.add_argument('--rows', nargs='*', help='some of the rows')
-  parser.add_argument('--process', help='a file that a search wrote')
+  parser.add_argument(
+    '--keep', type=float, default=0.4, help='fraction of the pathways'
+  )
+  parser.add_argument('--rows', nargs='*', help='only these rows')
+  parser.add_argument('--process', help='file that a search wrote')
   parser.add_argument('--segments', type=int, default=8)
   options = parser.parse_args()
   carry, recipe = problem(options)
@@ -71,15 +76,15 @@ def main():
 
 
 def savings(options, carry, recipe):
-  """Of each part of a training, its active pathways and what they cost."""
+  """Prints the active pathways of each part of a training, and their cost."""
   process = process_lib.load(options.process)
-  (make,) = distpro.retrain(
+  (phase_of,) = distpro.distpro_retrain(
     recipe._replace(epochs=100),
     process=options.process,
     space=lambda pair: process.pathways,
     segments=options.segments,
   )
-  phase, (kd,) = make(carry), joint.kd(recipe)
+  phase, (kd,) = phase_of(carry), joint.kd(recipe)
 
   def cost(phase, static):
     return measure(phase, static, carry, recipe, runs=0)[0]
@@ -91,12 +96,12 @@ def savings(options, carry, recipe):
   steps = [phase.static(i) for i in range(phase.num_steps)]
   mean = 0.0
   for active, count in collections.Counter(steps).items():
-    # Without any the teacher does not run either: more is saved than this.
-    own = max(0.0, cost(phase, active) - base)
-    mean += own * count / len(steps)
+    # Without pathways not even the teacher runs, so that even more is saved.
+    losses = max(0.0, cost(phase, active) - base)
+    mean += losses * count / len(steps)
     print(
-      f'{len(active):8} {count / len(steps):6.0%} {own / 2e9:7.3f} '
-      f'{own / whole:7.1%}',
+      f'{len(active):8} {count / len(steps):6.0%} {losses / 2e9:7.3f} '
+      f'{losses / whole:7.1%}',
       flush=True,
     )
   single = process_lib.active_sets(
@@ -104,13 +109,14 @@ def savings(options, carry, recipe):
   )
   dropped = 1 - np.mean([len(s) for s in single]) / len(everything)
   print(
-    f'{dropped:.1%} of the pathways dropped at a step; with {options.segments} '
-    f'segments {1 - mean / whole:.1%} of the cost of the losses saved, and '
-    f'{(whole - mean) / (whole + base):.1%} of a step'
+    f'on average {dropped:.1%} of the pathways are dropped; '
+    f'{options.segments} segments save {1 - mean / whole:.1%} of the cost of '
+    f'the losses, and {(whole - mean) / (whole + base):.1%} of that of a step'
   )
 
 
 def problem(options):
+  """Returns the models and a recipe for random images."""
   generator = np.random.default_rng(0)
   size = 10 * options.batch
   image = generator.integers(0, 256, (size, 32, 32, 3), np.uint8)
@@ -118,7 +124,7 @@ def problem(options):
   dataset = arrays.from_arrays(image, label, image, label, validation=0)
   recipe = recipes.recipe(
     dataset,
-    classification.classification(),
+    classification(),
     epochs=10,
     batch_size=options.batch,
     optimizer=optimizers.sgd(optimizers.constant(rate=0.1)),
@@ -132,14 +138,14 @@ def problem(options):
 
 
 def phases(options, carry, recipe):
-  """Row -> (phase, the choice of its program), training first."""
+  """Returns row -> (phase, the choice of its program), training first."""
   space = SPACES[options.space]
 
   def search(**rules):
-    (make,) = distpro.search(recipe, space=space, **rules)
-    return make(carry), None
+    (phase_of,) = distpro.distpro_search(recipe, space=space, **rules)
+    return phase_of(carry), None
 
-  (train,) = distpro.retrain(recipe, use='equal', space=space)
+  (train,) = distpro.distpro_retrain(recipe, use='equal', space=space)
   (kd,) = joint.kd(recipe)
   whole = train(carry)
   everything = whole.static(0)
@@ -157,7 +163,7 @@ def phases(options, carry, recipe):
 
 
 def measure(phase, static, carry, recipe, runs):
-  """FLOPs, seconds to compile, median milliseconds a step."""
+  """Returns FLOPs, seconds to compile, and median milliseconds a step."""
   state, frozen = phase.init(jax.random.key(0), carry)
   generator = np.random.default_rng(0)
   example = recipe.example
@@ -167,16 +173,16 @@ def measure(phase, static, carry, recipe, runs):
   }
   batches = jax.device_put({name: batch for name in phase.streams})
   step = jax.jit(functools.partial(phase.step, static=static), donate_argnums=0)
-  begun = time.perf_counter()
+  start = time.perf_counter()
   compiled = step.lower(state, frozen, batches, jax.random.key(1)).compile()
-  compiling = time.perf_counter() - begun
+  compiling = time.perf_counter() - start
   state, times = jax.tree.map(jax.numpy.copy, state), []
   for _ in range(runs + 1 if runs else 0):
-    begun = time.perf_counter()
+    start = time.perf_counter()
     state, _ = jax.block_until_ready(
       compiled(state, frozen, batches, jax.random.key(1))
     )
-    times.append(1e3 * (time.perf_counter() - begun))
+    times.append(1e3 * (time.perf_counter() - start))
   median = statistics.median(times[1:]) if runs else None
   return compiled.cost_analysis()['flops'], compiling, median
 

@@ -1,4 +1,4 @@
-"""What is compared, each in a process of its own; they take turns."""
+"""Programs that are compared: each in a process of its own, taking turns."""
 
 from collections.abc import Mapping, Sequence
 import importlib.util
@@ -9,7 +9,7 @@ import sys
 
 
 class Engine:
-  """A program that answers each line with a line 'measured NUMBER'."""
+  """A process that answers each line of input with a line 'measured NUMBER'."""
 
   def __init__(
     self,
@@ -25,14 +25,16 @@ class Engine:
     )
 
   def measure(self, request: str = '') -> float:
+    """Returns the answer to a request; other lines of output are ignored."""
     self._process.stdin.write(f'{request}\n')
     self._process.stdin.flush()
     for line in self._process.stdout:
       if line.startswith('measured '):
         return float(line.split()[1])
-    raise RuntimeError(f'{self._process.args} ended')
+    raise RuntimeError(f'{self._process.args} ended without an answer')
 
   def close(self) -> None:
+    """Ends the process and waits for it."""
     self._process.stdin.close()
     self._process.wait()
 
@@ -43,22 +45,34 @@ def medians(
   request: str = '',
   warm_up: int = 2,
 ) -> dict[str, float]:
-  """Medians over rounds in which each engine measures once."""
-  found: dict[str, list[float]] = {name: [] for name in engines}
-  for i in range(repeats + warm_up):  # the first rounds compile
+  """Returns each engine's median over rounds in which each measures once.
+
+  Args:
+    engines: name -> engine.
+    repeats: the number of rounds that count.
+    request: what to measure.
+    warm_up: the number of rounds before them, which compile.
+  """
+  numbers: dict[str, list[float]] = {name: [] for name in engines}
+  for i in range(repeats + warm_up):
     for name, engine in engines.items():
-      measured = engine.measure(request)
-      found[name] += [measured] if i >= warm_up else []
-  return {name: statistics.median(values) for name, values in found.items()}
+      number = engine.measure(request)
+      if i >= warm_up:
+        numbers[name].append(number)
+  return {name: statistics.median(values) for name, values in numbers.items()}
 
 
 def answer(number: float) -> None:
-  """What an engine's program says."""
+  """Prints the answer of an engine's program to a request."""
   print('measured', number, flush=True)
 
 
 def has_torch(python: str) -> bool:
-  """Whether a Python has PyTorch."""
+  """Returns whether a Python interpreter has PyTorch.
+
+  Args:
+    python: the path of its program.
+  """
   if python == sys.executable:
     return importlib.util.find_spec('torch') is not None
   child = [python, '-c', 'import torch']

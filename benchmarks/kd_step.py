@@ -1,12 +1,15 @@
-"""One step of knowledge distillation, beside plain PyTorch.
+"""Speed of one step of knowledge distillation, compared with plain PyTorch.
 
-ResNet-56 -> ResNet-20 on 32x32 images: the teacher's forward pass, the
-student's forward and backward pass, and SGD with momentum and weight decay.
-Images per second of the step alone, on one batch that lies on the device; and
-with each side's input: 50,000 images in memory, cropped with padding 4 and
-flipped, on the device here, by a DataLoader's workers there. PyTorch runs
-channels first and channels last, JAX as it is and in --fast_cpu's environment.
-Each is its own process; they take turns, and medians and ratios are printed.
+ResNet-56 teaches ResNet-20 on 32x32 images. A step is the teacher's forward
+pass, the student's forward and backward pass, and SGD with momentum and weight
+decay. Two rates are measured in images per second: that of the step by itself,
+on one batch that stays on the device, and that of the step with its input,
+50,000 images in memory that are cropped with padding 4 and flipped. JAX does
+this on the device, PyTorch in the worker processes of a DataLoader.
+
+PyTorch runs with channels first and with channels last, JAX with its default
+settings and with those of --fast_cpu. Each of these engines is a process of its
+own. They take turns, and medians and their ratios are printed.
 
   python benchmarks/kd_step.py --torch_python=/path/to/torch/bin/python
 """
@@ -25,69 +28,78 @@ CLASSES, SIZE, IMAGES = 100, 32, 50_000
 TEMPERATURE, WEIGHT, RATE, DECAY = 4.0, 0.9, 0.05, 5e-4
 
 
-def jax_steps(options):
-  """{what: function that makes a training step and waits for it}."""
+def jax_phase(options):
+  """Returns recipe, phase, and the state and constants that its steps need."""
   import jax
   import numpy as np
 
-  from jaxdistill import networks, optimizers, recipes
-  from jaxdistill.data import arrays, augment, batches
-  from jaxdistill.methods import joint
-  from jaxdistill.tasks import classification
-  from jaxdistill.types import Model
+  import jaxdistill as jd
 
   generator = np.random.default_rng(0)
   image = generator.integers(0, 256, (IMAGES, SIZE, SIZE, 3), np.uint8)
   label = np.arange(IMAGES) % CLASSES
-  dataset = arrays.from_arrays(
+  dataset = jd.data.from_arrays(
     image, label, image[:10], label[:10], validation=0, num_classes=CLASSES
   )
-  recipe = recipes.recipe(
+  recipe = jd.recipe(
     dataset,
-    classification.classification(),
     epochs=100,
     batch_size=options.batch,
-    augment=augment.crop_flip(),
-    optimizer=optimizers.sgd(
-      optimizers.constant(rate=RATE), weight_decay=DECAY
+    augment=jd.data.crop_flip(),
+    optimizer=jd.optimizers.sgd(
+      jd.optimizers.constant(rate=RATE), weight_decay=DECAY
     ),
   )
   carry = {}
-  for role, name in (
-    ('student', options.student),
-    ('teacher', options.teacher),
-  ):
-    network = networks.NETWORKS[name](num_classes=CLASSES, dtype=options.dtype)
-    image = {'image': recipe.example['image']}
-    variables = networks.init(network, jax.random.key(0), image)
-    carry[role] = Model(network, variables)
-  method = joint.supervised(recipe) if options.alone else joint.kd(recipe)
+  for role in ('student', 'teacher'):
+    network = jd.networks.create(
+      getattr(options, role), num_classes=CLASSES, dtype=options.dtype
+    )
+    carry[role] = jd.new_model(network, recipe)
+  if options.alone:
+    method = jd.methods.supervised(recipe)
+  else:
+    method = jd.methods.kd(recipe)
   phase = method[0](carry)
-  state, frozen = phase.init(jax.random.key(0), carry)
-  del carry
+  state, constants = phase.init(jax.random.key(0), carry)
+  return dataset, recipe, phase, state, constants
+
+
+def jax_steps(options):
+  """Returns {request: function of a number of steps, which waits for them}."""
+  import jax
+  import numpy as np
+
+  from jaxdistill.core import random
+  from jaxdistill.data.loading import batches
+
+  dataset, recipe, phase, state, constants = jax_phase(options)
 
   @functools.partial(jax.jit, donate_argnums=0, static_argnames='fixed')
-  def step(state, frozen, batch, rng, index, *, fixed):
+  def step(state, constants, batch, rng, index, *, fixed):
     rng = jax.random.fold_in(rng, index)
     if not fixed:
-      batch = recipe.stream.augment(rng, batch)
-    return phase.step(state, frozen, {'train': batch}, rng, None)
+      batch = recipe.stream.augment(random.step_key(rng, 'augment'), batch)
+    return phase.step(state, constants, {'train': batch}, rng, None)
 
   source = batches.Batches(dataset.splits['train'], options.batch, (0,))
   first = jax.jit(recipe.stream.augment)(jax.random.key(0), source(0))
-  held, rng = [state], jax.random.key(1)
+  # A list, so that each step can replace the state that it has donated.
+  current, rng = [state], jax.random.key(1)
 
   def run(fixed, count):
     batch = first if fixed else source(count)
-    held[0], metrics = step(
-      held[0], frozen, batch, rng, np.int32(count), fixed=fixed
+    current[0], metrics = step(
+      current[0], constants, batch, rng, np.int32(count), fixed=fixed
     )
     return metrics['loss']
 
   def memory():
-    lowered = step.lower(held[0], frozen, first, rng, np.int32(0), fixed=True)
-    found = lowered.compile().memory_analysis()
-    return found.argument_size_in_bytes + found.temp_size_in_bytes
+    lowered = step.lower(
+      current[0], constants, first, rng, np.int32(0), fixed=True
+    )
+    analysis = lowered.compile().memory_analysis()
+    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
   def many(fixed):
     counts = itertools.count()
@@ -103,7 +115,7 @@ def jax_steps(options):
 
 
 def torch_steps(options):
-  """The same of PyTorch."""
+  """Returns the functions of `jax_steps` for PyTorch, without 'memory'."""
   tests = pathlib.Path(__file__).parents[1] / 'tests' / 'networks'
   sys.path.insert(0, str(tests))
   import rep_distiller
@@ -142,13 +154,13 @@ def torch_steps(options):
     label = label.to(device, non_blocking=True)
     with half:
       with torch.no_grad():
-        target = teacher(image) if not options.alone else None
-      answer = student(image)
-    loss = functional.cross_entropy(answer.float(), label)
-    if target is not None:
+        teacher_logits = None if options.alone else teacher(image)
+      logits = student(image)
+    loss = functional.cross_entropy(logits.float(), label)
+    if teacher_logits is not None:
       soft = functional.kl_div(
-        functional.log_softmax(answer.float() / TEMPERATURE, 1),
-        functional.softmax(target.float() / TEMPERATURE, 1),
+        functional.log_softmax(logits.float() / TEMPERATURE, 1),
+        functional.softmax(teacher_logits.float() / TEMPERATURE, 1),
         reduction='batchmean',
       )
       loss = (1 - WEIGHT) * loss + WEIGHT * TEMPERATURE**2 * soft
@@ -197,17 +209,22 @@ def torch_steps(options):
 
 
 def work(options):
-  """Answers 'step' and 'input' with images per second, 'memory' with bytes."""
+  """Answers the requests on the standard input, one on each line.
+
+  The answers to 'step' and 'input' are images per second, that to 'memory' is a
+  number of bytes.
+  """
   make = jax_steps if options.engine.startswith('jax') else torch_steps
   steps = make(options)
   for line in sys.stdin:
-    run = steps[line.strip()]
-    if line.strip() == 'memory':
+    request = line.strip()
+    run = steps[request]
+    if request == 'memory':
       engines.answer(run())
       continue
-    # What was loaded ahead while others were measured does not count: two
-    # batches for each worker of a DataLoader, and the one at hand.
-    run(2 * (os.cpu_count() or 1) + 1 if line.strip() == 'input' else 2)
+    # Batches that were loaded while other engines were measured must not count:
+    # two for each worker of a DataLoader, and the one that is ready.
+    run(2 * (os.cpu_count() or 1) + 1 if request == 'input' else 2)
     start = time.perf_counter()
     run(options.steps)
     elapsed = time.perf_counter() - start
@@ -223,18 +240,37 @@ def main():
   parser.add_argument('--steps', type=int, default=10, help='per measurement')
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument(
-    '--alone', action='store_true', help="the student's own training step"
+    '--alone', action='store_true', help='train the student without a teacher'
   )
   parser.add_argument('--torch_python', default=sys.executable)
   parser.add_argument(
-    '--compile', action='store_true', help='torch.compile too'
+    '--compile', action='store_true', help='measure torch.compile, too'
   )
-  parser.add_argument('--engine', help='what this process runs')
+  parser.add_argument('--engine', help='the engine that this process runs')
   options = parser.parse_args()
   if options.engine:
     work(options)
     return
-  from jaxdistill import fast_cpu  # PyTorch's Python lacks it
+  running = start_engines(options)
+  teacher = '' if options.alone else f'{options.teacher} -> '
+  print(f'{teacher}{options.student}, batch {options.batch}')
+  for request in ('step', 'input'):
+    rates = engines.medians(running, options.repeats, request)
+    for name, rate in rates.items():
+      ratios = (f'{rate / r:.2f} x {other}' for other, r in rates.items())
+      print(f'{request:6} {name:14}{rate:9.0f} images/s ', ', '.join(ratios))
+  for name, engine in running.items():
+    if name.startswith('jax'):
+      mebibytes = engine.measure('memory') / 2**20
+      print(
+        f'memory {name:14}{mebibytes:9.0f} MiB of arguments and temporaries'
+      )
+    engine.close()
+
+
+def start_engines(options):
+  """Starts a process for each engine; returns name -> `Engine`."""
+  from jaxdistill.training import fast_cpu
 
   arguments = [
     f'--{key}={getattr(options, key)}'
@@ -246,26 +282,12 @@ def main():
     names = ['torch', 'torch last']
     names += ['torch compile'] if options.compile else []
     kinds |= {name: ({}, options.torch_python) for name in names}
-  running = {
+  return {
     name: engines.Engine(
       [python, __file__, f'--engine={name}', *arguments], environment
     )
     for name, (environment, python) in kinds.items()
   }
-  teacher = '' if options.alone else f'{options.teacher} -> '
-  print(f'{teacher}{options.student}, batch {options.batch}')
-  for what in ('step', 'input'):
-    rates = engines.medians(running, options.repeats, what)
-    for name, rate in rates.items():
-      ratios = (f'{rate / r:.2f} x {other}' for other, r in rates.items())
-      print(f'{what:6} {name:14}{rate:9.0f} images/s ', ', '.join(ratios))
-  for name, engine in running.items():
-    if name.startswith('jax'):
-      mebibytes = engine.measure('memory') / 2**20
-      print(
-        f'memory {name:14}{mebibytes:9.0f} MiB of arguments and temporaries'
-      )
-    engine.close()
 
 
 if __name__ == '__main__':

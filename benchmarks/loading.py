@@ -1,15 +1,17 @@
-"""Images per second of loading: from the device, streamed, and by PyTorch.
+"""Measures the loading of images: on the device, streamed, and by PyTorch.
 
 Batches of image files are decoded, cropped at random with padding 4, and
-flipped. 'device' decodes once and keeps all images on the device; 'stream'
-decodes each batch in worker processes and augments on the device; 'torch' is a
-DataLoader that decodes and augments in as many worker processes, one image
-after the other. Streaming and PyTorch decode the same files with Pillow. Each
-engine is its own process; they take turns, and medians and ratios are printed.
+flipped. 'device' decodes all images once and keeps them on the device; 'stream'
+decodes each batch in worker processes and augments it on the device; 'torch' is
+a DataLoader that decodes and augments one image after the other, in the same
+number of worker processes. Streaming and PyTorch decode the same files with
+Pillow. Each engine runs in its own process. They take turns, and medians and
+ratios of images per second are printed.
 
   python benchmarks/loading.py --torch_python=/path/to/torch/bin/python
 
-PyTorch's Python needs torch, numpy and pillow; without torch it is left out.
+That Python needs torch, numpy and pillow. If it has no torch, PyTorch is left
+out.
 """
 
 import argparse
@@ -26,7 +28,7 @@ PADDING = 4
 
 
 def write_images(folder, count, size):
-  """PNG files of 10 classes: smooth noise, about as large as photographs'."""
+  """Writes PNG files of 10 classes: smooth noise, compressible like photos."""
   import numpy as np
   import PIL.Image
 
@@ -44,10 +46,12 @@ def write_images(folder, count, size):
 
 
 def jax_batches(options):
-  """A function that makes one batch and waits for it."""
+  """Returns (a function that makes a batch and waits for it, close)."""
   import jax
 
-  from jaxdistill.data import augment, batches, folder, streaming
+  from jaxdistill.data.loading import batches, streaming
+  from jaxdistill.data.sources import folder
+  from jaxdistill.data.transforms import augment
 
   stream = options.engine == 'stream'
   split = folder.folder(
@@ -71,7 +75,7 @@ def jax_batches(options):
 
 
 def torch_batches(options):
-  """The same of PyTorch."""
+  """Returns the same functions for PyTorch."""
   import numpy as np
   import PIL.Image
   import PIL.ImageOps
@@ -123,12 +127,12 @@ def torch_batches(options):
 
 
 def work(options):
-  """Answers each line with images per second, over some steps."""
+  """Answers each line of the input with images per second, over some steps."""
   make = torch_batches if options.engine == 'torch' else jax_batches
   run, close = make(options)
   for _ in sys.stdin:
-    # What was loaded ahead while others were measured does not count: 5 batches
-    # a worker and 3 when streaming, 2 a worker in PyTorch.
+    # Batches that were loaded ahead while other engines were measured do not
+    # count: 5 per worker and 3 more for streaming, 2 per worker in PyTorch.
     for _ in range(6 * (options.workers + 1)):
       run()
     start = time.perf_counter()
@@ -140,7 +144,7 @@ def work(options):
 
 
 def compare(options):
-  """Prints the table."""
+  """Runs all engines in turn and prints a table."""
   arguments = [f'--{key}={getattr(options, key)}' for key in ('data', 'batch')]
   arguments += [f'--workers={options.workers}', f'--steps={options.steps}']
   if options.image_size is not None:
@@ -163,15 +167,19 @@ def compare(options):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--data', help='a folder of classes; default: generated')
-  parser.add_argument('--image_size', type=int, help='resize to it')
-  parser.add_argument('--images', type=int, default=10000, help='to generate')
+  parser.add_argument(
+    '--data', help='a folder with one folder per class; default: generated'
+  )
+  parser.add_argument('--image_size', type=int, help='resize images to it')
+  parser.add_argument(
+    '--images', type=int, default=10000, help='how many to generate'
+  )
   parser.add_argument('--batch', type=int, default=128)
   parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
   parser.add_argument('--steps', type=int, default=50, help='per measurement')
   parser.add_argument('--repeats', type=int, default=7)
   parser.add_argument('--torch_python', default=sys.executable)
-  parser.add_argument('--engine', help='what this process runs as a worker')
+  parser.add_argument('--engine', help='for internal use: the engine to run')
   options = parser.parse_args()
   if options.engine:
     work(options)

@@ -1,8 +1,9 @@
-"""Time and memory of every loss with its gradient to the student.
+"""Time and memory of every loss with its gradient with respect to the student.
 
-On the features of ResNet-32x4 and ResNet-8x4 on 32 x 32 images, which have the
-same shapes. Beside each loss stands the same formula written in plain PyTorch,
-if torch is installed. The two take turns; medians are printed.
+The features are those of ResNet-32x4 and ResNet-8x4 on 32 x 32 images, which
+have the same shapes. If torch is installed, each loss is compared with the same
+formula in plain PyTorch; the two are measured alternately. The script prints
+medians as a Markdown table.
 
   python benchmarks/losses.py --repeats 20 --only relational
 """
@@ -16,7 +17,7 @@ import statistics
 import time
 from typing import Any, NamedTuple
 
-# Memory is left for PyTorch on the same device.
+# Otherwise JAX would leave no memory for PyTorch on the same device.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 import jax
@@ -39,15 +40,21 @@ CHANNELS = tuple(shape[-1] for shape in MAPS)
 
 
 class Row(NamedTuple):
-  """One loss: shapes behind the batch, and both functions of tuples."""
+  """One loss.
+
+  Attributes:
+    shapes: the shapes of the features, without the batch axis.
+    jax_loss: the library's loss, a function of two tuples of features.
+    torch_loss: the same in plain PyTorch.
+  """
 
   shapes: tuple[tuple[int, ...], ...]
-  ours: Callable[[Any, Any], jax.Array]
-  plain: Callable[[Any, Any], Any]
+  jax_loss: Callable[[Any, Any], jax.Array]
+  torch_loss: Callable[[Any, Any], Any]
 
 
-def each(loss: Callable, *extra: Any, **choices: Any) -> Callable:
-  """Sums a loss over pairs of features; `extra` has an entry for each pair."""
+def over_pairs(loss: Callable, *extra: Any, **choices: Any) -> Callable:
+  """Sums a loss over pairs; each of `extra` has an entry for every pair."""
 
   def total(student, teacher):
     rows = zip(student, teacher, *extra)
@@ -56,8 +63,8 @@ def each(loss: Callable, *extra: Any, **choices: Any) -> Callable:
   return total
 
 
-def plain_each(loss: Callable) -> Callable:
-  """The same of a PyTorch function of (student, teacher, index of the pair)."""
+def torch_over_pairs(loss: Callable) -> Callable:
+  """Sums a PyTorch function of (student, teacher, index of the pair)."""
 
   def total(student, teacher):
     pairs = enumerate(zip(student, teacher))
@@ -70,7 +77,8 @@ def labels(batch: int) -> np.ndarray:
   return np.arange(batch) % NUM_CLASSES
 
 
-# In PyTorch the channels come second; `_` is the pair's index.
+# In the PyTorch functions, the channels come second, and `_` is the index of
+# the pair.
 def soft_targets(s, t, _):
   log_q, p = functional.log_softmax(s / 4, 1), functional.softmax(t / 4, 1)
   return 16 * functional.kl_div(log_q, p, reduction='batchmean')
@@ -96,7 +104,7 @@ def decoupled(s, t, _):
   return 16 * (target + 8 * functional.kl_div(q, p, reduction='batchmean'))
 
 
-def correlation_kd(s, t, _):
+def dist(s, t, _):
   q, p = functional.softmax(s, 1), functional.softmax(t, 1)
 
   def unlike(q, p):
@@ -219,7 +227,7 @@ def flow(student, teacher):
 
 
 def noise_contrast(u):
-  """Scores over their normalizer, the first of each row the positive's."""
+  """Takes normalised scores; the first of each row is the positive one."""
   noise = (u.shape[1] - 1) / NUM_DATA
   loss = (u[:, 0] / (u[:, 0] + noise)).log().sum()
   return -(loss + (noise / (u[:, 1:] + noise)).log().sum()) / len(u)
@@ -239,7 +247,7 @@ def contrast_in_batch(s, t, _):
 
 
 def contrast_with_memory(batch: int) -> tuple[Callable, Callable]:
-  """Both forms on the same bank: ours picks scores, the plain one rows."""
+  """Makes both losses on one bank: JAX picks scores, PyTorch gathers rows."""
   bank = losses.init_memory_bank(jax.random.key(0), NUM_DATA, dim=DIM)
   bank = bank._replace(
     student_log_mean=jnp.array(0.5), teacher_log_mean=jnp.array(0.5)
@@ -250,20 +258,20 @@ def contrast_with_memory(batch: int) -> tuple[Callable, Callable]:
   )
   index = jnp.arange(batch)
 
-  def ours(student, teacher):
+  def jax_loss(student, teacher):
     loss, _ = losses.memory_contrastive_loss(
       student[0], teacher[0], bank, index, negatives
     )
     return jnp.mean(loss)
 
   if torch is None:
-    return ours, ours
+    return jax_loss, jax_loss
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   memories = [torch.tensor(np.array(x), device=device) for x in bank[:2]]
   rows = np.concatenate([index[:, None], negatives], 1)
   rows = torch.tensor(rows.astype(np.int64), device=device)
 
-  def plain(student, teacher):
+  def torch_loss(student, teacher):
     loss = 0.0
     for x, memory in zip((student[0], teacher[0]), memories[::-1]):
       x = functional.normalize(x)
@@ -272,10 +280,11 @@ def contrast_with_memory(batch: int) -> tuple[Callable, Callable]:
       loss = loss + noise_contrast(scores / (NUM_DATA * np.exp(0.5)))
     return loss
 
-  return ours, plain
+  return jax_loss, torch_loss
 
 
-def table_of_rows(batch: int) -> dict[str, Row]:
+def rows_by_name(batch: int) -> dict[str, Row]:
+  """Returns the row of every loss; None stands for the loss of that name."""
   label = jnp.asarray(labels(batch))
   masks = [jnp.full(shape, 0.5) for shape in MAPS]
   margins = [jnp.full(c, -0.5) for c in CHANNELS]
@@ -295,18 +304,22 @@ def table_of_rows(batch: int) -> dict[str, Row]:
     ),
     'decoupled_kd_loss': (
       LOGITS,
-      each(losses.decoupled_kd_loss, [label]),
+      over_pairs(losses.decoupled_kd_loss, [label]),
       decoupled,
     ),
-    'correlation_kd_loss': (LOGITS, None, correlation_kd),
+    'dist_loss': (LOGITS, None, dist),
     'squared_distance': (MAPS, None, mean_square),
     'hint_loss': (HINT, None, mean_square),
     'normalized_l1_loss': (LAST, None, normalized_l1),
-    'masked_l1_loss': (MAPS, each(losses.masked_l1_loss, masks), masked_l1),
+    'masked_l1_loss': (
+      MAPS,
+      over_pairs(losses.masked_l1_loss, masks),
+      masked_l1,
+    ),
     'hierarchical_context_loss': (MAPS, None, hierarchical),
     'variational_information_loss': (
       MAPS,
-      each(losses.variational_information_loss, variances),
+      over_pairs(losses.variational_information_loss, variances),
       variational,
     ),
     'attention_transfer_loss': (MAPS, None, attention_transfer),
@@ -315,7 +328,7 @@ def table_of_rows(batch: int) -> dict[str, Row]:
     'activation_boundary_loss': (MAPS, None, boundary),
     'margin_relu_loss': (
       MAPS,
-      each(losses.margin_relu_loss, margins),
+      over_pairs(losses.margin_relu_loss, margins),
       margin_relu,
     ),
     'similarity_preserving_loss': (LAST, None, similarity),
@@ -326,15 +339,19 @@ def table_of_rows(batch: int) -> dict[str, Row]:
     'contrastive_loss': (EMBEDDING, None, contrast_in_batch),
   }
   table = {
-    name: Row(shapes, ours or each(getattr(losses, name)), plain_each(plain))
-    for name, (shapes, ours, plain) in rows.items()
+    name: Row(
+      shapes,
+      jax_loss or over_pairs(getattr(losses, name)),
+      torch_over_pairs(torch_loss),
+    )
+    for name, (shapes, jax_loss, torch_loss) in rows.items()
   }
   table['softmax_regression_loss'] = Row(
     REGRESSION,
     lambda s, t: jnp.mean(
       losses.softmax_regression_loss(s[0], t[0], s[1], t[1])
     ),
-    plain_each(mean_square),
+    torch_over_pairs(mean_square),
   )
   table['flow_loss'] = Row(
     MAPS, lambda s, t: jnp.mean(losses.flow_loss(s, t)), flow
@@ -346,24 +363,24 @@ def table_of_rows(batch: int) -> dict[str, Row]:
 
 
 def measure(row: Row, batch: int, repeats: int) -> dict[str, float]:
-  """Median seconds, bytes and values of both."""
+  """Returns the median seconds, the bytes and the values of both losses."""
   rng = np.random.default_rng(0)
   student, teacher = (
     [rng.normal(size=(batch, *s)).astype(np.float32) for s in row.shapes]
     for _ in range(2)
   )
-  program = jax.jit(jax.value_and_grad(row.ours))
+  program = jax.jit(jax.value_and_grad(row.jax_loss))
   compiled = program.lower(student, teacher).compile()
   arrays = jax.device_put((student, teacher))
   result = {
-    'ours_bytes': compiled.memory_analysis().temp_size_in_bytes,
-    'ours_value': float(compiled(*arrays)[0]),
+    'jax_bytes': compiled.memory_analysis().temp_size_in_bytes,
+    'jax_value': float(compiled(*arrays)[0]),
   }
-  calls = {'ours': lambda: jax.block_until_ready(compiled(*arrays))}
+  calls = {'jax': lambda: jax.block_until_ready(compiled(*arrays))}
   if torch is not None:
-    call, value, size = plain_call(row, student, teacher)
-    result |= {'plain_value': value, 'plain_bytes': size}
-    calls['plain'] = call
+    call, value, size = torch_call(row, student, teacher)
+    result |= {'torch_value': value, 'torch_bytes': size}
+    calls['torch'] = call
   times: dict[str, list[float]] = {name: [] for name in calls}
   for _ in range(repeats):
     for name, call in calls.items():
@@ -373,10 +390,10 @@ def measure(row: Row, batch: int, repeats: int) -> dict[str, float]:
   return result | {name: statistics.median(t) for name, t in times.items()}
 
 
-def plain_call(
+def torch_call(
   row: Row, student: list[np.ndarray], teacher: list[np.ndarray]
 ) -> tuple[Callable[[], Any], float, float]:
-  """A call of the PyTorch loss, its value, and its peak memory on a GPU."""
+  """Returns a call of the PyTorch loss, its value and its peak GPU memory."""
   on_gpu = torch.cuda.is_available()
 
   def tensors(arrays, trained):
@@ -388,7 +405,7 @@ def plain_call(
   inputs = tuple(tensors(student, True)), tuple(tensors(teacher, False))
 
   def call():
-    loss = row.plain(*inputs)
+    loss = row.torch_loss(*inputs)
     torch.autograd.grad(loss, inputs[0])
     if on_gpu:
       torch.cuda.synchronize()
@@ -404,7 +421,7 @@ def plain_call(
 
 
 def lines(table: dict[str, Row], batch: int, repeats: int) -> Iterator[str]:
-  """The Markdown table, line by line."""
+  """Yields the Markdown table, line by line."""
   columns = ['loss', 'ms', 'MiB']
   if torch is not None:
     columns += ['PyTorch ms', 'PyTorch MiB', 'times faster', 'value ratio']
@@ -412,25 +429,31 @@ def lines(table: dict[str, Row], batch: int, repeats: int) -> Iterator[str]:
   yield '|---' * len(columns) + '|'
   for name, row in table.items():
     m = measure(row, batch, repeats)
-    cells = [f'{1e3 * m["ours"]:.3f}', f'{m["ours_bytes"] / 2**20:.1f}']
+    cells = [f'{1e3 * m["jax"]:.3f}', f'{m["jax_bytes"] / 2**20:.1f}']
     if torch is not None:
-      size = m['plain_bytes'] / 2**20
+      size = m['torch_bytes'] / 2**20
       cells += [
-        f'{1e3 * m["plain"]:.3f}',
+        f'{1e3 * m["torch"]:.3f}',
         '-' if np.isnan(size) else f'{size:.1f}',
-        f'{m["plain"] / m["ours"]:.2f}',
-        f'{m["ours_value"] / m["plain_value"]:.4f}',
+        f'{m["torch"] / m["jax"]:.2f}',
+        f'{m["jax_value"] / m["torch_value"]:.4f}',
       ]
     yield f'| {name} | {" | ".join(cells)} |'
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--batch', type=int, default=64)
-  parser.add_argument('--repeats', type=int, default=50)
-  parser.add_argument('--only', default='', help='part of the names to run')
+  parser.add_argument('--batch', type=int, default=64, help='batch size')
+  parser.add_argument(
+    '--repeats', type=int, default=50, help='the number of measurements'
+  )
+  parser.add_argument(
+    '--only',
+    default='',
+    help='a text that the names of the losses must contain',
+  )
   flags = parser.parse_args()
-  table = table_of_rows(flags.batch)
+  table = rows_by_name(flags.batch)
   table = {k: row for k, row in table.items() if flags.only in k}
   print(f'{jax.devices()[0].device_kind}, batch {flags.batch}, float32')
   if torch is not None:

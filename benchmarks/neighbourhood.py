@@ -1,12 +1,15 @@
-"""Time of a step of Neighbourhood Distillation, beside a step of KD.
+"""Time of a step of Neighbourhood Distillation, compared with a step of KD.
 
-A ResNet-20 teacher and its student narrowed inside by k = 0.5, batch 128:
-  - KD's step, which fine-tuning takes too; all neighbourhoods at once, without
-    and with two pieces of look-ahead; the same with the teacher's activations
-    read from a memory-mapped file in place of computing them;
-  - several candidates for each block, unrolled and stacked; on the CPU the
-    stack takes minutes, and `--candidates 0` leaves both out.
-Steps take turns in one process; medians and ratios to the first are printed.
+The teacher is a ResNet-20, the student is narrowed inside its blocks to half,
+and the batch size is 128. Measured are
+  - a step of KD, which fine-tuning takes too;
+  - a step of all neighbourhoods at once, without and with a look-ahead of two;
+  - the same with the teacher's activations read from a memory-mapped file
+    instead of being computed;
+  - a step of several candidates for each block, unrolled and stacked. On a CPU
+    the stack takes minutes; `--candidates 0` omits both.
+The steps take turns in one process. Medians are printed, and their ratios to
+the first.
 
   python benchmarks/neighbourhood.py
 """
@@ -22,86 +25,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill import networks, recipes, terms
-from jaxdistill.data import arrays
-from jaxdistill.methods import joint, pieces
-from jaxdistill.networks import layerwise, staged
+from jaxdistill import networks, objectives
+from jaxdistill.core.types import Model
+from jaxdistill.data.sources import arrays
+from jaxdistill.methods.neighbourhood import piece_phases
+from jaxdistill.methods.neighbourhood.plan import Plan
+from jaxdistill.networks import graph
+from jaxdistill.networks.surgery import narrowing
+from jaxdistill.phases import joint, recipes
 from jaxdistill.tasks import classification
-from jaxdistill.types import Model
 
 
 def setting(batch_size, count, candidates):
-  """A recipe on random images, and the models."""
+  """Returns a recipe for random images, the models, and a batch."""
   generator = np.random.default_rng(0)
   image = generator.integers(0, 256, (count, 32, 32, 3), np.uint8)
   label = np.arange(count) % 10
   dataset = arrays.from_arrays(image, label, image, label, validation=0)
   recipe = recipes.recipe(
     dataset,
-    classification.classification(),
+    classification(),
     epochs=1,
     batch_size=batch_size,
   )
-  whole = networks.NETWORKS['resnet20']()
+  wide = networks.NETWORKS['resnet20']()
   example = {'image': recipe.example['image']}
 
   def model(network, seed):
-    return Model(network, staged.init(network, jax.random.key(seed), example))
+    return Model(network, graph.init(network, jax.random.key(seed), example))
 
-  carry = {'teacher': model(whole, 0)}
+  carry = {'teacher': model(wide, 0)}
   for i in range(1, candidates + 1):
-    narrow = layerwise.narrowed(whole, multiplier=i / candidates)
+    narrow = narrowing.narrowed(wide, multiplier=i / candidates)
     carry[f'k {i / candidates:g}'] = model(narrow, i)
-  carry['student'] = model(layerwise.narrowed(whole, multiplier=0.5), 0)
+  carry['student'] = model(narrowing.narrowed(wide, multiplier=0.5), 0)
   raw = {k: v[:batch_size] for k, v in dataset.splits['train'].items()}
   batch = recipe.stream.augment(jax.random.key(0), raw)
   return recipe, carry, jax.tree.map(jnp.asarray, batch)
 
 
 def stepper(phase, carry, batch):
-  """A function that makes one step and waits for it."""
+  """Returns a function that takes one step and waits for it."""
   state, frozen = phase.init(jax.random.key(0), carry)
   step = jax.jit(functools.partial(phase.step, static=None), donate_argnums=0)
-  held, rng = [jax.tree.map(jnp.copy, state)], jax.random.key(1)
+  states, rng = [jax.tree.map(jnp.copy, state)], jax.random.key(1)
 
   def run():
-    held[0], metrics = step(held[0], frozen, {'train': batch}, rng)
+    states[0], metrics = step(states[0], frozen, {'train': batch}, rng)
     jax.block_until_ready(metrics)
 
   return run
 
 
 def cached(recipe, carry, batch, folder):
-  """The step of neighbourhoods on activations read from a file."""
-  plan = pieces.Plan(recipe)
+  """Returns a step on activations read from a file, and their size."""
+  plan = Plan(recipe)
   teacher = carry['teacher']
-  made = plan.layout(carry['student'].network, teacher.network)
-  known, _ = staged.run(*teacher, {'image': batch['image']})
+  layout = plan.layout(carry['student'].network, teacher.network)
+  features, _ = graph.run(*teacher, {'image': batch['image']})
   files = {}
-  for _, name in made.cut:
+  for _, name in layout.cut:
     files[name] = np.lib.format.open_memmap(
-      pathlib.Path(folder, f'{name}.npy'), 'w+', np.float32, known[name].shape
+      pathlib.Path(folder, f'{name}.npy'),
+      'w+',
+      np.float32,
+      features[name].shape,
     )
-    files[name][:] = known[name]
+    files[name][:] = features[name]
 
-  def with_known(variables, activations, params):
+  def loss_of(variables, activations, params):
     total = 0.0
-    variables = staged.merge(variables, {'params': params})
-    for own in made.neighbourhoods:
-      found, _ = staged.run(
+    variables = graph.merge(variables, {'params': params})
+    for piece in layout.neighbourhoods:
+      outputs, _ = graph.run(
         carry['student'].network,
         variables,
-        {s: activations[t] for s, t in made.cut},
-        only=own.student,
+        {s: activations[t] for s, t in layout.cut},
+        only=piece.student,
         train=True,
       )
-      error = found[own.output[0]] - activations[own.output[1]]
+      error = outputs[piece.output[0]] - activations[piece.output[1]]
       total += (error**2).mean()
     return total
 
   variables = carry['student'].variables
-  params = staged.select(variables, made.stages)['params']
-  gradient = jax.jit(jax.value_and_grad(with_known, argnums=2))
+  params = graph.select(variables, layout.stages)['params']
+  gradient = jax.jit(jax.value_and_grad(loss_of, argnums=2))
 
   def run():
     read = {name: jnp.asarray(np.array(x)) for name, x in files.items()}
@@ -122,9 +131,9 @@ def main():
   roles = tuple(k for k in carry if k.startswith('k '))
 
   def phase(students=('student',), **plan):
-    return pieces.train_phase(pieces.Plan(recipe, **plan), carry, students)
+    return piece_phases.train_phase(Plan(recipe, **plan), carry, students)
 
-  kd = joint.joint(recipe, terms={'tempered': terms.tempered()})[0](carry)
+  kd = joint.joint(recipe, terms={'tempered': objectives.tempered()})[0](carry)
   with tempfile.TemporaryDirectory() as folder:
     from_file, size = cached(recipe, carry, batch, folder)
     steps = {
@@ -138,15 +147,15 @@ def main():
         phase(roles, form=form), carry, batch
       )
     times = {name: [] for name in steps}
-    for name, step in steps.items():  # compile
-      begun = time.perf_counter()
+    for name, step in steps.items():  # The first step compiles.
+      start = time.perf_counter()
       step()
-      print(f'{name}: first step {time.perf_counter() - begun:.1f} s')
+      print(f'{name}: first step {time.perf_counter() - start:.1f} s')
     for _ in range(arguments.rounds):
       for name, step in steps.items():
-        begun = time.perf_counter()
+        start = time.perf_counter()
         step()
-        times[name].append(time.perf_counter() - begun)
+        times[name].append(time.perf_counter() - start)
   medians = {name: statistics.median(x) for name, x in times.items()}
   print(f'activations in the file: {size / 1024:.0f} KiB an image')
   for name, value in medians.items():

@@ -1,10 +1,10 @@
-"""Time of a training step of mobile networks, beside plain PyTorch.
+"""Time of a training step of mobile networks, compared with plain PyTorch.
 
-MobileNetV2 of half width, ShuffleNetV1 and V2 for 32x32 images, batch 64: one
-step is cross entropy, its gradient and SGD with momentum. Each engine is its
-own process; they take turns, and medians and ratios are printed. PyTorch runs
-channels first and channels last; JAX with its default settings and with
-settings of the process that make XLA faster on a CPU.
+MobileNetV2 of half width, ShuffleNetV1 and ShuffleNetV2 for 32x32 images, in
+batches of 64. A step is cross entropy, its gradient, and SGD with momentum.
+Each engine is a process of its own. They take turns, and medians and their
+ratios are printed. PyTorch runs with channels first and with channels last, JAX
+with its default settings and with those of --fast_cpu.
 
   python benchmarks/networks.py --torch_python=/path/to/torch/bin/python
 """
@@ -17,6 +17,7 @@ import time
 
 import engines
 
+# Our name -> the class of the reference and its arguments.
 NETWORKS = {
   'cifar_mobilenet_v2': ('MobileNetV2', (0.5, 1280)),
   'cifar_shufflenet_v1': ('ShuffleNetV1', (24, (240, 480, 960))),
@@ -26,7 +27,7 @@ CLASSES, SIZE = 100, 32
 
 
 def jax_steps(batch_size):
-  """{network: function that makes one training step and waits for it}."""
+  """Returns {network: function that trains one step and waits for it}."""
   import jax
   import jax.numpy as jnp
   import optax
@@ -34,7 +35,7 @@ def jax_steps(batch_size):
   from jaxdistill import networks
 
   def make(name):
-    network = networks.NETWORKS[name](num_classes=CLASSES)
+    network = networks.create(name, num_classes=CLASSES)
     rng = jax.random.key(0)
     batch = {
       'image': jax.random.normal(rng, (batch_size, SIZE, SIZE, 3)),
@@ -72,7 +73,7 @@ def jax_steps(batch_size):
 
 
 def torch_steps(batch_size, channels_last):
-  """The same of PyTorch."""
+  """Returns the functions of `jax_steps` for PyTorch."""
   tests = pathlib.Path(__file__).parents[1] / 'tests' / 'networks'
   sys.path.insert(0, str(tests))
   import rep_distiller
@@ -101,7 +102,11 @@ def torch_steps(batch_size, channels_last):
 
 
 def work(engine, batch_size):
-  """Answers each line, the name of a network, with milliseconds."""
+  """Answers the requests on the standard input, one on each line.
+
+  A request is the name of a network, and the answer is the time of one training
+  step in milliseconds.
+  """
   if engine == 'jax':
     steps = jax_steps(batch_size)
   else:
@@ -117,12 +122,12 @@ def main():
   parser.add_argument('--torch_python', default=sys.executable)
   parser.add_argument('--repeats', type=int, default=20)
   parser.add_argument('--batch', type=int, default=64)
-  parser.add_argument('--engine', help='what this process runs as a worker')
+  parser.add_argument('--engine', help='the engine that this process runs')
   options = parser.parse_args()
   if options.engine:
     work(options.engine, options.batch)
     return
-  from jaxdistill import fast_cpu  # PyTorch's Python lacks it
+  from jaxdistill.training import fast_cpu
 
   fast = fast_cpu.environment({})
   kinds = {
@@ -141,7 +146,7 @@ def main():
   print(f'{"ms per step":20}', *(f'{name:>12}' for name in running), 'ratio')
   for network in NETWORKS:
     medians = engines.medians(running, options.repeats, network)
-    # Of the faster setting of each: above 1 JAX is faster.
+    # Compares the faster settings of both sides; above 1 JAX is faster.
     ratio = min(medians['torch'], medians['torch last']) / min(
       medians['jax'], medians['jax fast_cpu']
     )

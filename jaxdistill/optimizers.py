@@ -1,28 +1,31 @@
-"""Optimisers and schedules by their common names, on top of optax.
+"""Optimizers and learning-rate schedules by their common names, from optax.
 
-Schedules are functions of the number of steps, and say when things happen as
-shares of the run: a shorter run keeps its shape.
+An `Optimizer` is a function from the number of steps of a phase to an optax
+optimizer. `sgd`, `adamw` and `lars` return such functions, and so may your own:
+`lambda num_steps: optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))`.
+Schedules say when things happen as fractions of the run, so that a shorter run
+keeps the same shape.
 """
 
 from collections.abc import Callable, Sequence
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdistill.types import Array, UsageError
-
-Optimizer = Callable[[int], optax.GradientTransformation]  # of num_steps
+from jaxdistill.core import checks
+from jaxdistill.core.types import Array
+from jaxdistill.core.types import Optimizer as Optimizer
 
 
 class Schedule(NamedTuple):
-  """A learning rate.
+  """A learning rate that changes during training.
 
   Attributes:
-    rate: num_steps -> (step -> rate).
-    watch: what scales the updates besides, such as a plateau rule.
+    rate: num_steps -> (step -> learning rate).
+    watch: a further scaling of the updates that depends on the loss, such as a
+      plateau rule.
   """
 
   rate: Callable[[int], optax.Schedule]
@@ -30,10 +33,10 @@ class Schedule(NamedTuple):
 
 
 class PlateauState(NamedTuple):
-  """State of a plateau rule.
+  """The state of a plateau rule.
 
   Attributes:
-    rule: of `optax.contrib.reduce_on_plateau`.
+    rule: the state of `optax.contrib.reduce_on_plateau`.
     ended: whether the loss has stopped falling at the final rate too, bool.
   """
 
@@ -42,13 +45,17 @@ class PlateauState(NamedTuple):
 
 
 def ended(state: optax.OptState) -> bool:
-  """Whether a plateau rule in an optimiser's state has come to its end."""
+  """Says whether a plateau rule in an optimizer's state has ended training.
+
+  Args:
+    state: the state of an optimizer made here, with or without such a rule.
+  """
 
   def is_rule(x: Any) -> bool:
     return isinstance(x, PlateauState)
 
-  found = jax.tree.leaves(state, is_leaf=is_rule)
-  return any(bool(x.ended) for x in found if is_rule(x))
+  leaves = jax.tree.leaves(state, is_leaf=is_rule)
+  return any(bool(x.ended) for x in leaves if is_rule(x))
 
 
 def sgd(
@@ -59,20 +66,21 @@ def sgd(
   weight_decay: float = 5e-4,
   clip: float | None = None,
 ) -> Optimizer:
-  """SGD; weight decay is added to the gradient of every parameter.
+  """Stochastic gradient descent, with weight decay on every parameter.
 
   Args:
-    schedule: the rate.
-    momentum: below 1; 0: none.
-    nesterov: the kind of momentum.
-    weight_decay: coupled, as PyTorch's SGD does it.
-    clip: largest global norm of the gradient, before weight decay.
+    schedule: the learning rate.
+    momentum: the momentum, in [0, 1); 0 means no momentum.
+    nesterov: whether it is Nesterov's momentum.
+    weight_decay: the factor with which each parameter is added to its gradient,
+      as in PyTorch's SGD.
+    clip: the largest global norm of the gradient, before weight decay; None
+      means no clipping.
 
   Raises:
-    UsageError: a number that is out of its range.
+    UsageError: a number is out of its range.
   """
-
-  _check_share('momentum', momentum)
+  checks.number('optimizer.momentum', momentum, at_least=0, below=1)
   _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
@@ -93,27 +101,28 @@ def lars(
   momentum: float = 0.9,
   weight_decay: float = 0.0,
 ) -> Optimizer:
-  """SGD whose gradient of each kernel is `trust` times as long as the kernel.
+  """LARS: scales each kernel's gradient to `trust` times the kernel's norm.
 
-  So one rate suits kernels of any size; biases and norms learn as by `sgd`.
+  One learning rate therefore suits kernels of any size. Biases and the
+  parameters of norms learn as with `sgd`.
 
   Args:
-    schedule: the rate.
-    trust: above 0.
-    momentum: below 1; 0: none. It is Nesterov's.
-    weight_decay: added to the gradient before it is scaled.
+    schedule: the learning rate.
+    trust: the norm of the scaled gradient divided by that of the kernel, above
+      0.
+    momentum: Nesterov's momentum, in [0, 1); 0 means no momentum.
+    weight_decay: the factor with which each parameter is added to its gradient
+      before the gradient is scaled.
 
   Raises:
-    UsageError: a number that is out of its range.
+    UsageError: a number is out of its range.
 
   References:
     You et al., Large Batch Training of Convolutional Networks, 2017,
     https://arxiv.org/abs/1708.03888
   """
-
-  if not 0 < trust < math.inf:
-    raise UsageError(f'optimizer.trust: {trust} is no number above 0')
-  _check_share('momentum', momentum)
+  checks.number('optimizer.trust', trust, above=0)
+  checks.number('optimizer.momentum', momentum, at_least=0, below=1)
   _check_decay(weight_decay, None)
 
   def kernels(params: optax.Params) -> optax.Params:
@@ -139,21 +148,20 @@ def adamw(
   weight_decay: float = 0.05,
   clip: float | None = None,
 ) -> Optimizer:
-  """AdamW; weight decay is decoupled.
+  """AdamW: Adam with decoupled weight decay.
 
   Args:
-    schedule: the rate.
-    b1: decay of the first moment.
-    b2: decay of the second moment.
-    weight_decay: times the rate.
-    clip: largest global norm of the gradient.
+    schedule: the learning rate.
+    b1: the decay rate of the first moment, in [0, 1).
+    b2: the decay rate of the second moment, in [0, 1).
+    weight_decay: the factor on the parameters, multiplied by the learning rate.
+    clip: the largest global norm of the gradient; None means no clipping.
 
   Raises:
-    UsageError: a number that is out of its range.
+    UsageError: a number is out of its range.
   """
-
   for name, value in (('b1', b1), ('b2', b2)):
-    _check_share(name, value)
+    checks.number(f'optimizer.{name}', value, at_least=0, below=1)
   _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
@@ -169,14 +177,17 @@ def adamw(
 def cosine(
   *, rate: float = 0.1, warmup: float = 0.0, final: float = 0.0
 ) -> Schedule:
-  """Half a cosine from `rate` to `final`.
+  """Lowers the learning rate from `rate` to `final` along half a cosine.
 
   Args:
-    rate: the highest.
-    warmup: share of the run in which the rate rises from 0 in a line.
-    final: the last.
-  """
+    rate: the highest learning rate.
+    warmup: the fraction of the run over which the rate first rises linearly
+      from 0.
+    final: the last learning rate.
 
+  Raises:
+    UsageError: a number is out of its range.
+  """
   _check(rate, warmup)
 
   def make(num_steps: int) -> optax.Schedule:
@@ -190,8 +201,17 @@ def cosine(
 def linear(
   *, rate: float = 0.1, warmup: float = 0.0, final: float = 0.0
 ) -> Schedule:
-  """A line from `rate` to `final`; arguments as `cosine`."""
+  """Lowers the learning rate from `rate` to `final` linearly.
 
+  Args:
+    rate: the highest learning rate.
+    warmup: the fraction of the run over which the rate first rises linearly
+      from 0.
+    final: the last learning rate.
+
+  Raises:
+    UsageError: a number is out of its range.
+  """
   _check(rate, warmup)
 
   def make(num_steps: int) -> optax.Schedule:
@@ -209,21 +229,26 @@ def step(
   factor: float = 0.1,
   warmup: float = 0.0,
 ) -> Schedule:
-  """The rate is multiplied by `factor` at each boundary.
+  """Multiplies the learning rate by `factor` at each boundary.
 
   Args:
-    rate: the first.
-    boundaries: shares of the run; the default is epochs 150, 180, 210 of 240.
-    factor: below 1.
-    warmup: share of the run in which the rate rises from 0 in a line.
-  """
+    rate: the first learning rate.
+    boundaries: fractions of the run; the default corresponds to epochs 150, 180
+      and 210 of 240.
+    factor: the factor, below 1.
+    warmup: the fraction of the run over which the rate first rises linearly
+      from 0.
 
+  Raises:
+    UsageError: a number is out of its range.
+  """
   _check(rate, warmup)
 
   def make(num_steps: int) -> optax.Schedule:
     before = _warmup_steps(num_steps, warmup)
     scales: dict[int, float] = {}
-    for boundary in boundaries:  # in a short run, several at one step
+    # In a short run, several boundaries can fall on one step.
+    for boundary in boundaries:
       at = round(boundary * num_steps) - before
       scales[at] = scales.get(at, 1.0) * factor
     main = optax.piecewise_constant_schedule(rate, scales)
@@ -233,8 +258,16 @@ def step(
 
 
 def constant(*, rate: float = 0.01, warmup: float = 0.0) -> Schedule:
-  """The same rate throughout; `warmup` as `cosine`."""
+  """Keeps the learning rate constant.
 
+  Args:
+    rate: the learning rate.
+    warmup: the fraction of the run over which the rate first rises linearly
+      from 0.
+
+  Raises:
+    UsageError: a number is out of its range.
+  """
   _check(rate, warmup)
 
   def make(num_steps: int) -> optax.Schedule:
@@ -253,34 +286,34 @@ def plateau(
   window: int = 100,
   final: float = 1e-5,
 ) -> Schedule:
-  """The rate is multiplied by `factor` when the training loss stops falling.
+  """Multiplies the learning rate by `factor` when the loss stops falling.
 
-  When it has stopped falling at the final rate too, the phase ends with the
-  epoch, whatever is left of its steps.
+  When the training loss has stopped falling at the final rate too, the phase
+  ends with that epoch, even if it has steps left.
 
   Args:
-    rate: the first.
-    factor: between 0 and 1.
-    patience: windows without improvement.
-    threshold: smallest relative improvement.
-    window: steps over which the loss is averaged, such as an epoch's.
-    final: smallest rate.
+    rate: the first learning rate.
+    factor: the factor, between 0 and 1.
+    patience: the number of windows without improvement after which the rate
+      falls.
+    threshold: the smallest relative change that counts as an improvement.
+    window: the number of steps over which the loss is averaged, for example
+      those of an epoch.
+    final: the smallest learning rate.
 
   Raises:
-    UsageError: a number with which the rate never falls, or falls at once.
+    UsageError: a number is out of its range, so that the rate would never fall
+      or fall immediately.
   """
   _check(rate)
   for name, value, least, most in (
     ('factor', factor, 0, 1),
-    ('patience', patience, 0, math.inf),
+    ('patience', patience, 0, None),
     ('threshold', threshold, 0, 1),
-    ('window', window, 0, math.inf),
+    ('window', window, 0, None),
     ('final', final, 0, rate),
   ):
-    if not least < value < most:
-      raise UsageError(
-        f'schedule.{name}: {value} is not above {least} and below {most}'
-      )
+    checks.number(f'schedule.{name}', value, above=least, below=most)
   lowest = final / rate
   rule = optax.contrib.reduce_on_plateau(
     factor=factor,
@@ -297,7 +330,8 @@ def plateau(
     del params, extra
     before = state.rule
     updates, after = rule.update(updates, before, value=value)
-    # The count begins anew at a reduction, which at the lowest scale is none.
+    # The rule's count restarts at each reduction. At the lowest scale a
+    # reduction changes nothing, and a restart there means that it is exhausted.
     exhausted = (
       (before.scale <= lowest * 1.001)
       & (before.plateau_count == patience - 1)
@@ -311,24 +345,16 @@ def plateau(
 
 
 def _check(rate: float, warmup: float = 0.0) -> None:
-  if not 0 < rate < math.inf:
-    raise UsageError(f'schedule.rate: {rate} is no number above 0')
-  if not 0 <= warmup < 1:
-    raise UsageError(f'schedule.warmup: {warmup} is no share in [0, 1)')
-
-
-def _check_share(name: str, value: float) -> None:
-  if not 0 <= value < 1:
-    raise UsageError(f'optimizer.{name}: {value} is not in [0, 1)')
+  """Checks the arguments that most schedules share."""
+  checks.number('schedule.rate', rate, above=0)
+  checks.number('schedule.warmup', warmup, at_least=0, below=1)
 
 
 def _check_decay(weight_decay: float, clip: float | None) -> None:
-  if not 0 <= weight_decay < math.inf:
-    raise UsageError(
-      f'optimizer.weight_decay: {weight_decay} is no number from 0'
-    )
-  if clip is not None and not 0 < clip < math.inf:
-    raise UsageError(f'optimizer.clip: {clip} is no number above 0, nor None')
+  """Checks the arguments that most optimizers share."""
+  checks.number('optimizer.weight_decay', weight_decay, at_least=0)
+  if clip is not None:
+    checks.number('optimizer.clip', clip, above=0)
 
 
 def _clip(norm: float | None) -> optax.GradientTransformation:
@@ -342,6 +368,7 @@ def _warmup_steps(num_steps: int, warmup: float) -> int:
 def _warmed_up(
   main: optax.Schedule, rate: float, num_steps: int, warmup: float
 ) -> optax.Schedule:
+  """Puts a linear rise from 0 before a schedule."""
   steps = _warmup_steps(num_steps, warmup)
   if not steps:
     return main

@@ -1,16 +1,18 @@
 """Settings of the whole suite, and tiny networks and data that tests share."""
 
+import doctest
 import gc
 import os
+import pathlib
 
-# All this must come before jax is imported.
-# Compiling takes most of the time: a second run finds the programs there.
+# These settings must be made before jax is imported.
+# Compiling takes most of the time, so later runs reuse compiled programs.
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/jaxdistill-tests')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
-# Programs that run once need not be good ones.
+# Programs that run only once need no expensive optimisation.
 os.environ.setdefault(
   'XLA_FLAGS',
   '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
@@ -22,18 +24,62 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdistill import optimizers, recipes
-from jaxdistill.data import arrays
-from jaxdistill.networks import layers, resnet, staged
+from jaxdistill import optimizers
+from jaxdistill.core.types import Batch, Dataset, Model, Network, Recipe, Stage
+from jaxdistill.data.sources import arrays
+from jaxdistill.networks import graph, layers
+from jaxdistill.networks.models import resnet
+from jaxdistill.phases import recipes
 from jaxdistill.tasks import classification
-from jaxdistill.types import Batch, Dataset, Model, Network, Recipe, Stage
 
-# Tracing makes many objects and few cycles: looking for them takes a tenth.
+# Tracing creates many objects but few cycles, and the search for cycles would
+# take a tenth of the time.
 gc.set_threshold(100_000, 20, 50)
+
+# The tests of `pytest -m fast`, as files and folders below tests/. They cover
+# the foundations and take about 90 seconds without compiled programs.
+FAST = (
+  *('core', 'losses', 'tasks', 'test_imports.py', 'test_layers.py'),
+  *('data/loading/test_batches.py', 'data/sources/test_arrays.py'),
+  *('phases/test_phases.py', 'phases/test_recipes.py'),
+  *('study/test_nesting.py', 'study/test_parse.py', 'study/test_settings.py'),
+  'study/test_overrides.py',
+  *('networks/test_graph.py', 'networks/test_splicing.py'),
+  *('test_optimizers.py', 'training/test_loop.py'),
+)
+ROOT = pathlib.Path(__file__).parent
+
+
+def is_fast(path: pathlib.Path) -> bool:
+  """Whether a file or folder of tests belongs to `pytest -m fast`."""
+  return any(path.is_relative_to(ROOT / name) for name in FAST)
+
+
+def pytest_ignore_collect(collection_path, config):
+  """Does not even import slow files for `pytest -m fast`."""
+  is_slow_file = collection_path.suffix == '.py' and not is_fast(
+    collection_path
+  )
+  if config.getoption('markexpr', '') == 'fast' and is_slow_file:
+    return collection_path.name != 'conftest.py'
+  return None
+
+
+def pytest_collection_modifyitems(items):
+  """Marks the fast tests."""
+  for item in items:
+    if is_fast(item.path):
+      item.add_marker('fast')
+
+
+@pytest.fixture
+def fast_paths() -> list[pathlib.Path]:
+  """The files and folders of `pytest -m fast`."""
+  return [ROOT / name for name in FAST]
 
 
 def tiny_network(width: int) -> Network:
-  """Every kind of stage once, for images of any size; 3 classes."""
+  """A network with every kind of stage, for images of any size; 3 classes."""
   return Network(
     (
       Stage('stem', layers.ConvUnit(width)),
@@ -46,8 +92,9 @@ def tiny_network(width: int) -> Network:
 
 
 def initialized(network: Network, seed: int) -> Model:
+  """The network with random weights, for images `[8, 8, 1]`."""
   image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)}
-  return Model(network, staged.init(network, jax.random.key(seed), image))
+  return Model(network, graph.init(network, jax.random.key(seed), image))
 
 
 @pytest.fixture(scope='session')
@@ -78,7 +125,7 @@ def recipe(dataset) -> Recipe:
   """Two epochs of 3 steps of 8 examples at a constant rate."""
   return recipes.recipe(
     dataset,
-    classification.classification(),
+    classification(),
     epochs=2,
     batch_size=8,
     optimizer=optimizers.sgd(optimizers.constant(rate=0.05)),
@@ -94,20 +141,40 @@ def batch(dataset, recipe) -> Batch:
 
 @pytest.fixture(scope='session', autouse=True)
 def cache_home(tmp_path_factory):
-  """What is remembered of data sets does not outlive the tests."""
+  """Keeps the cache of facts about data sets in a temporary folder."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
     yield
 
 
+@pytest.fixture(scope='session')
+def run_examples():
+  """Runs the examples in the docstrings of an object; returns their number.
+
+  An example sees only what it imports itself, so that a reader can copy it.
+  """
+
+  def run(thing) -> int:
+    finder = doctest.DocTestFinder(exclude_empty=False)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for example in finder.find(thing, getattr(thing, '__name__', None)):
+      example.globs = {}
+      report: list[str] = []
+      failed = runner.run(example, out=report.append).failed
+      assert not failed, ''.join(report)
+    return runner.tries
+
+  return run
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-  """A file is one process, but each notebook by itself: they come last."""
+  """Runs each file in one process, except notebooks, which run separately."""
   from xdist import scheduler
 
   class Scheduling(scheduler.LoadFileScheduling):
     def _split_scope(self, nodeid):
-      alone = 'test_notebooks.py' in nodeid
-      return nodeid if alone else super()._split_scope(nodeid)
+      is_notebook = 'test_notebooks.py' in nodeid
+      return nodeid if is_notebook else super()._split_scope(nodeid)
 
   return Scheduling(config, log)

@@ -1,113 +1,167 @@
-"""The README's code runs."""
+"""The Python code in the README and in the documentation runs."""
 
+import json
 import pathlib
 import re
 import sys
 import types
 
-from flax import linen as nn
-from flax import nnx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import export, main, networks
-from jaxdistill.data import augment
-from jaxdistill.types import Model
+import jaxdistill as jd
+from jaxdistill import main, study
+from jaxdistill.data.transforms import augment
+from jaxdistill.study import report, stablehlo
 
-README = (pathlib.Path(__file__).parent.parent / 'README.md').read_text()
-BLOCKS = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-
-
-def _block(start: str) -> str:
-  (found,) = [block for block in BLOCKS if start in block]
-  return found
-
-
-class _Linen(nn.Module):
-  @nn.compact
-  def __call__(self, image, train):
-    del train
-    return nn.Dense(10)(image.reshape(image.shape[0], -1))
-
-
-class _Nnx(nnx.Module):
-  def __init__(self, rngs):
-    self.conv = nnx.Conv(1, 2, (3, 3), rngs=rngs)
-    self.norm = nnx.BatchNorm(2, rngs=rngs)
-    self.out = nnx.Linear(2, 10, rngs=rngs)
-
-  def __call__(self, image):
-    hidden = self.norm(self.conv(image))
-    return hidden, self.out(hidden.mean((1, 2)))
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [
+  ROOT / 'README.md',
+  *(ROOT / f'docs/{page}.md' for page in ('quickstart', 'concepts')),
+  *sorted((ROOT / 'docs/guides').glob('*.md')),
+]
+CONFIG_PAGES = [
+  ROOT / 'docs/choosing.md',
+  ROOT / 'docs/reference/configuration.md',
+]
+NOT_RUN = '<!-- not run -->'
+# Narrow networks and a few steps, so that the tests are quick.
+SHORTER = (
+  (r'\bepochs=\d+', 'epochs=0.1'),
+  (
+    r"create\('(resnet8)', num_classes=10\)",
+    r"create('\1', num_classes=10, stem_width=2, widths=(2, 2, 2))",
+  ),
+)
 
 
-@pytest.fixture(scope='module')
-def model():
-  network = networks.from_linen(_Linen())
-  image = {'image': jnp.ones((2, 8, 8, 1))}
-  return Model(network, networks.init(network, jax.random.key(0), image))
-
-
-def test_a_loss_in_ones_own_loop(model, monkeypatch):
-  monkeypatch.setattr(networks, 'load', lambda path: model)
-  space = {
-    'my_apply': lambda params, image: image.reshape(len(image), -1) @ params
-  }
-  exec(_block('def loss_fn(params, image, label)'), space)
-  loss, gradient = jax.value_and_grad(space['loss_fn'])(
-    jnp.zeros((64, 10)), jnp.ones((2, 8, 8, 1)), jnp.array([1, 2])
+def blocks(page: pathlib.Path) -> list[str]:
+  """Returns the Python blocks of a page, but those marked as not run."""
+  found = re.findall(
+    rf'({NOT_RUN}\n)?^```python\n(.*?)^```', page.read_text(), re.S | re.M
   )
-  assert np.isfinite(loss) and np.abs(gradient).max() > 0
+  return [code for mark, code in found if not mark]
 
 
-def test_a_method_with_the_librarys_loop(tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  block = _block('joint.supervised(recipe')
-  shorter = block.replace('epochs=3', 'epochs=0.1')
-  assert shorter != block
-  exec(shorter, {})
-  network, variables = networks.load('student.safetensors')
-  logits = networks.apply(network, variables, jnp.zeros((1, 8, 8, 1)))
-  assert logits.shape == (1, 10)
+def shortened(code: str) -> str:
+  for pattern, replacement in SHORTER:
+    code = re.sub(pattern, replacement, code)
+  return code
 
 
-def test_a_model_of_ones_own():
-  space = {'MyLinenModule': _Linen, 'MyModel': _Nnx}
-  exec(_block('staged.from_linen'), space)
-  network, image = space['network'], {'image': jnp.ones((2, 8, 8, 1))}
-  variables = networks.init(network, jax.random.key(0), image)
-  features, updates = networks.run(network, variables, image, train=True)
-  assert features['hidden'].shape == (2, 8, 8, 2)
-  assert features['model'].shape == (2, 10)
-  assert 'norm' in updates['batch_stats']['model']
-
-
-def test_a_program_is_read_with_jax_alone(model, tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  preprocess = augment.standardize((128.0,), (64.0,))
-  program = export.to_stablehlo(model, (8, 8, 1), preprocess=preprocess)
-  export.save('student.stablehlo', program)
-  images = np.full((3, 8, 8, 1), 192, np.uint8)
-  space = {'images': images}
-  exec(_block('export.deserialize'), space)
-  expected = networks.apply(*model, jnp.ones((3, 8, 8, 1)))
-  np.testing.assert_allclose(space['logits'], expected, rtol=1e-5)
-
-
-def test_a_part_of_a_network():
-  network = networks.NETWORKS['resnet8'](num_classes=10, widths=(2, 2, 2))
+def prepare_export(space):
+  """Writes the StableHLO file that the guide on exports reads."""
+  network = jd.networks.create('resnet8', num_classes=10, widths=(2, 2, 2))
   image = jnp.ones((1, 8, 8, 1))
-  variables = networks.init(network, jax.random.key(0), {'image': image})
-  space = {
-    'networks': networks,
-    'network': network,
-    'variables': variables,
-    'image': image,
-  }
-  exec(_block('only=names'), space)
-  assert space['names'] == ('group2.block1',)
+  variables = jd.networks.init(network, _key(), {'image': image})
+  program = stablehlo.to_stablehlo(
+    jd.Model(network, variables),
+    (8, 8, 1),
+    preprocess=augment.standardize((128.0,), (64.0,)),
+  )
+  stablehlo.save('student.stablehlo', program)
+  space['images'] = np.full((3, 8, 8, 1), 192, np.uint8)
+
+
+def prepare_results(space):
+  """Writes the files of a work directory that the guide on results reads."""
+  del space
+  folder = pathlib.Path('runs/quickstart')
+  folder.mkdir(parents=True)
+  seeds = {'0': {'test': {'last': {'top1': 0.9}}}}
+  results = {'rows': [{'label': 'kd', 'seeds': seeds}], 'score': 'top1'}
+  (folder / 'results.json').write_text(json.dumps(results))
+  record = {'row': 'kd', 'seed': 0, 'split': 'train', 'step': 1, 'loss': 2.0}
+  (folder / 'metrics.jsonl').write_text(json.dumps(record) + '\n')
+
+
+def prepare_additions(space):
+  del space
+  np.save('digits.npy', _images())
+
+
+PREPARE = {
+  'export': prepare_export,
+  'reading_results': prepare_results,
+  'extending': prepare_additions,
+}
+
+
+def _key():
+  import jax
+
+  return jax.random.key(0)
+
+
+def _images():
+  return np.random.default_rng(0).integers(0, 255, (200, 8, 8, 1), np.uint8)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
+  codes = blocks(page)
+  if not codes:
+    pytest.skip('the page has no code')
+  monkeypatch.chdir(tmp_path)
+  module = types.ModuleType('page')  # classes of a page need a module
+  monkeypatch.setitem(sys.modules, 'page', module)
+  PREPARE.get(page.stem, lambda space: None)(module.__dict__)
+  for code in codes:
+    exec(compile(shortened(code), page.name, 'exec'), module.__dict__)
+
+
+def test_the_ten_lines_of_the_readme_are_those_of_the_quickstart():
+  readme, quickstart = (
+    blocks(ROOT / name)[0] for name in ('README.md', 'docs/quickstart.md')
+  )
+  assert readme == quickstart
+  assert len([line for line in readme.splitlines() if line]) <= 10
+
+
+def test_the_readme_is_short():
+  assert len((ROOT / 'README.md').read_text().splitlines()) <= 150
+
+
+def test_links_of_the_readme_and_the_pages_lead_to_files():
+  for page in (ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')):
+    if {'_build', '_generated'} & set(page.parts):
+      continue
+    for target in re.findall(r'\]\(([^)#\s]+)', page.read_text()):
+      if re.match('[a-z]+:', target) or target.startswith('/notebooks/'):
+        continue
+      base = ROOT / 'docs' if target.startswith('/') else page.parent
+      assert (base / target.lstrip('/')).exists(), f'{page.name}: {target}'
+
+
+def plan_of(arguments, monkeypatch):
+  """Returns the plan that a command would run."""
+  plans = []
+  monkeypatch.setattr(
+    study, 'run', lambda plan, *a, **k: plans.append(plan) or {}
+  )
+  monkeypatch.setattr(report, 'as_text', lambda results: '')
+  assert main.run(arguments) == 0
+  (plan,) = plans
+  return plan
+
+
+@pytest.mark.parametrize('page', CONFIG_PAGES, ids=lambda page: page.stem)
+def test_the_config_of_a_page_is_valid(page, tmp_path, monkeypatch):
+  (code,) = (code for code in blocks(page) if 'get_config' in code)
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path('config.py').write_text(code)
+  images = np.repeat(_images(), 3, -1)
+  labels = np.arange(200) % 10
+  np.savez(
+    'cifar10.npz',
+    train_image=images,
+    train_label=labels,
+    test_image=images,
+    test_label=labels,
+  )
+  plan = plan_of(['--config=config.py'], monkeypatch)
+  assert len(plan.rows) > 2
 
 
 @pytest.mark.parametrize(
@@ -117,6 +171,7 @@ def test_a_part_of_a_network():
       '--config.student.name=my_file:my_network',
       '--config.optimizer.name=my_file:my_optimizer',
       '--config.initial.name=my_file:my_weights',
+      '--config.task.name=my_file:my_task',
     ],
     [
       '--config.method.name=joint',
@@ -126,10 +181,10 @@ def test_a_part_of_a_network():
     ['--config.data.name=my_file:my_data'],
   ],
 )
-def test_an_addition_in_one_file_is_found(overrides, tmp_path, monkeypatch):
-  """Down to the plan; the rest of the way is the same for all."""
-  image = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 1), np.uint8)
-  np.save(tmp_path / 'digits.npy', image)
+def test_a_config_can_name_a_function_of_my_file(
+  overrides, tmp_path, monkeypatch
+):
+  np.save(tmp_path / 'digits.npy', _images())
   (tmp_path / 'config.py').write_text(
     'def get_config():\n'
     "  small = {'name': 'resnet8', 'widths': (2, 2, 2)}\n"
@@ -137,13 +192,10 @@ def test_an_addition_in_one_file_is_found(overrides, tmp_path, monkeypatch):
     "    'teacher': small, 'method': {'name': 'kd'}, 'epochs': 1}\n"
   )
   module = types.ModuleType('my_file')
-  exec(_block('# my_file.py'), module.__dict__)
+  code = blocks(ROOT / 'docs/guides/extending.md')[0]
+  assert code.startswith('# my_file.py')
+  exec(code, module.__dict__)
   monkeypatch.setitem(sys.modules, 'my_file', module)
   monkeypatch.chdir(tmp_path)
-  planned = []
-  monkeypatch.setattr(
-    main.study, 'run', lambda plan, *a, **k: planned.append(plan) or {}
-  )
-  monkeypatch.setattr(main.study, 'table', lambda results: '')
-  assert main.run(['--config=config.py', *overrides]) == 0
-  assert len(planned) == 1
+  plan = plan_of(['--config=config.py', *overrides], monkeypatch)
+  assert [row.role for row in plan.rows] == ['teacher', 'student']

@@ -1,15 +1,22 @@
-"""DistPro's Table 1: CIFAR-100, six pairs of networks.
+"""DistPro, Table 1: six pairs of networks on CIFAR-100.
 
   python -m jaxdistill.data.prepare cifar100
   jaxdistill --config=configs/distpro/cifar100.py:wrn16_2
 
-or another of `PAIRS`. 27 pathways; a search of 40 epochs on 80 % of the images,
-then 240 on all. Rates are those of the authors' code, ReviewKD's weights as
-published. The 10 pathways of that code are the space {'name': 'same_or_deeper',
-'stem': True, 'pool': False}. Made for a GPU; not run yet.
+The argument after the colon is the pair, one of the keys of `PAIRS`.
 
-Paper, top-1 of teacher and student, L2T-ww, CRD, ReviewKD, equal weights,
-alpha_T, DistPro, in the order of `PAIRS`:
+Paper: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
+Meta Optimization, 2022.
+
+Setting: 27 pathways, a search of 40 epochs on 80 % of the images, and then 240
+epochs on all of them. The rates are those of the authors' code, the weights of
+ReviewKD are the published ones. The authors' code has only 10 pathways, which
+are the space {'name': 'same_or_deeper', 'stem': True, 'pool': False}.
+
+Hardware: intended for a GPU. We have not run this config.
+
+Paper's top-1 accuracy of teacher, student, L2T-ww, CRD, ReviewKD, equal
+weights, alpha_T and DistPro, one line for each pair in the order of `PAIRS`:
 
   76.51 73.26  -     75.64 76.20 75.50 76.25 76.36
   76.51 70.50  -     76.27 77.14 74.28 77.19 77.24
@@ -19,9 +26,7 @@ alpha_T, DistPro, in the order of `PAIRS`:
   74.13 71.14  -     -     73.16 73.19 73.58 73.74
 """
 
-import ml_collections
-
-# Student: its network, the teacher's, the rate, ReviewKD's weight.
+# Pair -> the student's network, the teacher's, the rate, ReviewKD's weight.
 PAIRS = {
   'wrn16_2': ('wrn_16_2', 'wrn_40_2', 0.1, 5.0),
   'shufflenet_v1_wrn': ('cifar_shufflenet_v1', 'wrn_40_2', 0.02, 5.0),
@@ -35,26 +40,10 @@ SEARCH_DROPS = (0.25, 0.5, 0.75)  # epochs 10, 20 and 30 of 40
 
 
 def get_config(pair='wrn16_2'):
-  """Every row has the same epochs, but for the search."""
+  """Returns rows with the same epochs, to which a search adds its own."""
   if pair not in ARGUMENTS:
-    raise ValueError(f'{pair!r} is none of {", ".join(ARGUMENTS)}')
+    raise ValueError(f'expected one of {", ".join(ARGUMENTS)}, got {pair!r}')
   student, teacher, rate, review = PAIRS[pair]
-  config = ml_collections.ConfigDict()
-  config.data = {
-    'name': 'tfds',
-    'dataset': 'cifar100',
-    'validation': 5000,
-    'mean': (125.3, 123.0, 113.9),
-    'std': (63.0, 62.1, 66.7),
-  }
-  config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': teacher, 'training': {'schedule': {'rate': 0.1}}}
-  config.student = {'name': student}
-  config.batch_size = 128
-  config.epochs = 240
-  config.seeds = 5
-  config.evaluate_every = 10
-  config.schedule = {'name': 'step', 'rate': rate}
   search = {
     'name': 'distpro',
     'search_epochs': 40,
@@ -64,8 +53,23 @@ def get_config(pair='wrn16_2'):
       'schedule': {'name': 'step', 'rate': rate, 'boundaries': SEARCH_DROPS},
     },
   }
-  config.methods = ml_collections.ConfigDict(
-    {
+  return {
+    'data': {
+      'name': 'tfds',
+      'dataset': 'cifar100',
+      'validation': 5000,
+      'mean': (125.3, 123.0, 113.9),
+      'std': (63.0, 62.1, 66.7),
+    },
+    'augment': {'name': 'crop_flip'},
+    'teacher': {'name': teacher, 'training': {'schedule': {'rate': 0.1}}},
+    'student': {'name': student},
+    'batch_size': 128,
+    'epochs': 240,
+    'seeds': 5,
+    'evaluate_every': 10,
+    'schedule': {'name': 'step', 'rate': rate},
+    'methods': {
       'student alone': {'name': 'supervised'},
       'l2t_ww': {'name': 'l2t_ww'},
       'crd': {'name': 'crd'},
@@ -74,6 +78,4 @@ def get_config(pair='wrn16_2'):
       'alpha_T': {**search, 'use': 'last'},
       'distpro': search,
     },
-    sort_keys=False,
-  )
-  return config
+  }

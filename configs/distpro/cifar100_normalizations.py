@@ -1,15 +1,19 @@
-"""DistPro's Table 7: normalisations, WRN-28-4 -> WRN-16-4 on CIFAR-100.
+"""DistPro, Table 7: five normalisations of the pathway weights on CIFAR-100.
 
   python -m jaxdistill.data.prepare cifar100
   jaxdistill --config=configs/distpro/cifar100_normalizations.py
 
-Made for a GPU; not run yet. `digits.py` beside it is the same in small.
+Paper: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
+Meta Optimization, 2022.
 
-Paper, top-1: softmax(concat(A, 1)) 79.78, softmax(A) 79.41, A / (|A| + 1)
-79.47, A / |A| 79.20, sigmoid(A) 78.80.
+Setting: WRN-28-4 teaches WRN-16-4 by 27 pathways.
+
+Hardware: intended for a GPU. We have not run this config. `digits.py` in the
+same folder is the same experiment in small.
+
+Paper's top-1 accuracy: softmax(concat(A, 1)) 79.78, softmax(A) 79.41,
+A / (|A| + 1) 79.47, A / |A| 79.20, sigmoid(A) 78.80.
 """
-
-import ml_collections
 
 ROWS = {
   'softmax(concat(A, 1))': 'biased_softmax',
@@ -21,19 +25,18 @@ ROWS = {
 
 
 def get_config():
-  """27 pathways, 40 epochs of search and 240 of training."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000}
-  config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': 'wide_resnet', 'depth': 28, 'width': 4}
-  config.student = {'name': 'wide_resnet', 'depth': 16, 'width': 4}
-  config.batch_size = 128
-  config.epochs = 240
-  config.seeds = 5
-  config.evaluate_every = 10
-  config.schedule = {'name': 'step', 'rate': 0.1}
-  config.methods = ml_collections.ConfigDict(
-    {
+  """Returns one row a normalisation: 40 epochs of search, 240 of training."""
+  return {
+    'data': {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000},
+    'augment': {'name': 'crop_flip'},
+    'teacher': {'name': 'wide_resnet', 'depth': 28, 'width': 4},
+    'student': {'name': 'wide_resnet', 'depth': 16, 'width': 4},
+    'batch_size': 128,
+    'epochs': 240,
+    'seeds': 5,
+    'evaluate_every': 10,
+    'schedule': {'name': 'step', 'rate': 0.1},
+    'methods': {
       row: {
         'name': 'distpro',
         'search_epochs': 40,
@@ -49,6 +52,4 @@ def get_config():
       }
       for row, normalization in ROWS.items()
     },
-    sort_keys=False,
-  )
-  return config
+  }

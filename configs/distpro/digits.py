@@ -1,15 +1,23 @@
-"""DistPro's Table 7 in small: normalisations of the weights, on digits.
+"""DistPro, Table 7 in small: normalisations of the pathway weights on digits.
 
   jaxdistill --config=configs/distpro/digits.py
 
-A teacher that saw 1,000 images, students that see 400, of which a fifth is
-held out in the search. Nine pathways. A few minutes a seed on two CPU cores.
+Paper: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
+Meta Optimization, 2022.
 
-Of sigmoid(A) the weights sum to 0.73 L at first, of the others to about 1, in
-the paper too: its pathways are as much heavier against the labels.
+Setting: the teacher saw 1,000 images and the students see 400, a fifth of which
+the search holds out. There are nine pathways. The learning rates were not
+tuned.
+
+In the paper as here, sigmoid(A) starts with weights that sum to 0.73 L, while
+those of the other normalisations sum to about 1. Its pathways therefore count
+that much more against the labels.
+
+Hardware and time: two CPU cores, a few minutes a seed.
+
+Test accuracy over three seeds: all rows lie between 95.20 and 95.92, which is a
+tie. RESULTS.md has all rows.
 """
-
-import ml_collections
 
 ROWS = {
   'softmax(concat(A, 1))': 'biased_softmax',
@@ -21,24 +29,23 @@ ROWS = {
 
 
 def get_config():
-  """One budget for all, but for the search; the rates were not tuned."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'digits', 'few': 400}
-  config.teacher = {
-    'name': 'wrn_16_1',
-    'base_width': 8,
-    'training': {'subset': 'train', 'epochs': 20},
-  }
-  config.student = {'name': 'wrn_10_1', 'base_width': 4}
-  config.subset = 'few'
-  config.batch_size = 50
-  config.epochs = 40
-  config.evaluate_every = 10
-  config.seeds = 3
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
+  """Returns rows with one budget, to which a search adds its own epochs."""
   space = {'name': 'all_pairs', 'transforms': ('T1',)}
-  config.methods = ml_collections.ConfigDict(
-    {
+  return {
+    'data': {'name': 'digits', 'train_subset': 400},
+    'teacher': {
+      'name': 'wrn_16_1',
+      'base_width': 8,
+      'training': {'subset': 'train', 'epochs': 20},
+    },
+    'student': {'name': 'wrn_10_1', 'base_width': 4},
+    'subset': 'train_subset',
+    'batch_size': 50,
+    'epochs': 40,
+    'evaluate_every': 10,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
       'student alone': {'name': 'supervised'},
       'equal weights': {
         'name': 'distpro_retrain',
@@ -56,6 +63,4 @@ def get_config():
         for row, normalization in ROWS.items()
       },
     },
-    sort_keys=False,
-  )
-  return config
+  }

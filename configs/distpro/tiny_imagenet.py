@@ -1,16 +1,22 @@
-"""DistPro's searches for ImageNet: on Tiny-ImageNet, 20 epochs, a cosine.
+"""DistPro's searches for ImageNet, done on Tiny-ImageNet.
 
   jaxdistill --config=configs/distpro/tiny_imagenet.py:mobilenet \
     --config.data.path=tiny-imagenet --config.teacher.checkpoint=TEACHER
 
-The folder holds `train/CLASS/*` and `val/CLASS/*`; images are resized to 224
-pixels as the paper does with CIFAR-100. A teacher of these classes is trained
-where none is given. `WORKDIR/rows/distpro_search/0/process.json` is what
-`imagenet.py` replays. Made for a GPU; not run yet.
+Paper: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
+Meta Optimization, 2022.
+
+Data: the folder holds `train/CLASS/*` and `val/CLASS/*`. Images are resized to
+224 pixels, as the paper does with CIFAR-100.
+
+Setting: 20 epochs with a cosine schedule. Without `--config.teacher.checkpoint`
+a teacher of these classes is trained first. The search writes the process to
+`WORKDIR/rows/distpro_search/0/process.json`, and `imagenet.py` replays it.
+
+Hardware: intended for a GPU. We have not run this config.
 """
 
-import ml_collections
-
+# Pair -> the student's network, the teacher's.
 PAIRS = {
   'mobilenet': ('mobilenet_v1', 'resnet50'),
   'resnet18': ('resnet18', 'resnet34'),
@@ -19,27 +25,27 @@ ARGUMENTS = tuple(PAIRS)
 
 
 def get_config(pair='mobilenet'):
-  """15 pathways; a fifth of the images is held out for the weights."""
+  """Returns a search over 15 pathways that holds out a fifth of the images."""
   if pair not in ARGUMENTS:
-    raise ValueError(f'{pair!r} is none of {", ".join(ARGUMENTS)}')
+    raise ValueError(f'expected one of {", ".join(ARGUMENTS)}, got {pair!r}')
   student, teacher = PAIRS[pair]
-  config = ml_collections.ConfigDict()
-  config.data = {
-    'name': 'folder',
-    'path': 'tiny-imagenet',
-    'image_size': 224,
-    'validation': 0.1,
+  return {
+    'data': {
+      'name': 'folder',
+      'path': 'tiny-imagenet',
+      'image_size': 224,
+      'validation': 0.1,
+    },
+    'augment': {'name': 'imagenet', 'scale': (0.25, 1.0)},
+    'teacher': {'name': teacher, 'training': {'epochs': 100}},
+    'student': {'name': student},
+    'batch_size': 512,
+    'epochs': 20,
+    'evaluate_every': 5,
+    'optimizer': {'name': 'sgd', 'weight_decay': 1e-4},
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'method': {
+      'name': 'distpro_search',
+      'space': {'name': 'same_or_deeper'},
+    },
   }
-  config.augment = {'name': 'imagenet', 'scale': (0.25, 1.0)}
-  config.teacher = {'name': teacher, 'training': {'epochs': 100}}
-  config.student = {'name': student}
-  config.batch_size = 512
-  config.epochs = 20
-  config.evaluate_every = 5
-  config.optimizer = {'name': 'sgd', 'weight_decay': 1e-4}
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
-  config.method = {
-    'name': 'distpro_search',
-    'space': {'name': 'same_or_deeper'},
-  }
-  return config

@@ -1,41 +1,43 @@
-"""CIFAR-10, 10,000 images: eight methods with published weights, one budget.
+"""Eight methods with their published weights on 10,000 CIFAR-10 images.
 
   jaxdistill --config=configs/losses/cifar10_resnet20_resnet8.py \
     --config.data.path=cifar10.npz
 
-Cut to what two CPU cores do in an hour: 10,000 images for all, 12 epochs for
-the teacher and 6 for the students. `cifar10_resnet56_resnet20.py` beside it is
-the full size.
-"""
+Setting: ResNet-20 teaches ResNet-8, and every row has the same budget. To fit
+into the time, all models see 10,000 images, the teacher for 12 epochs and the
+students for 6.
 
-import ml_collections
+Hardware and time: two CPU cores, about an hour.
+
+Test accuracy over three seeds: student alone 55.36, ReviewKD (the best) 61.51,
+AT (the worst) 48.86. RESULTS.md has all rows.
+
+`cifar10_resnet56_resnet20.py` in the same folder is the full-size experiment.
+"""
 
 METHODS = ('kd', 'at', 'sp', 'rkd', 'crd', 'dkd', 'reviewkd', 'srrl')
 
 
 def get_config():
-  """Every row has the same epochs, rate, augmentation and seeds."""
-  config = ml_collections.ConfigDict()
-  config.data = {
-    'name': 'npz',
-    'path': 'cifar10.npz',
-    'validation': 2000,
-    'few': 10000,
-  }
-  config.subset = 'few'
-  config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': 'resnet20', 'training': {'epochs': 12}}
-  config.student = {'name': 'resnet8'}
-  config.batch_size = 128
-  config.epochs = 6
-  config.evaluate_every = 3
-  config.seeds = 3
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
-  config.methods = ml_collections.ConfigDict(
-    {
+  """Returns rows with the same epochs, rate, augmentation and seeds."""
+  return {
+    'data': {
+      'name': 'npz',
+      'path': 'cifar10.npz',
+      'validation': 2000,
+      'train_subset': 10000,
+    },
+    'subset': 'train_subset',
+    'augment': {'name': 'crop_flip'},
+    'teacher': {'name': 'resnet20', 'training': {'epochs': 12}},
+    'student': {'name': 'resnet8'},
+    'batch_size': 128,
+    'epochs': 6,
+    'evaluate_every': 3,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
       'student alone': {'name': 'supervised'},
       **{name: {'name': name} for name in METHODS},
     },
-    sort_keys=False,
-  )
-  return config
+  }

@@ -1,15 +1,17 @@
-"""CIFAR-10 whole: all methods with published weights, ResNet-56 -> ResNet-20.
+"""All methods with their published weights on the whole of CIFAR-10.
 
   jaxdistill --config=configs/losses/cifar10_resnet56_resnet20.py \
     --config.data.path=cifar10.npz
 
-The protocol of RepDistiller (https://github.com/HobbitLong/RepDistiller): 240
-epochs, batch 64, 0.05 divided by 10 after 150, 180 and 210, no Nesterov; but
-methods of two stages share the 240 epochs. Made for a GPU; not run yet. There
-CIFAR-100 is used, with 'path' to its file.
-"""
+Setting: ResNet-56 teaches ResNet-20 by the protocol of RepDistiller
+(https://github.com/HobbitLong/RepDistiller): 240 epochs, batch size 64, and a
+rate of 0.05 that is divided by 10 after epochs 150, 180 and 210, without
+Nesterov momentum. Unlike there, the two stages of a two-stage method share the
+240 epochs. RepDistiller uses CIFAR-100; to do the same, let `path` name a file
+with that data set.
 
-import ml_collections
+Hardware: intended for a GPU. We have not run this config.
+"""
 
 METHODS = (
   *('kd', 'logits', 'refinery', 'dkd', 'dist', 'fitnets', 'hint', 'at'),
@@ -19,22 +21,21 @@ METHODS = (
 
 
 def get_config():
-  """The same for every row; but 'ban' trains three times and 'takd' twice."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'npz', 'path': 'cifar10.npz', 'validation': 5000}
-  config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': 'resnet56'}
-  config.student = {'name': 'resnet20'}
-  config.batch_size = 64
-  config.epochs = 240
-  config.seeds = 3
-  config.optimizer = {'name': 'sgd', 'nesterov': False, 'weight_decay': 5e-4}
-  config.schedule = {'name': 'step', 'rate': 0.05}
-  config.methods = ml_collections.ConfigDict(
-    {
+  """Returns rows of one setting, but `ban` trains 3 times and `takd` twice."""
+  return {
+    'data': {'name': 'npz', 'path': 'cifar10.npz', 'validation': 5000},
+    'augment': {'name': 'crop_flip'},
+    'teacher': {'name': 'resnet56'},
+    'student': {'name': 'resnet20'},
+    'batch_size': 64,
+    'epochs': 240,
+    'seeds': 3,
+    'optimizer': {'name': 'sgd', 'nesterov': False, 'weight_decay': 5e-4},
+    'schedule': {'name': 'step', 'rate': 0.05},
+    'methods': {
       'student alone': {'name': 'supervised'},
       **{name: {'name': name} for name in METHODS},
-      # As published for this pair.
+      # Two weights that were published for this pair of networks.
       'dkd': {'name': 'dkd', 'beta': 2.0},
       'reviewkd': {'name': 'reviewkd', 'weight': 0.6},
       'kd + crd': {
@@ -43,6 +44,4 @@ def get_config():
       },
       'takd': {'name': 'takd', 'assistants': {'middle': {'name': 'resnet32'}}},
     },
-    sort_keys=False,
-  )
-  return config
+  }

@@ -1,12 +1,16 @@
-"""Digits, 200 images: all methods with published weights, one budget.
+"""All methods with their published weights on 200 digits.
 
   python -m jaxdistill.main --config=configs/losses/digits.py
 
-The setting of `configs/quickstart.py`. The weights were published for networks
-and maps ten times larger; nothing is tuned here.
-"""
+Setting: that of `configs/quickstart.py`, except that every row has the rate 0.1
+and the same budget. The weights were published for networks and feature maps
+ten times larger, and nothing is tuned here.
 
-import ml_collections
+Hardware and time: one CPU core, 2 to 8 seconds a run.
+
+Test accuracy over three seeds: student alone 82.64, KD 93.24. RESULTS.md has
+all rows.
+"""
 
 METHODS = (
   *('kd', 'logits', 'refinery', 'dkd', 'dist', 'fitnets', 'hint', 'at'),
@@ -16,22 +20,21 @@ METHODS = (
 
 
 def get_config():
-  """FSP is not among them: it needs networks of equal channels."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'digits', 'few': 200}
-  config.teacher = {
-    'name': 'resnet8',
-    'training': {'subset': 'train', 'epochs': 20},
-  }
-  config.student = {'name': 'resnet8', 'stem_width': 4, 'widths': (4, 4, 8)}
-  config.subset = 'few'
-  config.batch_size = 64
-  config.epochs = 100
-  config.evaluate_every = 20
-  config.seeds = 3
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
-  config.methods = ml_collections.ConfigDict(
-    {
+  """Returns all methods but FSP, which needs networks of equal channels."""
+  return {
+    'data': {'name': 'digits', 'train_subset': 200},
+    'teacher': {
+      'name': 'resnet8',
+      'training': {'subset': 'train', 'epochs': 20},
+    },
+    'student': {'name': 'resnet8', 'stem_width': 4, 'widths': (4, 4, 8)},
+    'subset': 'train_subset',
+    'batch_size': 64,
+    'epochs': 100,
+    'evaluate_every': 20,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
       'student alone': {'name': 'supervised'},
       **{name: {'name': name} for name in METHODS},
       'takd': {
@@ -49,6 +52,4 @@ def get_config():
         'terms': {'kd': {}, 'at': {}, 'crd': {}},
       },
     },
-    sort_keys=False,
-  )
-  return config
+  }

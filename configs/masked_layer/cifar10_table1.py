@@ -1,21 +1,30 @@
-"""Table 1: hostile initial weights, from scratch and by MLD, on CIFAR-10.
+"""MLD, Table 1: hostile initial weights on CIFAR-10.
 
   jaxdistill \
     --config=configs/masked_layer/cifar10_table1.py:resnet18,normal_1_10 \
     --config.data.path=cifar10.npz --config.batch_size=1024
 
-The pair, by its student, and the scheme; a batch is 256 where nothing is said.
-A teacher of another of these runs is taken by `--config.teacher.checkpoint`.
-The paper does not give epochs, rates, augmentation and breakpoints; here these
-are the blocks of the ResNets, and the ends of the five groups of the VGGs. The
-classifier begins as usual. All rows have 200 epochs; the one of the masks is
-not counted. The layers learn by LARS, as SGD leaves large kernels as they
-are; 'lars' is scratch by it. Where all kernels begin alike, those inside blocks
-stay so unless `--config.methods.mld.breakpoints=layers`.
-Made for a GPU; not run yet. The small size is beside it,
-`cifar10_resnet20_resnet8.py` and `cifar10_vgg13_vgg19.py`.
+The argument after the colon is the pair, named by its student, and the scheme
+of the student's initial weights. The batch size is 256 unless you give another
+one. `--config.teacher.checkpoint` takes the teacher of one of the other runs.
 
-Paper, scratch and MLD, in percent (batch 256; 1024):
+Paper: Wan et al., Masked Layer Distillation: Fast and Robust Training Through
+Knowledge Transfer Normalization, 2021.
+
+Setting: the paper gives no epochs, rates, augmentation or breakpoints. We chose
+SGD with Nesterov momentum 0.9 and a cosine that starts at 0.1; the breakpoints
+are the blocks of the ResNets and the ends of the five groups of the VGGs. The
+classifier starts as usual. All rows have 200 epochs; the epoch that learns the
+masks is additional. The layers learn by LARS, because SGD hardly changes large
+kernels. The row 'lars' trains from scratch with LARS. If all kernels start with
+equal values, those inside a block stay equal unless you give
+`--config.methods.mld.breakpoints=layers`.
+
+Hardware: intended for a GPU. We have not run this config. Smaller experiments
+are in the same folder: `cifar10_resnet20_resnet8.py` and
+`cifar10_vgg13_vgg19.py`.
+
+Paper's accuracy from scratch and by MLD, in percent (batch 256; batch 1024):
 
   scheme    ResNet-34 -> 18             VGG-13 -> 19                101 -> 50
   N(0,1)    92.06 94.22; 71.61 92.73    90.88 92.55; 72.86 91.91    93.00 93.59
@@ -25,8 +34,7 @@ Paper, scratch and MLD, in percent (batch 256; 1024):
   xavier    94.34 94.33; 92.91 92.38    92.67 92.31; 90.42 91.29    94.03 93.65
 """
 
-import ml_collections
-
+# Pair -> the teacher's network, the student's, the breakpoints.
 PAIRS = {
   'resnet18': ('cifar_resnet34', 'cifar_resnet18', 'blocks'),
   'vgg19': ('vgg13', 'vgg19', 'groups'),
@@ -39,31 +47,32 @@ SCHEMES = {
   'normal_1_10': {'name': 'normal', 'mean': 1.0, 'std': 10.0},
   'xavier': {'name': 'xavier_uniform'},
 }
+# The ones that the tests build.
 ARGUMENTS = ('resnet18,normal_1_0', 'vgg19,xavier', 'resnet50,normal_1_10')
 EPOCHS, LOCAL_EPOCHS = 200, 30
 
 
-def get_config(of='resnet18,xavier'):
-  """SGD with Nesterov's momentum 0.9 and a cosine from 0.1 for all."""
-  pair, _, scheme = of.partition(',')
+def get_config(setting='resnet18,xavier'):
+  """Returns scratch by SGD, scratch by LARS, and MLD."""
+  pair, _, scheme = setting.partition(',')
   if pair not in PAIRS or scheme not in SCHEMES:
     raise ValueError(
-      f'{of!r} is no PAIR,SCHEME of {", ".join(PAIRS)} and {", ".join(SCHEMES)}'
+      f'expected PAIR,SCHEME with one of {", ".join(PAIRS)} and one of '
+      f'{", ".join(SCHEMES)}, got {setting!r}'
     )
   teacher, student, breakpoints = PAIRS[pair]
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'npz', 'path': 'cifar10.npz', 'validation': 5000}
-  config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': teacher, 'training': {'batch_size': 256}}
-  config.student = {'name': student}
-  config.initial = SCHEMES[scheme]
-  config.batch_size = 256
-  config.epochs = EPOCHS
   decay = {'weight_decay': 5e-4}
-  config.optimizer = {'name': 'sgd', **decay}
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
-  config.methods = ml_collections.ConfigDict(
-    {
+  return {
+    'data': {'name': 'npz', 'path': 'cifar10.npz', 'validation': 5000},
+    'augment': {'name': 'crop_flip'},
+    'teacher': {'name': teacher, 'training': {'batch_size': 256}},
+    'student': {'name': student},
+    'initial': SCHEMES[scheme],
+    'batch_size': 256,
+    'epochs': EPOCHS,
+    'optimizer': {'name': 'sgd', **decay},
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
       'scratch': {'name': 'supervised'},
       'lars': {
         'name': 'supervised',
@@ -76,6 +85,4 @@ def get_config(of='resnet18,xavier'):
         'epochs': EPOCHS - LOCAL_EPOCHS,
       },
     },
-    sort_keys=False,
-  )
-  return config
+  }

@@ -2,28 +2,23 @@
 
   jaxdistill --config=configs/masked_layer/digits.py
 
-A ResNet-14 teaches a ResNet-8 whose kernels begin as N(0, 1), many times too
-large; both see 1,000 images. Every row has the same epochs, those of the masks
-are not counted. 'lars' is scratch by LARS, as for the layers.
-"""
+Paper: Wan et al., Masked Layer Distillation: Fast and Robust Training Through
+Knowledge Transfer Normalization, 2021.
 
-import ml_collections
+Setting: a ResNet-14 teaches a ResNet-8 whose kernels start as N(0, 1), many
+times too large. Both see 1,000 images. Every row has the same epochs; those
+that learn the masks are additional. The row 'lars' trains from scratch with
+LARS, the optimizer of the layers. The learning rates were not tuned.
+
+Hardware and time: two CPU cores, a few minutes. Nothing is downloaded.
+"""
 
 EPOCHS, LOCAL_EPOCHS = 16, 8
 
 
 def get_config():
-  """The rates were not tuned."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'digits'}
+  """Returns rows with 16 epochs each, of which the layers of MLD take 8."""
   small = {'widths': (8, 16, 32), 'stem_width': 8}
-  config.teacher = {'name': 'resnet14', **small, 'training': {'epochs': 20}}
-  config.student = {'name': 'resnet8', **small}
-  config.initial = {'name': 'normal', 'mean': 0.0, 'std': 1.0}
-  config.batch_size = 50
-  config.epochs = EPOCHS
-  config.seeds = 3
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
   mld = {
     'name': 'masked_layer',
     'breakpoints': 'blocks',
@@ -32,8 +27,16 @@ def get_config():
     'epochs': EPOCHS - LOCAL_EPOCHS,
     'statistics_steps': 20,
   }
-  config.methods = ml_collections.ConfigDict(
-    {
+  return {
+    'data': {'name': 'digits'},
+    'teacher': {'name': 'resnet14', **small, 'training': {'epochs': 20}},
+    'student': {'name': 'resnet8', **small},
+    'initial': {'name': 'normal', 'mean': 0.0, 'std': 1.0},
+    'batch_size': 50,
+    'epochs': EPOCHS,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
       'scratch': {'name': 'supervised'},
       'lars': {
         'name': 'supervised',
@@ -44,6 +47,4 @@ def get_config():
       'mld, l1': {**mld, 'distance': 'l1'},
       'mld, l2': {**mld, 'distance': 'l2'},
     },
-    sort_keys=False,
-  )
-  return config
+  }

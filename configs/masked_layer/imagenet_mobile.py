@@ -1,17 +1,26 @@
-"""Tables 2 and 3: does distillation hurt mobile networks? ImageNet.
+"""MLD, Tables 2 and 3: does distillation hurt mobile networks on ImageNet?
 
   jaxdistill \
     --config=configs/masked_layer/imagenet_mobile.py:efficientnet_b0,4 \
     --config.teacher.weights=efficientnet_b0.pth
 
-The network, and how many of its blocks the student lacks; with torchvision's
-weights as teacher, or without the last line to train one. The paper does not
-say which blocks it took: here a fixed sample of those that keep their input's
-shape. The breakpoints are the ends of the groups. LR and SRRL have the paper's
-most epochs; in rows 'as long' those of MLD, 12 for the layers and 48 for the
-whole. The one of the masks is not counted. Made for GPUs; not run yet.
+The argument after the colon is the network, and how many of its blocks the
+student lacks. The teacher has torchvision's weights; without the last line a
+teacher is trained.
 
-Paper, top-1 and epochs (teachers 67.4 and 77.7):
+Paper: Wan et al., Masked Layer Distillation: Fast and Robust Training Through
+Knowledge Transfer Normalization, 2021.
+
+Setting: the paper does not say which blocks it deleted. Here they are a fixed
+sample of the blocks that keep the shape of their input. The breakpoints are the
+ends of the groups, and the schedule is a cosine that starts at 0.1. Label
+Refinery (LR) and SRRL have the largest number of epochs that the paper gives
+them. In the rows 'as long' they have the epochs of MLD: 12 for the layers and
+48 for the whole network. The epoch that learns the masks is additional.
+
+Hardware: intended for GPUs. We have not run this config.
+
+Paper's top-1 accuracy and epochs (teachers 67.4 and 77.7):
 
   blocks deleted      MLD + LR    LR          MLD + SRRL    SRRL
   MobileNet 0         63.9  21    60.4 120    64.4  25      62.1 100
@@ -27,40 +36,27 @@ Paper, top-1 and epochs (teachers 67.4 and 77.7):
 
 import random
 
-import ml_collections
-
 from jaxdistill import networks
-from jaxdistill.networks import edits
+from jaxdistill.networks.surgery import edits
 
+# Network -> the numbers of deleted blocks in the paper.
 DELETED = {
   'mobilenet_v3_small': (0, 1, 2, 3),  # 0, 7.7, 15.4, 23.1 % of 13
   'efficientnet_b0': (0, 1, 2, 4, 6),  # 0, 6.3, 12.5, 25, 37.5 % of 16
 }
+# The ones that the tests build.
 ARGUMENTS = ('mobilenet_v3_small,0', 'efficientnet_b0,4')
 LONG, LOCAL_EPOCHS, WHOLE_EPOCHS = {'refinery': 120, 'srrl': 100}, 12, 48
 
 
-def get_config(of='mobilenet_v3_small,0'):
-  """A cosine from 0.1."""
-  name, _, count = of.partition(',')
+def get_config(setting='mobilenet_v3_small,0'):
+  """Returns LR and SRRL: by themselves, as long as MLD, and after MLD."""
+  name, _, count = setting.partition(',')
   valid = [f'{k},{n}' for k, counts in DELETED.items() for n in counts]
-  if of not in valid:
-    raise ValueError(f'{of!r} is none of {", ".join(valid)}')
+  if setting not in valid:
+    raise ValueError(f'expected one of {"; ".join(valid)}; got {setting!r}')
   whole = networks.NETWORKS[name]()
   blocks = random.Random(0).sample(edits.deletable(whole), int(count))
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'tfds', 'dataset': 'imagenet2012', 'image_size': 256}
-  config.augment = {'name': 'imagenet'}
-  config.teacher = {'name': name, 'training': {'epochs': 120}}
-  config.student = {
-    'name': 'without',
-    'network': {'name': name},
-    'names': tuple(blocks),
-  }
-  config.batch_size = 256
-  config.epochs = LOCAL_EPOCHS + WHOLE_EPOCHS
-  config.optimizer = {'name': 'sgd', 'weight_decay': 4e-5}
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
   rows = {'scratch': {'name': 'supervised', 'epochs': 120}}
   for method, epochs in LONG.items():
     rows[f'mld + {method}'] = {
@@ -71,5 +67,18 @@ def get_config(of='mobilenet_v3_small,0'):
     }
     rows[method] = {'name': method, 'epochs': epochs}
     rows[f'{method}, as long'] = {'name': method}
-  config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
-  return config
+  return {
+    'data': {'name': 'tfds', 'dataset': 'imagenet2012', 'image_size': 256},
+    'augment': {'name': 'imagenet'},
+    'teacher': {'name': name, 'training': {'epochs': 120}},
+    'student': {
+      'name': 'without',
+      'network': {'name': name},
+      'names': tuple(blocks),
+    },
+    'batch_size': 256,
+    'epochs': LOCAL_EPOCHS + WHOLE_EPOCHS,
+    'optimizer': {'name': 'sgd', 'weight_decay': 4e-5},
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': rows,
+  }

@@ -1,47 +1,38 @@
-"""Neighbourhood Distillation's Table 4: ResNet-20 without data.
+"""Neighbourhood Distillation, Table 4: ResNet-20 without data.
 
   python -m jaxdistill.data.prepare cifar10
   jaxdistill --config=configs/neighbourhood/cifar10_data_free.py:0.75
 
-k stands behind the colon; the data is for the teacher, and for measuring. The
-lengths of ND and of fine-tuning are those of Table 1; what the paper does not
-say is in the code. ZSKD: 40,000 images of 1,500 iterations, then Adam for 500
-epochs, as its authors. Made for a GPU; not run yet.
+The argument after the colon is k, the width inside the student's blocks as a
+fraction of the teacher's. The data serves only to train the teacher and to
+measure the students.
 
-Paper, k: CE, G-ND, G-ND + FT, GN-KD, ZSKD: 1: 91.60 91.51 91.51 16.00 21.50;
-0.9: 91.31 88.78 88.78 12.97 22.77; 0.75: 90.89 80.64 83.74 13.00 21.54; 0.5:
-90.17 53.40 54.83 12.74 22.17.
+Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
+end-to-end distillation, 2020. ZSKD is Nayak et al., Zero-Shot Knowledge
+Distillation in Deep Networks, 2019.
+
+Setting: Neighbourhood Distillation and fine-tuning have the lengths of Table 1.
+Where the paper gives no value, the code has ours. ZSKD makes 40,000 images with
+1,500 iterations each and then trains by Adam for 500 epochs, as its authors do.
+
+Hardware: intended for a GPU. We have not run this config. `small_data_free.py`
+in the same folder is the same experiment in small.
+
+Paper's accuracy, k: CE, G-ND, G-ND + FT, GN-KD, ZSKD:
+
+  1     91.60 91.51 91.51 16.00 21.50
+  0.9   91.31 88.78 88.78 12.97 22.77
+  0.75  90.89 80.64 83.74 13.00 21.54
+  0.5   90.17 53.40 54.83 12.74 22.17
 """
-
-import ml_collections
 
 ARGUMENTS = ('1.0', '0.9', '0.75', '0.5')
 EPOCH = 45000 // 128  # steps
 
 
 def get_config(multiplier='0.75'):
-  """The rows of one multiplier, with two kinds of noise."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'tfds', 'dataset': 'cifar10', 'validation': 5000}
-  config.augment = {'name': 'crop_flip', 'mirror': False}
+  """Returns the rows of one k, with two kinds of noise."""
   network = {'name': 'resnet20', 'shortcut': 'A'}
-  config.teacher = network
-  config.student = {
-    'name': 'narrowed',
-    'network': network,
-    'multiplier': float(multiplier),
-  }
-  config.batch_size = 128
-  config.epochs = 96000 / EPOCH
-  config.evaluate_every = 10
-  config.seeds = 3
-  config.optimizer = {'name': 'sgd', 'nesterov': False, 'weight_decay': 1e-4}
-  config.schedule = {
-    'name': 'step',
-    'rate': 0.1,
-    'boundaries': (1 / 3, 2 / 3),
-    'warmup': 400 / 96000,
-  }
   rows = {'student alone': {'name': 'supervised'}}
   for inputs in ('gaussian', 'rectified'):
     rows[f'neighbourhoods, {inputs}'] = {
@@ -60,5 +51,25 @@ def get_config(multiplier='0.75'):
     'optimizer': {'name': 'adamw', 'weight_decay': 0.0},
     'schedule': {'name': 'constant', 'rate': 1e-3},
   }
-  config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
-  return config
+  return {
+    'data': {'name': 'tfds', 'dataset': 'cifar10', 'validation': 5000},
+    'augment': {'name': 'crop_flip', 'mirror': False},
+    'teacher': network,
+    'student': {
+      'name': 'narrowed',
+      'network': network,
+      'multiplier': float(multiplier),
+    },
+    'batch_size': 128,
+    'epochs': 96000 / EPOCH,
+    'evaluate_every': 10,
+    'seeds': 3,
+    'optimizer': {'name': 'sgd', 'nesterov': False, 'weight_decay': 1e-4},
+    'schedule': {
+      'name': 'step',
+      'rate': 0.1,
+      'boundaries': (1 / 3, 2 / 3),
+      'warmup': 400 / 96000,
+    },
+    'methods': rows,
+  }

@@ -1,35 +1,36 @@
-"""Neighbourhood Distillation in small: Table 4, without data.
+"""Neighbourhood Distillation, Table 4 in small: ResNet-8 without data.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill --config=configs/neighbourhood/small_data_free.py:0.75 \
     --config.data.data_dir=DATA
 
-A ResNet-8 of half the channels, its three blocks narrowed inside by what stands
-behind the colon; `--config.teacher.checkpoint=` and the first run's directory
-spare the teacher. The data is for the teacher, and for measuring. Pieces learn
-from 3,744 batches of noise, and the student is fine-tuned by 312 more; KD on
-noise has 4,056. The input of all blocks is N(0, 1), or its positive part, as
-the teacher's activations are behind a ReLU ('rectified'). ZSKD makes 2,000
-images of 200 iterations and learns from them for 30 epochs. The full size is
-`cifar10_data_free.py`.
-"""
+The argument after the colon is k, the width inside the student's blocks as a
+fraction of the teacher's. The data serves only to train the teacher and to
+measure the students. After the first run, `--config.teacher.checkpoint=` with
+its work directory saves training the teacher again.
 
-import ml_collections
+Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
+end-to-end distillation, 2020.
+
+Setting: a ResNet-8 with half the channels, whose three blocks are narrowed
+inside by k. The pieces learn from 3,744 batches of noise, and 312 more
+fine-tune the student; KD on noise has all 4,056. The input of all blocks is
+N(0, 1), or in the row 'rectified' its positive part, which resembles the
+teacher's activations after a ReLU. ZSKD makes 2,000 images with 200 iterations
+each and learns from them for 30 epochs.
+
+Hardware and time: one CPU core, 150 to 450 seconds a run.
+
+Test accuracy at k = 0.75: pieces put together 33.19, KD on noise 10.00, ZSKD
+13.02. RESULTS.md has all rows. `cifar10_data_free.py` in the same folder is the
+full-size experiment.
+"""
 
 ARGUMENTS = ('1.0', '0.75', '0.5')
 
 
 def get_config(multiplier='0.5'):
-  """The rows of one multiplier."""
-  config = ml_collections.ConfigDict()
-  config.data = {
-    'name': 'tfds',
-    'dataset': 'cifar10',
-    'validation': 5000,
-    'few': 20000,
-  }
-  config.subset = 'few'
-  config.augment = {'name': 'crop_flip'}
+  """Returns the rows of one k: two kinds of noise, KD on noise, and ZSKD."""
   network = {
     'name': 'cifar_resnet',
     'depth': 8,
@@ -37,20 +38,6 @@ def get_config(multiplier='0.5'):
     'widths': (8, 16, 32),
     'shortcut': 'A',
   }
-  config.teacher = {
-    **network,
-    'training': {'epochs': 10, 'batch_size': 128},
-  }
-  config.student = {
-    'name': 'narrowed',
-    'network': network,
-    'multiplier': float(multiplier),
-  }
-  config.batch_size = 64
-  config.epochs = 13
-  config.evaluate_every = 10
-  config.seeds = 3
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
   pieces = {
     'name': 'neighbourhood',
     'neighbourhood_epochs': 12,
@@ -63,19 +50,41 @@ def get_config(multiplier='0.5'):
     'epochs': 1,
     'schedule': {'rate': 1e-4},
   }
-  rows = {
-    'neighbourhoods': {**pieces, 'inputs': 'gaussian'},
-    'neighbourhoods, rectified': {**pieces, 'inputs': 'rectified'},
-    'gaussian kd': {'name': 'gaussian_kd'},
-    'zskd': {
-      'name': 'zero_shot',
-      'count': 2000,
-      'iterations': 200,
-      'batch_size': 64,
-      'epochs': 30,
-      'optimizer': {'name': 'adamw', 'weight_decay': 0.0},
-      'schedule': {'rate': 1e-3},
+  return {
+    'data': {
+      'name': 'tfds',
+      'dataset': 'cifar10',
+      'validation': 5000,
+      'train_subset': 20000,
+    },
+    'subset': 'train_subset',
+    'augment': {'name': 'crop_flip'},
+    'teacher': {
+      **network,
+      'training': {'epochs': 10, 'batch_size': 128},
+    },
+    'student': {
+      'name': 'narrowed',
+      'network': network,
+      'multiplier': float(multiplier),
+    },
+    'batch_size': 64,
+    'epochs': 13,
+    'evaluate_every': 10,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
+      'neighbourhoods': {**pieces, 'inputs': 'gaussian'},
+      'neighbourhoods, rectified': {**pieces, 'inputs': 'rectified'},
+      'gaussian kd': {'name': 'gaussian_kd'},
+      'zskd': {
+        'name': 'zero_shot',
+        'count': 2000,
+        'iterations': 200,
+        'batch_size': 64,
+        'epochs': 30,
+        'optimizer': {'name': 'adamw', 'weight_decay': 0.0},
+        'schedule': {'rate': 1e-3},
+      },
     },
   }
-  config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
-  return config

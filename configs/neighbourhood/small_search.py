@@ -1,27 +1,26 @@
-"""Neighbourhood Distillation in small: student search, Figures 3 and 6.
+"""Neighbourhood Distillation, Figures 3 and 6 in small: student search.
 
   jaxdistill --config=configs/neighbourhood/small_search.py \
     --config.data.data_dir=DATA --config.teacher.checkpoint=WORKDIR
 
-The networks and the teacher of `small_tables.py`; five candidates for each of
-the nine blocks, 390 steps for all. The students of one k throughout come with
-it, before fine-tuning. The full size is `cifar10_search.py`.
-"""
+Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
+end-to-end distillation, 2020.
 
-import ml_collections
+Setting: the networks and the teacher of `small_tables.py`. There are five
+candidates for each of the nine blocks, and all of them train in the same 390
+steps. The results include the students with the same k in all blocks. No
+student is fine-tuned.
+
+Hardware and time: one CPU core, 600 to 1,060 seconds a seed.
+
+Test accuracy: a drop of 0.01 gives 60.25 with 48,950 parameters; k = 0.75 in
+all blocks gives 59.28 with 51,262. RESULTS.md has all rows. `cifar10_search.py`
+in the same folder is the full-size experiment.
+"""
 
 
 def get_config():
-  """The search, its students not fine-tuned."""
-  config = ml_collections.ConfigDict()
-  config.data = {
-    'name': 'tfds',
-    'dataset': 'cifar10',
-    'validation': 5000,
-    'few': 20000,
-  }
-  config.subset = 'few'
-  config.augment = {'name': 'crop_flip'}
+  """Returns the search, whose students are not fine-tuned."""
   network = {
     'name': 'cifar_resnet',
     'depth': 20,
@@ -29,14 +28,22 @@ def get_config():
     'widths': (8, 16, 32),
     'shortcut': 'A',
   }
-  config.teacher = {**network, 'training': {'epochs': 10}}
-  config.student = network
-  config.batch_size = 128
-  config.epochs = 1.5
-  config.seeds = 3
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
-  config.methods = ml_collections.ConfigDict(
-    {
+  return {
+    'data': {
+      'name': 'tfds',
+      'dataset': 'cifar10',
+      'validation': 5000,
+      'train_subset': 20000,
+    },
+    'subset': 'train_subset',
+    'augment': {'name': 'crop_flip'},
+    'teacher': {**network, 'training': {'epochs': 10}},
+    'student': network,
+    'batch_size': 128,
+    'epochs': 1.5,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
       'search': {
         'name': 'student_search',
         'multipliers': (0.125, 0.25, 0.5, 0.75, 1.0),
@@ -51,6 +58,4 @@ def get_config():
         'statistics_steps': 20,
       }
     },
-    sort_keys=False,
-  )
-  return config
+  }

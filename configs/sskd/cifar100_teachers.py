@@ -1,19 +1,26 @@
-"""SSKD's Table 4: ResNet-20 taught by networks of other families.
+"""SSKD, Table 4: ResNet-20 taught by networks of other families on CIFAR-100.
 
   python -m jaxdistill.data.prepare cifar100
   jaxdistill --config=configs/sskd/cifar100_teachers.py:vgg16
 
-or `:resnet56`, `:resnet110`, `:densenet121`. Stages meet where the maps are of
-equal size, but the last ones of both: there the student's 8x8 map is resized.
-Made for a GPU; not run yet.
+The argument after the colon is the teacher: `vgg16`, `resnet56`, `resnet110` or
+`densenet121`.
 
-Paper, top-1 of teacher and student: VGG-16 71.03, 69.98; ResNet-56 71.21,
-70.77; ResNet-110 71.86, 70.84; DenseNet-121 75.45, 73.27.
+Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
+2018.
+
+Setting: the boundaries of the stages are where the feature maps of both
+networks have equal sizes. The exception is the last boundary, where the
+student's 8x8 map is resized.
+
+Hardware: intended for a GPU. We have not run this config.
+
+Paper's top-1 accuracy of teacher and student: VGG-16 71.03, 69.98; ResNet-56
+71.21, 70.77; ResNet-110 71.86, 70.84; DenseNet-121 75.45, 73.27.
 """
 
-import ml_collections
-
 GROUPS = ('group1', 'group2', 'group3')
+# Argument -> the teacher's network and its features at the boundaries.
 TEACHERS = {
   'vgg16': ('vgg16', ('group1', 'group2', 'group5')),
   'resnet56': ('resnet56', GROUPS),
@@ -24,26 +31,25 @@ ARGUMENTS = tuple(TEACHERS)
 
 
 def get_config(teacher='vgg16'):
-  """Three stages, 60 epochs each, and 60 for the head."""
+  """Returns SSKD with three stages; stages and head have 60 epochs each."""
   if teacher not in ARGUMENTS:
-    raise ValueError(f'{teacher!r} is none of {", ".join(ARGUMENTS)}')
+    raise ValueError(f'expected one of {", ".join(ARGUMENTS)}, got {teacher!r}')
   name, features = TEACHERS[teacher]
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000}
-  config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': name}
-  config.student = {'name': 'resnet20'}
-  config.batch_size = 128
-  config.epochs = 100
-  config.seeds = 3
-  config.optimizer = {'name': 'sgd', 'nesterov': False, 'weight_decay': 5e-4}
-  config.schedule = {
-    'name': 'step',
-    'rate': 0.1,
-    'boundaries': (0.3, 0.6, 0.9),
-  }
-  config.methods = ml_collections.ConfigDict(
-    {
+  return {
+    'data': {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000},
+    'augment': {'name': 'crop_flip'},
+    'teacher': {'name': name},
+    'student': {'name': 'resnet20'},
+    'batch_size': 128,
+    'epochs': 100,
+    'seeds': 3,
+    'optimizer': {'name': 'sgd', 'nesterov': False, 'weight_decay': 5e-4},
+    'schedule': {
+      'name': 'step',
+      'rate': 0.1,
+      'boundaries': (0.3, 0.6, 0.9),
+    },
+    'methods': {
       'student alone': {'name': 'supervised'},
       'sskd': {
         'name': 'sskd',
@@ -52,6 +58,4 @@ def get_config(teacher='vgg16'):
         'head_epochs': 60,
       },
     },
-    sort_keys=False,
-  )
-  return config
+  }

@@ -1,14 +1,18 @@
-"""SSKD's Figures 1 and 5: the rivals at many loss weights, SSKD without any.
+"""SSKD, Figures 1 and 5: the rivals at many loss weights, and SSKD without any.
 
   python -m jaxdistill.data.prepare cifar100
   jaxdistill --config=configs/sskd/cifar100_weights.py
 
-Setting and paper's numbers: `cifar100_resnet56_resnet20.py`. KD's weights are
-the paper's, divided by the T^2 = 16 that our loss holds. Made for a GPU; not
-run yet. `analysis.curves` draws the figure from results.json.
-"""
+`analysis.curves` draws the figure from results.json.
 
-import ml_collections
+Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
+2018. Its setting and numbers are in `cifar100_resnet56_resnet20.py`.
+
+Setting: KD's weights are the paper's, divided by T^2 = 16, which our loss
+contains. The labels have weight 1 in every row.
+
+Hardware: intended for a GPU. We have not run this config.
+"""
 
 WEIGHTS = {
   'kd': [1.0, 5.0, 10.0, 15.0, 20.0, 25.0],
@@ -19,20 +23,7 @@ WEIGHTS = {
 
 
 def get_config():
-  """One seed; labels weigh 1 beside each."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000}
-  config.augment = {'name': 'crop_flip'}
-  config.teacher = {'name': 'resnet56'}
-  config.student = {'name': 'resnet20'}
-  config.batch_size = 128
-  config.epochs = 100
-  config.optimizer = {'name': 'sgd', 'nesterov': False, 'weight_decay': 5e-4}
-  config.schedule = {
-    'name': 'step',
-    'rate': 0.1,
-    'boundaries': (0.3, 0.6, 0.9),
-  }
+  """Returns a row for each rival and weight, and SSKD; one seed."""
   rows = {
     f'{name} {weight:g}': {
       'name': name,
@@ -48,5 +39,18 @@ def get_config():
     'stage_epochs': 60,
     'head_epochs': 60,
   }
-  config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
-  return config
+  return {
+    'data': {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000},
+    'augment': {'name': 'crop_flip'},
+    'teacher': {'name': 'resnet56'},
+    'student': {'name': 'resnet20'},
+    'batch_size': 128,
+    'epochs': 100,
+    'optimizer': {'name': 'sgd', 'nesterov': False, 'weight_decay': 5e-4},
+    'schedule': {
+      'name': 'step',
+      'rate': 0.1,
+      'boundaries': (0.3, 0.6, 0.9),
+    },
+    'methods': rows,
+  }

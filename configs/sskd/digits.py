@@ -1,37 +1,25 @@
-"""SSKD on digits: a teacher that saw 1,000 images, students that see 200.
+"""SSKD on digits: the teacher saw 1,000 images, the students see 200.
 
   jaxdistill --config=configs/sskd/digits.py
 
-Teacher and student have equal channels, as in the paper; one stage of a narrow
-student could not hold a wide teacher's features. One budget of epochs for all.
-"""
+Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
+2018.
 
-import ml_collections
+Setting: teacher and student have equal numbers of channels, as in the paper; a
+single stage of a narrow student could not represent a wide teacher's features.
+All rows have the same number of epochs. The rates were not tuned.
+
+Hardware and time: two CPU cores, a few minutes. Nothing is downloaded.
+
+Test accuracy over three seeds: student alone 91.74, KD 95.87, SSKD with one
+stage 94.86. RESULTS.md has all rows, also for four times as many epochs.
+"""
 
 CUT = (('group1', 'group1'), ('group2', 'group2'), ('group3', 'group3'))
 
 
 def get_config():
-  """The rates were not tuned."""
-  config = ml_collections.ConfigDict()
-  config.data = {'name': 'digits', 'few': 200}
-  config.teacher = {
-    'name': 'resnet14',
-    'widths': (8, 16, 32),
-    'stem_width': 8,
-    'training': {'subset': 'train', 'epochs': 20},
-  }
-  config.student = {
-    'name': 'resnet8',
-    'widths': (8, 16, 32),
-    'stem_width': 8,
-  }
-  config.subset = 'few'
-  config.batch_size = 50
-  config.epochs = 80
-  config.evaluate_every = 20
-  config.seeds = 3
-  config.schedule = {'name': 'cosine', 'rate': 0.1}
+  """Returns SSKD and its multi-loss rival with one to three stages."""
   rows = {'student alone': {'name': 'supervised'}, 'kd': {'name': 'kd'}}
   for name, label in {'sskd': 'sskd', 'multi_loss': 'multi-loss'}.items():
     for count in (1, 2, 3):
@@ -40,6 +28,25 @@ def get_config():
         'cut': CUT[-count:],
         'statistics_steps': 20,
       }
-  del rows['multi-loss, 1']  # is one-stage SSKD
-  config.methods = ml_collections.ConfigDict(rows, sort_keys=False)
-  return config
+  del rows['multi-loss, 1']  # the same as SSKD with one stage
+  return {
+    'data': {'name': 'digits', 'train_subset': 200},
+    'teacher': {
+      'name': 'resnet14',
+      'widths': (8, 16, 32),
+      'stem_width': 8,
+      'training': {'subset': 'train', 'epochs': 20},
+    },
+    'student': {
+      'name': 'resnet8',
+      'widths': (8, 16, 32),
+      'stem_width': 8,
+    },
+    'subset': 'train_subset',
+    'batch_size': 50,
+    'epochs': 80,
+    'evaluate_every': 20,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': rows,
+  }

@@ -1,21 +1,25 @@
-"""Curves of accuracy: over rows of a result, and over the epochs of a row."""
+"""Curves of scores: over the rows of a result, and over the epochs of a row."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from matplotlib import figure
 import numpy as np
 
-from jaxdistill.types import UsageError
+from jaxdistill.analysis import figures
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+
+if TYPE_CHECKING:
+  from matplotlib import figure
 
 
 class Point(NamedTuple):
   """A score on a curve.
 
   Attributes:
-    x: where it stands.
-    mean: over seeds, in percent.
-    sd: the standard deviation of a sample; 0 for one seed.
+    x: the position along the curve.
+    mean: the mean over seeds, in percent.
+    sd: the standard deviation of the sample, in percent; 0 for one seed.
   """
 
   x: float
@@ -30,34 +34,33 @@ def points(
   metric: str | None = None,
   when: str = 'last',
 ) -> list[Point]:
-  """The scores of some rows of a result on the test split.
+  """Returns the test scores of some rows of a result.
 
   Args:
-    results: what `results.json` of a work directory holds.
-    rows: x -> label of the row.
-    metric: None: the task's score.
-    when: 'last' epoch, 'best' on validation, or the name of a model that the
-      method left beside its student.
+    results: the contents of a work directory's `results.json`.
+    rows: x -> the label of a row.
+    metric: the metric; None means the task's score.
+    when: 'last' for the last epoch, 'best' for the best epoch on the validation
+      split, or the name of another model that the method has trained.
 
   Raises:
-    UsageError: there is no such row, or it has no best epoch.
+    UsageError: a row does not exist, or it has no such epoch or model.
   """
   seeds = {row['label']: row['seeds'].values() for row in results['rows']}
   metric = metric or results['score']
-  found = []
+  curve = []
   for x, label in rows.items():
-    if label not in seeds:
-      raise UsageError(f'no row {label!r}; there are {", ".join(seeds)}')
+    checks.choice('row', label, seeds)
     tests = [
-      s['test'] | {k: v['test']['last'] for k, v in s.get('beside', {}).items()}
-      for s in seeds[label]
+      seed['test']
+      | {k: v['test']['last'] for k, v in seed.get('beside', {}).items()}
+      for seed in seeds[label]
     ]
-    if any(when not in test for test in tests):
-      raise UsageError(f'row {label!r} has no {when!r} epoch')
-    values = 100 * np.array([test[when][metric] for test in tests])
-    sd = values.std(ddof=1) if len(values) > 1 else 0.0
-    found.append(Point(float(x), float(values.mean()), float(sd)))
-  return found
+    for test in tests:
+      checks.choice(f'epoch or model of row {label!r}', when, test)
+    scores = [100 * test[when][metric] for test in tests]
+    curve.append(_point(x, scores))
+  return curve
 
 
 def tradeoff(
@@ -68,63 +71,62 @@ def tradeoff(
   without: str = '-',
   metric: str | None = None,
 ) -> list[Point]:
-  """Scores against sizes of models that a row left beside its student.
+  """Returns test scores against the sizes of a row's further models.
 
   Args:
-    results: what `results.json` of a work directory holds.
-    label: of the row.
-    prefix: with which their names begin, such as 'k '.
-    without: what no name holds, such as 'fine-tuned'.
-    metric: None: the task's score.
+    results: the contents of a work directory's `results.json`.
+    label: the label of the row.
+    prefix: the beginning of the names of these models, such as 'k '.
+    without: a text that excludes a name, such as 'fine-tuned'.
+    metric: the metric; None means the task's score.
 
   Returns:
-    One point for each of the first seed's models, in the order of their sizes;
-    x is the mean of their parameters that are not zero, or of all in results
-    that do not count those.
+    One point for each of the first seed's models, in the order of their sizes.
+    Its x is the mean number of parameters that are not zero, or of all
+    parameters if the results do not hold that number.
 
   Raises:
-    UsageError: there is no such row or model.
+    UsageError: the row or such models do not exist.
   """
   rows = {row['label']: row for row in results['rows']}
-  if label not in rows:
-    raise UsageError(f'no row {label!r}; there are {", ".join(rows)}')
+  checks.choice('row', label, rows)
   metric = metric or results['score']
-  seeds = [s.get('beside', {}) for s in rows[label]['seeds'].values()]
+  seeds = [seed.get('beside', {}) for seed in rows[label]['seeds'].values()]
   names = [n for n in seeds[0] if n.startswith(prefix) and without not in n]
   if not names:
     raise UsageError(
-      f'row {label!r} has no model {prefix!r}...; there are '
-      f'{", ".join(seeds[0]) or "none"}'
+      f'prefix: expected the beginning of a model of row {label!r} '
+      f'({", ".join(seeds[0]) or "there are none"}), got {prefix!r}'
     )
-  found = []
+  curve = []
   for name in names:
-    values = [100 * s[name]['test']['last'][metric] for s in seeds]
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    sizes = [s[name].get('nonzero', s[name]['parameters']) for s in seeds]
-    size = float(np.mean(sizes))
-    found.append(Point(size, float(np.mean(values)), sd))
-  return sorted(found)
+    models = [seed[name] for seed in seeds]
+    sizes = [model.get('nonzero', model['parameters']) for model in models]
+    scores = [100 * model['test']['last'][metric] for model in models]
+    curve.append(_point(float(np.mean(sizes)), scores))
+  return sorted(curve)
 
 
 def reached(line: Sequence[Point], score: float) -> float | None:
-  """Where a curve first comes to a score, in a line between its points.
+  """Returns the x where a curve first reaches a score.
 
-  Over epochs of training it is what a method needs to match another.
+  The curve is taken to be linear between its points. For a curve over epochs,
+  the result is the training that a method needs to match another one.
 
   Args:
     line: points in any order.
-    score: in percent.
+    score: the score in percent.
 
   Returns:
-    The least such x; None: it stays below.
+    The smallest such x, or None if the curve stays below the score.
   """
   before = None
   for point in sorted(line):
     if point.mean >= score:
       if before is None:
         return point.x
-      share = (score - before.mean) / (point.mean - before.mean)
-      return before.x + share * (point.x - before.x)
+      fraction = (score - before.mean) / (point.mean - before.mean)
+      return before.x + fraction * (point.x - before.x)
     before = point
   return None
 
@@ -138,54 +140,49 @@ def learning(
   split: str = 'validation',
   without: Collection[str] = (),
 ) -> list[list[Point]]:
-  """What a row scored while it was trained, over all its phases.
+  """Returns the scores of a row during its training, over all its phases.
 
   Args:
-    records: of metrics.jsonl of a work directory, see `log.read_records`.
-    row: its label.
-    steps_per_epoch: by which steps are told in epochs.
-    metric: the score.
-    split: that of the student is 'validation'.
-    without: phases whose steps do not count, such as 'masks'.
+    records: the records in a work directory's `metrics.jsonl`, from
+      `training.log.read_records`.
+    row: the label of the row.
+    steps_per_epoch: the number of steps that count as one epoch.
+    metric: the metric.
+    split: the split; the student's scores are those of 'validation'.
+    without: the names of phases whose steps are not counted, such as 'masks'.
 
   Returns:
-    For each seed a curve of points: x in epochs of all phases that count, the
-    score in percent.
+    One curve per seed. Its x counts the epochs of all phases that are counted;
+    the scores are in percent.
 
   Raises:
-    UsageError: there is no such record.
+    UsageError: there are no such records.
   """
   seeds: dict[int, list[Mapping[str, Any]]] = {}
   for record in records:
     if record.get('row') == row and record['phase'] not in without:
       seeds.setdefault(record['seed'], []).append(record)
-  found = []
-  for own in seeds.values():
-    ends: dict[int, int] = {}
-    for record in own:
-      ends[record['order']] = max(ends.get(record['order'], 0), record['step'])
-    curve = []
-    for record in own:
-      if record['split'] == split and metric in record:
-        before = sum(n for k, n in ends.items() if k < record['order'])
-        x = (before + record['step']) / steps_per_epoch
-        curve.append(Point(x, 100 * record[metric], 0.0))
-    found.append(sorted(curve))
-  if not any(found):
-    raise UsageError(f'no record of {metric!r} on {split!r} of row {row!r}')
-  return found
+  curves = [
+    _learning_curve(seed_records, steps_per_epoch, metric, split)
+    for seed_records in seeds.values()
+  ]
+  if not any(curves):
+    raise UsageError(
+      f'row: expected a row with records of {metric!r} on {split!r}, got '
+      f'{row!r}'
+    )
+  return curves
 
 
 def averaged(seeds: Sequence[Sequence[Point]]) -> list[Point]:
-  """The mean and deviation over seeds, at each x that all of them have."""
-  values = [{point.x: point.mean for point in curve} for curve in seeds]
-  shared = set(values[0]).intersection(*values)
-  found = []
-  for x in sorted(shared):
-    scores = np.array([own[x] for own in values])
-    sd = scores.std(ddof=1) if len(scores) > 1 else 0.0
-    found.append(Point(x, float(scores.mean()), float(sd)))
-  return found
+  """Averages curves over seeds, at each x that all of them have.
+
+  Args:
+    seeds: one curve per seed.
+  """
+  scores = [{point.x: point.mean for point in curve} for curve in seeds]
+  shared = set(scores[0]).intersection(*scores)
+  return [_point(x, [curve[x] for curve in scores]) for x in sorted(shared)]
 
 
 def draw(
@@ -194,17 +191,18 @@ def draw(
   levels: Mapping[str, Point] | None = None,
   xlabel: str = '',
   ylabel: str = 'test accuracy (%)',
-) -> figure.Figure:
-  """Lines with bars of one standard deviation, and levels that have no x.
+) -> 'figure.Figure':
+  """Draws curves with bars of one standard deviation, and horizontal levels.
 
   Args:
-    lines: label -> its points.
-    levels: label -> a score drawn across, such as the student alone's.
-    xlabel: below the axis.
-    ylabel: beside it.
+    lines: label -> the points of a curve.
+    levels: label -> a score without an x, drawn as a horizontal line, such as
+      that of the student without a teacher.
+    xlabel: the label of the x axis.
+    ylabel: the label of the y axis.
   """
-  drawn = figure.Figure(figsize=(5, 3.5), layout='constrained')
-  axes = drawn.add_subplot()
+  drawing = figures.empty(5, 3.5)
+  axes = drawing.add_subplot()
   for label, line in lines.items():
     x, mean, sd = zip(*sorted(line))
     axes.errorbar(x, mean, sd, marker='o', capsize=3, label=label)
@@ -216,4 +214,30 @@ def draw(
       axes.axhspan(*band, color=color, alpha=0.15)
   axes.set(xlabel=xlabel, ylabel=ylabel)
   axes.legend()
-  return drawn
+  return drawing
+
+
+def _point(x: float, scores: Sequence[float]) -> Point:
+  """Returns the mean and the standard deviation of scores at a position."""
+  sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
+  return Point(float(x), float(np.mean(scores)), sd)
+
+
+def _learning_curve(
+  records: Sequence[Mapping[str, Any]],
+  steps_per_epoch: int,
+  metric: str,
+  split: str,
+) -> list[Point]:
+  """Returns the curve of one seed."""
+  phase_lengths: dict[int, int] = {}
+  for record in records:
+    order = record['order']
+    phase_lengths[order] = max(phase_lengths.get(order, 0), record['step'])
+  curve = []
+  for record in records:
+    if record['split'] == split and metric in record:
+      earlier = sum(n for k, n in phase_lengths.items() if k < record['order'])
+      x = (earlier + record['step']) / steps_per_epoch
+      curve.append(Point(x, 100 * record[metric], 0.0))
+  return sorted(curve)

@@ -1,9 +1,9 @@
-"""How diverse a network's outputs are, and means with their intervals.
+"""How diverse a network's outputs are, and means with confidence intervals.
 
-Mellor et al., Neural Architecture Search without Training, version 1, 2020,
-https://arxiv.org/abs/2006.04647v1, as Table 6 of Park et al., On the
-Orthogonality of Knowledge Distillation with Other Techniques, 2020,
-https://arxiv.org/abs/2009.04120, uses it.
+The score is that of Mellor et al., Neural Architecture Search without Training,
+version 1, 2020, https://arxiv.org/abs/2006.04647v1, as used in Table 6 of Park
+et al., On the Orthogonality of Knowledge Distillation with Other Techniques,
+2020, https://arxiv.org/abs/2009.04120.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,27 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.networks import arguments, staged
-from jaxdistill.types import (
-  Array,
-  Augment,
-  Model,
-  Network,
-  UsageError,
-  Variables,
-)
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Array, Augment, Model, Network, Variables
+from jaxdistill.networks import graph
 
-QUANTILE = 2.576  # of the normal distribution, for 99 %
+# The 99.5 % quantile of the normal distribution, for intervals of 99 %.
+QUANTILE = 2.576
 
 
 class Interval(NamedTuple):
-  """A mean over independently trained networks.
+  """A mean over independently trained networks, with its uncertainty.
 
   Attributes:
-    mean: of the scores.
-    sd: the standard deviation of a sample.
-    margin: sd / sqrt(number of scores).
-    half_width: of the 99 % interval, 2.576 margins.
+    mean: the mean of the scores.
+    sd: the standard deviation of the sample.
+    margin: the standard error, sd / sqrt(number of scores).
+    half_width: half the width of the 99 % interval, 2.576 standard errors.
   """
 
   mean: float
@@ -53,81 +49,96 @@ def output_diversity(
   seed: int = 0,
   train: bool = True,
 ) -> float:
-  """How little the gradients of a network's answers resemble each other.
+  """Scores how little the gradients of a network's outputs resemble each other.
 
-    - sum over eigenvalues v of [log(v + k) + 1 / (v + k)],    k = 1e-5
+  The score of the correlation matrix of J_1 ... J_N, the gradients of the sum
+  of all logits with respect to each image, is::
 
-  of the correlations of J_1 ... J_N, the gradients of the sum of all logits
-  with respect to each image. The score is at most -N, where none correlate, so
-  only scores of the same `size` compare.
+    - sum over eigenvalues v of [log(v + k) + 1 / (v + k)],   k = 1e-5
+
+  It is at most -N, its value if no gradients are correlated. Therefore, only
+  scores of the same `size` can be compared.
 
   Args:
     model: the model.
-    split: {'image': uint8 `[M, H, W, C]`, ...}; the paper's training images,
-      not augmented.
-    preprocess: what stands in for augmentation (standardisation).
-    size: how many images, N; chosen by the seed.
-    seed: of the choice.
-    train: whether batch norms use the batch's own statistics, as the code of
-      version 1 ended up doing; the paper does not say.
+    split: {'image': uint8 `[M, H, W, C]`, ...}. The paper uses training images
+      without augmentation.
+    preprocess: the preprocessing for evaluation (standardisation).
+    size: the number N of images; the seed chooses them.
+    seed: the seed of this choice.
+    train: whether batch norms use the statistics of the batch. They do in the
+      code of version 1; the paper does not say.
 
   Raises:
-    UsageError: there are not as many images, or fewer than two.
+    UsageError: `size` is below 2 or above the number of images.
   """
   count = len(split['image'])
-  size = arguments.whole('size', size)
-  if not 2 <= size <= count:
-    raise UsageError(f'size: {size}; wanted 2 to {count}, of the images there')
+  size = checks.integer('size', size, at_least=2)
+  if size > count:
+    raise UsageError(
+      f'size: expected at most {count}, the number of images, got {size}'
+    )
   chosen = np.sort(np.random.default_rng(seed).permutation(count)[:size])
   raw = {'image': jnp.asarray(split['image'][chosen])}
   image = preprocess(jax.random.key(0), raw)['image']
-  slopes = _slopes(model.network, model.variables, image, train)
-  return correlation_score(np.asarray(slopes).reshape(size, -1))
+  gradients = _gradients(model.network, model.variables, image, train)
+  return correlation_score(np.asarray(gradients).reshape(size, -1))
 
 
 def correlation_score(rows: np.ndarray) -> float:
-  """The score of `output_diversity` of gradients `[N, D]`.
+  """Returns the score of `output_diversity` for given gradients.
+
+  Args:
+    rows: one gradient per image, `[N, D]`.
 
   Raises:
-    ValueError: a gradient is the same everywhere, so correlates with nothing.
+    ValueError: all entries of a gradient are equal, so that it has no
+      correlation with the others.
   """
   rows = np.asarray(rows, np.float64)
   if not (rows.std(1) > 0).all():
-    raise ValueError('the gradient of an image is constant: a dead network')
+    raise ValueError(
+      'expected gradients with different entries, got a constant one: the '
+      'network does not respond to an image'
+    )
   values = np.linalg.eigvalsh(np.corrcoef(rows)) + 1e-5
   return float(-(np.log(values) + 1 / values).sum())
 
 
 def interval(scores: Sequence[float]) -> Interval:
-  """Mean, deviation, margin and 99 % interval of at least two scores.
+  """Returns the mean of scores with its standard error and 99 % interval.
 
-  The normal quantile, as the paper's numbers show; Student's, which few scores
-  want, is 1.8 times as wide for five.
+  The interval uses the quantile of the normal distribution, as the paper's
+  numbers show. Student's distribution, which suits few scores better, would
+  make it 1.8 times as wide for five scores.
+
+  Args:
+    scores: at least two scores.
 
   Raises:
     UsageError: there are fewer than two.
   """
   if len(scores) < 2:
-    raise UsageError(f'an interval needs two scores, got {len(scores)}')
+    raise UsageError(f'scores: expected at least two, got {len(scores)}')
   sd = float(np.std(scores, ddof=1))
   margin = sd / math.sqrt(len(scores))
   return Interval(float(np.mean(scores)), sd, margin, QUANTILE * margin)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _slopes(
+def _gradients(
   network: Network, variables: Variables, image: Array, train: bool
 ) -> Array:
-  """Gradient of the sum of all logits, `[N, H, W, C]`."""
+  """Returns the gradient of the sum of all logits, `[N, H, W, C]`."""
 
   def total(image: Array) -> Array:
-    features, _ = staged.run(
+    features, _ = graph.run(
       network,
       variables,
       {'image': image},
       train=train,
       rngs={'dropout': jax.random.key(0)},
     )
-    return features[staged.output(network)].astype(jnp.float32).sum()
+    return features[graph.output(network)].astype(jnp.float32).sum()
 
   return jax.grad(total)(image)

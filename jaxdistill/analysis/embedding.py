@@ -5,15 +5,19 @@ https://www.jmlr.org/papers/v9/vandermaaten08a.html
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from matplotlib import figure
 import numpy as np
 
-from jaxdistill.networks import staged
-from jaxdistill.types import Array, Augment, Model, UsageError, Variables
+from jaxdistill.analysis import figures
+from jaxdistill.core import checks, optional
+from jaxdistill.core.types import Array, Augment, Model, Variables
+from jaxdistill.networks import graph
+
+if TYPE_CHECKING:
+  from matplotlib import figure
 
 
 def tsne(
@@ -27,68 +31,62 @@ def tsne(
   perplexity: float = 30.0,
   seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Embeds a feature of some examples of some classes.
+  """Embeds a feature of some examples of some classes in the plane.
 
   Args:
-    model: the model, in inference mode.
+    model: the model; it is used in inference mode.
     split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}.
-    feature: its name; a map is flattened.
-    preprocess: what stands in for augmentation (standardisation).
-    num_classes: how many, chosen by the seed, as are the examples.
-    per_class: at most so many examples of each.
-    perplexity: of t-SNE.
-    seed: of the choice and of t-SNE.
+    feature: the name of the feature; a map is flattened.
+    preprocess: the preprocessing for evaluation (standardisation).
+    num_classes: the number of classes. The seed chooses them and the examples.
+    per_class: the largest number of examples of a class.
+    perplexity: the perplexity of t-SNE, below the number of examples.
+    seed: the seed of the choice and of t-SNE.
 
   Returns:
     (points `[M, 2]`, labels `[M]`).
 
   Raises:
-    UsageError: there is no such feature, or too few examples.
+    UsageError: the feature does not exist, there are too few examples, or
+      scikit-learn is not installed.
   """
-  from sklearn import manifold  # takes a second, and few need it
-
+  manifold = optional.require('sklearn.manifold', 't-SNE')
   rng = np.random.default_rng(seed)
   label = np.asarray(split['label'])
-  present = np.unique(label)
-  classes = rng.permutation(present)[:num_classes]
+  classes = rng.permutation(np.unique(label))[:num_classes]
   chosen = np.concatenate(
     [rng.permutation(np.flatnonzero(label == c))[:per_class] for c in classes]
   )
-  if len(chosen) <= perplexity:
-    raise UsageError(
-      f'perplexity: {perplexity}; there are {len(chosen)} examples: it must be '
-      'below their number'
-    )
+  checks.number('perplexity', perplexity, above=0, below=len(chosen))
   image = preprocess(
     jax.random.key(0), {'image': jnp.asarray(split['image'][chosen])}
   )['image']
-  valid = staged.shapes(model.network, {'image': image})
-  if feature not in valid:
-    raise staged.unknown('feature', feature, valid)
+  shapes = graph.shapes(model.network, {'image': image})
+  checks.choice('feature', feature, shapes)
 
   @jax.jit
   def run(variables: Variables, image: Array) -> Array:
-    features, _ = staged.run(model.network, variables, {'image': image})
+    features, _ = graph.run(model.network, variables, {'image': image})
     return features[feature]
 
   flat = np.asarray(run(model.variables, image)).reshape(len(chosen), -1)
-  made = manifold.TSNE(perplexity=perplexity, random_state=seed, init='pca')
-  return made.fit_transform(flat), label[chosen]
+  method = manifold.TSNE(perplexity=perplexity, random_state=seed, init='pca')
+  return method.fit_transform(flat), label[chosen]
 
 
 def draw(
   panels: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> figure.Figure:
-  """Embeddings side by side, a colour for each class.
+) -> 'figure.Figure':
+  """Draws embeddings side by side, with one colour per class.
 
   Args:
-    panels: title -> (points `[M, 2]`, labels `[M]`).
+    panels: title -> (points `[M, 2]`, labels `[M]`), from `tsne`.
   """
-  drawn = figure.Figure(figsize=(3.5 * len(panels), 3.5), layout='constrained')
-  for i, (title, (where, label)) in enumerate(panels.items()):
-    axes = drawn.add_subplot(1, len(panels), i + 1)
+  drawing = figures.empty(3.5 * len(panels), 3.5)
+  for i, (title, (points, label)) in enumerate(panels.items()):
+    axes = drawing.add_subplot(1, len(panels), i + 1)
     for name in np.unique(label):
-      x, y = where[label == name].T
+      x, y = points[label == name].T
       axes.scatter(x, y, s=8)
     axes.set(title=title, xticks=(), yticks=())
-  return drawn
+  return drawing

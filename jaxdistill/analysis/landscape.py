@@ -1,22 +1,22 @@
 """The loss around a network, along two random directions.
 
 Li et al., Visualizing the Loss Landscape of Neural Nets, 2017,
-https://arxiv.org/abs/1712.09913; the layout of
+https://arxiv.org/abs/1712.09913; the layout of the grid follows
 https://github.com/tomgoldstein/loss-landscape
 """
 
 from collections.abc import Iterator, Mapping
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from matplotlib import figure
 import numpy as np
 
-from jaxdistill.losses import numerics
-from jaxdistill.networks import arguments, staged
-from jaxdistill.types import (
+from jaxdistill.analysis import figures
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
   Array,
   Augment,
   Batch,
@@ -24,17 +24,20 @@ from jaxdistill.types import (
   Network,
   PyTree,
   Task,
-  UsageError,
   Variables,
 )
+from jaxdistill.networks import graph
+
+if TYPE_CHECKING:
+  from matplotlib import figure
 
 
 class Surface(NamedTuple):
   """Losses on a grid.
 
   Attributes:
-    steps: along either direction, `[P]`.
-    loss: `[P, P]`, the first direction downwards.
+    steps: the positions along either direction, `[P]`.
+    loss: the losses, `[P, P]`. Rows belong to the first direction.
   """
 
   steps: np.ndarray
@@ -42,21 +45,23 @@ class Surface(NamedTuple):
 
 
 def directions(params: PyTree, rng: Array) -> tuple[PyTree, PyTree]:
-  """Two random directions, normalised filter by filter.
+  """Draws two random directions, normalised filter by filter.
 
-  Each filter of a kernel (its last axis counts them) has the norm of the
-  network's own filter; biases and parameters of norms do not move.
+  Each filter of a kernel (counted by its last axis) has the norm of the
+  network's filter. The directions are zero for biases and for the parameters of
+  norms.
 
   Args:
-    params: of the network.
-    rng: the same one gives the same directions for networks of one kind.
+    params: the network's parameters.
+    rng: a random key. The same key gives networks of the same shapes the same
+      directions, apart from the norms.
   """
 
   def direction(rng: Array) -> PyTree:
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(rng, len(leaves))
-    made = [_filterwise(*x) for x in zip(keys, leaves)]
-    return jax.tree.unflatten(structure, made)
+    steps = [_filterwise(key, leaf) for key, leaf in zip(keys, leaves)]
+    return jax.tree.unflatten(structure, steps)
 
   first, second = jax.random.split(rng)
   return direction(first), direction(second)
@@ -74,46 +79,56 @@ def loss_surface(
   batch_size: int = 500,
   chunk: int | None = None,
 ) -> Surface:
-  """The mean loss of labels at params + x * first + y * second.
+  """Computes the mean loss at params + x * first + y * second on a grid.
 
-  In inference mode, with the running statistics as they are.
+  The network is in inference mode, with the running statistics of the model.
 
   Args:
-    model: the model, which is the middle of the grid.
-    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}; the paper's
-      training images, not augmented.
-    task: its loss.
-    preprocess: what stands in for augmentation (standardisation).
-    seed: of the directions.
-    points: of the grid, along each direction; odd.
+    model: the model, which is the centre of the grid.
+    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}. The paper uses
+      training images without augmentation.
+    task: the task, whose loss is computed.
+    preprocess: the preprocessing for evaluation (standardisation).
+    seed: the seed of the directions.
+    points: the number of grid points along each direction; an odd number.
     span: x and y go from -span to span.
-    batch_size: images at a time.
-    chunk: points at a time, in one program; None: 1 on a CPU, which is slow at
-      convolutions with many kernels at once, else 17.
+    batch_size: the number of images that are evaluated at once.
+    chunk: the number of grid points that one program evaluates at once. None
+      means 1 on a CPU, which is slow at convolutions with many kernels, and 17
+      elsewhere.
 
   Raises:
     UsageError: a number is out of its range.
   """
-  points = arguments.whole('points', points)
+  points = checks.integer('points', points)
   if points % 2 == 0:
-    raise UsageError(f'points: {points} is even: no point would be the model')
-  numerics.check_positive('span', span)
-  batch_size = arguments.whole('batch_size', batch_size)
-  usual = 1 if jax.default_backend() == 'cpu' else 17
-  chunk = arguments.whole('chunk', usual if chunk is None else chunk)
-  both = directions(model.variables['params'], jax.random.key(seed))
+    raise UsageError(
+      'points: expected an odd number, so that the model is one of the points, '
+      f'got {points}'
+    )
+  checks.number('span', span, above=0)
+  batch_size = checks.integer('batch_size', batch_size)
+  default_chunk = 1 if jax.default_backend() == 'cpu' else 17
+  chunk = checks.integer('chunk', default_chunk if chunk is None else chunk)
+  axes = directions(model.variables['params'], jax.random.key(seed))
   steps = np.linspace(-span, span, points)
   steps[points // 2] = 0.0
   grid = np.stack(np.meshgrid(steps, steps, indexing='ij'), -1).reshape(-1, 2)
-  # The last chunk has as many points as the others: one program.
+  # Padding the last chunk to the length of the others avoids a second program.
   padded = np.concatenate([grid, grid[-1:].repeat(-len(grid) % chunk, 0)])
   total = np.zeros(len(padded))
   for batch in _batches(split, batch_size):
     for start in range(0, len(padded), chunk):
-      own = slice(start, start + chunk)
-      where = jnp.asarray(padded[own], jnp.float32)
-      total[own] += _losses(
-        model.network, task, preprocess, model.variables, both, where, batch
+      rows = slice(start, start + chunk)
+      positions = jnp.asarray(padded[rows], jnp.float32)
+      total[rows] += _losses(
+        model.network,
+        task,
+        preprocess,
+        model.variables,
+        axes,
+        positions,
+        batch,
       )
   mean = total[: len(grid)] / len(split['image'])
   return Surface(steps, mean.reshape(points, points))
@@ -125,51 +140,55 @@ def draw(
   columns: int = 3,
   kind: str = 'contour',
   highest: float | None = None,
-) -> figure.Figure:
-  """Surfaces in rows, as contours or in three dimensions.
+) -> 'figure.Figure':
+  """Draws surfaces in rows of panels, as contours or in three dimensions.
 
   Args:
     surfaces: title -> surface.
-    columns: panels in a row, such as the snapshots of one method.
+    columns: the number of panels in a row.
     kind: 'contour' or '3d'.
-    highest: the loss at which surfaces are cut off; None: they are not.
+    highest: the loss at which surfaces are cut off; None means that they are
+      not.
 
   Raises:
-    UsageError: there is no such kind.
+    UsageError: the kind does not exist.
   """
-  if kind not in ('contour', '3d'):
-    raise staged.unknown('kind of figure', kind, ('contour', '3d'))
-  columns = min(arguments.whole('columns', columns), len(surfaces))
+  checks.choice('kind of figure', kind, ('contour', '3d'))
+  columns = min(checks.integer('columns', columns), len(surfaces))
   rows = -(-len(surfaces) // columns)
-  drawn = figure.Figure(figsize=(3 * columns, 3 * rows), layout='constrained')
+  drawing = figures.empty(3 * columns, 3 * rows)
   for i, (title, surface) in enumerate(surfaces.items(), 1):
     loss = np.minimum(surface.loss, np.inf if highest is None else highest)
     if kind == '3d':
-      axes: Any = drawn.add_subplot(rows, columns, i, projection='3d')
+      axes: Any = drawing.add_subplot(rows, columns, i, projection='3d')
       x, y = np.meshgrid(surface.steps, surface.steps, indexing='ij')
       axes.plot_surface(x, y, loss, cmap='viridis')
     else:
-      axes = drawn.add_subplot(rows, columns, i)
+      axes = drawing.add_subplot(rows, columns, i)
       lines = axes.contour(surface.steps, surface.steps, loss.T, levels=15)
       axes.clabel(lines, fontsize=6)
     axes.set(title=title)
-  return drawn
+  return drawing
 
 
-def _filterwise(rng: Array, x: Array) -> Array:
-  """A Gaussian of the shape of `x` with the norms of its filters."""
-  if x.ndim < 2:
-    return jnp.zeros_like(x)
-  axes = tuple(range(x.ndim - 1))
-  drawn = jax.random.normal(rng, x.shape, x.dtype)
-  ours, wanted = (jnp.sqrt((a**2).sum(axes, keepdims=True)) for a in (drawn, x))
-  return drawn * wanted / (ours + 1e-10)
+def _filterwise(rng: Array, kernel: Array) -> Array:
+  """Draws a Gaussian with the shape and the filter norms of a kernel."""
+  if kernel.ndim < 2:
+    return jnp.zeros_like(kernel)
+  axes = tuple(range(kernel.ndim - 1))
+
+  def norms(x: Array) -> Array:
+    return jnp.sqrt((x**2).sum(axes, keepdims=True))
+
+  gaussian = jax.random.normal(rng, kernel.shape, kernel.dtype)
+  return gaussian * norms(kernel) / (norms(gaussian) + 1e-10)
 
 
 def _batches(split: Mapping[str, Any], size: int) -> Iterator[Batch]:
+  """Yields the images and labels of a split, `size` at a time."""
   for start in range(0, len(split['image']), size):
-    own = slice(start, start + size)
-    yield {k: jnp.asarray(split[k][own]) for k in ('image', 'label')}
+    rows = slice(start, start + size)
+    yield {k: jnp.asarray(split[k][rows]) for k in ('image', 'label')}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -178,22 +197,22 @@ def _losses(
   task: Task,
   preprocess: Augment,
   variables: Variables,
-  both: tuple[PyTree, PyTree],
-  where: Array,
+  axes: tuple[PyTree, PyTree],
+  positions: Array,
   batch: Batch,
 ) -> Array:
-  """Sum of the losses of a batch at some points `[P, 2]`, `[P]`."""
+  """Returns the sum of a batch's losses at the positions `[P, 2]`, `[P]`."""
   batch = preprocess(jax.random.key(0), batch)
 
-  def loss(point: Array) -> Array:
+  def loss(position: Array) -> Array:
     params = jax.tree.map(
-      lambda x, a, b: x + point[0] * a + point[1] * b,
+      lambda x, a, b: x + position[0] * a + position[1] * b,
       variables['params'],
-      *both,
+      *axes,
     )
-    answer = staged.apply(
+    outputs = graph.apply(
       network, {**variables, 'params': params}, batch['image']
     )
-    return task.loss(answer, batch).sum()
+    return task.loss(outputs, batch).sum()
 
-  return jax.vmap(loss)(where)
+  return jax.vmap(loss)(positions)

@@ -1,1 +1,78 @@
-"""Data sets, their batches, and augmentation on the device."""
+"""Data sets and augmentation, imported when they are first used.
+
+Data sets: `digits`, `npz`, `tfds`, `folder` and `from_arrays` return a
+`Dataset`. Augmentations: all other names return a function (rng, batch) ->
+batch that runs on the device. The names are those that configs use.
+"""
+
+from typing import TYPE_CHECKING
+
+from jaxdistill.core import lazy
+
+if TYPE_CHECKING:
+  from jaxdistill.data.sources.arrays import from_arrays
+  from jaxdistill.data.sources.digits import digits
+  from jaxdistill.data.sources.folder import folder
+  from jaxdistill.data.sources.npz import npz
+  from jaxdistill.data.sources.tfds import tfds
+  from jaxdistill.data.transforms.augment import (
+    chain,
+    crop_flip,
+    imagenet,
+    none,
+    repeated,
+    standardize,
+  )
+  from jaxdistill.data.transforms.autoaugment import autoaugment, randaugment
+  from jaxdistill.data.transforms.mixing import (
+    alternate,
+    cutmix,
+    cutout,
+    mixup,
+    regularized,
+  )
+
+__all__ = [
+  'alternate',
+  'autoaugment',
+  'chain',
+  'crop_flip',
+  'cutmix',
+  'cutout',
+  'digits',
+  'folder',
+  'from_arrays',
+  'imagenet',
+  'mixup',
+  'none',
+  'npz',
+  'randaugment',
+  'regularized',
+  'repeated',
+  'standardize',
+  'tfds',
+]
+
+# Name -> the module that defines it.
+_HOMES = {
+  'from_arrays': 'jaxdistill.data.sources.arrays',
+  'digits': 'jaxdistill.data.sources.digits',
+  'folder': 'jaxdistill.data.sources.folder',
+  'npz': 'jaxdistill.data.sources.npz',
+  'tfds': 'jaxdistill.data.sources.tfds',
+  **dict.fromkeys(
+    ('chain', 'crop_flip', 'imagenet', 'none', 'repeated', 'standardize'),
+    'jaxdistill.data.transforms.augment',
+  ),
+  **dict.fromkeys(
+    ('autoaugment', 'randaugment'), 'jaxdistill.data.transforms.autoaugment'
+  ),
+  **dict.fromkeys(
+    ('alternate', 'cutmix', 'cutout', 'mixup', 'regularized'),
+    'jaxdistill.data.transforms.mixing',
+  ),
+}
+
+
+if not TYPE_CHECKING:  # else type checkers would accept every name
+  __getattr__, __dir__ = lazy.attributes(__name__, __all__, _HOMES)

@@ -1,8 +1,8 @@
-"""Prepares data sets for TFDS without TensorFlow.
+"""Prepares data sets for TensorFlow Datasets (TFDS) without TensorFlow.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=~/tensorflow_datasets
 
-The result is what TFDS itself makes, in the format array_record.
+The result is the same as that of TFDS itself, in the format array_record.
 """
 
 import argparse
@@ -19,12 +19,12 @@ import urllib.request
 
 from absl import logging
 import numpy as np
-import PIL.Image
 
-from jaxdistill.types import UsageError
+from jaxdistill.core import optional
+from jaxdistill.core.checks import UsageError
 
 DATASETS = ('cifar10', 'cifar100')
-SECONDS = 60  # that a server may be silent
+SECONDS = 60  # after which a silent server is given up
 
 
 def prepare(
@@ -34,25 +34,26 @@ def prepare(
   url: str | None = None,
   sha256: str | None = None,
 ) -> dict[str, int]:
-  """Fetches a data set and writes it where `tfds` finds it.
+  """Downloads a data set and writes it where `tfds` finds it.
 
   Args:
     dataset: one of `DATASETS`.
-    data_dir: where to write; None: where TFDS keeps its data.
-    url: of the archive, 'file:///...' too; None: its home.
+    data_dir: the folder to write to; None: the default folder of TFDS.
+    url: the address of the archive, which may begin with 'file://'; None: the
+      address at which it was published.
     sha256: the archive's checksum; None: the published one.
 
   Returns:
     The number of examples of each split.
 
   Raises:
-    UsageError: it cannot be fetched, is not what was published, or the place
-      cannot be written.
+    UsageError: the archive cannot be downloaded or has another checksum, or the
+      folder cannot be written to.
   """
   if dataset not in DATASETS:
     raise UsageError(
-      f'cannot prepare {dataset!r} without TensorFlow, only '
-      f'{", ".join(DATASETS)}; where TensorFlow is, run '
+      f'dataset: expected one of {", ".join(DATASETS)} to prepare without '
+      f'TensorFlow, got {dataset!r}; if you have TensorFlow, run '
       f'{command(dataset, data_dir)}'
     )
   if data_dir is not None:
@@ -74,7 +75,12 @@ def prepare(
 
 
 def command(dataset: str, data_dir: str | None) -> str:
-  """The command line that prepares a data set."""
+  """Returns the command line that prepares a data set.
+
+  Args:
+    dataset: the name of the data set in TFDS.
+    data_dir: the folder to write to; None: the default folder of TFDS.
+  """
   where = '' if data_dir is None else f' --data_dir={data_dir}'
   if dataset in DATASETS:
     return f'python -m jaxdistill.data.prepare {dataset}{where}'
@@ -86,7 +92,10 @@ def command(dataset: str, data_dir: str | None) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-  """Without TFDS's warnings that a data set is not there, which we say."""
+  """Suppresses TFDS's warnings about missing data sets.
+
+  The library reports these in its own error messages.
+  """
   level = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   try:
@@ -98,8 +107,13 @@ def quiet() -> Iterator[None]:
 def fetch(url: str, path: pathlib.Path, sha256: str) -> None:
   """Downloads a file.
 
+  Args:
+    url: the address of the file.
+    path: where to write it.
+    sha256: the expected checksum.
+
   Raises:
-    UsageError: it cannot be had, or has another checksum.
+    UsageError: the file cannot be downloaded, or has another checksum.
   """
   checksum = hashlib.sha256()
   try:
@@ -111,18 +125,22 @@ def fetch(url: str, path: pathlib.Path, sha256: str) -> None:
         checksum.update(block)
         target.write(block)
   except (OSError, ValueError) as error:
-    raise UsageError(f'cannot fetch {url} ({error})') from None
+    raise UsageError(f'cannot download {url} ({error})') from None
   if checksum.hexdigest() != sha256:
     raise UsageError(
-      f'{url} is not what was published: its SHA-256 is '
-      f'{checksum.hexdigest()}, not {sha256}'
+      f'{url}: expected a file with the SHA-256 {sha256}, got '
+      f'{checksum.hexdigest()}'
     )
 
 
 def _builder(dataset: str, data_dir: str | None, archive: pathlib.Path) -> Any:
-  """The builder of TFDS, but for what it reads archives with."""
-  import tensorflow_datasets
-  from tensorflow_datasets.image_classification import cifar
+  """Returns TFDS's builder, changed so that it reads archives by itself."""
+  purpose = 'preparing a TFDS data set'
+  tensorflow_datasets = optional.require('tensorflow_datasets', purpose)
+  cifar = optional.require(
+    'tensorflow_datasets.image_classification.cifar', purpose
+  )
+  pillow = optional.require('PIL.Image', purpose)
 
   stock = {'cifar10': cifar.Cifar10, 'cifar100': cifar.Cifar100}[dataset]
 
@@ -149,8 +167,8 @@ def _builder(dataset: str, data_dir: str | None, archive: pathlib.Path) -> Any:
           {
             **dict(zip(info.label_keys, map(int, record[:count]))),
             'id': f'{split_prefix}{index:05d}',
-            # TFDS encodes an array with TensorFlow, a Pillow image without.
-            'image': PIL.Image.fromarray(image),
+            # TFDS encodes arrays with TensorFlow, but not Pillow images.
+            'image': pillow.fromarray(image),
           },
         )
         index += 1
@@ -167,10 +185,12 @@ def _builder(dataset: str, data_dir: str | None, archive: pathlib.Path) -> Any:
 
 
 def _member(archive: pathlib.Path, name: str) -> bytes:
-  """A file of an archive. Nothing is unpacked, so nothing can be misplaced.
+  """Returns the content of a file in an archive.
+
+  Nothing is unpacked to disk, so no file can be written to a wrong place.
 
   Raises:
-    UsageError: the archive has no such file, or is none.
+    UsageError: the archive cannot be read or does not contain the file.
   """
   try:
     with tarfile.open(archive) as pack:
@@ -183,27 +203,34 @@ def _member(archive: pathlib.Path, name: str) -> bytes:
 
 
 class _Parser(argparse.ArgumentParser):
-  """Errors in one line, without the usage."""
+  """Reports errors in one line, without the usage text."""
 
   def error(self, message: str) -> Any:
     raise UsageError(message)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit code, 2 for a wrong choice."""
+  """Runs the command line.
+
+  Args:
+    argv: the arguments; None: those of this process.
+
+  Returns:
+    The exit code: 0, or 2 after a usage error.
+  """
   parser = _Parser(
     prog='jaxdistill.data.prepare',
     description='Prepares a data set for TFDS without TensorFlow.',
   )
   parser.add_argument('dataset', help=', '.join(DATASETS))
-  parser.add_argument('--data_dir', help="default: TFDS's own")
-  parser.add_argument('--url', help='of the archive, if not its home')
+  parser.add_argument('--data_dir', help='default: that of TFDS')
+  parser.add_argument('--url', help='another address of the archive')
   try:
-    made = prepare(**vars(parser.parse_args(argv)))
+    counts = prepare(**vars(parser.parse_args(argv)))
   except UsageError as error:
     print(f'jaxdistill: {" ".join(str(error).split())}', file=sys.stderr)
     return 2
-  for split, count in made.items():
+  for split, count in counts.items():
     print(f'{split}: {count} examples')
   return 0
 

@@ -1,9 +1,10 @@
-"""Losses: functions of arrays, without parameters or networks.
+"""Losses: functions of arrays that hold no parameters and know no networks.
 
-The student's argument stands before the teacher's, and no gradient flows to
-the teacher unless a docstring says so. A loss that decomposes over examples
-returns one value per example, `[B]`; one that relates examples returns a
-scalar. All are unweighted.
+The student's argument comes before the teacher's, and no gradient flows to the
+teacher unless a docstring says otherwise. A loss that is a sum over examples
+returns one value per example, `[B]`; a loss that compares examples with each
+other returns a scalar. No loss is multiplied by a weight: that is up to the
+caller. Inputs of fewer bits than float32 are converted to float32 first.
 """
 
 from jaxdistill.losses.attention import (
@@ -35,8 +36,8 @@ from jaxdistill.losses.features import (
   variational_information_loss,
 )
 from jaxdistill.losses.logits import (
-  correlation_kd_loss,
   decoupled_kd_loss,
+  dist_loss,
   logit_squared_error,
   refinery_loss,
   soft_target_loss,
@@ -59,8 +60,8 @@ __all__ = [
   'batch_norm_margins',
   'contrastive_loss',
   'correlation_congruence_loss',
-  'correlation_kd_loss',
   'decoupled_kd_loss',
+  'dist_loss',
   'factor_transfer_loss',
   'flow_loss',
   'hierarchical_context_loss',

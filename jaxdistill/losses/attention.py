@@ -10,13 +10,16 @@ from jaxdistill.losses import numerics
 def attention_transfer_loss(
   student: jax.Array, teacher: jax.Array
 ) -> jax.Array:
-  """Squared difference of the attention maps.
+  """AT: squared difference of the attention maps.
+
+  With the attention map a(f) of a feature f, the loss is::
 
     mean_hw (a(student) - a(teacher))**2,
-    a(f) = q / ||q||_2, q_hw = mean_c f_hwc**2
+    a(f) = q / ||q||_2,   q_hw = mean_c f_hwc**2
 
-  The paper has the norm of the difference, weighted by beta / 2; its code and
-  RepDistiller, with beta 1000, the mean over positions, and so have we.
+  The paper prints the norm of the difference, weighted by beta / 2. The
+  authors' code and RepDistiller average over positions, with beta = 1000, and
+  this function does the same.
 
   Args:
     student: `[B, H, W, C]`.
@@ -25,6 +28,17 @@ def attention_transfer_loss(
 
   Returns:
     One loss per example, `[B]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> # The student looks only at the first of two positions.
+    >>> student = jnp.array([5.0, 0.0]).reshape(1, 1, 2, 1)
+    >>> teacher = jnp.array([3.0, 4.0]).reshape(1, 1, 2, 1)
+    >>> loss = losses.attention_transfer_loss(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [0.51]
 
   References:
     Zagoruyko and Komodakis, Paying More Attention to Attention, 2016,
@@ -39,14 +53,17 @@ def attention_transfer_loss(
 def neuron_selectivity_loss(
   student: jax.Array, teacher: jax.Array
 ) -> jax.Array:
-  """Squared maximum mean discrepancy of the channels' response patterns.
+  """NST: squared maximum mean discrepancy of the channels' response patterns.
 
-    mean_cd k(s_c, s_d) + mean_cd k(t_c, t_d) - 2 mean_cd k(s_c, t_d),
+  With the kernel k, the loss is::
+
+    mean_cd k(s_c, s_d) + mean_cd k(t_c, t_d) - 2 * mean_cd k(s_c, t_d),
     k(x, y) = (x . y)**2
 
-  s_c and t_c are the channels of student and teacher over the positions, each
-  of norm 1. The kernel needs only Gram matrices: of the positions, or of the
-  channels where those are fewer.
+  Here, s_c and t_c are the channels of the student and of the teacher as
+  vectors over the positions, scaled to norm 1. The kernel needs only Gram
+  matrices; they are those of the positions or those of the channels, whichever
+  are fewer.
 
   Args:
     student: `[B, H, W, C]`.
@@ -56,6 +73,16 @@ def neuron_selectivity_loss(
   Returns:
     One loss per example, `[B]`.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([2.0, 0.0]).reshape(1, 1, 2, 1)
+    >>> teacher = jnp.array([3.0, 4.0]).reshape(1, 1, 2, 1)
+    >>> loss = losses.neuron_selectivity_loss(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [1.28]
+
   References:
     Huang and Wang, Like What You Like: Knowledge Distill via Neuron
     Selectivity Transfer, 2017, https://arxiv.org/abs/1707.01219
@@ -64,7 +91,8 @@ def neuron_selectivity_loss(
   student, teacher = numerics.match_size(student, teacher)
   s, t = _channel_patterns(student), _channel_patterns(teacher)
   if s.shape[1] < max(s.shape[2], t.shape[2]):
-    # With K = sum_c s_c s_c^T / C all terms are inner products of such K.
+    # With K_s = sum_c s_c s_c^T / C, and K_t likewise, each of the three means
+    # is an inner product of two of these matrices.
     difference = _position_gram(s) - _position_gram(t)
     return numerics.per_example(difference**2, 'sum')
   within = _mean_kernel(s, s) + _mean_kernel(t, t)
@@ -74,22 +102,34 @@ def neuron_selectivity_loss(
 def factor_transfer_loss(
   student: jax.Array, teacher: jax.Array, *, attention: bool = False
 ) -> jax.Array:
-  """Absolute difference of the normalised factors.
+  """FT: absolute difference of the normalised factors.
 
-    mean | f(student) - f(teacher) |,  f(z) = z / ||z||_2
+  With f for a factor that is scaled to norm 1, the loss is::
 
-  The paper's 1-norm, averaged as in the authors' code, where its weight is 500.
-  RepDistiller compares the factors' attention maps instead (see
-  `attention_transfer_loss`), with weight 200: `attention`.
+    mean |f(student) - f(teacher)|,   f(z) = z / ||z||_2
+
+  This is the paper's 1-norm, averaged as in the authors' code, where its weight
+  is 500. RepDistiller compares the attention maps of the factors instead, with
+  a weight of 200; see `attention`.
 
   Args:
     student: the translator's factor, `[B, H, W, C]`.
     teacher: the paraphraser's factor, `[B, H', W', C]`; no gradient flows to
       it. The larger map is pooled to the size of the smaller.
-    attention: whether to compare attention maps.
+    attention: whether to compare attention maps; see `attention_transfer_loss`.
 
   Returns:
     One loss per example, `[B]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([3.0, 4.0]).reshape(1, 1, 2, 1)
+    >>> teacher = jnp.array([7.0, 0.0]).reshape(1, 1, 2, 1)
+    >>> loss = losses.factor_transfer_loss(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [0.6]
 
   References:
     Kim et al., Paraphrasing Complex Network: Network Compression via Factor
@@ -108,21 +148,23 @@ def factor_transfer_loss(
 
 
 def _attention(feature: jax.Array) -> jax.Array:
-  """Attention over the positions, of norm 1, `[B, H * W]`."""
+  """Returns the attention over the positions, of norm 1, `[B, H * W]`."""
   return numerics.normalize(numerics.flatten(jnp.mean(feature**2, axis=-1)))
 
 
 def _channel_patterns(feature: jax.Array) -> jax.Array:
-  """Channels of norm 1 over the positions, `[B, H * W, C]`."""
+  """Returns channels of norm 1 over the positions, `[B, H * W, C]`."""
   patterns = feature.reshape(feature.shape[0], -1, feature.shape[-1])
   return numerics.normalize(patterns, axis=1)
 
 
 def _position_gram(patterns: jax.Array) -> jax.Array:
+  """Returns the Gram matrix of the positions over the number of channels."""
   gram = numerics.contract('bpc,bqc->bpq', patterns, patterns)
   return gram / patterns.shape[-1]
 
 
 def _mean_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
+  """Returns the mean of the kernel over all pairs of channels, `[B]`."""
   kernel = numerics.contract('bpc,bpd->bcd', x, y) ** 2
   return jnp.mean(kernel, axis=(1, 2))

@@ -12,30 +12,43 @@ def squared_distance(
 ) -> jax.Array:
   """Squared distance of two features.
 
-    sum |student - teacher|**2, over all entries, or its mean
+  The distance is summed over all entries, or averaged::
 
-  With 'mean' it is the loss of a neighbourhood, and on the outputs of the
-  teacher's next one Equation (4) of Neighbourhood Distillation, the look-ahead.
-  With 'sum' it is Equation (6) of SSKD as printed. A sum over the entries of a
-  map is too steep for the rate of 0.01 given there; 'position_mean' (the
-  channels summed, the positions averaged) keeps it usable.
+    sum |student - teacher|**2
+
+  With 'mean', it is the loss of a neighbourhood, and applied to the outputs of
+  the teacher's next neighbourhood it is Equation (4) of Neighbourhood
+  Distillation, the look-ahead. With 'sum', it is Equation (6) of SSKD as
+  printed. A sum over the entries of a map is too steep for the learning rate of
+  0.01 that the paper gives; 'position_mean', a sum over channels and a mean
+  over positions, is usable with that rate.
 
   Args:
     student: `[B, ...]`.
-    teacher: `[B, ...]`, equally shaped; no gradient flows to it.
-    reduction: 'mean', 'sum' or 'position_mean' over all axes but the first.
+    teacher: `[B, ...]`, the same shape; no gradient flows to it.
+    reduction: 'mean', 'sum' or 'position_mean', over all axes but the first.
 
   Returns:
     One loss per example, `[B]`.
 
   Raises:
-    UsageError: there is no such reduction.
+    UsageError: the reduction does not exist.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> teacher = jnp.zeros((2, 2))
+    >>> print(losses.squared_distance(student, teacher))
+    [2.5 0.5]
+    >>> print(losses.squared_distance(student, teacher, reduction='sum'))
+    [5. 1.]
 
   References:
-    Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
-    2018, https://arxiv.org/abs/1812.01819
-    Shao et al., Neighbourhood Distillation: On the benefits of non end-to-end
-    distillation, 2020, https://arxiv.org/abs/2010.01189
+    - Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
+      2018, https://arxiv.org/abs/1812.01819
+    - Shao et al., Neighbourhood Distillation: On the benefits of non end-to-end
+      distillation, 2020, https://arxiv.org/abs/2010.01189
   """
   chex.assert_equal_shape([student, teacher])
   student, teacher = numerics.prepare(student, teacher)
@@ -43,19 +56,29 @@ def squared_distance(
 
 
 def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Mean squared error of the regressed hint.
+  """FitNets: mean squared error between the regressed hint and the hint.
+
+  The mean runs over all entries of an example::
 
     mean (student - teacher)**2
 
-  The paper has half the sum; RepDistiller, whose weight of 100 is in common
-  use, the mean over all entries, and so have we.
+  The paper prints half the sum. RepDistiller, whose weight of 100 is in common
+  use, takes the mean over all entries, and this function does the same.
 
   Args:
-    student: output of the regressor, `[B, ...]`.
-    teacher: the hint, `[B, ...]`, equally shaped; no gradient flows to it.
+    student: the output of the regressor, `[B, ...]`.
+    teacher: the hint, `[B, ...]`, the same shape; no gradient flows to it.
 
   Returns:
     One loss per example, `[B]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[1.0, 2.0], [0.0, 1.0]])
+    >>> teacher = jnp.zeros((2, 2))
+    >>> print(losses.hint_loss(student, teacher))
+    [2.5 0.5]
 
   References:
     Romero et al., FitNets: Hints for Thin Deep Nets, 2014,
@@ -67,25 +90,37 @@ def hint_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
 def normalized_l1_loss(
   student: jax.Array, teacher: jax.Array, *, reduction: str = 'mean'
 ) -> jax.Array:
-  """Absolute difference of two features of norm 1.
+  """FD: absolute difference of two features that are scaled to norm 1.
+
+  The mean runs over all entries of an example::
 
     mean | student / ||student||_2 - teacher / ||teacher||_2 |
 
-  The second term, unweighted, of Equation (2) of Orthogonality; its 1-norm is
-  'sum'. The default, 'mean', is the scale of the released code of factor
-  transfer, from which the loss descends: there it weighs 500.
+  This is the second term, unweighted, of Equation (2) of Orthogonality, whose
+  1-norm is the reduction 'sum'. The default, 'mean', has the scale of the
+  released code of factor transfer, on which this loss is based and where its
+  weight is 500.
 
   Args:
-    student: regressed feature, `[B, ...]`; the norm is one over all its axes
+    student: the regressed feature, `[B, ...]`; the norm is taken over all axes
       but the first.
-    teacher: `[B, ...]`, equally shaped; no gradient flows to it.
-    reduction: 'mean' or 'sum' over all axes but the first.
+    teacher: `[B, ...]`, the same shape; no gradient flows to it.
+    reduction: 'mean' or 'sum', over all axes but the first.
 
   Returns:
     One loss per example, `[B]`.
 
   Raises:
-    UsageError: there is no such reduction.
+    UsageError: the reduction does not exist.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student, teacher = jnp.array([[3.0, 4.0]]), jnp.array([[7.0, 0.0]])
+    >>> loss = losses.normalized_l1_loss(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [0.6]
 
   References:
     Park et al., On the Orthogonality of Knowledge Distillation with Other
@@ -105,25 +140,35 @@ def masked_l1_loss(
   *,
   reduction: str = 'mean',
 ) -> jax.Array:
-  """Absolute difference of two features, less where the teacher is sensitive.
+  """MLD: absolute difference of two features, weighted by a mask.
+
+  An entry counts less the more sensitive the teacher is to it::
 
     mean | (1 - relu(mask)) * (teacher - student) |
 
-  One term of the sum in Equation (6) of Masked Layer Distillation; its 1-norm
-  is 'sum'. The default, 'mean', gives breakpoints of all sizes one weight.
+  This is one term of the sum in Equation (6) of Masked Layer Distillation,
+  whose 1-norm is the reduction 'sum'. The default, 'mean', gives breakpoints of
+  all sizes the same weight.
 
   Args:
     student: `[B, ...]`.
-    teacher: `[B, ...]`, equally shaped; no gradient flows to it.
-    mask: `[...]`, one entry per entry of an example, 1 where no noise is
+    teacher: `[B, ...]`, the same shape; no gradient flows to it.
+    mask: `[...]`, one number for each entry of an example, 1 where no noise is
       tolerated; no gradient flows to it.
-    reduction: 'mean' or 'sum' over all axes but the first.
+    reduction: 'mean' or 'sum', over all axes but the first.
 
   Returns:
     One loss per example, `[B]`.
 
   Raises:
-    UsageError: there is no such reduction.
+    UsageError: the reduction does not exist.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student, teacher = jnp.array([[0.0, 0.0]]), jnp.array([[2.0, 2.0]])
+    >>> print(losses.masked_l1_loss(student, teacher, jnp.array([1.0, 0.5])))
+    [0.5]
 
   References:
     Wan et al., Masked Layer Distillation: Fast and Robust Training Through
@@ -145,32 +190,45 @@ def hierarchical_context_loss(
   *,
   sizes: tuple[int, ...] = (4, 2, 1),
 ) -> jax.Array:
-  """Squared error of two maps and of their poolings, halving in weight.
+  """HCL of ReviewKD: squared error of two maps at several scales.
+
+  The weight of a scale is half the weight of the next larger scale::
 
     (m + sum_l m_l / 2**l) / (1 + sum_l 1 / 2**l)
 
-  m is the mean squared difference of the maps, m_l that of the maps pooled to
-  the l-th of the sizes that are smaller than the map. It is the distance
-  'delta' of the pathways in Equation (2) of DistPro.
+  Here, m is the mean squared difference of the maps, and m_l is that of the
+  maps pooled to the l-th of those sizes that are smaller than the map. This is
+  the distance 'delta' of the pathways in Equation (2) of DistPro.
 
   Args:
     student: `[B, H, W, C]`.
     teacher: `[B, H, W, C]`; no gradient flows to it.
-    sizes: rows and columns of the pooled maps.
+    sizes: the heights, and equally the widths, of the pooled maps.
 
   Returns:
     One loss per example, `[B]`.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> # The differences have the mean square 12.5 and the mean 3.
+    >>> student = jnp.array([1.0, 2.0, 3.0, 6.0]).reshape(1, 2, 2, 1)
+    >>> teacher = jnp.zeros((1, 2, 2, 1))
+    >>> loss = losses.hierarchical_context_loss(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [11.33]
+
   References:
-    Chen et al., Distilling Knowledge via Knowledge Review, 2021,
-    https://arxiv.org/abs/2104.09044
-    Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
-    Meta Optimization, 2022, https://arxiv.org/abs/2204.05547
+    - Chen et al., Distilling Knowledge via Knowledge Review, 2021,
+      https://arxiv.org/abs/2104.09044
+    - Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
+      Meta Optimization, 2022, https://arxiv.org/abs/2204.05547
   """
   chex.assert_rank([student, teacher], 4)
   chex.assert_equal_shape([student, teacher])
   student, teacher = numerics.prepare(student, teacher)
-  # Pooling is linear: the difference is pooled once instead of both maps.
+  # Pooling is linear, so it is enough to pool the difference.
   difference = student - teacher
   loss = numerics.per_example(difference**2)
   weight, total = 1.0, 1.0
@@ -191,23 +249,34 @@ def variational_information_loss(
   *,
   epsilon: float = 1e-5,
 ) -> jax.Array:
-  """Negative log likelihood of the teacher's feature, given the student's.
+  """VID: negative log likelihood of the teacher's feature, given the student's.
 
-    mean 1/2 ((teacher - student)**2 / v + log v),
+  The likelihood is a Gaussian without its constant term::
+
+    mean 1/2 * ((teacher - student)**2 / v + log v),
     v = softplus(raw_variance) + epsilon
 
-  A Gaussian without its constant term; the mean over all entries as in the
-  authors' code and RepDistiller.
+  The mean runs over all entries, as in the authors' code and in RepDistiller.
 
   Args:
-    student: predicted mean, `[B, ..., C]`.
+    student: the predicted mean, `[B, ..., C]`.
     teacher: `[B, ..., C]`; no gradient flows to it.
-    raw_variance: trained, `[C]`; log(exp(5 - epsilon) - 1) at first, so that
-      the variance is 5.
-    epsilon: smallest variance.
+    raw_variance: a trained parameter, `[C]`. Its initial value is
+      log(exp(5 - epsilon) - 1), so that the initial variance is 5.
+    epsilon: the smallest variance.
 
   Returns:
     One loss per example in nats per entry, `[B]`; it can be negative.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student, teacher = jnp.zeros((1, 1)), jnp.ones((1, 1))
+    >>> raw = jnp.zeros(1)
+    >>> loss = losses.variational_information_loss(student, teacher, raw)
+    >>> print(np.asarray(loss).round(2))
+    [0.54]
 
   References:
     Ahn et al., Variational Information Distillation for Knowledge Transfer,
@@ -231,24 +300,35 @@ def softmax_regression_loss(
   *,
   regression_weight: float = 1.0,
 ) -> jax.Array:
-  """Squared errors of a feature and of the teacher's answer to that feature.
+  """SRRL: squared errors of a feature and of the logits that it leads to.
+
+  The first mean runs over channels, the second over classes::
 
     mean (student - teacher)**2
     + regression_weight * mean (student_logits - teacher_logits)**2
 
-  Means over channels and over classes. The paper's softmax regression has
-  variants; this is the one of its results and code (jingyang2017/KD_SRRL).
+  The paper describes several variants of the softmax regression. This one
+  produced its results and is the one in its code (jingyang2017/KD_SRRL).
 
   Args:
-    student: pooled feature behind the connector, `[B, C]`.
-    teacher: pooled feature, `[B, C]`; no gradient flows to it.
-    student_logits: the teacher's classifier applied to the student's feature,
-      `[B, num_classes]`.
-    teacher_logits: `[B, num_classes]`; no gradient flows to it.
-    regression_weight: of the second term.
+    student: the student's pooled feature after the connector, `[B, C]`.
+    teacher: the teacher's pooled feature, `[B, C]`; no gradient flows to it.
+    student_logits: the output of the teacher's classifier for the student's
+      feature, `[B, num_classes]`.
+    teacher_logits: the teacher's logits, `[B, num_classes]`; no gradient flows
+      to them.
+    regression_weight: the weight of the second mean.
 
   Returns:
     One loss per example, `[B]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> s, s_logits = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 0.0]])
+    >>> t, t_logits = jnp.zeros((1, 2)), jnp.zeros((1, 2))
+    >>> print(losses.softmax_regression_loss(s, t, s_logits, t_logits))
+    [3.]
 
   References:
     Yang et al., Knowledge distillation via softmax regression representation

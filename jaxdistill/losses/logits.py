@@ -1,28 +1,33 @@
-"""Losses on the logits of student and teacher."""
+"""Losses that compare the student's logits with the teacher's."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.core import checks
 from jaxdistill.losses import numerics
 
 
 def soft_target_loss(
   student: jax.Array, teacher: jax.Array, *, temperature: float = 4.0
 ) -> jax.Array:
-  """Divergence of the student's softened classes from the teacher's.
+  """KD: divergence of the student's softened probabilities from the teacher's.
+
+  With the temperature `T`, the loss is::
 
     T**2 * KL(softmax(teacher / T) || softmax(student / T))
 
-  The second term, unweighted, of Equation (1) of Orthogonality. That one prints
-  the student first; we follow Equation (7) of Orthogonality (and Hinton et
-  al.), the teacher first. The sum runs over the classes: their average, which
-  PyTorch's 'mean' takes, would be num_classes times weaker.
+  This is the second term, unweighted, of Equation (1) of Orthogonality. The
+  paper prints the student first there; this function puts the teacher first, as
+  Equation (7) of Orthogonality and Hinton et al. do. The divergence is a sum
+  over classes; the average over classes that PyTorch's 'mean' computes would be
+  num_classes times smaller.
 
   Args:
-    student: unnormalised log probabilities, `[..., num_classes]`.
-    teacher: the same of the teacher; no gradient flows to it.
-    temperature: `T` > 0.
+    student: the student's logits, `[..., num_classes]`.
+    teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
+      them.
+    temperature: `T`, a number above 0.
 
   Returns:
     One loss per example in nats, `[...]`.
@@ -30,14 +35,24 @@ def soft_target_loss(
   Raises:
     UsageError: the temperature is not positive.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    >>> teacher = jnp.array([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    >>> loss = losses.soft_target_loss(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [0.35 0.  ]
+
   References:
-    Hinton et al., Distilling the Knowledge in a Neural Network, 2015,
-    https://arxiv.org/abs/1503.02531
-    Park et al., On the Orthogonality of Knowledge Distillation with Other
-    Techniques, 2020, https://arxiv.org/abs/2009.04120
+    - Hinton et al., Distilling the Knowledge in a Neural Network, 2015,
+      https://arxiv.org/abs/1503.02531
+    - Park et al., On the Orthogonality of Knowledge Distillation with Other
+      Techniques, 2020, https://arxiv.org/abs/2009.04120
   """
   chex.assert_equal_shape([student, teacher])
-  numerics.check_positive('temperature', temperature)
+  checks.number('temperature', temperature, above=0)
   student, teacher = numerics.prepare(student, teacher)
   log_p = jax.nn.log_softmax(teacher / temperature)
   log_q = jax.nn.log_softmax(student / temperature)
@@ -47,18 +62,22 @@ def soft_target_loss(
 def tempered_cross_entropy(
   student: jax.Array, teacher: jax.Array, *, temperature: float = 2.5
 ) -> jax.Array:
-  """Cross-entropy of the student's softened classes to the teacher's.
+  """Cross-entropy between the softened probabilities of teacher and student.
 
-    -sum_c softmax(teacher / T)_c log softmax(student / T)_c
+  With the temperature `T`, the loss is::
 
-  The first term of Equation (3) of Neighbourhood Distillation; the second is
-  the cross-entropy to the labels. Unlike `soft_target_loss` it has no factor
-  T**2 and keeps the teacher's entropy.
+    -sum_c softmax(teacher / T)_c * log softmax(student / T)_c
+
+  This is the first term of Equation (3) of Neighbourhood Distillation; the
+  second term is the cross-entropy with the labels. Unlike `soft_target_loss`,
+  it has no factor of the squared temperature, and it includes the teacher's
+  entropy.
 
   Args:
-    student: unnormalised log probabilities, `[..., num_classes]`.
-    teacher: the same of the teacher; no gradient flows to it.
-    temperature: `T` > 0.
+    student: the student's logits, `[..., num_classes]`.
+    teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
+      them.
+    temperature: `T`, a number above 0.
 
   Returns:
     One loss per example in nats, `[...]`.
@@ -66,12 +85,22 @@ def tempered_cross_entropy(
   Raises:
     UsageError: the temperature is not positive.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[0.0, 0.0], [0.0, 5.0]])
+    >>> teacher = jnp.array([[5.0, 0.0], [0.0, 5.0]])
+    >>> loss = losses.tempered_cross_entropy(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [0.69 0.37]
+
   References:
     Shao et al., Neighbourhood Distillation: On the benefits of non end-to-end
     distillation, 2020, https://arxiv.org/abs/2010.01189
   """
   chex.assert_equal_shape([student, teacher])
-  numerics.check_positive('temperature', temperature)
+  checks.number('temperature', temperature, above=0)
   student, teacher = numerics.prepare(student, teacher)
   p = jax.nn.softmax(teacher / temperature)
   log_q = jax.nn.log_softmax(student / temperature)
@@ -79,19 +108,33 @@ def tempered_cross_entropy(
 
 
 def refinery_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Cross-entropy to the labels that the teacher gives to the same crop.
+  """Label Refinery: cross-entropy with the teacher's probabilities as labels.
 
-    -sum_c softmax(teacher)_c log softmax(student)_c
+  Both networks see the same crop of the image::
 
-  The paper writes the divergence, the released code (hessamb/label-refinery)
-  computes this cross-entropy; they differ by the teacher's entropy, a constant.
+    -sum_c softmax(teacher)_c * log softmax(student)_c
+
+  The paper prints the divergence, whereas the released code
+  (hessamb/label-refinery) computes this cross-entropy. The difference is the
+  teacher's entropy, which does not depend on the student.
 
   Args:
-    student: unnormalised log probabilities, `[..., num_classes]`.
-    teacher: the same of the teacher; no gradient flows to it.
+    student: the student's logits, `[..., num_classes]`.
+    teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
+      them.
 
   Returns:
     One loss per example in nats, `[...]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[0.0, 0.0], [0.0, 2.0]])
+    >>> teacher = jnp.array([[2.0, 0.0], [0.0, 2.0]])
+    >>> loss = losses.refinery_loss(student, teacher)
+    >>> print(np.asarray(loss).round(2))
+    [0.69 0.37]
 
   References:
     Bagherinezhad et al., Label Refinery: Improving ImageNet Classification
@@ -101,16 +144,27 @@ def refinery_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def logit_squared_error(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Half the squared distance of the logits.
+  """Half the squared distance between the logits.
 
-    1/2 sum_c (student_c - teacher_c)**2
+  The sum runs over the classes::
+
+    1/2 * sum_c (student_c - teacher_c)**2
 
   Args:
-    student: unnormalised log probabilities, `[..., num_classes]`.
-    teacher: the same of the teacher; no gradient flows to it.
+    student: the student's logits, `[..., num_classes]`.
+    teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
+      them.
 
   Returns:
     One loss per example, `[...]`.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[1.0, 0.0], [2.0, 1.0]])
+    >>> teacher = jnp.array([[3.0, 0.0], [2.0, 1.0]])
+    >>> print(losses.logit_squared_error(student, teacher))
+    [2. 0.]
 
   References:
     Ba and Caruana, Do Deep Nets Really Need to be Deep?, 2013,
@@ -130,27 +184,42 @@ def decoupled_kd_loss(
   beta: float = 8.0,
   temperature: float = 4.0,
 ) -> jax.Array:
-  """Soft targets, split into the labelled class and the others.
+  """DKD: soft targets, split into the labelled class and the other classes.
+
+  With the temperature `T`, the loss is::
 
     T**2 * (alpha * KL(b_teacher || b_student)
             + beta * KL(o_teacher || o_student))
 
-  b = (probability of the label, of any other class), o = softmax over the
-  other classes, all at temperature T.
+  Here, b is the pair (probability of the label, probability of any other
+  class), and o is the softmax over the other classes, all at temperature `T`.
 
   Args:
-    student: unnormalised log probabilities, `[..., num_classes]`.
-    teacher: the same of the teacher; no gradient flows to it.
+    student: the student's logits, `[..., num_classes]`.
+    teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
+      them.
     label: the true classes, integers, `[...]`.
-    alpha: weight of the labelled class.
-    beta: weight of the others; the authors use 1 to 8, depending on the pair.
-    temperature: `T` > 0.
+    alpha: the weight of the labelled class.
+    beta: the weight of the other classes; the authors use 1 to 8, depending on
+      the pair of networks.
+    temperature: `T`, a number above 0.
 
   Returns:
     One loss per example in nats, `[...]`.
 
   Raises:
-    UsageError: the temperature is not positive, or a weight negative.
+    UsageError: the temperature is not positive, or a weight is negative.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    >>> teacher = jnp.array([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    >>> label = jnp.array([0, 1])
+    >>> loss = losses.decoupled_kd_loss(student, teacher, label)
+    >>> print(np.asarray(loss).round(2))
+    [1.29 0.  ]
 
   References:
     Zhao et al., Decoupled Knowledge Distillation, 2022,
@@ -158,9 +227,9 @@ def decoupled_kd_loss(
   """
   chex.assert_equal_shape([student, teacher])
   chex.assert_shape(label, student.shape[:-1])
-  numerics.check_positive('temperature', temperature)
-  numerics.check_not_negative('alpha', alpha)
-  numerics.check_not_negative('beta', beta)
+  checks.number('temperature', temperature, above=0)
+  checks.number('alpha', alpha, at_least=0)
+  checks.number('beta', beta, at_least=0)
   student, teacher = numerics.prepare(student, teacher)
   p_margin, log_p_others = _split(teacher / temperature, label)
   q_margin, log_q_others = _split(student / temperature, label)
@@ -169,7 +238,7 @@ def decoupled_kd_loss(
   return temperature**2 * (alpha * target + beta * others)
 
 
-def correlation_kd_loss(
+def dist_loss(
   student: jax.Array,
   teacher: jax.Array,
   *,
@@ -177,28 +246,40 @@ def correlation_kd_loss(
   gamma: float = 1.0,
   tau: float = 1.0,
 ) -> jax.Array:
-  """One minus the correlation of predictions, within rows and columns.
+  """DIST: one minus the correlation of the predictions, by row and by column.
+
+  With r for Pearson's correlation, the loss is::
 
     tau**2 * (beta * (1 - mean_b r(p_b, q_b))
               + gamma * (1 - mean_c r(p_c, q_c)))
 
-  p, q are teacher's and student's softmax at temperature tau, p_b the classes
-  of one example, p_c one class over the whole batch given, r Pearson's
-  correlation with 1e-8 added to its denominator; constants correlate with
-  nothing. The defaults are those of the authors' code (hunto/DIST_KD).
+  Here, p and q are the softmax of the teacher and of the student at temperature
+  tau. A row p_b holds the classes of one example, and a column p_c holds one
+  class for all examples of the batch. The denominator of r is enlarged by 1e-8,
+  so the correlation with a constant is 0. The defaults are those of the
+  authors' code (hunto/DIST_KD).
 
   Args:
-    student: unnormalised log probabilities, `[B, num_classes]`.
-    teacher: the same of the teacher; no gradient flows to it.
-    beta: weight of the relation of classes within an example.
-    gamma: weight of the relation of examples within a class.
-    tau: temperature > 0; 4 on CIFAR-100 in the paper.
+    student: the student's logits, `[B, num_classes]`.
+    teacher: the teacher's logits, `[B, num_classes]`; no gradient flows to
+      them.
+    beta: the weight of the relation between classes within an example.
+    gamma: the weight of the relation between examples within a class.
+    tau: the temperature, a number above 0; the paper uses 4 on CIFAR-100.
 
   Returns:
-    A scalar: classes are compared over the batch.
+    A scalar, because the columns are compared over the whole batch.
 
   Raises:
-    UsageError: the temperature is not positive, or a weight negative.
+    UsageError: the temperature is not positive, or a weight is negative.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    >>> teacher = jnp.array([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    >>> print(f'{losses.dist_loss(student, teacher):.2f}')
+    0.68
 
   References:
     Huang et al., Knowledge Distillation from A Stronger Teacher, 2022,
@@ -206,9 +287,9 @@ def correlation_kd_loss(
   """
   chex.assert_rank([student, teacher], 2)
   chex.assert_equal_shape([student, teacher])
-  numerics.check_positive('tau', tau)
-  numerics.check_not_negative('beta', beta)
-  numerics.check_not_negative('gamma', gamma)
+  checks.number('tau', tau, above=0)
+  checks.number('beta', beta, at_least=0)
+  checks.number('gamma', gamma, at_least=0)
   student, teacher = numerics.prepare(student, teacher)
   q, p = jax.nn.softmax(student / tau), jax.nn.softmax(teacher / tau)
   inter = 1.0 - jnp.mean(_correlation(p, q, axis=1))
@@ -217,27 +298,34 @@ def correlation_kd_loss(
 
 
 def _divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-  """KL(p || q) over the last axis."""
+  """Returns KL(p || q) over the last axis."""
   return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def _split(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Log odds of the label `[...]`, log softmax of the rest `[..., C - 1]`."""
-  rest = jnp.arange(logits.shape[-1] - 1)
-  rest = rest.reshape((1,) * label.ndim + (-1,))
-  rest = rest + (rest >= label[..., None])
-  others = jnp.take_along_axis(logits, rest, axis=-1)
+  """Separates the labelled class from the other classes.
+
+  Returns:
+    (log odds of the label `[...]`, log softmax over the other classes
+    `[..., num_classes - 1]`).
+  """
+  others = jnp.arange(logits.shape[-1] - 1)
+  others = others.reshape((1,) * label.ndim + (-1,))
+  others = others + (others >= label[..., None])
+  other_logits = jnp.take_along_axis(logits, others, axis=-1)
   target = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
-  return target - jax.nn.logsumexp(others, axis=-1), jax.nn.log_softmax(others)
+  log_odds = target - jax.nn.logsumexp(other_logits, axis=-1)
+  return log_odds, jax.nn.log_softmax(other_logits)
 
 
 def _log_binary(log_odds: jax.Array) -> jax.Array:
-  """Log probabilities `[..., 2]`, finite also where one rounds to 0."""
+  """Returns log probabilities `[..., 2]`, finite even if one rounds to 0."""
   both = jnp.stack([log_odds, -log_odds], axis=-1)
   return jax.nn.log_sigmoid(both)
 
 
 def _correlation(p: jax.Array, q: jax.Array, *, axis: int) -> jax.Array:
+  """Returns Pearson's correlation along an axis."""
   p = p - jnp.mean(p, axis=axis, keepdims=True)
   q = q - jnp.mean(q, axis=axis, keepdims=True)
   norms = numerics.norm(p, axis=axis) * numerics.norm(q, axis=axis)

@@ -1,44 +1,49 @@
-"""What the losses share: safe norms, reductions, pooling, checks of choices."""
+"""Building blocks that the losses share: safe norms, reductions, pooling."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.types import UsageError
+from jaxdistill.core import checks
 
 # A vector shorter than this has no direction (the bound of torch's normalize).
 _SHORTEST = 1e-12
 
+REDUCTIONS = ('mean', 'sum', 'position_mean')
+
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """The array itself or, if its type is narrower, its copy in float32."""
+  """Returns the array, converted to float32 if its type is narrower."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def prepare(
   student: jax.Array, teacher: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Both in at least float32; no gradient flows to the teacher."""
+  """Returns both in at least float32; no gradient flows to the teacher."""
   teacher = jax.lax.stop_gradient(teacher)
   return at_least_float32(student), at_least_float32(teacher)
 
 
 def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
-  """`jnp.einsum` in full float32.
+  """Computes `jnp.einsum` in full float32.
 
-  Accelerators multiply float32 matrices with fewer bits by default, too few
-  for the differences of nearly equal similarities that relations compare.
+  By default, accelerators multiply float32 matrices with fewer bits. That is
+  too inexact for losses that subtract nearly equal similarities.
   """
   return jnp.einsum(subscripts, *operands, precision='highest')
 
 
 def absolute(x: jax.Array) -> jax.Array:
-  """|x| with gradient 0 at 0, where that of `jnp.abs` is 1."""
+  """Returns the absolute value, whose gradient at 0 is 0.
+
+  The gradient of `jnp.abs` at 0 is 1.
+  """
   return x * jnp.sign(x)
 
 
 def norm(x: jax.Array, *, axis: int) -> jax.Array:
-  """Euclidean norm whose gradient at zero is zero, not NaN.
+  """Returns the Euclidean norm; its gradient at zero is zero instead of NaN.
 
   Args:
     x: `[...]`.
@@ -49,19 +54,21 @@ def norm(x: jax.Array, *, axis: int) -> jax.Array:
   """
   square = jnp.sum(x * x, axis=axis)
   positive = square > 0
-  # The inner where keeps the infinite derivative out of the backward pass.
+  # The inner `where` keeps the infinite derivative out of the backward pass.
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
 def normalize(x: jax.Array, *, axis: int = -1) -> jax.Array:
-  """Vectors of Euclidean norm 1; a zero vector stays zero, without gradient.
+  """Scales vectors to Euclidean norm 1.
+
+  A zero vector stays zero and has a zero gradient.
 
   Args:
     x: `[...]`.
-    axis: the axis of a vector's entries.
+    axis: the axis that holds the entries of a vector.
 
   Returns:
-    `[...]`, as x.
+    `[...]`, the same shape as `x`.
   """
   square = jnp.sum(x * x, axis=axis, keepdims=True)
   directed = square > _SHORTEST**2
@@ -71,7 +78,7 @@ def normalize(x: jax.Array, *, axis: int = -1) -> jax.Array:
 
 
 def flatten(x: jax.Array) -> jax.Array:
-  """`[B, ...]` as `[B, D]`."""
+  """Reshapes `[B, ...]` to `[B, D]`."""
   return x.reshape(x.shape[0], -1)
 
 
@@ -80,16 +87,16 @@ def per_example(x: jax.Array, reduction: str = 'mean') -> jax.Array:
 
   Args:
     x: `[B, ..., C]`.
-    reduction: 'mean'; 'sum'; or 'position_mean': the sum over the last axis,
-      the channels, and the mean over the positions between.
+    reduction: 'mean', 'sum' or 'position_mean'. The last one sums over the last
+      axis, the channels, and averages over the positions in between.
 
   Returns:
     `[B]`.
 
   Raises:
-    UsageError: there is no such reduction.
+    UsageError: the reduction does not exist.
   """
-  check_reduction(reduction)
+  checks.choice('reduction', reduction, REDUCTIONS)
   if reduction == 'mean':
     return jnp.mean(flatten(x), axis=1)
   if reduction == 'sum':
@@ -97,24 +104,16 @@ def per_example(x: jax.Array, reduction: str = 'mean') -> jax.Array:
   return jnp.mean(flatten(jnp.sum(x, axis=-1)), axis=1)
 
 
-def check_reduction(reduction: str) -> None:
-  """Raises UsageError where there is no such reduction."""
-  if reduction not in ('mean', 'sum', 'position_mean'):
-    raise UsageError(
-      f'unknown reduction {reduction!r}; valid: mean, sum, position_mean'
-    )
-
-
 def adaptive_average_pool(x: jax.Array, height: int, width: int) -> jax.Array:
-  """Means over windows that cover the map, whatever its size.
+  """Averages a map of any size over windows that cover it.
 
-  Window i of n along an axis of length m runs from floor(i m / n) to
+  Window i of n along an axis of length m goes from floor(i m / n) to
   ceil((i + 1) m / n), as in PyTorch; windows overlap unless n divides m.
 
   Args:
     x: `[B, H, W, C]`.
-    height: rows of the result.
-    width: columns of the result.
+    height: the number of rows of the result.
+    width: the number of columns of the result.
 
   Returns:
     `[B, height, width, C]`.
@@ -133,7 +132,7 @@ def match_size(
     second: `[B, H2, W2, C2]`.
 
   Returns:
-    Both, `[B, min(H1, H2), min(W1, W2), C1 or C2]`.
+    Both maps, `[B, min(H1, H2), min(W1, W2), C1]` and the same with `C2`.
   """
   chex.assert_rank([first, second], 4)
   chex.assert_equal_shape_prefix([first, second], 1)
@@ -147,19 +146,8 @@ def match_size(
   )
 
 
-def check_positive(name: str, value: float) -> None:
-  """Raises UsageError unless the value is greater than 0."""
-  if not value > 0:
-    raise UsageError(f'{name} is {value}; valid: greater than 0')
-
-
-def check_not_negative(name: str, value: float) -> None:
-  """Raises UsageError unless the value is at least 0."""
-  if not value >= 0:
-    raise UsageError(f'{name} is {value}; valid: at least 0')
-
-
 def _pool_axis(x: jax.Array, size: int, axis: int) -> jax.Array:
+  """Pools one axis to a given length."""
   length = x.shape[axis]
   if size == length:
     return x

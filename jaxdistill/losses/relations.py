@@ -1,8 +1,8 @@
 """Losses on relations: between the examples of a batch, between two layers.
 
-Relations between examples take the whole batch they are given. Under data
-parallelism that is the global batch when the arrays are global, as they are
-under `jax.jit`.
+A relation between examples covers the whole batch that is passed in. Under data
+parallelism this is the global batch, provided that the arrays are global, as
+they are inside `jax.jit`.
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,37 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.core.checks import UsageError
 from jaxdistill.losses import numerics
-from jaxdistill.types import UsageError
 
 
 def similarity_preserving_loss(
   student: jax.Array, teacher: jax.Array
 ) -> jax.Array:
-  """Squared difference of the examples' similarities.
+  """SP: squared difference of the similarities between examples.
+
+  With the similarity matrices g, the loss is::
 
     sum_ij (g(student) - g(teacher))_ij**2 / B**2
 
-  g(F) are the rows of F F^T, each divided by its norm; F is flattened.
+  The rows of g(F) are the rows of F F^T, each divided by its norm, where F is
+  the flattened feature.
 
   Args:
     student: `[B, ...]`.
-    teacher: `[B, ...]`, of any shape behind the batch; no gradient flows to it.
+    teacher: `[B, ...]`; the axes after the first may differ from the student's.
+      No gradient flows to it.
 
   Returns:
-    A scalar: the loss compares pairs of examples.
+    A scalar, because the loss compares pairs of examples.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> # The student's examples are orthogonal, the teacher's are equal.
+    >>> loss = losses.similarity_preserving_loss(jnp.eye(2), jnp.ones((2, 3)))
+    >>> print(f'{loss:.2f}')
+    0.29
 
   References:
     Tung and Mori, Similarity-Preserving Knowledge Distillation, 2019,
@@ -46,20 +58,33 @@ def similarity_preserving_loss(
 def relational_distance_loss(
   student: jax.Array, teacher: jax.Array
 ) -> jax.Array:
-  """Huber loss of the distances between examples, in units of their mean.
+  """RKD-D: Huber loss of the distances between examples, divided by their mean.
+
+  With the matrix d of distances, the loss is::
 
     mean_ij huber(d(student)_ij - d(teacher)_ij)
 
-  d is the Euclidean distance divided by its mean over pairs of different
-  examples; the mean of the loss is over all B**2 entries, the zero diagonal
-  included. The student's mean distance has a gradient.
+  The entry d_ij is the Euclidean distance divided by the mean distance over
+  pairs of different examples. The mean of the loss runs over all B**2 entries,
+  including the zeros of the diagonal. The gradient flows through the student's
+  mean distance as well.
 
   Args:
     student: `[B, ...]`.
-    teacher: `[B, ...]`, of any shape behind the batch; no gradient flows to it.
+    teacher: `[B, ...]`; the axes after the first may differ from the student's.
+      No gradient flows to it.
 
   Returns:
-    A scalar: the loss compares pairs of examples.
+    A scalar, because the loss compares pairs of examples.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[0.0], [1.0], [2.0]])
+    >>> teacher = jnp.array([[0.0], [1.0], [1.0]])
+    >>> loss = losses.relational_distance_loss(student, teacher)
+    >>> print(f'{loss:.3f}')
+    0.125
 
   References:
     Park et al., Relational Knowledge Distillation, 2019,
@@ -71,20 +96,32 @@ def relational_distance_loss(
 
 
 def relational_angle_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Huber loss of the angles in triangles of examples.
+  """RKD-A: Huber loss of the angles in triangles of examples.
 
-    mean_ijk huber(a(student)_ijk - a(teacher)_ijk),
-    a_ijk = cos of the angle at i between j and k
+  With the cosine a_ijk of the angle at i between j and k, the loss is::
 
-  The mean is over all B**3 triples; triples that are no triangle have cosine 0
-  or 1 in both. Memory grows with B**2 (B + D).
+    mean_ijk huber(a(student)_ijk - a(teacher)_ijk)
+
+  The mean runs over all B**3 triples. A triple that is not a triangle has the
+  same cosine, 0 or 1, in both networks. The memory grows with B**2 (B + D).
 
   Args:
     student: `[B, ...]`.
-    teacher: `[B, ...]`, of any shape behind the batch; no gradient flows to it.
+    teacher: `[B, ...]`; the axes after the first may differ from the student's.
+      No gradient flows to it.
 
   Returns:
-    A scalar: the loss compares triples of examples.
+    A scalar, because the loss compares triples of examples.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> # The student's examples form a right angle, the teacher's a line.
+    >>> student = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> teacher = jnp.array([[0.0], [-1.0], [1.0]])
+    >>> loss = losses.relational_angle_loss(student, teacher)
+    >>> print(f'{loss:.3f}')
+    0.043
 
   References:
     Park et al., Relational Knowledge Distillation, 2019,
@@ -97,21 +134,33 @@ def relational_angle_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
 def probabilistic_transfer_loss(
   student: jax.Array, teacher: jax.Array, *, epsilon: float = 1e-7
 ) -> jax.Array:
-  """Divergence of the probabilities with which examples choose each other.
+  """PKT: divergence of the probabilities with which examples choose each other.
 
-    mean_ij t_ij log((t_ij + epsilon) / (s_ij + epsilon))
+  With the matrices s and t of probabilities, the loss is::
 
-  t and s are the matrices (cosine + 1) / 2, each row divided by its sum. As in
-  the authors' code the diagonal is included and the mean is over all entries,
-  not the sum over rows.
+    mean_ij t_ij * log((t_ij + epsilon) / (s_ij + epsilon))
+
+  Each row of s and t is a row of the matrix (cosine + 1) / 2, divided by its
+  sum; s belongs to the student and t to the teacher. As in the authors' code,
+  the diagonal is included, and the mean runs over all entries, where a sum over
+  each row would be usual.
 
   Args:
     student: `[B, ...]`.
-    teacher: `[B, ...]`, of any shape behind the batch; no gradient flows to it.
-    epsilon: keeps the logarithm finite.
+    teacher: `[B, ...]`; the axes after the first may differ from the student's.
+      No gradient flows to it.
+    epsilon: a small number that keeps the logarithm finite.
 
   Returns:
-    A scalar in nats per pair: the loss compares pairs of examples.
+    A scalar in nats per pair, because the loss compares pairs of examples.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> # The student's examples are orthogonal, the teacher's are equal.
+    >>> loss = losses.probabilistic_transfer_loss(jnp.eye(2), jnp.ones((2, 3)))
+    >>> print(f'{loss:.3f}')
+    0.029
 
   References:
     Passalis and Tefas, Learning Deep Representations with Probabilistic
@@ -125,20 +174,29 @@ def probabilistic_transfer_loss(
 def correlation_congruence_loss(
   student: jax.Array, teacher: jax.Array
 ) -> jax.Array:
-  """Product of the errors of neighbouring examples.
+  """CC: product of the errors of neighbouring examples.
 
-    mean_b sum_d e_bd e_(b+1)d,  e = |student - teacher|
+  With the absolute error e of an embedding, the loss is::
 
-  The authors' surrogate, as in RepDistiller, of the paper's difference of
-  Gaussian kernels. The order of the batch matters.
+    mean_b sum_d e_bd * e_(b+1)d,   e = |student - teacher|
+
+  This is the surrogate in the authors' code and in RepDistiller for the paper's
+  difference of Gaussian kernels. It depends on the order of the batch.
 
   Args:
     student: embeddings, `[B, D]`.
-    teacher: embeddings, `[B, D]`. They are trained as well: the gradient flows
-      to both arguments, and both can collapse to one point.
+    teacher: embeddings, `[B, D]`. Both embeddings are trained: the gradient
+      flows to both arguments, and both can collapse to one point.
 
   Returns:
-    A scalar: the loss multiplies pairs of examples.
+    A scalar, because the loss multiplies the errors of pairs of examples.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student = jnp.array([[1.0, -2.0], [-3.0, 0.0], [1.0, 1.0]])
+    >>> print(losses.correlation_congruence_loss(student, jnp.zeros((3, 2))))
+    3.0
 
   References:
     Peng et al., Correlation Congruence for Knowledge Distillation, 2019,
@@ -154,24 +212,34 @@ def correlation_congruence_loss(
 def flow_loss(
   student: Sequence[jax.Array], teacher: Sequence[jax.Array]
 ) -> jax.Array:
-  """Squared difference of the flow matrices of consecutive features.
+  """FSP: squared difference of the flow matrices of consecutive features.
+
+  With the flow matrix G between two consecutive features f, the loss is::
 
     sum_i mean_cd (G(student)_icd - G(teacher)_icd)**2,
-    G_icd = mean over positions of f_ic f_(i+1)d
+    G_icd = mean over positions of f_ic * f_(i+1)d
 
-  The paper has the norm of the difference and weights; the mean over entries
-  and equal weights are those of RepDistiller.
+  The paper prints the norm of the difference, with weights. RepDistiller takes
+  the mean over entries with equal weights, and this function does the same.
 
   Args:
-    student: at least two features in order, each `[B, H_i, W_i, C_i]`; of two
-      consecutive ones the larger is pooled to the size of the smaller.
-    teacher: as many with the same channels; no gradient flows to them.
+    student: at least two features in order, each `[B, H_i, W_i, C_i]`. The
+      larger of two consecutive features is pooled to the size of the smaller.
+    teacher: as many features with the same channels; no gradient flows to them.
 
   Returns:
     One loss per example, `[B]`.
 
   Raises:
-    UsageError: there are less than two features.
+    UsageError: there are fewer than two features.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from jaxdistill import losses
+    >>> student = [jnp.full((1, 2, 2, 2), 2.0), jnp.ones((1, 1, 1, 4))]
+    >>> teacher = [jnp.ones((1, 2, 2, 2)), jnp.ones((1, 1, 1, 4))]
+    >>> print(losses.flow_loss(student, teacher))
+    [1.]
 
   References:
     Yim et al., A Gift from Knowledge Distillation, 2017,
@@ -179,7 +247,9 @@ def flow_loss(
   """
   chex.assert_equal(len(student), len(teacher))
   if len(student) < 2:
-    raise UsageError(f'{len(student)} features; valid: at least 2')
+    raise UsageError(
+      f'student: expected at least 2 features, got {len(student)}'
+    )
   pairs = [numerics.prepare(s, t) for s, t in zip(student, teacher)]
   losses = []
   for (s, t), (next_s, next_t) in itertools.pairwise(pairs):
@@ -192,31 +262,34 @@ def flow_loss(
 def _vectors(
   student: jax.Array, teacher: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Both as `[B, D]`, where D may differ."""
+  """Returns both as `[B, D]`, where D may differ."""
   chex.assert_equal_shape_prefix([student, teacher], 1)
   student, teacher = numerics.prepare(student, teacher)
   return numerics.flatten(student), numerics.flatten(teacher)
 
 
 def _gram(vectors: jax.Array) -> jax.Array:
+  """Returns the inner products of all pairs of vectors, `[B, B]`."""
   return numerics.contract('id,jd->ij', vectors, vectors)
 
 
 def _differences(vectors: jax.Array) -> jax.Array:
-  """Vectors from i to j, `[B, B, D]`.
+  """Returns the vectors from i to j, `[B, B, D]`.
 
-  Not by way of the Gram matrix: its cancellation ruins short distances.
+  Distances computed from the Gram matrix would need less memory, but short ones
+  would be lost to cancellation.
   """
   if jax.default_backend() == 'cpu':
-    # XLA for the CPU would compute what makes a vector, such as the pooling of
-    # a map, again for each of its B pairs; a matrix product it keeps.
-    one = jnp.eye(vectors.shape[0], dtype=vectors.dtype)
-    vectors = numerics.contract('ij,jd->id', one, vectors)
+    # On the CPU, XLA would fuse the operation that produced a vector, such as
+    # the pooling of a map, into the subtraction and repeat it for each of the B
+    # pairs. It keeps the result of a matrix product.
+    identity = jnp.eye(vectors.shape[0], dtype=vectors.dtype)
+    vectors = numerics.contract('ij,jd->id', identity, vectors)
   return vectors[None] - vectors[:, None]
 
 
 def _mean_distances(vectors: jax.Array) -> jax.Array:
-  """Distances over their mean, `[B, B]`; zero if all vectors are equal."""
+  """Returns distances over their mean, `[B, B]`, or 0 if all are equal."""
   distances = numerics.norm(_differences(vectors), axis=-1)
   batch = vectors.shape[0]
   mean = jnp.sum(distances) / max(batch * (batch - 1), 1)
@@ -224,26 +297,28 @@ def _mean_distances(vectors: jax.Array) -> jax.Array:
 
 
 def _cosines(vectors: jax.Array) -> jax.Array:
-  """Cosines of the angles at i between j and k, `[B, B, B]`."""
+  """Returns cosines of the angles at i between j and k, `[B, B, B]`."""
   directions = numerics.normalize(_differences(vectors))
   return numerics.contract('ijd,ikd->ijk', directions, directions)
 
 
 def _huber(error: jax.Array) -> jax.Array:
+  """Returns the Huber loss with its threshold at 1."""
   size = jnp.abs(error)
   return jnp.where(size < 1.0, 0.5 * error**2, size - 0.5)
 
 
 def _choices(vectors: jax.Array) -> jax.Array:
-  """Probabilities of j given i, `[B, B]`."""
+  """Returns the probabilities of j given i, `[B, B]`."""
   similarity = 0.5 * (_gram(numerics.normalize(vectors)) + 1.0)
-  # Rounding may put opposite vectors below zero, where no logarithm is.
+  # For opposite vectors, rounding may give a number below zero, which has no
+  # logarithm.
   similarity = jnp.maximum(similarity, 0.0)
   return similarity / jnp.sum(similarity, axis=1, keepdims=True)
 
 
 def _flow(feature: jax.Array, following: jax.Array) -> jax.Array:
-  """Flow matrix, `[B, C, C']`."""
+  """Returns the flow matrix of two features, `[B, C, C']`."""
   feature, following = numerics.match_size(feature, following)
   positions = feature.shape[1] * feature.shape[2]
   return numerics.contract('bhwc,bhwd->bcd', feature, following) / positions

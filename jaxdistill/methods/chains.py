@@ -1,6 +1,6 @@
-"""Chains of teachers: generations of one network, and assistants.
+"""Chains of teachers: generations of one network, and teacher assistants.
 
-Each is handed on as it is at its last epoch.
+Each network teaches the next one as it is at the end of its own training.
 
 Furlanello et al., Born Again Neural Networks, 2018,
 https://arxiv.org/abs/1805.04770; Mirzadeh et al., Improved Knowledge
@@ -10,44 +10,46 @@ Distillation via Teacher Assistant, 2019, https://arxiv.org/abs/1902.03393
 from collections.abc import Mapping
 import itertools
 
-from jaxdistill import steps
-from jaxdistill import terms as terms_lib
-from jaxdistill.methods import joint
-from jaxdistill.networks import staged
-from jaxdistill.types import Carry, Method, Model, Network, Recipe
+from jaxdistill import objectives, phases
+from jaxdistill.core.types import Carry, Method, Model, Network, Recipe
+from jaxdistill.networks import graph
+from jaxdistill.phases import joint
 
 
-def born_again(
+def ban(
   recipe: Recipe,
   *,
   generations: int = 2,
   label_weight: float = 0.0,
   student: str = 'student',
 ) -> Method:
-  """BAN: each generation learns the classes of the one before.
+  """BAN: each generation learns the predictions of the generation before it.
 
-  The first learns from labels, the next ones are new networks of the same kind
-  that learn the softened classes at temperature 1, `losses.refinery_loss`.
+  The first network learns from the labels. Every further one is a new network
+  of the same kind that learns its predecessor's class probabilities at
+  temperature 1 (`losses.refinery_loss`). It needs no teacher, and takes one
+  phase of the recipe's length for each of the 1 + `generations` networks.
 
   Args:
-    recipe: how each generation is trained, for the recipe's epochs each.
-    generations: after the first.
-    label_weight: factor on the labels from the second on; 1: BAN+L.
-    student: the role that trains.
+    recipe: how each generation is trained.
+    generations: the number of networks after the first.
+    label_weight: the factor on the loss of the labels from the second network
+      on; 1 gives BAN+L.
+    student: the role of the network that trains.
   """
 
-  def renew(rng, carry: Carry) -> dict[str, Model]:
+  def new_generation(rng, carry: Carry) -> dict[str, Model]:
     network = carry[student].network
     image = {'image': recipe.example['image']}
-    fresh = Model(network, staged.init(network, rng, image))
-    return {'parent': carry[student], student: fresh}
+    model = Model(network, graph.init(network, rng, image))
+    return {'parent': carry[student], student: model}
 
   def generation(n: int) -> Method:
     return (
-      lambda carry: steps.setup_phase(f'generation{n}', renew),
+      lambda carry: phases.setup_phase(f'generation{n}', new_generation),
       *joint.joint(
         recipe,
-        terms={'refinery': terms_lib.refinery()},
+        terms={'refinery': objectives.refinery()},
         label_weight=label_weight,
         student=student,
         teacher='parent',
@@ -61,7 +63,7 @@ def born_again(
   )
 
 
-def assistants(
+def takd(
   recipe: Recipe,
   *,
   assistants: Mapping[str, Network],
@@ -71,28 +73,34 @@ def assistants(
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
-  """TAKD: knowledge distillation from the teacher down a chain to the student.
+  """TAKD: distils the teacher into the student through assistants.
+
+  The teacher teaches the first assistant, each assistant teaches the next one,
+  and the last assistant teaches the student, always by `kd`. It takes one phase
+  of the recipe's length for the student and for each assistant.
 
   Args:
-    recipe: how each hop is trained, for the recipe's epochs each.
+    recipe: how each network is trained.
     assistants: name -> network, from the largest to the smallest.
-    weight: factor on the soft targets.
-    temperature: of the soft targets.
-    label_weight: factor on the loss of the labels.
-    student: the role at the end.
-    teacher: the role at the beginning.
+    weight: the factor on the soft targets.
+    temperature: the temperature of the soft targets.
+    label_weight: the factor on the loss of the labels.
+    student: the role at the end of the chain.
+    teacher: the role at the beginning of the chain.
   """
 
-  def new(rng, carry: Carry) -> dict[str, Model]:
+  def new_assistants(rng, carry: Carry) -> dict[str, Model]:
     del carry
     image = {'image': recipe.example['image']}
     return {
-      name: Model(network, staged.init(network, rng, image))
+      name: Model(network, graph.init(network, rng, image))
       for name, network in assistants.items()
     }
 
   chain = [teacher, *assistants, student]
-  method: Method = (lambda carry: steps.setup_phase('new_assistants', new),)
+  method: Method = (
+    lambda carry: phases.setup_phase('new_assistants', new_assistants),
+  )
   for upper, lower in itertools.pairwise(chain):
     method += joint.kd(
       recipe,

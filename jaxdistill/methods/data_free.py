@@ -1,22 +1,22 @@
-"""Distillation without data: on noise, and on images made from the teacher.
+"""Distillation without data: on noise, or on images made from the teacher.
 
 Nayak et al., Zero-Shot Knowledge Distillation in Deep Networks, 2019,
-https://arxiv.org/abs/1905.08114; the rivals in Table 4 of Shao et al.,
-Neighbourhood Distillation, 2020, https://arxiv.org/abs/2010.01189
+https://arxiv.org/abs/1905.08114. Both methods are compared with Neighbourhood
+Distillation in Table 4 of Shao et al., Neighbourhood Distillation, 2020,
+https://arxiv.org/abs/2010.01189.
 """
 
 from collections.abc import Sequence
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdistill import terms
-from jaxdistill.methods import joint
-from jaxdistill.networks import arguments, staged
-from jaxdistill.types import (
+from jaxdistill import objectives, phases
+from jaxdistill.core import checks, random
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
   Array,
   Batch,
   Carry,
@@ -25,8 +25,9 @@ from jaxdistill.types import (
   Phase,
   PyTree,
   Recipe,
-  UsageError,
 )
+from jaxdistill.networks import graph
+from jaxdistill.phases import joint
 
 
 def gaussian_kd(
@@ -37,19 +38,20 @@ def gaussian_kd(
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
-  """The teacher's softened classes of images that are Gaussian noise.
+  """Teaches the student the teacher's soft targets on Gaussian noise.
 
-  The first term of Equation (3) of Neighbourhood Distillation, whose second
-  needs labels. The images are standard normal after standardisation; of the
-  data only the shape is used.
+  The loss is the first term of Equation (3) of Neighbourhood Distillation; the
+  second term needs labels. Images are standard normal after standardisation, so
+  that only the shape of the data is used. It takes one phase of the recipe's
+  length.
 
   Args:
-    recipe: how; but its augmentation is not used.
-    temperature: `T`.
-    frozen_statistics: see `joint`; so a student is fine-tuned that real
-      images are to be fed to.
-    student: the role that trains.
-    teacher: the role it learns from.
+    recipe: how the student is trained. Its augmentation is not used.
+    temperature: the temperature of the soft targets.
+    frozen_statistics: whether the student's batch statistics stay unchanged,
+      see `joint`. Use it to fine-tune a student that will see real images.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
   """
   image = recipe.example['image']
 
@@ -60,7 +62,7 @@ def gaussian_kd(
   stream = recipe.stream._replace(augment=noise)
   return joint.joint(
     recipe._replace(stream=stream),
-    terms={'tempered': terms.tempered(temperature=temperature)},
+    terms={'tempered': objectives.tempered(temperature=temperature)},
     label_weight=0.0,
     frozen_statistics=frozen_statistics,
     student=student,
@@ -81,62 +83,72 @@ def zero_shot(
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
-  """ZSKD: images that give the teacher likely answers teach the student.
+  """ZSKD: makes images from the teacher alone and distils with them.
 
     image = argmin CE(softmax(teacher(image) / T), y),  y ~ Dirichlet(b * c_k)
 
   c_k are the similarities of class k's weights in the teacher's last layer to
-  those of all classes, scaled to [0, 1]; each b serves an equal share of the
-  images, as in the paper (the released code makes all b the same). The student
-  then learns the softened classes of these images alone.
+  those of all classes, scaled to [0, 1]. Each b is used for an equal share of
+  the images, as in the paper; the released code uses one b for all. The student
+  then learns the teacher's soft targets on these images only.
+
+  It takes two phases: `iterations * count / batch` steps to make the images,
+  and a phase of the recipe's length, in epochs over these images.
 
   Args:
-    recipe: how the student learns; the paper: Adam at 1e-3.
-    count: how many images.
-    iterations: of Adam for each of them.
-    batch: how many are made at a time; divides `count`.
-    rate: of Adam.
-    scales: b.
-    temperature: `T`.
-    student: the role that trains.
-    teacher: the role it learns from.
+    recipe: how the student is trained; the paper uses Adam at 1e-3.
+    count: the number of images.
+    iterations: the number of Adam steps for each batch of images.
+    batch: the number of images that are made at a time; a divisor of `count`.
+    rate: the learning rate of Adam for the images.
+    scales: the scales b of the Dirichlet distributions; each is used for an
+      equal share of the images.
+    temperature: the temperature T, both for making images and for the soft
+      targets.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
 
   Raises:
-    UsageError: `batch` does not divide `count`, or a number is none.
+    UsageError: a number is out of its range, `batch` does not divide `count`,
+      or `count` is smaller than the recipe's batch size.
   """
   for name, value in (('count', count), ('iterations', iterations)):
-    arguments.whole(name, value)
-  if count % arguments.whole('batch', batch):
-    raise UsageError(f'batch: {batch} does not divide count, {count}')
-  for name, values in (
-    ('scales', tuple(scales)),
-    ('rate', (rate,)),
-    ('temperature', (temperature,)),
-  ):
-    if not values or not all(0 < value < math.inf for value in values):
-      raise UsageError(f'{name}: wanted numbers above 0, got {values}')
-  made = _Impressions(
+    checks.integer(name, value)
+  if count % checks.integer('batch', batch):
+    raise UsageError(
+      f'batch: expected a divisor of count, {count}, got {batch}'
+    )
+  if not scales:
+    raise UsageError('scales: expected at least one number above 0, got none')
+  for scale in scales:
+    checks.number('scales', scale, above=0)
+  checks.number('rate', rate, above=0)
+  checks.number('temperature', temperature, above=0)
+  settings = _Impressions(
     count, iterations, batch, rate, tuple(scales), temperature
   )
   stream = recipe.stream._replace(source='impressions')
   steps_per_epoch = count // stream.batch_size
   if not steps_per_epoch:
     raise UsageError(
-      f'count: {count} images are fewer than batch_size, {stream.batch_size}'
+      f'count: expected at least batch_size, {stream.batch_size}, got {count}'
     )
-  learning = joint.joint(
+  distillation = joint.joint(
     recipe._replace(stream=stream, steps_per_epoch=steps_per_epoch),
-    terms={'tempered': terms.tempered(temperature=temperature)},
+    terms={'tempered': objectives.tempered(temperature=temperature)},
     label_weight=0.0,
     student=student,
     teacher=teacher,
     name='zero_shot',
   )
-  return (lambda carry: _impressions(made, recipe, carry, teacher), *learning)
+  return (
+    lambda carry: _impressions(settings, recipe, carry, teacher),
+    *distillation,
+  )
 
 
 class _Impressions(NamedTuple):
-  """How images are made; see `zero_shot`."""
+  """How images are made; see the arguments of `zero_shot`."""
 
   images: int
   iterations: int
@@ -147,16 +159,17 @@ class _Impressions(NamedTuple):
 
 
 class ImpressionState(NamedTuple):
-  """State of the phase that makes images.
+  """The state of the phase that makes images.
 
   Attributes:
-    step: how many were taken, int32.
-    images: those made so far, uint8 `[N, H, W, C]`.
-    labels: the class whose Dirichlet each is drawn from, int32 `[N]`.
-    image: the batch being made `[batch, H, W, C]`.
-    target: its soft targets `[batch, num_classes]`.
-    label: its classes `[batch]`.
-    adam: of the batch.
+    step: the number of steps taken, int32.
+    images: the finished images and zeros for the others, uint8 `[N, H, W, C]`.
+    labels: the class from whose Dirichlet distribution each target was drawn,
+      int32 `[N]`.
+    image: the current batch of images, in [0, 1], `[batch, H, W, C]`.
+    target: the soft targets of the current batch `[batch, num_classes]`.
+    label: the classes of the current batch `[batch]`.
+    adam: the state of Adam for the current batch.
   """
 
   step: Array
@@ -169,12 +182,12 @@ class ImpressionState(NamedTuple):
 
 
 def _impressions(
-  made: _Impressions, recipe: Recipe, carry: Carry, teacher: str
+  settings: _Impressions, recipe: Recipe, carry: Carry, teacher: str
 ) -> Phase:
-  """Puts images that were made from the teacher into the carry."""
-  network = joint.model_in(carry, teacher).network
-  optimizer = optax.adam(made.rate)
-  shape = (made.batch, *recipe.example['image'].shape[1:])
+  """Builds the phase that makes images and puts them into the carry."""
+  network = phases.model_in(carry, teacher).network
+  optimizer = optax.adam(settings.rate)
+  shape = (settings.batch, *recipe.example['image'].shape[1:])
   weights = _class_weights(carry[teacher])
   classes = weights.shape[-1]
 
@@ -183,24 +196,28 @@ def _impressions(
     image = jnp.zeros(shape)
     state = ImpressionState(
       jnp.zeros((), jnp.int32),
-      jnp.zeros((made.images, *shape[1:]), jnp.uint8),
-      jnp.zeros((made.images,), jnp.int32),
+      jnp.zeros((settings.images, *shape[1:]), jnp.uint8),
+      jnp.zeros((settings.images,), jnp.int32),
       image,
-      jnp.zeros((made.batch, classes)),
-      jnp.zeros((made.batch,), jnp.int32),
+      jnp.zeros((settings.batch, classes)),
+      jnp.zeros((settings.batch,), jnp.int32),
       optimizer.init(image),
     )
     return state, carry[teacher].variables
 
   def begin(state: ImpressionState, variables: PyTree, rng: Array):
-    """A new batch: uniform images and drawn targets."""
-    first, second, third = jax.random.split(rng, 3)
-    label = jax.random.randint(first, (made.batch,), 0, classes)
-    number = state.step // made.iterations
-    scale = jnp.asarray(made.scales)[number % len(made.scales)]
-    similar = _similarities(_class_weights(Model(network, variables)))
-    target = jax.random.dirichlet(second, scale * similar[label] + 1e-4)
-    image = jax.random.uniform(third, shape)
+    """Starts a new batch with uniform images and newly drawn targets."""
+    label_rng, target_rng, image_rng = (
+      random.step_key(rng, 'noise', i) for i in range(3)
+    )
+    label = jax.random.randint(label_rng, (settings.batch,), 0, classes)
+    number = state.step // settings.iterations
+    scale = jnp.asarray(settings.scales)[number % len(settings.scales)]
+    similarities = _similarities(_class_weights(Model(network, variables)))
+    target = jax.random.dirichlet(
+      target_rng, scale * similarities[label] + 1e-4
+    )
+    image = jax.random.uniform(image_rng, shape)
     return state._replace(
       image=image, target=target, label=label, adam=optimizer.init(image)
     )
@@ -208,27 +225,30 @@ def _impressions(
   def step(state, frozen, batches, rng, static):
     del batches, static
     state = jax.lax.cond(
-      state.step % made.iterations == 0,
+      state.step % settings.iterations == 0,
       lambda: begin(state, frozen, rng),
       lambda: state,
     )
 
     def loss_of(image: Array) -> Array:
-      raw = {'image': 255.0 * image}
-      ready = recipe.validation.augment(rng, raw)['image']
-      features, _ = staged.run(network, frozen, {'image': ready})
-      logits = features[staged.output(network)] / made.temperature
+      pixels = {'image': 255.0 * image}
+      standardized = recipe.validation.augment(rng, pixels)['image']
+      features, _ = graph.run(network, frozen, {'image': standardized})
+      logits = features[graph.output(network)] / settings.temperature
       return optax.softmax_cross_entropy(logits, state.target).mean()
 
-    # Adam does not see the scale: the mean is as good as each image's own.
+    # Adam does not depend on the scale of the loss, so the mean over the batch
+    # serves as well as a loss for each image.
     loss, gradient = jax.value_and_grad(loss_of)(state.image)
     updates, adam = optimizer.update(gradient, state.adam)
     image = _rescaled(state.image + updates)
-    start = state.step // made.iterations * made.batch
-    done = jnp.round(255.0 * image).astype(jnp.uint8)
+    start = state.step // settings.iterations * settings.batch
+    pixels = jnp.round(255.0 * image).astype(jnp.uint8)
     return state._replace(
       step=state.step + 1,
-      images=jax.lax.dynamic_update_slice_in_dim(state.images, done, start, 0),
+      images=jax.lax.dynamic_update_slice_in_dim(
+        state.images, pixels, start, 0
+      ),
       labels=jax.lax.dynamic_update_slice_in_dim(
         state.labels, state.label, start, 0
       ),
@@ -241,40 +261,41 @@ def _impressions(
     images = {
       'image': state.images,
       'label': state.labels,
-      'index': jnp.arange(made.images, dtype=jnp.int32),
+      'index': jnp.arange(settings.images, dtype=jnp.int32),
     }
     return {**carry, 'impressions': images}
 
-  num_steps = made.iterations * (made.images // made.batch)
+  num_steps = settings.iterations * (settings.images // settings.batch)
   return Phase('impressions', num_steps, {}, init, step, finish)
 
 
 def _class_weights(teacher: Model) -> Any:
-  """Of the last layer, `[C, num_classes]`.
+  """Returns the kernel of the teacher's last layer, `[C, num_classes]`.
 
   Raises:
-    UsageError: the last stage is no linear layer.
+    UsageError: the last stage is not a single linear layer.
   """
-  name = staged.output(teacher.network)
-  own = jax.tree.leaves(teacher.variables['params'].get(name, {}))
-  kernels = [x for x in own if len(x.shape) == 2]
+  name = graph.output(teacher.network)
+  leaves = jax.tree.leaves(teacher.variables['params'].get(name, {}))
+  kernels = [x for x in leaves if len(x.shape) == 2]
   if len(kernels) != 1:
     raise UsageError(
-      f"zero_shot: the teacher's last stage {name!r} is no single linear layer"
+      f"zero_shot: expected the teacher's last stage {name!r} to be a single "
+      f'linear layer, got {len(kernels)} linear layers'
     )
   return kernels[0]
 
 
 def _similarities(weights: Array) -> Array:
-  """Cosines of the classes' weights, each row scaled to [0, 1]."""
+  """Returns the cosines between classes' weights, each row scaled to [0, 1]."""
   columns = weights / jnp.linalg.norm(weights, axis=0, keepdims=True)
-  found = jnp.einsum('dk,dl->kl', columns, columns, precision='highest')
-  low = found.min(1, keepdims=True)
-  return (found - low) / (found.max(1, keepdims=True) - low)
+  cosines = jnp.einsum('dk,dl->kl', columns, columns, precision='highest')
+  low = cosines.min(1, keepdims=True)
+  return (cosines - low) / (cosines.max(1, keepdims=True) - low)
 
 
 def _rescaled(image: Array) -> Array:
-  """Each image brought to [0, 1]."""
+  """Scales each image `[B, H, W, C]` linearly to [0, 1]."""
   axes = (1, 2, 3)
   low = image.min(axes, keepdims=True)
   span = image.max(axes, keepdims=True) - low

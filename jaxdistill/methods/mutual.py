@@ -3,80 +3,85 @@
 Zhang et al., Deep Mutual Learning, 2017, https://arxiv.org/abs/1706.00384
 """
 
-import jax
+from jaxdistill import losses, phases
+from jaxdistill.core import random
+from jaxdistill.core.types import Carry, Method, Model, Phase, Recipe
+from jaxdistill.networks import graph
+from jaxdistill.phases import joint
 
-from jaxdistill import losses, steps
-from jaxdistill.methods import joint
-from jaxdistill.networks import staged
-from jaxdistill.types import Carry, Method, Model, Phase, Recipe
 
-
-def mutual(
+def dml(
   recipe: Recipe,
   *,
   weight: float = 1.0,
   student: str = 'student',
   peer: str = 'peer',
 ) -> Method:
-  """DML: each learns from labels and from the other's classes.
+  """DML: two students learn from the labels and from each other's predictions.
 
-    loss(labels) + weight * KL(other || own), for both
+    loss(labels) + weight * KL(other || student), for both students
 
-  Both are updated at once from the same predictions; the paper updates them in
-  turn.
+  No trained teacher is needed. Both students train in one phase of the recipe's
+  length, so that a step costs about twice as much as ordinary training. They
+  are updated at the same time from the same predictions, whereas the paper
+  updates them in turn.
 
   Args:
-    recipe: how.
-    weight: factor on the divergence.
-    student: the role that is reported.
-    peer: the other role; where the carry lacks it, a student of another
-      initialisation.
+    recipe: how both students are trained.
+    weight: the factor on the divergence; 1 in the paper.
+    student: the role of the student that is evaluated.
+    peer: the role of the other student. If the carry holds no such model, it is
+      a copy of the student's network with other initial weights.
+
+  Raises:
+    UsageError: when the phase begins: the outputs of the two networks differ in
+      shape.
   """
 
-  def new(rng, carry: Carry) -> dict[str, Model]:
-    network = joint.model_in(carry, student).network
+  def new_peer(rng, carry: Carry) -> dict[str, Model]:
+    network = phases.model_in(carry, student).network
     image = {'image': recipe.example['image']}
-    made = Model(network, staged.init(network, rng, image))
-    return {peer: carry.get(peer, made)}
+    model = Model(network, graph.init(network, rng, image))
+    return {peer: carry.get(peer, model)}
 
   def phase(carry: Carry) -> Phase:
-    roles = {student: peer, peer: student}
-    networks = {role: carry[role].network for role in roles}
-    joint.check_answers(networks[student], networks[peer], recipe)
+    teacher_of = {student: peer, peer: student}
+    networks = {role: carry[role].network for role in teacher_of}
+    phases.check_outputs(networks[student], networks[peer], recipe)
 
     def loss_fn(variables, batches, rng, progress):
       del progress
       batch = batches['train']
-      answers, updates = {}, {}
+      logits, updates = {}, {}
       for i, (role, network) in enumerate(networks.items()):
-        features, updates[role] = staged.run(
+        features, updates[role] = graph.run(
           network,
           variables[role],
           {'image': batch['image']},
           train=True,
-          rngs={'dropout': jax.random.fold_in(rng, i)},
+          rngs={'dropout': random.step_key(rng, 'dropout', i)},
         )
-        answers[role] = features[staged.output(network)]
+        logits[role] = features[graph.output(network)]
       total = sum(
-        recipe.task.loss(answers[own], batch).mean()
+        recipe.task.loss(logits[role], batch).mean()
         + weight
         * losses.soft_target_loss(
-          answers[own], answers[other], temperature=1.0
+          logits[role], logits[other], temperature=1.0
         ).mean()
-        for own, other in roles.items()
+        for role, other in teacher_of.items()
       )
-      score = joint.score(recipe, answers[student], batch)
+      score = joint.score(recipe, logits[student], batch)
       return total, (updates, score)
 
-    made = steps.gradient_phase(
+    mutual = phases.gradient_phase(
       'mutual',
       loss_fn,
       recipe.optimizer(recipe.num_steps),
       num_steps=recipe.num_steps,
       streams={'train': recipe.stream},
       networks=networks,
-      trainable={role: None for role in roles},
+      trainable={role: None for role in teacher_of},
     )
-    return made._replace(views={student: made.views[student]})
+    return mutual._replace(eval_models={student: mutual.eval_models[student]})
 
-  return (lambda carry: steps.setup_phase('new_peer', new), phase)
+  return (lambda carry: phases.setup_phase('new_peer', new_peer), phase)

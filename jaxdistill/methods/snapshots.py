@@ -1,31 +1,37 @@
-"""Any method, with the model kept at some steps on the way."""
+"""Any method, with copies of the student kept at chosen steps.
 
-from collections.abc import Callable, Sequence
+A student that is compared with others at several points of its training needs
+to be trained only once this way.
+"""
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.pruning import sparsity
-from jaxdistill.types import (
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
   Array,
   Carry,
   Method,
   Model,
   Phase,
+  PhaseBuilder,
   PyTree,
-  UsageError,
   Variables,
 )
 
 
 class SnapshotState(NamedTuple):
-  """State of a phase that keeps snapshots.
+  """The state of a phase that keeps snapshots.
 
   Attributes:
-    step: how many were taken, int32.
+    step: the number of steps taken, int32.
     phase: the state of the phase itself.
-    kept: the variables at each of the steps, the first ones until then.
+    kept: the variables at each of the chosen steps; before such a step, the
+      initial variables.
   """
 
   step: Array
@@ -36,74 +42,86 @@ class SnapshotState(NamedTuple):
 def snapshots(
   *, method: Method, at: Sequence[float], student: str = 'student'
 ) -> Method:
-  """A method whose model is also kept as it was at some shares of its phases.
+  """Trains with any method and keeps copies of the student along the way.
 
-  They become the roles 'snapshot1', 'snapshot2', ... of the carry, of the last
-  phase that shows the student. Nothing else changes, to the bit.
+  The copies become the roles 'snapshot1', 'snapshot2', ... of the carry. They
+  are taken in each phase that shows the student for evaluation, and those of
+  the last such phase remain. The training itself is unchanged to the bit.
 
   Args:
     method: trains the student; a section in a config.
-    at: shares of the steps, in (0, 1], such as the ends of the rates' steps.
-    student: the role that is kept.
+    at: fractions of a phase's steps, in (0, 1], for example where the learning
+      rate changes.
+    student: the role of the model that is copied.
 
   Raises:
-    UsageError: a share is not in (0, 1], or there is none.
+    UsageError: a fraction is out of its range, or there are no fractions.
   """
   if not at:
-    raise UsageError('at: wanted at least one share in (0, 1]')
-  for share in at:
-    sparsity.check_keep('at', share)
+    raise UsageError('at: expected at least one number in (0, 1], got none')
+  for fraction in at:
+    checks.number('at', fraction, above=0, at_most=1)
 
-  def kept(make: Callable[[Carry], Phase]) -> Callable[[Carry], Phase]:
+  def with_snapshots(
+    phase_of: PhaseBuilder,
+  ) -> PhaseBuilder:
     def build(carry: Carry) -> Phase:
-      phase = make(carry)
-      return _keeping(phase, at, student) if student in phase.views else phase
+      phase = phase_of(carry)
+      if student not in phase.eval_models:
+        return phase
+      return _with_snapshots(phase, at, student)
 
     return build
 
-  return tuple(kept(make) for make in method)
+  return tuple(with_snapshots(phase_of) for phase_of in method)
 
 
-def _keeping(phase: Phase, at: Sequence[float], student: str) -> Phase:
-  steps = [max(1, round(share * phase.num_steps)) for share in at]
+def _with_snapshots(phase: Phase, at: Sequence[float], student: str) -> Phase:
+  """Wraps a phase so that it keeps copies of the student."""
+  steps = [max(1, round(fraction * phase.num_steps)) for fraction in at]
 
   def init(rng: Array, carry: Carry) -> tuple[SnapshotState, PyTree]:
     state, frozen = phase.init(rng, carry)
-    first = phase.views[student](state, frozen).variables
-    kept = tuple(jax.tree.map(jnp.copy, first) for _ in steps)
+    initial = phase.eval_models[student](state, frozen).variables
+    kept = tuple(jax.tree.map(jnp.copy, initial) for _ in steps)
     return SnapshotState(jnp.zeros((), jnp.int32), state, kept), frozen
 
   def step(state, frozen, batches, rng, static):
     inner, metrics = phase.step(state.phase, frozen, batches, rng, static)
-    now = phase.views[student](inner, frozen).variables
+    current = phase.eval_models[student](inner, frozen).variables
     count = state.step + 1
     kept = tuple(
       jax.tree.map(
-        lambda new, old, s=s: jnp.where(count == s, new, old), now, old
+        lambda new, old, at_step=at_step: jnp.where(count == at_step, new, old),
+        current,
+        earlier,
       )
-      for s, old in zip(steps, state.kept)
+      for at_step, earlier in zip(steps, state.kept)
     )
     return SnapshotState(count, inner, kept), metrics
 
   def finish(state: SnapshotState, frozen: PyTree, carry: Carry) -> Carry:
-    ended = phase.views[student](state.phase, frozen)
-    found = {
-      # A phase that stopped before has not come further.
+    last = phase.eval_models[student](state.phase, frozen)
+    copies = {
+      # A phase that stopped early never reached the step: its last model is
+      # taken instead.
       f'snapshot{i + 1}': Model(
-        ended.network, kept if state.step >= s else ended.variables
+        last.network, kept if state.step >= at_step else last.variables
       )
-      for i, (s, kept) in enumerate(zip(steps, state.kept))
+      for i, (at_step, kept) in enumerate(zip(steps, state.kept))
     }
-    return {**phase.finish(state.phase, frozen, carry), **found}
+    return {**phase.finish(state.phase, frozen, carry), **copies}
 
-  def view(inner):
-    return lambda state, frozen: inner(state.phase, frozen)
+  def of_inner(model_of):
+    return lambda state, frozen: model_of(state.phase, frozen)
 
   return phase._replace(
     init=init,
     step=step,
     finish=finish,
-    views={role: view(inner) for role, inner in phase.views.items()},
+    eval_models={
+      role: of_inner(model_of) for role, model_of in phase.eval_models.items()
+    },
     stop=lambda state: phase.stop(state.phase),
     report=lambda state, carry: phase.report(state.phase, carry),
   )

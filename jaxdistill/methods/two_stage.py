@@ -1,8 +1,8 @@
-"""Methods that prepare the student's trunk before they train it on labels.
+"""Methods that train part of the student on features first, then all of it.
 
-The published schedules prepend 30 epochs at a constant rate to 240; here both
-stages share the recipe's epochs, and each runs the recipe's schedule, so that
-every method gets the same budget.
+The published schedules add 30 epochs at a constant learning rate before 240
+epochs. Here the two phases share the recipe's epochs, and each runs the whole
+schedule of the recipe, so that all methods are compared at the same cost.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +10,20 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxdistill import losses, steps
-from jaxdistill import terms as terms_lib
-from jaxdistill.methods import joint
-from jaxdistill.networks import staged
-from jaxdistill.terms import helpers, pairs
-from jaxdistill.types import Carry, Method, Model, Network, Phase, Recipe, Stage
+from jaxdistill import losses, objectives, phases
+from jaxdistill.core.types import (
+  Carry,
+  FeaturePairs,
+  Method,
+  Model,
+  Network,
+  Phase,
+  Recipe,
+  Stage,
+)
+from jaxdistill.networks import graph
+from jaxdistill.objectives import adapters, pairs
+from jaxdistill.phases import joint
 
 
 def fitnets(
@@ -26,40 +34,48 @@ def fitnets(
   weight: float = 0.9,
   temperature: float = 4.0,
   label_weight: float = 0.1,
-  cut: pairs.Pairs = None,
+  feature_pairs: FeaturePairs | None = None,
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
-  """FitNets: the stages up to the hint learn it, then all learn by KD.
+  """FitNets: trains the stages up to a hint layer, then all stages by KD.
 
-  The paper lets the weight of the soft targets fall; here it stays.
+  The student first learns to reproduce one feature of the teacher (the hint)
+  through an adapter. Then the whole student learns from labels and soft
+  targets. The paper lowers the weight of the soft targets over time; here it is
+  constant.
 
   Romero et al., FitNets: Hints for Thin Deep Nets, 2014,
   https://arxiv.org/abs/1412.6550
 
   Args:
-    recipe: how.
-    first: share of the epochs spent on the hint.
-    hint_weight: factor on the hint's loss.
-    weight: factor on the soft targets.
-    temperature: of the soft targets.
-    label_weight: factor on the loss of the labels.
-    cut: the hint, one pair; None: the second group of maps.
-    student: the role that trains.
-    teacher: the role it learns from.
+    recipe: how the student is trained; the phases share its epochs.
+    first: the fraction of the epochs that is spent on the hint.
+    hint_weight: the factor on the hint's loss.
+    weight: the factor on the soft targets.
+    temperature: the temperature of the soft targets.
+    label_weight: the factor on the loss of the labels.
+    feature_pairs: the hint, one pair (student feature, teacher feature); None
+      means the second group of maps.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
   """
   roles = {'student': student, 'teacher': teacher}
-  hint = terms_lib.hint(weight=hint_weight, cut=cut)
-  soft = terms_lib.soft_target(weight=weight, temperature=temperature)
+  hint = objectives.hint(weight=hint_weight, feature_pairs=feature_pairs)
+  soft_targets = objectives.kd(weight=weight, temperature=temperature)
 
-  def up_to_hint(pair: terms_lib.Pair) -> Sequence[str]:
+  def up_to_hint(pair: objectives.Pair) -> Sequence[str]:
     return pairs.stages_up_to(
-      pair.student, pair.student_shapes, terms_lib.hint_cut(pair, cut)[0]
+      pair.student,
+      pair.student_shapes,
+      objectives.hint_pair(pair, feature_pairs)[0],
     )
 
-  return _first(recipe, first, 'hint', hint, up_to_hint, roles) + joint.joint(
-    _rest(recipe, first),
-    terms={'kd': soft},
+  return _first_phase(
+    recipe, first, 'hint', hint, up_to_hint, roles
+  ) + joint.joint(
+    _remaining(recipe, first),
+    terms={'kd': soft_targets},
     label_weight=label_weight,
     name='fitnets',
     student=student,
@@ -67,115 +83,129 @@ def fitnets(
   )
 
 
-def activation_boundaries(
+def ab(
   recipe: Recipe,
   *,
   first: float = 1 / 9,
   boundary_weight: float = 3e-3,
   margin: float = 1.0,
-  cut: pairs.Pairs = None,
+  feature_pairs: FeaturePairs | None = None,
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
-  """AB: the trunk learns on which side of zero features lie, then labels.
+  """AB: learns the signs of the teacher's features first, then the labels.
 
-  Labels alone in the second stage are RepDistiller's choice; the authors add
-  soft targets.
+  The first phase matches on which side of zero the features before each
+  activation lie. The second phase trains on the labels only, as in
+  RepDistiller; the authors add soft targets there.
 
   Heo et al., Knowledge Transfer via Distillation of Activation Boundaries
   Formed by Hidden Neurons, 2018, https://arxiv.org/abs/1811.03233
 
   Args:
-    recipe: how.
-    first: share of the epochs spent on the boundaries.
-    boundary_weight: factor on the boundaries' loss.
+    recipe: how the student is trained; the phases share its epochs.
+    first: the fraction of the epochs that is spent on the boundaries.
+    boundary_weight: the factor on the loss of the boundaries.
     margin: see `losses.activation_boundary_loss`.
-    cut: pairs of features before their activation.
-    student: the role that trains.
-    teacher: the role it learns from.
+    feature_pairs: pairs (student feature, teacher feature) before their
+      activation; None means those of all groups of maps.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
   """
   roles = {'student': student, 'teacher': teacher}
-  term = terms_lib.boundaries(weight=boundary_weight, margin=margin, cut=cut)
+  term = objectives.ab(
+    weight=boundary_weight, margin=margin, feature_pairs=feature_pairs
+  )
 
-  def trunk(pair: terms_lib.Pair) -> Sequence[str]:
-    deepest, _ = terms_lib.middle_cut(pair, cut, pre=True)[-1]
+  def trunk(pair: objectives.Pair) -> Sequence[str]:
+    deepest, _ = objectives.middle_pairs(pair, feature_pairs, pre=True)[-1]
     return pairs.stages_up_to(pair.student, pair.student_shapes, deepest)
 
-  return _first(recipe, first, 'boundaries', term, trunk, roles) + (
-    joint.supervised(_rest(recipe, first), student=student)
+  return _first_phase(recipe, first, 'boundaries', term, trunk, roles) + (
+    joint.supervised(_remaining(recipe, first), student=student)
   )
 
 
-def flow_of_solution(
+def fsp(
   recipe: Recipe,
   *,
   first: float = 1 / 9,
   flow_weight: float = 1.0,
-  cut: pairs.Pairs = None,
+  feature_pairs: FeaturePairs | None = None,
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
-  """FSP: the trunk learns the relations between layers, then labels.
+  """FSP: learns how the teacher's layers relate first, then the labels.
+
+  The first phase matches matrices of inner products between the channels of
+  successive layers. The second phase trains on the labels only.
 
   Yim et al., A Gift from Knowledge Distillation: Fast Optimization, Network
   Minimization and Transfer Learning, 2017,
   https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html
 
   Args:
-    recipe: how.
-    first: share of the epochs spent on the relations.
-    flow_weight: factor on their loss.
-    cut: pairs in order, of equal channels.
-    student: the role that trains.
-    teacher: the role it learns from.
+    recipe: how the student is trained; the phases share its epochs.
+    first: the fraction of the epochs that is spent on the relations.
+    flow_weight: the factor on the loss of the relations.
+    feature_pairs: pairs (student feature, teacher feature), in order and with
+      equal numbers of channels; None means those of all groups of maps.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
   """
   roles = {'student': student, 'teacher': teacher}
-  term = terms_lib.flow(weight=flow_weight, cut=cut)
+  term = objectives.fsp(weight=flow_weight, feature_pairs=feature_pairs)
 
-  def trunk(pair: terms_lib.Pair) -> Sequence[str]:
-    deepest, _ = terms_lib.middle_cut(pair, cut)[-1]
+  def trunk(pair: objectives.Pair) -> Sequence[str]:
+    deepest, _ = objectives.middle_pairs(pair, feature_pairs)[-1]
     return pairs.stages_up_to(pair.student, pair.student_shapes, deepest)
 
-  return _first(recipe, first, 'flow', term, trunk, roles) + (
-    joint.supervised(_rest(recipe, first), student=student)
+  return _first_phase(recipe, first, 'flow', term, trunk, roles) + (
+    joint.supervised(_remaining(recipe, first), student=student)
   )
 
 
-def factor_transfer(
+def ft(
   recipe: Recipe,
   *,
   first: float = 1 / 9,
   weight: float = 200.0,
   attention: bool = True,
   label_weight: float = 1.0,
-  cut: pairs.Pairs = None,
+  feature_pairs: FeaturePairs | None = None,
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
-  """FT: a paraphraser learns the teacher's last map, then the student both.
+  """FT: compresses the teacher's last map, then teaches the compressed factors.
 
-  The paraphraser has batch norm, which RepDistiller's lacks and which lets it
-  share the recipe's rate instead of a constant 0.01.
+  In the first phase an autoencoder, the paraphraser, learns to reconstruct the
+  teacher's last map. In the second phase the student learns the labels and,
+  through an adapter, the paraphraser's factors. Unlike RepDistiller's, the
+  paraphraser has batch norm, which lets it train at the recipe's learning rate
+  instead of a constant 0.01.
 
   Kim et al., Paraphrasing Complex Network: Network Compression via Factor
   Transfer, 2018, https://arxiv.org/abs/1802.04977
 
   Args:
-    recipe: how.
-    first: share of the epochs spent on the paraphraser.
-    weight: factor on the factors' loss.
+    recipe: how both are trained; the phases share its epochs.
+    first: the fraction of the epochs that is spent on the paraphraser.
+    weight: the factor on the loss of the factors.
     attention: see `losses.factor_transfer_loss`.
-    label_weight: factor on the loss of the labels.
-    cut: one pair; None: the last maps of both.
-    student: the role that trains.
-    teacher: the role it learns from.
+    label_weight: the factor on the loss of the labels.
+    feature_pairs: one pair (student feature, teacher feature); None means the
+      last maps of both.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
   """
   return (
-    *_paraphraser(recipe, first, cut, student, teacher),
+    *_paraphraser(recipe, first, feature_pairs, student, teacher),
     *joint.joint(
-      _rest(recipe, first),
+      _remaining(recipe, first),
       terms={
-        'ft': terms_lib.factor(weight=weight, attention=attention, cut=cut)
+        'ft': objectives.ft(
+          weight=weight, attention=attention, feature_pairs=feature_pairs
+        )
       },
       label_weight=label_weight,
       student=student,
@@ -186,17 +216,17 @@ def factor_transfer(
   )
 
 
-def _first(
+def _first_phase(
   recipe: Recipe,
-  share: float,
+  fraction: float,
   name: str,
-  term: terms_lib.TermFactory,
-  trainable: Callable[[terms_lib.Pair], Sequence[str]],
+  term: objectives.Objective,
+  trainable: Callable[[objectives.Pair], Sequence[str]],
   roles: dict[str, str],
 ) -> Method:
-  """The first stage: a term alone, for some stages of the student."""
+  """Builds a phase that trains some stages of the student on one term only."""
   return joint.joint(
-    recipe._replace(epochs=share * recipe.epochs),
+    recipe._replace(epochs=fraction * recipe.epochs),
     terms={name: term},
     label_weight=0.0,
     trainable=trainable,
@@ -206,33 +236,34 @@ def _first(
   )
 
 
-def _rest(recipe: Recipe, share: float) -> Recipe:
-  return recipe._replace(epochs=(1 - share) * recipe.epochs)
+def _remaining(recipe: Recipe, fraction: float) -> Recipe:
+  """Returns the recipe of the second phase."""
+  return recipe._replace(epochs=(1 - fraction) * recipe.epochs)
 
 
 def _paraphraser(
   recipe: Recipe,
-  share: float,
-  cut: pairs.Pairs,
+  fraction: float,
+  feature_pairs: FeaturePairs | None,
   student: str,
   teacher: str,
 ) -> Method:
-  """Trains 'paraphraser' to reconstruct the teacher's last map."""
-  recipe = recipe._replace(epochs=share * recipe.epochs)
+  """Trains the role 'paraphraser' to reconstruct the teacher's last map."""
+  recipe = recipe._replace(epochs=fraction * recipe.epochs)
 
   def last_map(carry: Carry) -> tuple[str, tuple[int, int, int]]:
-    pair = terms_lib.pair_of(
+    pair = objectives.pair_of(
       carry[student].network, carry[teacher].network, recipe
     )
-    name = terms_lib.middle_cut(pair, cut)[-1][1]
+    name = objectives.middle_pairs(pair, feature_pairs)[-1][1]
     return name, pairs.map_shape(pair.teacher_shapes, name)
 
-  def new(rng, carry):
+  def new_paraphraser(rng, carry):
     _, shape = last_map(carry)
-    module = helpers.Factor(shape[-1] // 2, decode=shape[-1])
+    module = adapters.Factor(shape[-1] // 2, decode=shape[-1])
     network = Network((Stage('factor', module),))
     image = {'image': jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
-    return {'paraphraser': Model(network, staged.init(network, rng, image))}
+    return {'paraphraser': Model(network, graph.init(network, rng, image))}
 
   def phase(carry: Carry) -> Phase:
     feature, _ = last_map(carry)
@@ -241,9 +272,11 @@ def _paraphraser(
     def loss_fn(variables, batches, rng, progress):
       del rng, progress
       image = {'image': batches['train']['image']}
-      theirs, _ = staged.run(networks[teacher], variables[teacher], image)
-      target = jax.lax.stop_gradient(theirs[feature])
-      features, updates = staged.run(
+      teacher_features, _ = graph.run(
+        networks[teacher], variables[teacher], image
+      )
+      target = jax.lax.stop_gradient(teacher_features[feature])
+      features, updates = graph.run(
         networks['paraphraser'],
         variables['paraphraser'],
         {'image': target},
@@ -252,7 +285,7 @@ def _paraphraser(
       loss = losses.squared_distance(features['factor.reconstruction'], target)
       return loss.mean(), ({'paraphraser': updates}, {})
 
-    made = steps.gradient_phase(
+    paraphraser = phases.gradient_phase(
       'paraphraser',
       loss_fn,
       recipe.optimizer(recipe.num_steps),
@@ -261,6 +294,9 @@ def _paraphraser(
       networks=networks,
       trainable={'paraphraser': None},
     )
-    return made._replace(views={})
+    return paraphraser._replace(eval_models={})
 
-  return (lambda carry: steps.setup_phase('new_paraphraser', new), phase)
+  return (
+    lambda carry: phases.setup_phase('new_paraphraser', new_paraphraser),
+    phase,
+  )

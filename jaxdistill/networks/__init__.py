@@ -1,137 +1,70 @@
-"""Architectures as ordered tuples of named stages."""
+"""Networks: made by name, adopted, run, changed, described, saved and loaded.
 
-from collections.abc import Callable
-import functools
+A network is a tuple of named stages. It holds no weights: those are variables,
+{collection: {stage: ...}}, and a `Model` is a network with its variables.
 
-from jaxdistill.networks import (
-  densenet,
-  efficientnet,
-  imagenet_resnet,
-  layerwise,
-  mobilenet,
-  mobilenet_v3,
-  noisy,
-  preactivation,
-  pyramidnet,
-  resnet,
-  shufflenet,
-  vgg,
-  vit,
-)
-from jaxdistill.networks.files import (
-  count_parameters,
-  from_spec,
-  load,
-  save,
-  to_spec,
-)
-from jaxdistill.networks.staged import (
-  apply,
-  check_cut,
+  Making: `create`, `names`, `from_linen`, `from_nnx`, `from_functions`.
+  Running: `init`, `run`, `apply`; `to_nnx` gives a module back.
+  Looking: `output`, `stage_names`, `groups`, `stages_between`, `shapes`,
+    `variable_shapes`, `check_feature_pairs`, `summary`, `count_parameters`.
+  Changing: `splice`.
+  Files: `save`, `load`, `load_torch`, `to_torch`, `to_description`,
+    `from_description`.
+"""
+
+from jaxdistill.networks.adapters import (
+  from_functions,
   from_linen,
+  from_nnx,
+  to_nnx,
+)
+from jaxdistill.networks.description import from_description, to_description
+from jaxdistill.networks.graph import (
+  apply,
+  check_feature_pairs,
+  count_parameters,
+  groups,
   init,
-  opaque,
+  output,
   run,
   shapes,
   splice,
+  stage_names,
   stages_between,
+  variable_shapes,
 )
-from jaxdistill.networks.summary import summary
-from jaxdistill.types import Network
-
-_resnet_x4 = functools.partial(
-  resnet.cifar_resnet, stem_width=32, widths=(64, 128, 256)
-)
-
-# Name -> function of (num_classes, ...) that makes the network.
-NETWORKS: dict[str, Callable[..., Network]] = {
-  'cifar_resnet': resnet.cifar_resnet,
-  **{
-    f'resnet{d}': functools.partial(resnet.cifar_resnet, d)
-    for d in (8, 14, 20, 32, 44, 56, 110)
-  },
-  'resnet8x4': functools.partial(_resnet_x4, 8),
-  'resnet32x4': functools.partial(_resnet_x4, 32),
-  'wide_resnet': resnet.wide_resnet,
-  **{
-    f'wrn_{depth}_{width}': functools.partial(resnet.wide_resnet, depth, width)
-    for depth, widths in {
-      10: (1,),
-      16: (1, 2, 4),
-      22: (4,),
-      28: (2, 4, 10),
-      40: (1, 2),
-    }.items()
-    for width in widths
-  },
-  'cifar_vgg': vgg.cifar_vgg,
-  **{f'vgg{d}': functools.partial(vgg.cifar_vgg, d) for d in vgg.CONVOLUTIONS},
-  'imagenet_vgg': vgg.imagenet_vgg,
-  'preactivation_resnet': preactivation.preactivation_resnet,
-  **{
-    f'preactivation_resnet{d}': functools.partial(
-      preactivation.preactivation_resnet, d
-    )
-    for d in (56, 110, 164)
-  },
-  'imagenet_resnet': imagenet_resnet.imagenet_resnet,
-  **{
-    f'{prefix}resnet{d}': functools.partial(
-      imagenet_resnet.imagenet_resnet, d, stem=stem, num_classes=classes
-    )
-    for d in imagenet_resnet.BLOCKS
-    for prefix, stem, classes in (
-      ('', 'imagenet', 1000),
-      ('cifar_', 'cifar', 10),
-    )
-  },
-  # Any network, with fewer channels inside its residual blocks.
-  'narrowed': layerwise.narrowed,
-  # Any network, with noise behind its blocks in training.
-  'noisy': noisy.noisy,
-  'mobilenet_v1': mobilenet.mobilenet_v1,
-  'mobilenet_v2': mobilenet.mobilenet_v2,
-  'cifar_mobilenet_v2': mobilenet.cifar_mobilenet_v2,
-  'mobilenet_v3_small': mobilenet_v3.mobilenet_v3_small,
-  'cifar_shufflenet_v1': shufflenet.cifar_shufflenet_v1,
-  'cifar_shufflenet_v2': functools.partial(
-    shufflenet.shufflenet_v2, stem='cifar', num_classes=10
-  ),
-  'shufflenet_v2': shufflenet.shufflenet_v2,
-  'efficientnet_b0': efficientnet.efficientnet_b0,
-  'cifar_densenet': densenet.cifar_densenet,
-  'densenet40_12': functools.partial(densenet.cifar_densenet, 40, 12),
-  'densenet121': densenet.densenet121,
-  'cifar_densenet121': functools.partial(
-    densenet.densenet121, stem='cifar', num_classes=10
-  ),
-  'pyramidnet': pyramidnet.pyramidnet,
-  **{
-    f'pyramidnet{depth}_{widening}': functools.partial(
-      pyramidnet.pyramidnet, depth, widening
-    )
-    for depth, widening in ((110, 64), (200, 240), (200, 300))
-  },
-  'vit': vit.vit,
-  'vit_b16': functools.partial(vit.vit, 768, 12, 12),
-  'deit_tiny': functools.partial(vit.vit, 192, 12, 3),
-}
+from jaxdistill.networks.registry import EDITS, NETWORKS, create, names
+from jaxdistill.networks.table import summary
+from jaxdistill.networks.weights.files import load, save
+from jaxdistill.networks.weights.pretrained import load as load_torch
+from jaxdistill.networks.weights.pretrained import to_torch
 
 __all__ = [
+  'EDITS',
   'NETWORKS',
   'apply',
-  'check_cut',
+  'check_feature_pairs',
   'count_parameters',
+  'create',
+  'from_description',
+  'from_functions',
   'from_linen',
-  'from_spec',
+  'from_nnx',
+  'groups',
   'init',
   'load',
-  'opaque',
+  'load_torch',
+  'names',
+  'output',
   'run',
   'save',
   'shapes',
   'splice',
+  'stage_names',
   'stages_between',
   'summary',
-  'to_spec',
+  'to_description',
+  'to_nnx',
+  'to_torch',
+  'variable_shapes',
 ]

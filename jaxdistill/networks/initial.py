@@ -1,8 +1,9 @@
-"""Initial weights other than an architecture's own, such as hostile ones.
+"""Initial weights other than those of the architecture, such as hostile ones.
 
 The schemes of Table 1 of Masked Layer Distillation (tech report
 UCB/EECS-2021-243): N(0, 1), N(1, 1), N(1, 0), N(1, 10) and Xavier uniform. The
-second number is read as a standard deviation, PyTorch's convention.
+second number is taken to be a standard deviation, which is PyTorch's
+convention.
 """
 
 from collections.abc import Callable
@@ -10,31 +11,34 @@ from collections.abc import Callable
 from flax import linen as nn
 import jax
 
-from jaxdistill.networks import arguments
-from jaxdistill.types import Array, Variables
+from jaxdistill.core import checks
+from jaxdistill.core.types import Array, Variables
 
-Scheme = Callable[[Array, Variables], Variables]  # of (rng, variables)
+# (rng, variables) -> variables with other initial weights.
+Scheme = Callable[[Array, Variables], Variables]
 
 
 def normal(
   *, mean: float = 0.0, std: float = 1.0, linear: bool = False
 ) -> Scheme:
-  """Kernels drawn anew from N(mean, std**2), whatever their size.
+  """Returns a scheme that draws kernels from N(mean, std**2), whatever their
+  size.
 
   Args:
-    mean: of all weights.
-    std: their standard deviation; at 0 all filters of a layer are alike.
-    linear: whether kernels of linear layers are drawn too, not those of
-      convolutions alone. A network that is alike in its classifier also cannot
-      learn to tell classes.
+    mean: the mean of the weights.
+    std: their standard deviation. With 0, all filters of a layer are equal.
+    linear: whether the kernels of linear layers are drawn too, besides those of
+      convolutions. A network whose classifier has equal weights for all classes
+      cannot learn to tell them apart.
 
   Returns:
-    (rng, variables) -> variables; biases and norms are as before.
+    (rng, variables) -> variables, in which biases and norms are unchanged.
 
   Raises:
-    UsageError: `mean` is no number, or `std` none of at least 0.
+    UsageError: `mean` is not a finite number, or `std` is not one of at least
+      0.
   """
-  mean, std = arguments.real('mean', mean), arguments.real('std', std, 0.0)
+  mean, std = checks.number('mean', mean), checks.number('std', std, at_least=0)
 
   def draw(rng: Array, kernel: Array) -> Array:
     return mean + std * jax.random.normal(rng, kernel.shape, kernel.dtype)
@@ -43,13 +47,13 @@ def normal(
 
 
 def xavier_uniform(*, linear: bool = False) -> Scheme:
-  """Kernels drawn anew, uniform in +-sqrt(6 / (fan in + fan out)).
+  """Returns a scheme that draws kernels from +-sqrt(6 / (fan in + fan out)).
 
   Args:
     linear: see `normal`.
 
   Returns:
-    (rng, variables) -> variables; biases and norms are as before.
+    (rng, variables) -> variables, in which biases and norms are unchanged.
 
   References:
     Glorot and Bengio, Understanding the difficulty of training deep
@@ -61,7 +65,9 @@ def xavier_uniform(*, linear: bool = False) -> Scheme:
 
 
 def _scheme(draw: Callable[[Array, Array], Array], linear: bool) -> Scheme:
-  """Draws the kernels of convolutions `[H, W, C, D]` [and `[C, D]`]."""
+  """Returns a scheme that draws the kernels of convolutions [and linear
+  layers]."""
+  # Kernels of convolutions are `[H, W, C, D]`, those of linear layers `[C, D]`.
   ranks = (2, 4) if linear else (4,)
 
   def scheme(rng: Array, variables: Variables) -> Variables:

@@ -1,20 +1,30 @@
-"""What lies in a work directory, and whose it is."""
+"""Work directories: what they contain, and which config they belong to.
 
-import ast
+config.py: the config with all overrides.
+lock: held by the run that works in the directory.
+metrics.jsonl: the records of all rows; see `training.log`.
+teacher.safetensors: the trained teacher.
+rows/LABEL/row.json: everything that the numbers of a row depend on.
+rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
+rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
+rows/LABEL/SEED/result.json: the measurements of a finished run.
+results.json: the results of all finished runs.
+export/: the files that `--mode=export` writes.
+"""
+
 from collections.abc import Iterator, Mapping
 import contextlib
 import fcntl
 import json
 import pathlib
-import pprint
-import textwrap
 from typing import Any
 
-from jaxdistill import experiment
-from jaxdistill.training import hosts
-from jaxdistill.types import UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.study.drafts import slug
+from jaxdistill.study.plans import Row
+from jaxdistill.training.distributed import hosts
 
-# Say where something is, not what: a checksum stands beside them.
+# These keys say where a file is, not what it holds; its checksum says that.
 PLACES = (
   *('teacher.checkpoint', 'teacher.weights'),
   *('data.path', 'data.data_dir'),
@@ -23,36 +33,31 @@ PLACES = (
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Holds a work directory for this run; its first process does.
+  """Holds a work directory for this run; the first process takes the lock.
 
   Raises:
-    UsageError: it cannot be written, or another run holds it.
+    UsageError: the directory cannot be written, or another run holds it.
   """
   with contextlib.ExitStack() as stack:
     problem = _lock(workdir, stack) if hosts.first() else ''
     if hosts.any_of(bool(problem))[0]:
-      raise UsageError(problem or 'workdir: the first process cannot have it')
+      raise UsageError(
+        problem or 'workdir: the first process cannot use the work directory'
+      )
     yield
 
 
-def keep_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Writes what the directory is made by as a config, overrides included."""
-  text = pprint.pformat(dict(config), width=76, sort_dicts=False)
-  try:
-    ast.literal_eval(text)
-  except (ValueError, SyntaxError):  # holds what is no plain value
-    return
-  (workdir / 'config.py').write_text(
-    f'def get_config():\n  return {textwrap.indent(text, "  ").lstrip()}\n'
-  )
+def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
+  """Checks that a row in the directory was made by the same config.
 
+  Args:
+    workdir: the work directory.
+    row: the row.
+    trains: whether the row is still to be trained. If not, it does not matter
+      whether the process runs with --fast_cpu.
 
-def check_row(
-  workdir: pathlib.Path, row: experiment.Row, *, trains: bool = True
-) -> None:
-  """Raises UsageError where the row there was made by another config.
-
-  Where nothing `trains` any more, it does not matter how arithmetic was chosen.
+  Raises:
+    UsageError: a key differs.
   """
   path = row_folder(workdir, row) / 'row.json'
   if not path.exists():
@@ -60,58 +65,60 @@ def check_row(
   old, new = (without_places(x) for x in (_read_json(path), row.resolved))
   if not trains or all_finished(workdir, row):
     new['fast_cpu'] = old.get('fast_cpu')
-  differing = [
+  if bool(old.get('fast_cpu')) != bool(new.get('fast_cpu')):
+    was_fast = bool(old.get('fast_cpu'))
+    raise UsageError(
+      f'workdir: {workdir} holds row {row.label!r}, which was started '
+      f'{"with" if was_fast else "without"} --fast_cpu: '
+      f'{"give" if was_fast else "leave out"} --fast_cpu, or choose another '
+      '--workdir'
+    )
+  differences = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
     for key in sorted({*old, *new})
     if old.get(key) != new.get(key)
   ]
-  if bool(old.get('fast_cpu')) != bool(new.get('fast_cpu')):
-    how = 'give' if old.get('fast_cpu') else 'leave out'
-    raise UsageError(
-      f'workdir: {workdir} holds row {row.label!r}, begun '
-      f'{"with" if old.get("fast_cpu") else "without"} --fast_cpu: {how} '
-      '--fast_cpu, or choose another --workdir'
-    )
-  if differing:
+  if differences:
     raise UsageError(
       f'workdir: {workdir} holds row {row.label!r} of another config, which '
-      f'differs in {", ".join(differing)}; choose another --workdir'
+      f'differs in {", ".join(differences)}; choose another --workdir'
     )
 
 
-def row_folder(workdir: pathlib.Path, row: experiment.Row) -> pathlib.Path:
-  """Where a row is kept."""
-  return workdir / 'rows' / experiment.slug(row.label)
+def row_folder(workdir: pathlib.Path, row: Row) -> pathlib.Path:
+  """Returns the folder of a row."""
+  return workdir / 'rows' / slug(row.label)
 
 
-def result_file(
-  workdir: pathlib.Path, row: experiment.Row, seed: int
-) -> pathlib.Path:
-  """Where the result of a seed is kept."""
-  return row_folder(workdir, row) / str(seed) / 'result.json'
+def seed_folder(workdir: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+  """Returns the folder of one seed of a row."""
+  return row_folder(workdir, row) / str(seed)
 
 
-def all_finished(workdir: pathlib.Path, row: experiment.Row) -> bool:
-  """Whether each seed of a row is."""
+def result_file(workdir: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+  """Returns the path of the measurements of one seed."""
+  return seed_folder(workdir, row, seed) / 'result.json'
+
+
+def all_finished(workdir: pathlib.Path, row: Row) -> bool:
+  """Returns whether every seed of a row is finished."""
   return all(is_finished(workdir, row, seed) for seed in row.seeds)
 
 
-def is_finished(workdir: pathlib.Path, row: experiment.Row, seed: int) -> bool:
-  """Whether a seed of a row has trained and has its result."""
-  folder = row_folder(workdir, row) / str(seed)
+def is_finished(workdir: pathlib.Path, row: Row, seed: int) -> bool:
+  """Returns whether one seed of a row has been trained and measured."""
   phases = [f'phase{i}.safetensors' for i in range(len(row.method))]
+  folder = seed_folder(workdir, row, seed)
   return all((folder / name).exists() for name in ('result.json', *phases))
 
 
-def read_result(
-  workdir: pathlib.Path, row: experiment.Row, seed: int
-) -> dict[str, Any]:
-  """The result of a seed."""
+def read_result(workdir: pathlib.Path, row: Row, seed: int) -> dict[str, Any]:
+  """Returns the measurements of one seed."""
   return _read_json(result_file(workdir, row, seed))
 
 
 def without_places(resolved: Mapping[str, Any]) -> dict[str, Any]:
-  """Flat, and without what says where something is."""
+  """Returns the keys of a row as 'section.key', without those of places."""
   flat = _flat(resolved)
   return {
     key: value
@@ -121,15 +128,15 @@ def without_places(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> str:
-  """Locks a directory until the stack is left; says what is wrong, or ''."""
+  """Locks a directory until the stack is closed; returns the problem, or ''."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     lock = stack.enter_context((workdir / 'lock').open('w'))
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
-    return f'workdir: another run is at work in {workdir}'
+    return f'workdir: another run is using {workdir}'
   except OSError as error:
-    return f'workdir: cannot write {str(workdir)!r} ({error})'
+    return f'workdir: cannot write to {str(workdir)!r} ({error})'
   return ''
 
 
@@ -146,4 +153,4 @@ def _read_json(path: pathlib.Path) -> Any:
   try:
     return json.loads(path.read_text())
   except ValueError as error:
-    raise UsageError(f'{path}: not readable as JSON ({error})') from None
+    raise UsageError(f'{path}: cannot be read as JSON ({error})') from None

@@ -1,1 +1,5 @@
-"""What a label means: its loss, metrics and predictions."""
+"""Tasks: what labels mean, as losses, metrics and predictions."""
+
+from jaxdistill.tasks.classification import classification
+
+__all__ = ['classification']

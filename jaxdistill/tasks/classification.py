@@ -1,27 +1,28 @@
-"""Classification: logits `[B, num_classes]` against one label per image."""
+"""Classification: logits `[B, num_classes]` and one label per image."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdistill.types import Array, Batch, Task, UsageError
+from jaxdistill.core import checks
+from jaxdistill.core.types import Array, Batch, Task
 
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
-  """Cross-entropy, top-1 and top-5; top-1 chooses the epoch.
+  """Returns the task of classification.
+
+  The loss is cross-entropy. The metrics are the loss, top-1 and top-5 accuracy,
+  and the top-1 accuracy chooses the best epoch.
 
   Args:
-    label_smoothing: share of each label spread evenly over all classes, in
-      training only.
+    label_smoothing: the fraction of each label that is spread evenly over all
+      classes, in training only.
 
   Raises:
-    UsageError: it is no share.
+    UsageError: the label smoothing is not in [0, 1).
   """
-  if not 0 <= label_smoothing < 1:
-    raise UsageError(
-      f'task.label_smoothing: {label_smoothing} is no share in [0, 1)'
-    )
+  checks.number('task.label_smoothing', label_smoothing, at_least=0, below=1)
 
   def loss(logits: Array, batch: Batch) -> Array:
     target = one_hot(batch['label'], logits.shape[-1])
@@ -32,7 +33,12 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
 
 
 def one_hot(label: Array, num_classes: int) -> Array:
-  """Labels `[B]`, or mixed ones `[B, num_classes]`, as `[B, num_classes]`."""
+  """Returns labels as probabilities `[B, num_classes]`.
+
+  Args:
+    label: class numbers `[B]`, or mixed labels `[B, num_classes]`.
+    num_classes: the number of classes.
+  """
   if label.ndim == 1:
     return jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
   return label.astype(jnp.float32)
@@ -42,10 +48,10 @@ def _statistics(logits: Array, batch: Batch) -> dict[str, Array]:
   logits = logits.astype(jnp.float32)
   target = one_hot(batch['label'], logits.shape[-1])
   label = target.argmax(-1)[:, None]
-  # Ties and NaN count as wrong, so that constant logits do not look right.
-  chosen = jnp.take_along_axis(logits, label, axis=-1)
-  others = jnp.arange(logits.shape[-1])[None] != label
-  rank = (~(logits < chosen) & others).sum(-1)
+  # Ties and NaN count as wrong. Otherwise constant logits would count as right.
+  label_logit = jnp.take_along_axis(logits, label, axis=-1)
+  is_other_class = jnp.arange(logits.shape[-1])[None] != label
+  rank = (~(logits < label_logit) & is_other_class).sum(-1)
   return {
     'loss': optax.softmax_cross_entropy(logits, target),
     'top1': (rank < 1).astype(jnp.float32),
@@ -61,5 +67,6 @@ def _predict(logits: Array) -> Array:
   return logits.argmax(-1)
 
 
-def _agreement(predictions: np.ndarray, others: np.ndarray) -> float:
-  return float(np.mean(predictions == others))
+def _agreement(student: np.ndarray, teacher: np.ndarray) -> float:
+  """Returns the fraction of examples with equal predictions."""
+  return float(np.mean(student == teacher))

@@ -1,1 +1,1 @@
-"""The loop that runs any method, its checkpoints and its log."""
+"""Training: the loop, compiled programs, checkpoints, logs, processes."""

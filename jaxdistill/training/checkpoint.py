@@ -1,8 +1,9 @@
-"""What a run leaves on disk so that it can go on where it stopped.
+"""What a run stores on disk so that it can resume where it stopped.
 
-A run's directory holds one file per finished phase, the carry it handed on, and
-the checkpoints of the phase under way. Several processes share the directory:
-all write and read checkpoints, each its part; the first one writes the rest.
+The directory of a run holds one file per finished phase, with the carry that
+the phase handed on, and the checkpoints of the running phase. If there are
+several processes, they share the directory: each of them writes and reads its
+part of a checkpoint, and the first one writes everything else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,36 +17,50 @@ import zlib
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
-from jaxdistill.networks import files
-from jaxdistill.training import hosts, sharding
-from jaxdistill.types import Carry, Model, PyTree, UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Carry, Model, PyTree
+from jaxdistill.networks import description
+from jaxdistill.networks.weights import files
+from jaxdistill.training.distributed import hosts, sharding
 
-_training = ocp.training
-KEPT = 2  # checkpoints of a phase
-SEEN = KEPT + 2  # there may be more while old ones are removed
+KEPT = 2  # the number of checkpoints of a phase
+SEEN = KEPT + 2  # there may be more while old ones are being removed
 
 
 class Checkpoints:
   """The newest checkpoints of one phase; the last two are kept."""
 
-  def __init__(self, directory: str | os.PathLike):
+  def __init__(self, directory: str | os.PathLike[str]):
+    """Opens a folder of checkpoints.
+
+    Args:
+      directory: the folder, which need not exist.
+    """
+    # Here, because runs without a directory do not need this slow import.
+    from orbax.checkpoint import v1
+
     self._directory = pathlib.Path(directory).absolute()
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax narrates
-    policies = _training.preservation_policies
-    self._checkpointer = _training.Checkpointer(
+    # Orbax logs every save at a level that would fill the screen.
+    logging.getLogger('absl').setLevel(logging.ERROR)
+    saving = v1.training.save_decision_policies
+    keeping = v1.training.preservation_policies
+    self._checkpointer = v1.training.Checkpointer(
       self._directory,
       cleanup_tmp_directories=True,
-      # The default policy skips saves that come while one is in flight.
-      save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(
-        1
-      ),
-      preservation_policy=policies.LatestN(KEPT),
+      # The default policy skips a save while another one is in progress.
+      save_decision_policy=saving.FixedIntervalPolicy(1),
+      preservation_policy=keeping.LatestN(KEPT),
     )
 
   def save(self, step: int, tree: PyTree, meta: Mapping[str, Any]) -> None:
-    """Writes a checkpoint; returns when it is safe on disk."""
+    """Writes a checkpoint, and returns when it is safe on disk.
+
+    Args:
+      step: the number of steps that the phase has taken.
+      tree: the arrays.
+      meta: further values that JSON can hold.
+    """
     self._checkpointer.save_checkpointables(
       step,
       {'tree': tree, 'meta': {**meta, 'checksum': _checksum(tree)}},
@@ -53,17 +68,19 @@ class Checkpoints:
     )
 
   def load(self, like: PyTree) -> tuple[int, PyTree, dict[str, Any], list[str]]:
-    """The newest checkpoint that is whole, to every process.
+    """Returns the newest checkpoint that every process can read.
 
     Args:
-      like: arrays or shapes of the tree that was saved, with shardings.
+      like: the arrays of the tree that was saved, or their shapes, with
+        shardings.
 
     Returns:
-      (step, tree, meta, what was wrong with newer ones); step 0 and no meta
-      where there is no checkpoint.
+      (step, tree, meta, descriptions of newer checkpoints that are damaged). If
+      there is no checkpoint, the step is 0, the tree is `like`, and the meta is
+      empty.
 
     Raises:
-      UsageError: there are checkpoints, and none is whole.
+      UsageError: there are checkpoints, but none of them can be read.
     """
     problems: list[str] = []
     steps = _common(c.step for c in self._checkpointer.checkpoints)
@@ -71,17 +88,18 @@ class Checkpoints:
     for step in steps:
       checksum, reason = None, 'another process cannot read it'
       try:
-        found = self._checkpointer.load_checkpointables(
+        content = self._checkpointer.load_checkpointables(
           step, {'tree': abstract, 'meta': None}
         )
-        checksum = found['meta']['checksum']
-      except Exception as error:  # whatever a damaged file makes a reader raise
+        checksum = content['meta']['checksum']
+      except Exception as error:  # a damaged file may raise anything
         reason = str(error).partition('\n')[0][:200]
       if not hosts.any_of(checksum is None)[0]:
-        # All have read it: they can put their parts together.
+        # Computing the checksum needs the parts of all processes, so it has to
+        # wait until all of them have read theirs.
         reason = 'its checksum differs'
-        if not hosts.any_of(_checksum(found['tree']) != checksum)[0]:
-          return step, found['tree'], found['meta'], problems
+        if not hosts.any_of(_checksum(content['tree']) != checksum)[0]:
+          return step, content['tree'], content['meta'], problems
       problems.append(f'checkpoint {self._directory}/{step}: {reason}')
     if steps:
       raise UsageError(
@@ -91,18 +109,29 @@ class Checkpoints:
     return 0, like, {}, problems
 
   def close(self) -> None:
+    """Closes the folder."""
     self._checkpointer.close()
 
 
-def delete(directory: str | os.PathLike) -> None:
-  """Removes the checkpoints of a phase that is over."""
+def delete(directory: str | os.PathLike[str]) -> None:
+  """Removes the checkpoints of a phase that has ended."""
   shutil.rmtree(directory, ignore_errors=True)
 
 
 def save_carry(
-  path: str | os.PathLike, carry: Carry, before: Carry, meta: Mapping[str, Any]
+  path: str | os.PathLike[str],
+  carry: Carry,
+  before: Carry,
+  meta: Mapping[str, Any],
 ) -> None:
-  """Writes the entries of `carry` that are not those of `before`."""
+  """Writes the entries of a carry that differ from the carry before.
+
+  Args:
+    path: the file, in the safetensors format.
+    carry: what the phase hands on.
+    before: what the phase was handed.
+    meta: further values that JSON can hold.
+  """
   changed = {k: v for k, v in carry.items() if before.get(k) is not v}
   removed = [k for k in before if k not in carry]
   networks = {}
@@ -119,24 +148,31 @@ def save_carry(
 
 
 def load_carry(
-  path: str | os.PathLike, before: Carry
+  path: str | os.PathLike[str], before: Carry
 ) -> tuple[Carry, dict[str, Any]]:
-  """What `save_carry` wrote, over the entries of `before`, and its meta."""
+  """Returns (carry, meta) from a file that `save_carry` wrote.
+
+  Args:
+    path: the file.
+    before: the carry before; it provides the entries that did not change.
+  """
   tree, metadata = files.load_tree(path)
   carry = {k: v for k, v in before.items() if k not in metadata['removed']}
   for key, value in tree.items():
     if key in metadata['networks']:
       spec = metadata['networks'][key]
       network = (
-        before[spec].network if isinstance(spec, str) else files.from_spec(spec)
+        before[spec].network
+        if isinstance(spec, str)
+        else description.from_description(spec)
       )
       value = Model(network, value)
     carry[key] = value
   return carry, metadata['meta']
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes a JSON file whole or not at all."""
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+  """Writes a JSON file completely or not at all."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + '.partial')
@@ -145,25 +181,27 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def _spec(model: Model, key: str, before: Carry) -> Any:
-  """The network's spec, or the role of the carry before that has the same.
+  """Returns a description of a network for `save_carry`.
 
-  So networks made of functions, which have no spec, can be saved as well.
+  That is the name of a role in the carry before that has the same network, if
+  there is one, and the network's JSON description otherwise. Thus networks that
+  are made of functions, and have no JSON description, can be saved as well.
   """
   for role in (key.partition('@')[0], *before):
-    known = before.get(role)
-    if isinstance(known, Model) and known.network == model.network:
+    earlier = before.get(role)
+    if isinstance(earlier, Model) and earlier.network == model.network:
       return role
-  return files.to_spec(model.network)
+  return description.to_description(model.network)
 
 
 def _common(steps: Iterable[int]) -> list[int]:
-  """The steps that every process sees, the newest first."""
+  """Returns the steps that every process sees, the newest first."""
   newest = sorted(steps, reverse=True)[:SEEN]
   seen = hosts.gather(*newest, *[-1] * (SEEN - len(newest)))
-  common = set.intersection(*(set(own.tolist()) for own in seen)) - {-1}
+  common = set.intersection(*(set(row.tolist()) for row in seen)) - {-1}
   if not common and seen.max() >= 0:
     raise UsageError(
-      'the processes see no checkpoint that all of them see; do they share '
+      'there are checkpoints, but none that all processes see; do they share '
       'the work directory?'
     )
   return sorted(common, reverse=True)
@@ -177,7 +215,7 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _checksum(tree: PyTree) -> int:
-  """CRC-32 over the bytes of all leaves, however they lie."""
+  """Returns the CRC-32 of the bytes of all leaves, whatever their sharding."""
   total = 0
   for leaf in jax.tree.leaves(sharding.fetch(tree)):
     total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)

@@ -1,6 +1,7 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, a progress bar."""
+"""Where the numbers of a run go: metrics.jsonl, TensorBoard, a progress bar."""
 
 from collections.abc import Mapping
+import functools
 import json
 import os
 import pathlib
@@ -8,21 +9,20 @@ import sys
 import time
 from typing import Any
 
-import rich.console
-import rich.progress
-import tensorboardX
+from jaxdistill.core import optional
+from jaxdistill.core.checks import UsageError
 
 
 class Log:
   """Writes the records of one run; each has 'phase', 'step' and 'split'.
 
-  A record belongs to the run that its `labels` name ('row' and 'seed', say);
-  runs may share one metrics.jsonl.
+  The `labels` (such as row and seed) tell which run a record belongs to, so
+  several runs may share one metrics.jsonl.
   """
 
   def __init__(
     self,
-    directory: str | os.PathLike | None = None,
+    directory: str | os.PathLike[str] | None = None,
     *,
     name: str = '',
     labels: Mapping[str, Any] | None = None,
@@ -31,9 +31,10 @@ class Log:
     """Opens a log.
 
     Args:
-      directory: holds metrics.jsonl and tensorboard/; None: nothing is written.
-      name: what the progress bar and the TensorBoard run are called.
-      labels: written into every record.
+      directory: the folder of metrics.jsonl and tensorboard/; None: nothing is
+        written.
+      name: the name of the progress bar and of the run in TensorBoard.
+      labels: entries that every record gets.
       show: whether to show progress.
     """
     self._labels = dict(labels or {})
@@ -41,20 +42,20 @@ class Log:
     self._name = name
     self._bar = _Bar() if show else None
     self._file: Any = None
-    self._board: Any = None
+    self._board: _Board | None = None
     self._offset = 0
 
   def begin(
     self, order: int, phase: str, step: int, num_steps: int, offset: int
   ) -> None:
-    """Starts a phase at a step; records of this run behind it are dropped.
+    """Starts a phase at a step and removes this run's later records.
 
     Args:
-      order: place of the phase in its method.
-      phase: its name.
+      order: the position of the phase in its method, from 0.
+      phase: the name of the phase.
       step: how many of its steps are done.
-      num_steps: how many there are.
-      offset: steps of the phases before.
+      num_steps: how many steps the phase has.
+      offset: the number of steps of the phases before it.
     """
     self._place = {**self._labels, 'order': order, 'phase': phase}
     self._offset = offset
@@ -64,21 +65,24 @@ class Log:
       path.parent.mkdir(parents=True, exist_ok=True)
       drop_records(path, self._labels, order, step)
       self._file = path.open('a')
-      self._board = tensorboardX.SummaryWriter(
-        str(self._directory / 'tensorboard' / self._name.replace('/', '-')),
-        purge_step=offset + step,
-        write_to_disk=True,
-      )
+      folder = self._directory / 'tensorboard' / self._name.replace('/', '-')
+      self._board = _Board(folder, offset + step)
     if self._bar:
-      named = self._name.startswith(phase) or not self._name
-      title = (self._name or phase) if named else f'{self._name}: {phase}'
+      is_named = self._name.startswith(phase) or not self._name
+      title = (self._name or phase) if is_named else f'{self._name}: {phase}'
       self._bar.begin(title, step, num_steps)
       if step:
-        self._bar.say(f'{title}: going on from step {step} of {num_steps}')
+        self._bar.say(f'{title}: resuming at step {step} of {num_steps}')
 
   def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-    """Adds a record."""
-    if self._file is not None:
+    """Adds a record.
+
+    Args:
+      step: the number of steps that the phase has taken.
+      split: the split of the data that the metrics belong to.
+      metrics: {name: value}.
+    """
+    if self._file is not None and self._board is not None:
       record = {**self._place, 'step': step, 'split': split, **metrics}
       self._file.write(json.dumps(record) + '\n')
       self._file.flush()
@@ -90,12 +94,17 @@ class Log:
       self._bar.show(split, metrics)
 
   def advance(self, step: int, images: int = 0) -> None:
-    """Moves the progress bar to a step; `images` were seen since the start."""
+    """Moves the progress bar to a step.
+
+    Args:
+      step: the number of steps that the phase has taken.
+      images: how many images this process has seen since it began the phase.
+    """
     if self._bar:
       self._bar.advance(step, images)
 
   def say(self, text: str) -> None:
-    """Prints a line beside the progress bar."""
+    """Prints a line above the progress bar."""
     if self._bar:
       self._bar.say(text)
 
@@ -106,20 +115,20 @@ class Log:
       self._bar.end()
 
   def close(self) -> None:
-    """Leaves a phase that has not ended, with the terminal as it was."""
+    """Leaves a phase that may not have ended, and restores the terminal."""
     self._close_files()
     if self._bar:
       self._bar.stop()
 
   def _close_files(self) -> None:
-    if self._file is not None:
+    if self._file is not None and self._board is not None:
       self._file.close()
       self._board.close()
-      self._file = self._board = None
+    self._file = self._board = None
 
 
-def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The records of a metrics.jsonl, but for a last line cut short."""
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """Returns the records of a metrics.jsonl, without lines cut short."""
   path = pathlib.Path(path)
   if not path.exists():
     return []
@@ -127,7 +136,7 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
   for line in path.read_text(errors='replace').splitlines():
     try:
       record = json.loads(line)
-    except json.JSONDecodeError:  # the process died while it wrote
+    except json.JSONDecodeError:  # the process was killed while writing it
       continue
     if isinstance(record, dict):
       records.append(record)
@@ -135,26 +144,88 @@ def read_records(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def drop_records(
-  path: str | os.PathLike, labels: Mapping[str, Any], order: int, step: int
+  path: str | os.PathLike[str], labels: Mapping[str, Any], order: int, step: int
 ) -> None:
-  """Removes a run's records behind a step of a phase, other runs' stay."""
+  """Removes the records of a run that come after a step of a phase.
+
+  Args:
+    path: the metrics.jsonl; records of other runs are kept.
+    labels: the entries that tell which records belong to the run.
+    order: the position of the phase in its method.
+    step: the last step of that phase whose records are kept.
+  """
   path = pathlib.Path(path)
-  kept = []
+  lines = []
   for record in read_records(path):
-    own = all(record.get(k) == v for k, v in labels.items())
-    if not own or (record['order'], record['step']) <= (order, step):
-      kept.append(json.dumps(record) + '\n')
+    is_of_run = all(record.get(k) == v for k, v in labels.items())
+    if not is_of_run or (record['order'], record['step']) <= (order, step):
+      lines.append(json.dumps(record) + '\n')
   partial = path.with_name(path.name + '.partial')
-  partial.write_text(''.join(kept))
+  partial.write_text(''.join(lines))
   os.replace(partial, path)
 
 
-class _Bar:
-  """A progress bar on a terminal, a line per phase elsewhere."""
+class _Board:
+  """A TensorBoard file, opened when the first scalar is written.
 
-  def __init__(self):
+  tensorboardX imports PyTorch if that is installed, which takes seconds.
+  Without tensorboardX nothing is written, and one line says so.
+  """
+
+  def __init__(self, folder: pathlib.Path, purge_step: int):
+    """Opens nothing yet.
+
+    Args:
+      folder: where the file goes.
+      purge_step: the step from which on TensorBoard ignores older files.
+    """
+    self._folder = folder
+    self._purge_step = purge_step
+    self._writer: Any = None
+    self._is_open = False
+
+  def add_scalar(self, key: str, value: float, step: int) -> None:
+    """Writes one number."""
+    if not self._is_open:
+      self._is_open = True
+      self._writer = self._open()
+    if self._writer is not None:
+      self._writer.add_scalar(key, value, step)
+
+  def close(self) -> None:
+    """Closes the file."""
+    if self._writer is not None:
+      self._writer.close()
+
+  def _open(self) -> Any:
+    """Returns the writer, or None if tensorboardX is not installed."""
+    try:
+      tensorboard = optional.require('tensorboardX', 'TensorBoard output')
+    except UsageError as error:
+      _notify(str(error))
+      return None
+    return tensorboard.SummaryWriter(
+      str(self._folder), purge_step=self._purge_step, write_to_disk=True
+    )
+
+
+@functools.cache
+def _notify(problem: str) -> None:
+  """Says once per process that the TensorBoard files are left out."""
+  print(
+    f'jaxdistill: no TensorBoard files are written; {problem}',
+    file=sys.stderr,
+  )
+
+
+class _Bar:
+  """A progress bar on a terminal, and one line per phase elsewhere."""
+
+  def __init__(self) -> None:
+    import rich.console  # only those who watch a run need it
+
     self._console = rich.console.Console(file=sys.stderr)
-    self._progress = None
+    self._progress: Any = None
     self._latest: dict[str, str] = {}
 
   def begin(self, title: str, step: int, num_steps: int) -> None:
@@ -163,6 +234,8 @@ class _Bar:
     self._speed, self._begun = 0.0, (0.0, 0)
     self._latest = {}
     if self._console.is_terminal:
+      import rich.progress
+
       self._progress = rich.progress.Progress(
         rich.progress.TextColumn('{task.description}', markup=False),
         rich.progress.BarColumn(bar_width=20),
@@ -184,7 +257,7 @@ class _Bar:
 
   def advance(self, step: int, images: int) -> None:
     now = time.monotonic()
-    if not self._begun[1]:  # the first step compiles
+    if not self._begun[1]:  # the first step includes the compilation
       self._begun = (now, images)
     elif now > self._begun[0]:
       self._speed = (images - self._begun[1]) / (now - self._begun[0])

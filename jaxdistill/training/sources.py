@@ -1,14 +1,17 @@
-"""Where the batches of a phase come from."""
+"""The batches that the streams of a phase draw from."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from jax.sharding import Mesh
 
-from jaxdistill.data import arrays as arrays_lib
-from jaxdistill.data import batches, streaming
-from jaxdistill.training import sharding
-from jaxdistill.types import Batch, Carry, Dataset, Phase, UsageError
+from jaxdistill.core import checks
+from jaxdistill.core.types import Batch, Carry, Dataset, Phase, Stream
+from jaxdistill.data.loading import batches, streaming
+from jaxdistill.data.sources import arrays as arrays_lib
+from jaxdistill.training.distributed import sharding
+
+Source = batches.Batches | streaming.StreamedBatches
 
 
 def of_phase(
@@ -18,30 +21,26 @@ def of_phase(
   seeds: tuple[int, ...],
   mesh: Mesh,
   workers: int | None = None,
-) -> dict[str, Any]:
-  """Stream name -> its batches, spread over the mesh.
+) -> dict[str, Source]:
+  """Returns {stream name: its batches}, spread over the mesh.
+
+  Args:
+    phase: the phase.
+    carry: what the phase before handed on.
+    dataset: what 'data' streams draw from.
+    seeds: together with the position of the stream, they determine the order of
+      the examples.
+    mesh: the devices.
+    workers: the number of processes that load streamed data; see
+      `StreamedBatches`.
 
   Raises:
-    UsageError: there is no such split or key of the carry, or the batches are
-      larger than it.
+    UsageError: there is no such split or no such entry of the carry, or it has
+      fewer examples than a batch.
   """
-  sources: dict[str, Any] = {}
+  sources: dict[str, Source] = {}
   for i, (name, stream) in enumerate(phase.streams.items()):
-    if stream.source == 'data':
-      if stream.subset not in dataset.splits:
-        raise UsageError(
-          f'no split {stream.subset!r} in the data; valid: '
-          f'{", ".join(dataset.splits)}'
-        )
-      arrays = dataset.splits[stream.subset]
-    elif stream.source in carry:
-      arrays = carry[stream.source]
-    else:
-      raise UsageError(
-        f'no source {stream.source!r} of batches; valid: data, '
-        f'{", ".join(carry)}'
-      )
-    part = arrays_lib.part(arrays, stream.part)
+    part = arrays_lib.part(_arrays(stream, carry, dataset), stream.part)
     common = part, stream.batch_size, (*seeds, i), sharding.rows(mesh)
     if streaming.is_lazy(part):
       sources[name] = streaming.StreamedBatches(*common, workers=workers)
@@ -50,16 +49,28 @@ def of_phase(
   return sources
 
 
+def _arrays(
+  stream: Stream, carry: Carry, dataset: Dataset
+) -> Mapping[str, Any]:
+  """Returns the columns `{name: [N, ...]}` that a stream draws from."""
+  if stream.source == 'data':
+    checks.choice('split of the data', stream.subset, dataset.splits)
+    return dataset.splits[stream.subset]
+  checks.choice('source of batches', stream.source, ('data', *carry))
+  columns: Mapping[str, Any] = carry[stream.source]
+  return columns
+
+
 def draw(sources: Mapping[str, Any], step: int, count: int) -> dict[str, Batch]:
-  """Stream name -> the batch of a step, or those of several, stacked.
+  """Returns {stream name: the batch of a step, or those of several steps}.
 
   Args:
-    sources: see `of_phase`.
-    step: the first.
-    count: 1, or of how many steps; streamed data has one at a time.
+    sources: the result of `of_phase`.
+    step: the first step.
+    count: the number of steps; streamed data allows only 1.
 
   Returns:
-    `{stream: {name: [B, ...]}}`, or `[count, B, ...]` where count is above 1.
+    `{stream: {name: [B, ...]}}`, or `[count, B, ...]` if `count` is above 1.
   """
   if count == 1:
     return {name: source(step) for name, source in sources.items()}
@@ -67,12 +78,16 @@ def draw(sources: Mapping[str, Any], step: int, count: int) -> dict[str, Batch]:
 
 
 def one_at_a_time(sources: Mapping[str, Any]) -> bool:
-  """Whether some batch is only loaded when it is its turn."""
+  """Returns whether the batches of several steps cannot be drawn together."""
   return not all(isinstance(x, batches.Batches) for x in sources.values())
 
 
 def steps_per_epoch(phase: Phase, sources: Mapping[str, Any]) -> int:
-  """Of the first stream; a phase without one is one epoch."""
+  """Returns the length of an epoch, which is that of the first stream.
+
+  A phase without streams is a single epoch.
+  """
   for source in sources.values():
-    return source.steps_per_epoch
+    steps: int = source.steps_per_epoch
+    return steps
   return phase.num_steps

@@ -1,20 +1,21 @@
-"""Embeddings of features."""
+"""Embeddings of features by t-SNE."""
 
 import jax
 import numpy as np
 import pytest
 
 from jaxdistill.analysis import embedding
-from jaxdistill.data import augment
-from jaxdistill.networks import layers, staged
-from jaxdistill.types import Model, Network, Stage, UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Stage
+from jaxdistill.data.transforms import augment
+from jaxdistill.networks import graph, layers
 
 PREPROCESS = augment.standardize((128.0,), (64.0,))
 
 
 @pytest.fixture(scope='module')
 def split():
-  """Three classes: dark, grey and bright images."""
+  """Images of three classes: dark, grey and bright ones."""
   label = np.arange(60) % 3
   noise = np.random.default_rng(0).integers(0, 20, (60, 4, 4, 1))
   image = (noise + 100 * label[:, None, None, None]).astype(np.uint8)
@@ -26,10 +27,10 @@ def model():
   stages = (Stage('pool', layers.Pool()), Stage('head', layers.Classifier(3)))
   network = Network(stages)
   image = {'image': jax.ShapeDtypeStruct((1, 4, 4, 1), np.float32)}
-  return Model(network, staged.init(network, jax.random.key(0), image))
+  return Model(network, graph.init(network, jax.random.key(0), image))
 
 
-def test_classes_that_differ_lie_apart(model, split):
+def test_different_classes_are_embedded_apart(model, split):
   points, label = embedding.tsne(
     model, split, 'head', PREPROCESS, per_class=15, perplexity=5.0
   )
@@ -37,9 +38,10 @@ def test_classes_that_differ_lie_apart(model, split):
   centres = np.stack([points[label == c].mean(0) for c in range(3)])
   nearest = np.linalg.norm(points[:, None] - centres, axis=-1).argmin(1)
   assert (nearest == label).mean() > 0.9
-  made = embedding.draw({'a': (points, label), 'b': (points, label)})
-  assert [axes.get_title() for axes in made.axes] == ['a', 'b']
-  colors = {tuple(dots.get_facecolor()[0]) for dots in made.axes[0].collections}
+  figure = embedding.draw({'a': (points, label), 'b': (points, label)})
+  assert [axes.get_title() for axes in figure.axes] == ['a', 'b']
+  dots = figure.axes[0].collections
+  colors = {tuple(scatter.get_facecolor()[0]) for scatter in dots}
   assert len(colors) == 3
 
 
@@ -65,6 +67,6 @@ def test_wrong_choices_are_named(model, split):
   with pytest.raises(UsageError, match="feature 'group1'"):
     embedding.tsne(model, split, 'group1', PREPROCESS)
   with pytest.raises(
-    UsageError, match=r'perplexity: 99; there are 60 examples'
+    UsageError, match=r'perplexity: expected a number in \(0, 60\), got 99'
   ):
     embedding.tsne(model, split, 'head', PREPROCESS, perplexity=99)

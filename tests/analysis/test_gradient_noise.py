@@ -1,17 +1,19 @@
-"""Gradient norms, batch by batch."""
+"""Gradient norms, batch by batch, and their noise."""
 
 import jax
 import numpy as np
 import pytest
 
 from jaxdistill.analysis import gradient_noise
-from jaxdistill.data import augment
-from jaxdistill.networks import layers, mobilenet, staged
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Stage
+from jaxdistill.data.transforms import augment
+from jaxdistill.networks import graph, layers
+from jaxdistill.networks.models import mobilenet
 from jaxdistill.tasks import classification
-from jaxdistill.types import Model, Network, Stage, UsageError
 
 PREPROCESS = augment.standardize((128.0,), (64.0,))
-TASK = classification.classification()
+TASK = classification()
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +32,7 @@ def model():
   )
   network = Network(stages)
   image = {'image': jax.ShapeDtypeStruct((1, 4, 4, 1), np.float32)}
-  return Model(network, staged.init(network, jax.random.key(0), image))
+  return Model(network, graph.init(network, jax.random.key(0), image))
 
 
 def norms(model, split, **arguments):
@@ -40,9 +42,9 @@ def norms(model, split, **arguments):
 
 
 def test_each_layer_has_the_norm_of_its_gradient(model, split):
-  """Of one batch that is all of the split."""
-  found = norms(model, split, batch_size=12, num_batches=2)
-  assert list(found) == [
+  # The only batch is the whole split.
+  layer_norms = norms(model, split, batch_size=12, num_batches=2)
+  assert list(layer_norms) == [
     *('stem/conv', 'block/depthwise_conv', 'block/pointwise_conv'),
     'head/linear',
   ]
@@ -50,34 +52,37 @@ def test_each_layer_has_the_norm_of_its_gradient(model, split):
 
   def loss_of(params):
     variables = {**model.variables, 'params': params}
-    features, _ = staged.run(
+    features, _ = graph.run(
       model.network, variables, {'image': batch['image']}, train=True
     )
     return TASK.loss(features['head'], batch).mean()
 
   gradient = jax.grad(loss_of)(model.variables['params'])
   expected = np.linalg.norm(gradient['block']['depthwise_conv']['kernel'])
-  # The same images in another order.
-  for value in found['block/depthwise_conv']:
+  # The second batch has the same images in another order.
+  for value in layer_norms['block/depthwise_conv']:
     np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
-def test_noise_is_the_deviation_over_the_mean():
-  found = gradient_noise.noise({'a': np.array([1.0, 3.0])})
-  assert found == {'a': pytest.approx(2**0.5 / 2)}
+def test_noise_is_the_standard_deviation_over_the_mean():
+  noise = gradient_noise.noise({'a': np.array([1.0, 3.0])})
+  assert noise == {'a': pytest.approx(2**0.5 / 2)}
 
 
 def test_smaller_batches_are_noisier(model, split):
-  ours, theirs = (
+  small, large = (
     gradient_noise.noise(norms(model, split, batch_size=n, num_batches=20))
     for n in (2, 6)
   )
-  assert ours['head/linear'] > theirs['head/linear']
-  made = gradient_noise.draw({'small': {'a': np.ones(3), 'b': np.arange(3)}})
-  (line,) = made.axes[0].lines
+  assert small['head/linear'] > large['head/linear']
+
+
+def test_a_line_shows_the_noise_of_each_layer():
+  figure = gradient_noise.draw({'small': {'a': np.ones(3), 'b': np.arange(3)}})
+  (line,) = figure.axes[0].lines
   np.testing.assert_allclose(line.get_ydata(), [0.0, 1.0])
 
 
 def test_a_batch_larger_than_the_split_is_refused(model, split):
-  with pytest.raises(UsageError, match='batch_size is 13'):
+  with pytest.raises(UsageError, match=r'batch_size: .*got 13'):
     norms(model, split, batch_size=13)

@@ -1,17 +1,17 @@
-"""Loss surfaces: the middle is the network, the directions are normalised."""
+"""Loss surfaces: the network in the centre, and normalised directions."""
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdistill import evaluation
 from jaxdistill.analysis import landscape
-from jaxdistill.data import augment
-from jaxdistill.tasks import classification
-from jaxdistill.types import Model, UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model
+from jaxdistill.data.transforms import augment
+from jaxdistill.tasks import classification, evaluation
 
 STANDARD = augment.standardize((128.0,), (64.0,))
-TASK = classification.classification()
+TASK = classification()
 
 
 @pytest.fixture(scope='module')
@@ -26,15 +26,17 @@ def surface(student, split):
   )
 
 
-def test_the_loss_at_the_origin_is_the_networks(surface, student, split):
+def test_the_loss_in_the_centre_is_that_of_the_network(surface, student, split):
   loss = evaluation.evaluate(student, split, TASK, STANDARD)['loss']
   np.testing.assert_allclose(surface.loss[1, 1], loss, rtol=1e-5)
   np.testing.assert_array_equal(surface.steps, [-0.5, 0, 0.5])
   assert len(np.unique(surface.loss.round(6))) == 9
 
 
-def test_a_corner_is_the_loss_of_the_moved_network(surface, student, split):
-  """The first direction downwards, the second to the right."""
+def test_the_loss_elsewhere_is_that_of_the_moved_network(
+  surface, student, split
+):
+  # Rows belong to the first direction, columns to the second.
   params = student.variables['params']
   both = landscape.directions(params, jax.random.key(0))
   for i, j in ((0, 2), (2, 1)):
@@ -47,7 +49,9 @@ def test_a_corner_is_the_loss_of_the_moved_network(surface, student, split):
     np.testing.assert_allclose(surface.loss[i, j], loss, rtol=1e-4)
 
 
-def test_directions_have_the_norms_of_the_networks_filters(student):
+def test_the_filters_of_directions_have_the_norms_of_the_networks_filters(
+  student,
+):
   params = student.variables['params']
   first, second = landscape.directions(params, jax.random.key(1))
   leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -64,25 +68,27 @@ def test_directions_have_the_norms_of_the_networks_filters(student):
     assert np.abs(np.asarray(a) - np.asarray(b)).max() > 0
 
 
-def test_networks_of_one_kind_share_their_directions(student):
-  """But for the norms: a filter of twice the norm goes twice as far."""
+def test_networks_of_equal_shapes_have_the_same_directions(student):
+  """Only the norms differ: a filter of twice the norm moves twice as far."""
   params = student.variables['params']
   double = jax.tree.map(lambda x: 2 * x, params)
-  ours, theirs = (
+  single_directions, double_directions = (
     landscape.directions(p, jax.random.key(0)) for p in (params, double)
   )
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(2 * a, b, rtol=1e-5), ours, theirs
+    lambda a, b: np.testing.assert_allclose(2 * a, b, rtol=1e-5),
+    single_directions,
+    double_directions,
   )
 
 
 @pytest.mark.parametrize(
   ('options', 'words'),
   [
-    ({'points': 4}, 'points: 4 is even'),
+    ({'points': 4}, 'points: expected an odd number.*, got 4'),
     ({'points': 0}, 'points: .* got 0'),
-    ({'span': 0.0}, r'span is 0\.0'),
-    ({'span': float('nan')}, 'span is nan'),
+    ({'span': 0.0}, r'span: expected a number above 0, got 0\.0'),
+    ({'span': float('nan')}, 'span: .*, got nan'),
     ({'chunk': 0}, 'chunk: .* got 0'),
   ],
 )
@@ -94,12 +100,12 @@ def test_wrong_grids_are_refused(options, words, student, split):
 @pytest.mark.parametrize('kind', ['contour', '3d'])
 def test_figures_have_a_panel_for_each_surface(kind, surface, tmp_path):
   titles = ['scratch 1', 'scratch 2', 'kd 1', 'kd 2']
-  drawn = landscape.draw(
+  figure = landscape.draw(
     dict.fromkeys(titles, surface), columns=2, kind=kind, highest=5.0
   )
-  assert [axes.get_title() for axes in drawn.axes] == titles
-  rows = {round(axes.get_position().y0, 3) for axes in drawn.axes}
-  drawn.savefig(tmp_path / 'figure.png')
+  assert [axes.get_title() for axes in figure.axes] == titles
+  rows = {round(axes.get_position().y0, 3) for axes in figure.axes}
+  figure.savefig(tmp_path / 'figure.png')
   assert len(rows) == 2
 
 

@@ -1,4 +1,4 @@
-"""A data set of TFDS, prepared as TFDS does, and folders of images."""
+"""Small data sets that are prepared by TFDS itself."""
 
 import io
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 
 def png(array: np.ndarray) -> bytes:
-  """The bytes of a PNG file, which keeps every pixel as it is."""
+  """Encodes an image as a PNG file, which keeps every pixel."""
   file = io.BytesIO()
   PIL.Image.fromarray(np.squeeze(array)).save(file, 'PNG')
   return file.getvalue()
@@ -18,7 +18,15 @@ def png(array: np.ndarray) -> bytes:
 def prepared(
   data_dir: pathlib.Path, name: str, features: dict, splits: dict, **info
 ) -> None:
-  """Writes a data set of TFDS; splits: name -> list of examples."""
+  """Writes a data set with TFDS.
+
+  Args:
+    data_dir: the folder of prepared data sets.
+    name: the name of the data set.
+    features: name -> feature of TFDS.
+    splits: name -> list of examples.
+    **info: further arguments of `DatasetInfo`.
+  """
   import tensorflow_datasets
 
   core = tensorflow_datasets.core
@@ -47,7 +55,7 @@ def prepared(
 
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory) -> pathlib.Path:
-  """Holds 'tiny', 'grey', 'sizes', 'text' and 'secret'.
+  """A folder with the data sets 'tiny', 'grey', 'sizes', 'text' and 'secret'.
 
   'tiny' has 40 training, 8 validation and 12 test images of 3 classes, some
   of them grey or with a palette.
@@ -69,10 +77,10 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
   names = features.ClassLabel(names=['ant', 'bee', 'cat'])
   image = features.Image(shape=(6, 5, 3))
   train = [png(x) for x in images(38, 6, 5, 3)]
-  # A palette is no colour, and one channel no three.
-  odd = PIL.Image.fromarray(images(1, 6, 5, 3)[0]).quantize(16)
+  # Two images that have to be converted to RGB: a palette and a grey image.
+  palette = PIL.Image.fromarray(images(1, 6, 5, 3)[0]).quantize(16)
   file = io.BytesIO()
-  odd.save(file, 'PNG')
+  palette.save(file, 'PNG')
   train += [file.getvalue(), png(images(1, 6, 5)[0])]
   prepared(
     folder,

@@ -1,4 +1,4 @@
-"""Preparing CIFAR from an archive of its published form."""
+"""Preparing CIFAR from small archives of the published form."""
 
 import functools
 import hashlib
@@ -12,8 +12,9 @@ import threading
 import numpy as np
 import pytest
 
-from jaxdistill.data import prepare, tfds
-from jaxdistill.types import UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.data import prepare
+from jaxdistill.data.sources import tfds
 
 CIFAR10 = {
   'prefix': 'cifar-10-batches-bin/',
@@ -30,7 +31,13 @@ CIFAR100 = {
 
 
 def archive(form, count=3, extra=()) -> tuple[bytes, dict]:
-  """A small one, and {split: (images, labels)}; `extra` are more members."""
+  """Returns a small archive and {split: (images, labels)}.
+
+  Args:
+    form: the names of the files, see `CIFAR10`.
+    count: the number of examples per file.
+    extra: the names of additional members.
+  """
   rng = np.random.default_rng(0)
   file, content = io.BytesIO(), {}
   with tarfile.open(fileobj=file, mode='w:gz') as pack:
@@ -61,7 +68,7 @@ def archive(form, count=3, extra=()) -> tuple[bytes, dict]:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-  """Says nothing of what it does."""
+  """Does not log requests."""
 
   def log_message(self, *args):
     pass
@@ -69,7 +76,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path):
-  """A function that puts bytes on a server of this machine: (url, SHA-256)."""
+  """A function that serves bytes on this machine: bytes -> (url, SHA-256)."""
   folder = tmp_path / 'served'
   folder.mkdir()
   handler = functools.partial(Quiet, directory=str(folder))
@@ -91,7 +98,7 @@ def served(tmp_path):
   ('name', 'form', 'classes'),
   [('cifar10', CIFAR10, 10), ('cifar100', CIFAR100, 100)],
 )
-def test_what_is_prepared_is_read_by_tfds(
+def test_a_prepared_data_set_is_read_by_tfds(
   name, form, classes, served, tmp_path
 ):
   content, splits = archive(form)
@@ -103,15 +110,15 @@ def test_what_is_prepared_is_read_by_tfds(
   assert dataset.num_classes == classes
   assert dataset.label_names[:2] == ('class 0', 'class 1')
   for split, (image, label) in splits.items():
-    found = dataset.splits[split]
-    places = {x.tobytes(): i for i, x in enumerate(image)}
-    order = [places[x.tobytes()] for x in found['image']]
+    columns = dataset.splits[split]
+    positions = {x.tobytes(): i for i, x in enumerate(image)}
+    order = [positions[x.tobytes()] for x in columns['image']]
     assert sorted(order) == list(range(len(label)))
-    np.testing.assert_array_equal(found['label'], label[order])
+    np.testing.assert_array_equal(columns['label'], label[order])
   assert 'tensorflow' not in sys.modules
 
 
-def test_what_is_there_is_not_fetched_again(served, tmp_path):
+def test_a_prepared_data_set_is_not_downloaded_again(served, tmp_path):
   url, checksum = served(archive(CIFAR100)[0])
   for address in (url, 'http://127.0.0.1:1/nowhere'):
     counts = prepare.prepare(
@@ -120,16 +127,18 @@ def test_what_is_there_is_not_fetched_again(served, tmp_path):
     assert counts == {'train': 3, 'test': 3}
 
 
-def test_an_archive_with_another_checksum_is_refused(served, tmp_path):
+def test_an_archive_with_another_checksum_is_rejected(served, tmp_path):
   url, _ = served(archive(CIFAR10)[0])
   published = 'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
-  with pytest.raises(UsageError, match=rf'SHA-256 is .*, not {published}'):
+  with pytest.raises(UsageError, match=rf'SHA-256 {published}, got '):
     prepare.prepare('cifar10', str(tmp_path / 'data'), url=url)
   with pytest.raises(UsageError, match=r'prepare it with python -m'):
     tfds.tfds('cifar10', data_dir=str(tmp_path / 'data'))
 
 
-def test_members_with_a_path_outside_are_never_written(served, tmp_path):
+def test_members_with_a_path_outside_the_folder_are_never_written(
+  served, tmp_path
+):
   outside = tmp_path / 'outside.txt'
   content, _ = archive(CIFAR10, extra=[str(outside), '../../outside.txt'])
   url, checksum = served(content)
@@ -139,19 +148,21 @@ def test_members_with_a_path_outside_are_never_written(served, tmp_path):
 
 
 @pytest.mark.parametrize('content', [b'no archive', archive(CIFAR100)[0]])
-def test_an_archive_without_the_files_is_refused(content, served, tmp_path):
+def test_an_archive_without_the_expected_files_is_rejected(
+  content, served, tmp_path
+):
   url, checksum = served(content)
   data_dir = tmp_path / 'data'
   with pytest.raises(UsageError, match=r"no file 'cifar-10-batches-bin/"):
     prepare.prepare('cifar10', str(data_dir), url=url, sha256=checksum)
 
 
-def test_a_missing_archive_is_refused_in_one_line(served, tmp_path, capsys):
+def test_a_missing_archive_is_reported_in_one_line(served, tmp_path, capsys):
   url, _ = served(b'')
   arguments = [f'--data_dir={tmp_path}/data', f'--url={url}.nowhere']
   assert prepare.main(['cifar10', *arguments]) == 2
   error = capsys.readouterr().err
-  assert 'cannot fetch http://127.0.0.1' in error and error.count('\n') == 1
+  assert 'cannot download http://127.0.0.1' in error and error.count('\n') == 1
 
 
 @pytest.mark.parametrize(
@@ -165,9 +176,7 @@ def test_a_missing_archive_is_refused_in_one_line(served, tmp_path, capsys):
     (['cifar10', '--sha256=0'], 'unrecognized arguments: --sha256=0'),
   ],
 )
-def test_what_cannot_be_prepared_is_said_in_one_line(
-  arguments, message, capsys
-):
+def test_wrong_arguments_are_reported_in_one_line(arguments, message, capsys):
   assert prepare.main(arguments) == 2
   error = capsys.readouterr().err
   assert message in error and error.count('\n') == 1

@@ -1,4 +1,4 @@
-"""Contrastive losses: formulas, the bank's state, the drawing of negatives."""
+"""Contrastive losses: their formulas, the bank, the choice of negatives."""
 
 import functools
 import math
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import losses
+from jaxdistill.core.checks import UsageError
 
 B, N, K, D = 4, 12, 5, 6
 LABELS = np.array([0, 2, 1, 0, 0, 2, 2, 0, 1, 0, 2, 0])
@@ -32,7 +33,8 @@ def table():
 
 
 def call(loss, *arrays, **choices):
-  # Compiled at once: operation by operation takes several times as long.
+  # Compiling the whole loss takes less time than running it operation by
+  # operation.
   return jax.jit(functools.partial(loss, **choices))(*arrays)
 
 
@@ -41,9 +43,9 @@ def unit_rows(x):
 
 
 def noise_contrast(scores, num_data, normalizer):
-  """Loss of scores exp(.) whose first is the positive, as published.
+  """Computes the published loss, without the 1e-7 in the denominators.
 
-  With the noise 1 / num_data and without the 1e-7 in the denominators.
+  The first of the scores exp(.) is the positive one; the noise is 1 / num_data.
   """
   noise = (len(scores) - 1) / num_data
   u = [score / normalizer for score in scores]
@@ -52,16 +54,17 @@ def noise_contrast(scores, num_data, normalizer):
 
 
 def test_contrastive_loss_by_hand():
-  # Student e1, e2, teacher the same, temperature 1: scores e on the diagonal, 1
-  # off it, mean m = (e + 1) / 2 = 1.859141, K = 1, both directions equal:
-  # 2 * (-log(e / (e + m)) - log(m / (1 + m)))
+  # Student and teacher are both e1, e2, and the temperature is 1. The scores
+  # are e on the diagonal and 1 elsewhere, their mean m is (e + 1) / 2 =
+  # 1.859141, K is 1, and both directions are equal: 2 * (-log(e / (e + m)) -
+  # log(m / (1 + m)))
   #   = 2 * (log(1 + 0.683939) + log(1 + 0.537882)) = 2 * (0.521135 + 0.430406)
   loss = call(losses.contrastive_loss, np.eye(2), np.eye(2), temperature=1.0)
   assert loss == pytest.approx(1.903083, rel=1e-5)
 
 
 @pytest.mark.parametrize('label', [None, (0, 1, 0, 2)])
-def test_contrastive_loss_is_its_formula(embeddings, label):
+def test_contrastive_loss_equals_its_formula(embeddings, label):
   student, teacher = embeddings
   label = label or range(B)
   pairs = [(i, i) for i in range(B)]
@@ -78,7 +81,7 @@ def test_contrastive_loss_is_its_formula(embeddings, label):
   assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_contrastive_gradient_takes_the_normalizer_for_a_constant(embeddings):
+def test_the_normalizer_is_a_constant_in_the_contrastive_gradient(embeddings):
   student, teacher = embeddings
   mean = np.mean(np.exp(student @ teacher.T / 0.5))
 
@@ -100,20 +103,21 @@ def test_contrastive_gradient_takes_the_normalizer_for_a_constant(embeddings):
   assert np.sum(grad * step) == pytest.approx(numeric, rel=1e-3)
 
 
-def test_examples_of_one_class_are_no_negatives(embeddings):
+def test_examples_of_the_same_class_are_not_negatives(embeddings):
   student, teacher = embeddings
   label = np.array([0, 0, 1, 2])
-  twin = np.array([0, 1, 1, 2])
+  other_label = np.array([0, 1, 1, 2])
 
-  def touched(label):
-    """Gradient of the first anchor's loss to the second example's teacher."""
+  def gradient(label):
+    """Gradient of the first anchor's loss in the second example's teacher."""
     grad = jax.grad(losses.contrastive_loss, argnums=1)
-    alone = np.concatenate([student[:1], 0 * student[1:]])
-    return call(grad, alone, teacher, label)[1]
+    # If the other students are zero, only the first student's scores have a
+    # gradient.
+    first_only = np.concatenate([student[:1], 0 * student[1:]])
+    return call(grad, first_only, teacher, label)[1]
 
-  # With zero students only the score of the first student has a gradient.
-  np.testing.assert_array_equal(touched(label), 0)
-  assert np.max(np.abs(touched(twin))) > 1e-3
+  np.testing.assert_array_equal(gradient(label), 0)
+  assert np.max(np.abs(gradient(other_label))) > 1e-3
 
 
 def remembered(embeddings, bank, index, negatives, **choices):
@@ -136,8 +140,9 @@ def scores_of(anchors, memory):
 
 
 def test_memory_contrastive_loss_by_hand():
-  # One anchor e1, rows e1 (its own) and e2, one negative, temperature 1: both
-  # directions as in the first example above, e and 1 with mean 1.859141.
+  # One anchor, e1, the rows e1 (the anchor's) and e2, one negative, temperature
+  # 1. As in the first example above, the scores in both directions are e and 1,
+  # with the mean 1.859141.
   rows = np.eye(2)
   bank = losses.MemoryBank(rows, rows, -np.inf, -np.inf)
   loss, bank = remembered(
@@ -147,8 +152,8 @@ def test_memory_contrastive_loss_by_hand():
   assert bank.student_log_mean == pytest.approx(math.log(1.859141), rel=1e-5)
 
 
-def test_memory_contrastive_loss_is_its_formula(embeddings, bank):
-  # The first batch sets Z = N * mean score, one for each direction.
+def test_memory_contrastive_loss_equals_its_formula(embeddings, bank):
+  # The first batch sets Z = N * mean score, separately for each direction.
   student, teacher = embeddings
   scores = scores_of(student, bank.teacher), scores_of(teacher, bank.student)
   normalizers = [N * np.mean(s) for s in scores]
@@ -162,7 +167,7 @@ def test_memory_contrastive_loss_is_its_formula(embeddings, bank):
     assert log_mean == pytest.approx(math.log(z / N), rel=1e-4)
 
 
-def test_constants_are_set_once(embeddings, bank):
+def test_the_constants_are_set_only_once(embeddings, bank):
   _, first = remembered(embeddings, bank, INDEX, NEGATIVES)
   _, second = remembered(embeddings[::-1], first, INDEX, NEGATIVES)
   assert np.isneginf(bank.student_log_mean)
@@ -170,7 +175,9 @@ def test_constants_are_set_once(embeddings, bank):
   assert first[2:] == second[2:]
 
 
-def test_visited_rows_move_to_the_embeddings_and_others_stay(embeddings, bank):
+def test_visited_rows_move_to_the_embeddings_and_other_rows_do_not_move(
+  embeddings, bank
+):
   _, after = remembered(embeddings, bank, INDEX, NEGATIVES, momentum=0.25)
   for old, new, vectors in zip(bank[:2], after[:2], embeddings):
     expected = np.array(old)
@@ -197,8 +204,9 @@ def test_a_new_bank_can_be_donated(embeddings):
   assert not after.student.is_deleted()
 
 
-def test_wrong_momentum_is_refused(embeddings, bank):
-  with pytest.raises(ValueError, match=r'1\.5; valid: 0 to 1'):
+def test_a_momentum_above_1_is_refused(embeddings, bank):
+  message = r'momentum: expected a number in \[0, 1\], got 1\.5'
+  with pytest.raises(UsageError, match=message):
     remembered(embeddings, bank, INDEX, NEGATIVES, momentum=1.5)
 
 
@@ -219,15 +227,15 @@ def test_negatives_are_different_examples_of_other_classes(table):
   assert np.all(LABELS[np.array(draws)] != LABELS[None, :, None])
   ordered = np.sort(draws, axis=-1)
   assert np.all(ordered[..., 1:] > ordered[..., :-1])
-  # Every example of another class is drawn equally often: K / 8 for the anchors
-  # of class 2, of which there are 4. Standard error about 0.014.
+  # Every example of another class is drawn equally often. For the 4 anchors of
+  # class 2, that is a share of K / 8, with a standard error of about 0.014.
   of_class_2 = np.array(draws)[:, LABELS == 2].ravel()
   share = np.bincount(of_class_2, minlength=N) / (300 * 4)
   np.testing.assert_allclose(share[LABELS != 2], K / 8, atol=0.07)
 
 
-def test_negatives_are_as_many_as_the_data_can_give(table):
-  # 6 of 12 examples are of class 0.
+def test_there_are_no_more_negatives_than_the_data_can_provide(table):
+  # 6 of 12 examples belong to class 0, the largest one.
   assert table.slot.size == K
   full = losses.negative_table(LABELS)
   assert full.slot.size == 6
@@ -238,5 +246,5 @@ def test_negatives_are_as_many_as_the_data_can_give(table):
 
 
 def test_a_single_class_has_no_negatives():
-  with pytest.raises(ValueError, match=r'1 classes; valid: .* at least 2'):
+  with pytest.raises(UsageError, match=r'at least 2 classes.*, got 1'):
     losses.negative_table(np.zeros(5, int))

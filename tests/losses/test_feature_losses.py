@@ -1,4 +1,4 @@
-"""Losses on features and maps: values by hand, transcriptions of formulas."""
+"""Losses on features: values computed by hand and by a plain transcription."""
 
 import functools
 import math
@@ -19,13 +19,14 @@ def maps():
 
 
 def call(loss, *arrays, **choices):
-  # Compiled at once: operation by operation takes several times as long.
+  # Compiling the whole loss takes less time than running it operation by
+  # operation.
   function = jax.jit(functools.partial(loss, **choices))
   return function(*(np.asarray(x, np.float32) for x in arrays))
 
 
 def one_by_two(first, second):
-  """A map of one example, 1 row, 2 columns; a list of channels for each."""
+  """Makes a map of one example and 1 x 2 positions from lists of channels."""
   return np.array([[[first, second]]])
 
 
@@ -70,7 +71,7 @@ def mean(values):
 
 
 def test_squared_distance_by_hand():
-  # Differences (1, 2), (0, 1): squares 1 + 4 + 0 + 1.
+  # The differences are (1, 2) and (0, 1), the squares 1 + 4 + 0 + 1.
   student = one_by_two([1.0, 2.0], [0.0, 1.0])
   teacher = np.zeros_like(student)
   for reduction, expected in [('sum', 6), ('mean', 1.5), ('position_mean', 3)]:
@@ -79,7 +80,7 @@ def test_squared_distance_by_hand():
 
 
 @pytest.mark.parametrize('reduction', ['mean', 'sum', 'position_mean'])
-def test_squared_distance_is_its_formula(maps, reduction):
+def test_squared_distance_equals_its_formula(maps, reduction):
   divisor = {'mean': H * W * C, 'sum': 1, 'position_mean': H * W}[reduction]
   expected = [
     sum((a - b) ** 2 for a, b in zip(entries(s), entries(t))) / divisor
@@ -96,7 +97,7 @@ def test_hint_loss_by_hand():
   np.testing.assert_allclose(loss, [1.5])
 
 
-def test_hint_loss_is_its_formula(maps):
+def test_hint_loss_equals_its_formula(maps):
   expected = mean((a - b) ** 2 for a, b in zip(*map(entries, maps)))
   loss = call(losses.hint_loss, *maps)
   np.testing.assert_allclose(np.mean(loss), expected, rtol=1e-5)
@@ -112,7 +113,7 @@ def test_normalized_l1_loss_by_hand():
 
 
 @pytest.mark.parametrize('loss', ['normalized_l1_loss', 'factor_transfer_loss'])
-def test_normalized_l1_losses_are_their_formula(maps, loss):
+def test_normalized_l1_losses_equal_their_formula(maps, loss):
   expected = [
     mean(abs(a - b) for a, b in zip(unit(entries(s)), unit(entries(t))))
     for s, t in zip(*maps)
@@ -123,8 +124,8 @@ def test_normalized_l1_losses_are_their_formula(maps, loss):
 
 
 def test_masked_l1_loss_by_hand():
-  # Weights 1 - relu(mask): (0, 1/2, 1, 1/2 as |1 - 3/2|); differences 2:
-  # 0 + 1 + 2 + 1
+  # The weights 1 - relu(mask) are 0, 1/2, 1 and -1/2, the differences are 2,
+  # and the absolute values of the products are 0 + 1 + 2 + 1.
   student, teacher = np.zeros((1, 4)), np.full((1, 4), -2.0)
   mask = np.array([1.0, 0.5, -3.0, 1.5])
   loss = call(losses.masked_l1_loss, student, teacher, mask, reduction='sum')
@@ -133,7 +134,7 @@ def test_masked_l1_loss_by_hand():
   np.testing.assert_allclose(loss, [1.0])
 
 
-def test_masked_l1_loss_is_its_formula(maps):
+def test_masked_l1_loss_equals_its_formula(maps):
   mask = np.random.default_rng(6).normal(size=(H, W, C))
   expected = [
     mean(
@@ -147,7 +148,7 @@ def test_masked_l1_loss_is_its_formula(maps):
 
 
 @pytest.mark.parametrize('loss', ['masked_l1_loss', 'margin_relu_loss'])
-def test_no_gradient_reaches_masks_and_margins(maps, loss):
+def test_no_gradient_reaches_a_mask_or_a_margin(maps, loss):
   shape = (H, W, C) if loss == 'masked_l1_loss' else (C,)
   grad = jax.grad(lambda *args: getattr(losses, loss)(*args).sum(), argnums=2)
   np.testing.assert_array_equal(call(grad, *maps, np.full(shape, 0.5)), 0)
@@ -159,15 +160,16 @@ def test_masked_l1_loss_refuses_a_mask_with_a_batch_axis(maps):
 
 
 def test_hierarchical_context_loss_by_hand():
-  # 2 x 2, one channel, differences 1, 2, 3, 6: mean square 50 / 4 = 12.5;
-  # pooled to 1 x 1: 3**2 = 9 with weight 1/2: (12.5 + 4.5) / 1.5
+  # The differences on 2 x 2 positions are 1, 2, 3, 6 with the mean square 50 /
+  # 4 = 12.5. Pooled to 1 x 1, the square is 3**2 = 9 with weight 1/2: (12.5 +
+  # 4.5) / 1.5
   student = np.array([1.0, 2.0, 3.0, 6.0]).reshape(1, 2, 2, 1)
   loss = call(losses.hierarchical_context_loss, student, np.zeros_like(student))
   np.testing.assert_allclose(loss, [17 / 1.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize('size', [4, 7])
-def test_hierarchical_context_loss_is_its_formula(size):
+def test_hierarchical_context_loss_equals_its_formula(size):
   student, teacher = np.random.default_rng(7).normal(size=(2, 2, size, size, 2))
   expected = []
   for s, t in zip(student, teacher):
@@ -192,7 +194,7 @@ def test_hierarchical_context_loss_of_one_position_is_the_squared_error():
 
 
 def test_variational_information_loss_by_hand():
-  # softplus(0) = log 2, so v = log 2 = 0.693147 with epsilon 0; error 1:
+  # softplus(0) is log 2, so v is 0.693147 if epsilon is 0. The error is 1:
   # (1 / 0.693147 + log 0.693147) / 2 = (1.442695 - 0.366513) / 2
   loss = call(
     losses.variational_information_loss,
@@ -204,7 +206,7 @@ def test_variational_information_loss_by_hand():
   np.testing.assert_allclose(loss, [0.538091], rtol=1e-5)
 
 
-def test_variance_is_at_least_epsilon():
+def test_the_variance_is_at_least_epsilon():
   # softplus(-1e4) = 0: (1 / 0.01 + log 0.01) / 2 = (100 - 4.605170) / 2
   loss = call(
     losses.variational_information_loss,
@@ -216,7 +218,7 @@ def test_variance_is_at_least_epsilon():
   np.testing.assert_allclose(loss, [47.697415], rtol=1e-5)
 
 
-def test_variational_information_loss_is_its_formula(maps):
+def test_variational_information_loss_equals_its_formula(maps):
   raw = [-1.0, 0.5, 2.0]
   expected = []
   for s, t in zip(*maps):
@@ -231,7 +233,7 @@ def test_variational_information_loss_is_its_formula(maps):
 
 
 def test_softmax_regression_loss_by_hand():
-  # Features (1, 2) against 0: 5 / 2; logits (1, 0, 2) against 0: 5 / 3.
+  # The features (1, 2) and 0 give 5 / 2, the logits (1, 0, 2) and 0 give 5 / 3.
   feature, logits = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0, 2.0]])
   loss = call(
     losses.softmax_regression_loss, feature, 0 * feature, logits, 0 * logits
@@ -239,7 +241,7 @@ def test_softmax_regression_loss_by_hand():
   np.testing.assert_allclose(loss, [2.5 + 5 / 3], rtol=1e-6)
 
 
-def test_softmax_regression_loss_is_its_formula():
+def test_softmax_regression_loss_equals_its_formula():
   rng = np.random.default_rng(9)
   (s, t), (s_logits, t_logits) = (
     rng.normal(size=(2, B, 6)),
@@ -261,7 +263,8 @@ def test_softmax_regression_loss_is_its_formula():
 
 
 def test_attention_transfer_loss_by_hand():
-  # Energies (25 + 0) / 2, 0 -> (1, 0) and 9 / 2, 16 / 2 -> (9, 16) / 18.3576:
+  # The student's energies (25 + 0) / 2 and 0 become (1, 0), the teacher's 9 / 2
+  # and 16 / 2 become (9, 16) / 18.3576:
   # ((1 - 0.490261)**2 + 0.871576**2) / 2 = (0.259834 + 0.759645) / 2
   student = one_by_two([5.0, 0.0], [0.0, 0.0])
   teacher = one_by_two([3.0, 0.0], [0.0, 4.0])
@@ -270,7 +273,7 @@ def test_attention_transfer_loss_by_hand():
 
 
 @pytest.mark.parametrize('size', [2, 3])
-def test_attention_transfer_loss_is_its_formula(maps, size):
+def test_attention_transfer_loss_equals_its_formula(maps, size):
   student = maps[0]
   teacher = np.random.default_rng(10).normal(size=(B, size, size, 5))
   expected = [
@@ -283,16 +286,16 @@ def test_attention_transfer_loss_is_its_formula(maps, size):
 
 
 def test_factor_transfer_loss_by_hand():
-  # As above: (|0.6 - 1| + |0.8 - 0|) / 2
+  # As for the normalised L1 loss: (|0.6 - 1| + |0.8 - 0|) / 2
   student, teacher = one_by_two([3.0], [4.0]), one_by_two([7.0], [0.0])
   loss = call(losses.factor_transfer_loss, student, teacher)
   np.testing.assert_allclose(loss, [0.6], rtol=1e-6)
-  # Attention (9, 16) / 18.3576 against (1, 0): (0.509739 + 0.871576) / 2
+  # The attentions are (9, 16) / 18.3576 and (1, 0): (0.509739 + 0.871576) / 2
   loss = call(losses.factor_transfer_loss, student, teacher, attention=True)
   np.testing.assert_allclose(loss, [0.690657], rtol=1e-5)
 
 
-def test_factor_transfer_loss_of_attention_is_its_formula(maps):
+def test_factor_transfer_loss_of_attention_equals_its_formula(maps):
   expected = [
     mean(abs(a - b) for a, b in zip(attention(s), attention(t)))
     for s, t in zip(*maps)
@@ -302,20 +305,22 @@ def test_factor_transfer_loss_of_attention_is_its_formula(maps):
 
 
 def test_neuron_selectivity_loss_by_hand():
-  # One channel each: (1, 0) and (0.6, 0.8) over the positions. Kernels with
-  # themselves 1, with each other 0.6**2: 1 + 1 - 2 * 0.36
+  # The only channel is (1, 0) for the student and (0.6, 0.8) for the teacher.
+  # The kernel of each with itself is 1, that of both 0.6**2: 1 + 1 - 2 * 0.36
   student, teacher = one_by_two([2.0], [0.0]), one_by_two([3.0], [4.0])
   loss = call(losses.neuron_selectivity_loss, student, teacher)
   np.testing.assert_allclose(loss, [1.28], rtol=1e-6)
-  # Three equal channels: the same means, from the Gram of two positions.
+  # Three equal channels have the same means, computed from the Gram matrix of
+  # the two positions.
   student, teacher = np.tile(student, 3), np.tile(teacher, 3)
   loss = call(losses.neuron_selectivity_loss, student, teacher)
   np.testing.assert_allclose(loss, [1.28], rtol=1e-6)
 
 
 @pytest.mark.parametrize('channels', [(3, 2), (7, 6)])
-def test_neuron_selectivity_loss_is_its_formula(channels):
-  # 4 positions: Grams of channels and of positions, respectively.
+def test_neuron_selectivity_loss_equals_its_formula(channels):
+  # With 4 positions, the first case uses Gram matrices of channels, the second
+  # those of positions.
   rng = np.random.default_rng(11)
   student, teacher = (rng.normal(size=(2, 2, 2, c)) for c in channels)
   expected = []
@@ -332,14 +337,15 @@ def test_neuron_selectivity_loss_is_its_formula(channels):
 
 
 def test_activation_boundary_loss_by_hand():
-  # Teacher on: students 2, 0.5, -1 lose 0, 0.25, 4; off: 0.5, -2 lose 2.25, 0.
+  # Where the teacher is active, the students 2, 0.5, -1 have the losses 0,
+  # 0.25, 4. Elsewhere, the students 0.5, -2 have the losses 2.25, 0.
   student = np.array([[2.0, 0.5, -1.0, 0.5, -2.0]])
   teacher = np.array([[1.0, 3.0, 1e-3, 0.0, -1.0]])
   loss = call(losses.activation_boundary_loss, student, teacher)
   np.testing.assert_allclose(loss, [6.5])
 
 
-def test_activation_boundary_loss_is_its_formula(maps):
+def test_activation_boundary_loss_equals_its_formula(maps):
   expected = []
   for s, t in zip(*maps):
     total = 0.0
@@ -354,15 +360,16 @@ def test_activation_boundary_loss_is_its_formula(maps):
 
 
 def test_margin_relu_loss_by_hand():
-  # Margin -1. Teacher 2, student 0: 4. Teacher -3, so -1: student 1 loses 4,
-  # student -2 nothing. Teacher -0.5: student 0 loses 0.25, -0.7 nothing.
+  # The margin is -1. Teacher 2 and student 0 give 4. Teacher -3 counts as -1:
+  # student 1 gives 4 and student -2 gives 0. With teacher -0.5, student 0 gives
+  # 0.25 and student -0.7 gives 0.
   student = np.array([[0.0], [1.0], [-2.0], [0.0], [-0.7]])
   teacher = np.array([[2.0], [-3.0], [-3.0], [-0.5], [-0.5]])
   loss = call(losses.margin_relu_loss, student, teacher, np.array([-1.0]))
   np.testing.assert_allclose(loss, [4, 4, 0, 0.25, 0])
 
 
-def test_margin_relu_loss_is_its_formula(maps):
+def test_margin_relu_loss_equals_its_formula(maps):
   margin = [-0.2, -0.5, -1.0]
   expected = []
   for s, t in zip(*maps):
@@ -378,8 +385,9 @@ def test_margin_relu_loss_is_its_formula(maps):
 
 
 def test_batch_norm_margins_by_hand():
-  # N(0, 1): -2 pdf(0) = -0.797885; N(0, 4): twice that, also for scale -2;
-  # N(4, 1) is hardly ever negative: -3; N(-1, 0): the constant -1.
+  # N(0, 1) gives -2 pdf(0) = -0.797885 and N(0, 4) twice that, whatever the
+  # sign of the scale. N(4, 1) is hardly ever negative, so its margin is -3.
+  # N(-1, 0) is the constant -1.
   margins = call(
     losses.batch_norm_margins,
     np.array([1.0, -2.0, 1.0, 0.0]),
@@ -390,7 +398,7 @@ def test_batch_norm_margins_by_hand():
   )
 
 
-def test_batch_norm_margins_are_the_means_of_negative_values():
+def test_batch_norm_margins_are_the_means_of_the_negative_values():
   x = np.random.default_rng(12).normal(size=400_000)
   scale, bias = np.array([0.5, 1.5]), np.array([0.3, -0.7])
   sampled = [

@@ -1,4 +1,4 @@
-"""Losses on logits: values by hand, and transcriptions of the formulas."""
+"""Losses on logits: values computed by hand and by a plain transcription."""
 
 import functools
 import math
@@ -36,25 +36,26 @@ def pearson(x, y):
 
 
 def call(loss, *arrays, **choices):
-  # Compiled at once: operation by operation takes several times as long.
+  # Compiling the whole loss takes less time than running it operation by
+  # operation.
   return jax.jit(functools.partial(loss, **choices))(*arrays)
 
 
 def single(loss, student, teacher, *args, **choices):
-  """The loss of a batch of one."""
+  """Returns the loss of a batch of one example."""
   student, teacher = jnp.array([student]), jnp.array([teacher])
   return call(loss, student, teacher, *args, **choices)[0]
 
 
 def test_soft_target_loss_by_hand():
-  # p = (3, 1) / 4 and q = (1, 1) / 2 at T = 4:
+  # At T = 4, p is (3, 1) / 4 and q is (1, 1) / 2:
   # 16 * (3/4 log(3/2) + 1/4 log(1/2)) = 16 * (0.304099 - 0.173287)
   loss = single(losses.soft_target_loss, [1.0, 1.0], [4 * math.log(3), 0.0])
   assert loss == pytest.approx(2.092996, rel=1e-5)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 4.0])
-def test_soft_target_loss_is_its_formula(logits, temperature):
+def test_soft_target_loss_equals_its_formula(logits, temperature):
   expected = [
     temperature**2
     * divergence(softmax(t, temperature), softmax(s, temperature))
@@ -66,7 +67,7 @@ def test_soft_target_loss_is_its_formula(logits, temperature):
   np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
-def test_soft_target_loss_takes_any_leading_axes(logits):
+def test_soft_target_loss_accepts_any_leading_axes(logits):
   maps = [jnp.asarray(x).reshape(2, 2, C) for x in logits]
   np.testing.assert_allclose(
     call(losses.soft_target_loss, *maps).ravel(),
@@ -76,13 +77,13 @@ def test_soft_target_loss_takes_any_leading_axes(logits):
 
 
 def test_tempered_cross_entropy_by_hand():
-  # p = (3, 1) / 4, q = (1, 1) / 2 at T = 2.5: log 2, without a factor T**2.
+  # At T = 2.5, p is (3, 1) / 4 and q is (1, 1) / 2. There is no factor T**2.
   teacher = [2.5 * math.log(3), 0.0]
   loss = single(losses.tempered_cross_entropy, [0.0, 0.0], teacher)
   assert loss == pytest.approx(math.log(2), rel=1e-6)
 
 
-def test_tempered_cross_entropy_is_its_formula(logits):
+def test_tempered_cross_entropy_equals_its_formula(logits):
   expected = []
   for s, t in zip(*logits):
     p, q = softmax(t, 2.5), softmax(s, 2.5)
@@ -98,7 +99,7 @@ def test_refinery_loss_by_hand():
   assert loss == pytest.approx(1.111641, rel=1e-5)
 
 
-def test_refinery_loss_is_its_formula(logits):
+def test_refinery_loss_equals_its_formula(logits):
   expected = []
   for s, t in zip(*logits):
     p, q = softmax(t, 1), softmax(s, 1)
@@ -113,7 +114,7 @@ def test_logit_squared_error_by_hand():
   assert loss == pytest.approx(7.0)
 
 
-def test_logit_squared_error_is_its_formula(logits):
+def test_logit_squared_error_equals_its_formula(logits):
   expected = [
     sum((a - b) ** 2 for a, b in zip(s, t)) / 2 for s, t in zip(*logits)
   ]
@@ -138,7 +139,7 @@ def test_decoupled_kd_loss_by_hand():
   assert loss == pytest.approx(0.614974, rel=1e-5)
 
 
-def test_decoupled_kd_loss_is_its_formula(logits):
+def test_decoupled_kd_loss_equals_its_formula(logits):
   labels, expected = [1, 0, 4, 2], []
   for s, t, y in zip(*logits, labels):
     p, q = softmax(t, 4), softmax(s, 4)
@@ -158,8 +159,8 @@ def test_decoupled_kd_loss_is_its_formula(logits):
   np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
-def test_decoupled_kd_loss_sums_to_the_soft_targets(logits):
-  # KL = KL(label) + (1 - p_label) KL(others), example by example.
+def test_decoupled_kd_loss_adds_up_to_the_soft_target_loss(logits):
+  # KL = KL(label) + (1 - p_label) KL(others) holds for each example.
   labels = jnp.array([1, 0, 4, 2])
   arrays = [jnp.asarray(x) for x in logits]
   target = call(losses.decoupled_kd_loss, *arrays, labels, beta=0.0)
@@ -181,16 +182,17 @@ def test_decoupled_kd_loss_refuses_labels_of_another_shape(logits):
     )
 
 
-def test_correlation_kd_loss_by_hand():
-  # Student's probabilities: (3, 1), (1, 3) over 4; teacher's: the rows swapped.
-  # Rows and columns correlate with -1, so 1 + 1 for beta and gamma each.
+def test_dist_loss_by_hand():
+  # The student's probabilities are (3, 1) / 4 and (1, 3) / 4, and the teacher's
+  # are the same rows swapped. The correlation of all rows and columns is -1, so
+  # beta and gamma each contribute 1 + 1.
   log3 = math.log(3)
   student = jnp.array([[log3, 0.0], [0.0, log3]])
-  loss = call(losses.correlation_kd_loss, student, student[::-1])
+  loss = call(losses.dist_loss, student, student[::-1])
   assert loss == pytest.approx(4.0, rel=1e-6)
 
 
-def test_correlation_kd_loss_is_its_formula(logits):
+def test_dist_loss_equals_its_formula(logits):
   q = [softmax(s, 4) for s in logits[0]]
   p = [softmax(t, 4) for t in logits[1]]
   inter = 1 - sum(pearson(p[b], q[b]) for b in range(B)) / B
@@ -199,7 +201,7 @@ def test_correlation_kd_loss_is_its_formula(logits):
     intra += 1 - pearson([row[c] for row in p], [row[c] for row in q])
   expected = 16 * (2 * inter + 3 * intra / C)
   loss = call(
-    losses.correlation_kd_loss,
+    losses.dist_loss,
     *map(jnp.asarray, logits),
     beta=2.0,
     gamma=3.0,
@@ -223,8 +225,8 @@ def test_defaults_are_those_of_the_publications(logits):
       ),
     ),
     (
-      call(losses.correlation_kd_loss, s, t),
-      call(losses.correlation_kd_loss, s, t, beta=1, gamma=1, tau=1),
+      call(losses.dist_loss, s, t),
+      call(losses.dist_loss, s, t, beta=1, gamma=1, tau=1),
     ),
   ]:
     np.testing.assert_array_equal(default, explicit)

@@ -1,7 +1,8 @@
-"""Laws of the whole family of losses, each tested once over all members."""
+"""Laws that hold for all losses, each tested once over the whole family."""
 
 from collections.abc import Callable
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import losses
+from jaxdistill.core.checks import UsageError
 
 B = 4
 LOGITS = (B, 5)
@@ -19,18 +21,20 @@ PERMUTATION = np.array([2, 0, 3, 1])
 
 
 class Case(NamedTuple):
-  """One loss.
+  """One loss and the laws that apply to it.
 
   Attributes:
-    loss: of (student, teacher), pytrees of arrays.
-    student: shapes of the student's arrays, a pytree.
-    teacher: the same of the teacher; None if equal.
-    per_example: whether it returns `[B]`, not a scalar.
+    loss: a function of (student, teacher), both pytrees of arrays.
+    student: the shapes of the student's arrays, a pytree.
+    teacher: the shapes of the teacher's arrays; None if they are the student's.
+    per_example: whether the loss has the shape `[B]` instead of a scalar's.
     frozen: whether no gradient flows to the teacher.
-    differentiable: whether nothing in it is held constant.
-    equality: 'zero' if the loss and its gradient vanish where student and
-      teacher are equal, 'stationary' if only the gradient does, 'kink' if only
-      the loss does (rounding has a sign), or ''.
+    differentiable: whether the gradient is that of the value, which it is not
+      if a part of the loss is held constant.
+    equality: 'zero' if the loss and its gradient are zero where student and
+      teacher are equal, 'stationary' if only the gradient is zero, 'kink' if
+      only the loss is zero (there, the gradient is the sign of a rounding
+      error), or ''.
   """
 
   loss: Callable[[Any, Any], jax.Array]
@@ -85,7 +89,7 @@ CASES = {
   'refinery': Case(losses.refinery_loss, LOGITS, equality='stationary'),
   'logit_squared_error': Case(losses.logit_squared_error, LOGITS),
   'decoupled': Case(_decoupled, LOGITS),
-  'correlation_kd': Case(losses.correlation_kd_loss, LOGITS, per_example=False),
+  'dist': Case(losses.dist_loss, LOGITS, per_example=False),
   'squared_distance': Case(losses.squared_distance, MAP),
   'hint': Case(losses.hint_loss, MAP),
   'normalized_l1': Case(losses.normalized_l1_loss, MAP, equality='kink'),
@@ -138,17 +142,17 @@ CASES = {
 }
 
 
-def names(**wanted):
-  """Names of the cases whose attributes are as wanted."""
+def names(**allowed):
+  """Returns the names of the cases whose attributes have allowed values."""
   return [
     name
     for name, case in CASES.items()
-    if all(getattr(case, k) in v for k, v in wanted.items())
+    if all(getattr(case, k) in v for k, v in allowed.items())
   ]
 
 
 def draw(shapes, seed, scale=1.0):
-  """Normal arrays of the shapes: a shape or a tuple of shapes."""
+  """Draws normal arrays; `shapes` is a shape or a tuple of shapes."""
   if isinstance(shapes[0], tuple):
     return tuple(draw(s, seed + 7 * i, scale) for i, s in enumerate(shapes))
   rng = np.random.default_rng(seed)
@@ -163,7 +167,7 @@ def example(name, *, seed=0):
 
 @functools.cache
 def jitted(name):
-  """The compiled loss and, of its sum, the gradients to both arguments."""
+  """Compiles the loss and the gradients of its sum in both arguments."""
   case = CASES[name]
 
   def total(student, teacher):
@@ -184,7 +188,7 @@ def largest(tree):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_jit_equals_eager(name):
+def test_a_compiled_loss_equals_the_eager_one(name):
   student, teacher = example(name)
   eager = CASES[name].loss(student, teacher)
   assert eager.shape == ((B,) if CASES[name].per_example else ())
@@ -201,14 +205,14 @@ def test_no_gradient_reaches_the_teacher(name):
 
 
 @pytest.mark.parametrize('name', names(frozen=[False]))
-def test_gradient_reaches_a_trained_teacher(name):
+def test_the_gradient_reaches_a_teacher_that_is_trained(name):
   assert largest(jitted(name)(*example(name))[2]) > 1e-3
 
 
 @pytest.mark.parametrize('name', names(equality=['zero', 'kink']))
-def test_equal_features_lose_nothing(name):
-  # Equal in relation, where the shapes differ: there the student is compared
-  # with itself.
+def test_the_loss_of_equal_features_is_zero(name):
+  # If the shapes of student and teacher differ, the student is compared with
+  # itself.
   student, _ = example(name)
   case = CASES[name]
   if case.teacher is not None:
@@ -220,7 +224,7 @@ def test_equal_features_lose_nothing(name):
 
 
 @pytest.mark.parametrize('name', names(equality=['stationary']))
-def test_equal_features_are_stationary(name):
+def test_the_gradient_at_equal_features_is_zero(name):
   student, _ = example(name)
   loss, grad, _ = jitted(name)(student, student)
   assert largest(grad) < 1e-5
@@ -228,7 +232,7 @@ def test_equal_features_are_stationary(name):
 
 
 @pytest.mark.parametrize('name', names(differentiable=[True]))
-def test_gradient_equals_finite_differences(name):
+def test_the_gradient_equals_finite_differences(name):
   student, teacher = example(name)
   leaves, tree = jax.tree.flatten(student)
   grad = jax.tree.leaves(jitted(name)(student, teacher)[1])
@@ -237,7 +241,8 @@ def test_gradient_equals_finite_differences(name):
     moved = jax.tree.unflatten(tree, [x + d for x, d in zip(leaves, step)])
     return np.sum(np.float64(jitted(name)(moved, teacher)[0]))
 
-  # Along the gradient, where a wrong scale shows, and across it.
+  # One direction along the gradient, where a wrong scale would show, and one
+  # random direction.
   random = draw(tuple(x.shape for x in leaves), seed=50)
   for direction in grad, random:
     length = np.sqrt(sum(np.sum(np.square(d)) for d in direction))
@@ -261,7 +266,7 @@ def huge(tree):
 
 
 def opposite(tree):
-  """Its first half of examples, and their negatives."""
+  """Returns the first half of the examples, followed by their negatives."""
   return jax.tree.map(
     lambda x: jnp.concatenate([x[: B // 2], -x[: B // 2]]), tree
   )
@@ -302,16 +307,16 @@ def test_permuted_examples_permute_the_losses(name):
 
 
 @pytest.mark.parametrize('name', names(per_example=[True]))
-def test_an_example_loses_the_same_in_any_company(name):
+def test_the_loss_of_an_example_does_not_depend_on_other_examples(name):
   pair = example(name)
-  company = jax.tree.map(
+  replaced = jax.tree.map(
     lambda x, y: np.concatenate([x[:1], y[1:]]), pair, example(name, seed=1)
   )
-  losses_alike, losses_other = (
-    np.array(jitted(name)(*inputs)[0]) for inputs in (pair, company)
+  before, after = (
+    np.array(jitted(name)(*inputs)[0]) for inputs in (pair, replaced)
   )
-  np.testing.assert_allclose(losses_other[0], losses_alike[0], rtol=1e-5)
-  assert np.all(losses_other[1:] != losses_alike[1:])
+  np.testing.assert_allclose(after[0], before[0], rtol=1e-5)
+  assert np.all(after[1:] != before[1:])
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -337,20 +342,30 @@ def test_features_of_different_width_are_refused(name):
 
 
 @pytest.mark.parametrize(
-  'call, name, value',
+  'loss, name, value',
   [
     (losses.soft_target_loss, 'temperature', 0.0),
     (losses.tempered_cross_entropy, 'temperature', -1.0),
-    (losses.correlation_kd_loss, 'tau', 0.0),
-    (losses.squared_distance, 'reduction', 'max'),
-    (losses.normalized_l1_loss, 'reduction', 'none'),
+    (losses.dist_loss, 'tau', 0.0),
     (losses.activation_boundary_loss, 'margin', 0.0),
     (losses.contrastive_loss, 'temperature', 0.0),
   ],
 )
-def test_wrong_choices_are_named_with_the_valid_ones(call, name, value):
-  with pytest.raises(ValueError, match=f'{value}.*valid: '):
-    call(jnp.ones(LOGITS), jnp.ones(LOGITS), **{name: value})
+def test_a_number_out_of_range_is_named_with_the_range(loss, name, value):
+  message = f'{name}: expected a number above 0, got {value}'
+  with pytest.raises(UsageError, match=re.escape(message)):
+    loss(jnp.ones(LOGITS), jnp.ones(LOGITS), **{name: value})
+
+
+@pytest.mark.parametrize(
+  'loss, value',
+  [(losses.squared_distance, 'max'), (losses.normalized_l1_loss, 'none')],
+)
+def test_an_unknown_reduction_is_named_with_the_valid_ones(loss, value):
+  with pytest.raises(
+    UsageError, match=f"reduction '{value}'.*valid: mean, sum"
+  ):
+    loss(jnp.ones(LOGITS), jnp.ones(LOGITS), reduction=value)
 
 
 def test_every_public_loss_has_a_case():

@@ -1,4 +1,4 @@
-"""What the losses share: norms at zero, reductions and adaptive pooling."""
+"""Building blocks of the losses: norms at zero, adaptive pooling, types."""
 
 import jax
 import jax.numpy as jnp
@@ -8,24 +8,25 @@ import pytest
 from jaxdistill.losses import numerics
 
 
-def test_absolute_value_has_no_slope_at_zero():
+def test_the_gradient_of_the_absolute_value_at_zero_is_zero():
   grad = jax.vmap(jax.grad(numerics.absolute))(jnp.array([-2.0, 0.0, 3.0]))
   np.testing.assert_array_equal(grad, [-1, 0, 1])
 
 
-def test_norm_is_euclidean_with_gradient_zero_at_zero():
+def test_the_gradient_of_the_euclidean_norm_at_zero_is_zero():
   rows = jnp.array([[3.0, 4.0], [0.0, 0.0]])
   np.testing.assert_allclose(numerics.norm(rows, axis=1), [5, 0])
   grad = jax.jit(jax.grad(lambda x: jnp.sum(numerics.norm(x, axis=1))))
   np.testing.assert_allclose(grad(rows), [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 
-def test_normalized_vectors_have_norm_1_and_zero_stays_zero():
+def test_normalized_vectors_have_norm_1_and_a_zero_vector_stays_zero():
   rows = jnp.array([[3.0, 4.0], [0.0, 0.0], [3e4, -4e4]])
   np.testing.assert_allclose(
     numerics.normalize(rows), [[0.6, 0.8], [0, 0], [0.6, -0.8]], rtol=1e-6
   )
-  # Along (0.8, -0.6), across the first row, the unit vector turns by 1 / 5.
+  # The first row has length 5. Moving it by one unit along (0.8, -0.6), which
+  # is perpendicular to it, turns the unit vector by 1 / 5.
   across = jnp.array([0.8, -0.6])
   grad = jax.jit(jax.grad(lambda x: numerics.normalize(x)[0] @ across))
   np.testing.assert_allclose(
@@ -41,21 +42,22 @@ def test_adaptive_pooling_of_7_to_4_has_overlapping_windows():
   np.testing.assert_allclose(pooled, expected)
 
 
-def test_adaptive_pooling_takes_each_axis_by_itself():
+def test_adaptive_pooling_treats_each_axis_separately():
   x = jnp.arange(24.0).reshape(1, 4, 6, 1)
   pooled = numerics.adaptive_average_pool(x, 2, 3)
-  # The first window holds 0, 1, 6, 7; one column on 2, two rows on 12 more.
+  # The first window holds 0, 1, 6, 7. The next one to the right holds numbers
+  # that are larger by 2, the next one below by 12.
   expected = 3.5 + np.array([[0, 2, 4], [12, 14, 16]])
   np.testing.assert_allclose(pooled[0, :, :, 0], expected)
 
 
-def test_equal_sizes_are_not_touched():
+def test_maps_of_equal_size_are_returned_unchanged():
   x = jnp.ones((1, 3, 3, 2))
   first, second = numerics.match_size(x, x)
   assert first is x and second is x
 
 
-def test_the_larger_map_is_pooled_on_either_side():
+def test_the_larger_map_is_pooled_whichever_argument_it_is():
   large, small = jnp.ones((2, 4, 6, 1)), jnp.ones((2, 2, 3, 5))
   for pair in (large, small), (small, large):
     first, second = numerics.match_size(*pair)
@@ -66,5 +68,5 @@ def test_the_larger_map_is_pooled_on_either_side():
   'dtype, expected',
   [('bfloat16', 'float32'), ('float32', 'float32'), ('int32', 'float32')],
 )
-def test_narrow_types_become_float32(dtype, expected):
+def test_types_narrower_than_float32_become_float32(dtype, expected):
   assert numerics.at_least_float32(jnp.ones(2, dtype)).dtype == expected

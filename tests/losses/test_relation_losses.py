@@ -1,4 +1,4 @@
-"""Losses on relations: values by hand, and transcriptions of the formulas."""
+"""Losses on relations: values by hand and by a plain transcription."""
 
 import math
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import losses
+from jaxdistill.core.checks import UsageError
 
 B = 4
 
@@ -19,7 +20,8 @@ def vectors():
 
 
 def call(loss, student, teacher):
-  # Compiled at once: operation by operation takes several times as long.
+  # Compiling the whole loss takes less time than running it operation by
+  # operation.
   arrays = jax.tree.map(lambda x: np.asarray(x, np.float32), (student, teacher))
   return jax.jit(loss)(*arrays)
 
@@ -37,14 +39,15 @@ def huber(x):
 
 
 def test_similarity_preserving_loss_by_hand():
-  # Orthogonal students: rows (1, 0), (0, 1). Equal teachers: rows (1, 1) / √2.
-  # 4 entries differ by 1 - 0.707107 or 0.707107: 2 * (0.085786 + 0.5) / 4
+  # The students are orthogonal, with the rows (1, 0) and (0, 1). The teachers
+  # are equal, with the rows (1, 1) / sqrt(2). The 4 entries differ by 1 -
+  # 0.707107 or 0.707107: 2 * (0.085786 + 0.5) / 4
   student, teacher = np.eye(2), np.ones((2, 2))
   loss = call(losses.similarity_preserving_loss, student, teacher)
   assert loss == pytest.approx(0.292893, rel=1e-5)
 
 
-def test_similarity_preserving_loss_is_its_formula(vectors):
+def test_similarity_preserving_loss_equals_its_formula(vectors):
   rows = []
   for x in vectors:
     gram = [[dot(a, b) for b in x] for a in x]
@@ -58,15 +61,16 @@ def test_similarity_preserving_loss_is_its_formula(vectors):
 
 
 def test_relational_distance_loss_by_hand():
-  # Students at 0, 1, 2: distances 1, 2, 1, mean 4/3, so 3/4, 3/2, 3/4.
-  # Teachers at 0, 1, 1: distances 1, 1, 0, mean 2/3, so 3/2, 3/2, 0.
-  # Each of 3 pairs twice of 9: 2/9 (1/2 (3/4)**2 + 0 + 1/2 (3/4)**2)
+  # The students at 0, 1, 2 have the distances 1, 2, 1; divided by their mean,
+  # 4/3, they are 3/4, 3/2, 3/4. The teachers at 0, 1, 1 have the distances 1,
+  # 1, 0; divided by their mean, 2/3, they are 3/2, 3/2, 0. Each of the 3 pairs
+  # is counted twice among 9 entries: 2/9 (1/2 (3/4)**2 + 0 + 1/2 (3/4)**2)
   student, teacher = np.array([[0.0], [1.0], [2.0]]), np.array([0.0, 1, 1])
   loss = call(losses.relational_distance_loss, student, teacher[:, None])
   assert loss == pytest.approx(0.125, rel=1e-6)
 
 
-def test_relational_distance_loss_is_its_formula(vectors):
+def test_relational_distance_loss_equals_its_formula(vectors):
   distances = []
   for x in vectors:
     d = [[length(a - b) for b in x] for a in x]
@@ -80,7 +84,7 @@ def test_relational_distance_loss_is_its_formula(vectors):
   assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_relational_losses_ignore_scale_and_shift(vectors):
+def test_relational_losses_do_not_depend_on_scale_and_shift(vectors):
   student, teacher = vectors
   for loss in losses.relational_distance_loss, losses.relational_angle_loss:
     moved = call(loss, 3 * student + 1, 0.1 * teacher - 2)
@@ -88,17 +92,19 @@ def test_relational_losses_ignore_scale_and_shift(vectors):
 
 
 def test_relational_angle_loss_by_hand():
-  # Students (0, 0), (1, 0), (0, 1): right angle at the first, 45 degrees at the
-  # others. Teachers on a line, 0 between -1 and 1: cosines -1, 1, 1.
-  # Each of 3 angles twice of 27: 2/27 (1/2 + (1 - 0.707107)**2)
+  # The students (0, 0), (1, 0), (0, 1) form a right angle at the first example
+  # and 45 degrees at the others. The teachers lie on a line, 0 between -1 and
+  # 1, with the cosines -1, 1, 1. Each of the 3 angles is counted twice among
+  # 27: 2/27 (1/2 + (1 - 0.707107)**2)
   student = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
   teacher = np.array([[0.0], [-1.0], [1.0]])
-  # |0 - (-1)| = 1 is on the border of the two branches of huber: 1/2 in both.
+  # |0 - (-1)| = 1 is where the two branches of the Huber loss meet; both give
+  # 1/2.
   loss = call(losses.relational_angle_loss, student, teacher)
   assert loss == pytest.approx(0.0433918, rel=1e-4)
 
 
-def test_relational_angle_loss_is_its_formula(vectors):
+def test_relational_angle_loss_equals_its_formula(vectors):
   expected = 0.0
   for i in range(B):
     for j in range(B):
@@ -113,22 +119,24 @@ def test_relational_angle_loss_is_its_formula(vectors):
   assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_relations_of_near_neighbours_survive_a_large_offset():
-  # A distance by way of the Gram matrix would be lost in 1e6 * 2**-24.
+def test_relations_of_near_neighbours_are_exact_despite_a_large_offset():
+  # A distance computed from the Gram matrix would be lost in its rounding
+  # error, 1e6 * 2**-24.
   near = np.array([[0.0, 0], [1, 0], [0, 1], [2, 3]]) / 8
   for loss in losses.relational_distance_loss, losses.relational_angle_loss:
     np.testing.assert_allclose(call(loss, near + 1000, near), 0, atol=1e-6)
 
 
 def test_probabilistic_transfer_loss_by_hand():
-  # Students orthogonal: similarities 1, 1/2, rows (2, 1) / 3.
-  # Teachers equal: rows (1, 1) / 2. Mean of 1/2 log(3/4) and 1/2 log(3/2).
+  # The students are orthogonal, with the similarities 1, 1/2 and the rows (2,
+  # 1) / 3. The teachers are equal, with the rows (1, 1) / 2. The loss is the
+  # mean of 1/2 log(3/4) and 1/2 log(3/2).
   student, teacher = np.eye(2), np.ones((2, 2))
   loss = call(losses.probabilistic_transfer_loss, student, teacher)
   assert loss == pytest.approx(0.0294458, rel=1e-4)
 
 
-def test_probabilistic_transfer_loss_is_its_formula(vectors):
+def test_probabilistic_transfer_loss_equals_its_formula(vectors):
   choices = []
   for x in vectors:
     s = [[(dot(a, b) / length(a) / length(b) + 1) / 2 for b in x] for a in x]
@@ -142,7 +150,7 @@ def test_probabilistic_transfer_loss_is_its_formula(vectors):
 
 
 def test_probabilistic_transfer_loss_is_finite_between_opposite_vectors():
-  # Rounding puts some of these cosines below -1 - 2e-7.
+  # Because of rounding, some of these cosines are below -1 - 2e-7.
   half = np.random.default_rng(18).normal(size=(200, 1, 512)) ** 3
   pairs = np.float32(np.concatenate([half, -half], axis=1))
   loss = jax.vmap(losses.probabilistic_transfer_loss)
@@ -150,13 +158,13 @@ def test_probabilistic_transfer_loss_is_finite_between_opposite_vectors():
 
 
 def test_correlation_congruence_loss_by_hand():
-  # Errors (1, 2), (3, 0), (1, 1): (1 * 3 + 2 * 0 + 3 * 1 + 0 * 1) / 2
+  # The errors are (1, 2), (3, 0), (1, 1): (1 * 3 + 2 * 0 + 3 * 1 + 0 * 1) / 2
   student = np.array([[1.0, -2.0], [-3.0, 0.0], [1.0, 1.0]])
   loss = call(losses.correlation_congruence_loss, student, np.zeros((3, 2)))
   assert loss == pytest.approx(3.0)
 
 
-def test_correlation_congruence_loss_is_its_formula(vectors):
+def test_correlation_congruence_loss_equals_its_formula(vectors):
   student, teacher = vectors[0], vectors[0][::-1] + 0.3
   expected = 0.0
   for b in range(B - 1):
@@ -168,8 +176,9 @@ def test_correlation_congruence_loss_is_its_formula(vectors):
 
 
 def test_flow_loss_by_hand():
-  # Two positions; student: 1, 2 then 3, 5: G = (1 * 3 + 2 * 5) / 2 = 6.5;
-  # teacher: 1, 1 then 1, 0: 0.5. (6.5 - 0.5)**2
+  # There are two positions. The student's features are (1, 2) and (3, 5), so
+  # its G is (1 * 3 + 2 * 5) / 2 = 6.5. The teacher's are (1, 1) and (1, 0), so
+  # its G is 0.5. The loss is (6.5 - 0.5)**2.
   first, second, third = (
     np.array(x).reshape(1, 1, 2, 1)
     for x in ([1.0, 2.0], [3.0, 5.0], [1.0, 0.0])
@@ -178,14 +187,15 @@ def test_flow_loss_by_hand():
   np.testing.assert_allclose(loss, [36.0])
 
 
-def test_flow_loss_is_its_formula():
+def test_flow_loss_equals_its_formula():
   rng = np.random.default_rng(14)
   shapes = (B, 4, 4, 3), (B, 4, 4, 2), (B, 2, 2, 5)
   student = [rng.normal(size=s) for s in shapes]
   teacher = [rng.normal(size=s) for s in shapes]
 
   def flow(first, second):
-    # The last map has half the size: windows of 2 x 2 of the one before.
+    # The last map has half the size, so the one before it is pooled over
+    # windows of 2 x 2 positions.
     if first.shape[0] > second.shape[0]:
       halves = first.reshape(2, 2, 2, 2, -1)
       first = halves.sum(axis=(1, 3)) / 4
@@ -206,11 +216,11 @@ def test_flow_loss_is_its_formula():
 
 
 def test_flow_loss_refuses_a_single_feature():
-  with pytest.raises(ValueError, match='1 features; valid: at least 2'):
+  with pytest.raises(UsageError, match='expected at least 2 features, got 1'):
     losses.flow_loss([jnp.ones((1, 2, 2, 1))], [jnp.ones((1, 2, 2, 1))])
 
 
-def test_flow_loss_refuses_other_channels():
+def test_flow_loss_refuses_a_different_number_of_channels():
   student, teacher = jnp.ones((1, 2, 2, 1)), jnp.ones((1, 2, 2, 3))
   with pytest.raises(AssertionError):
     losses.flow_loss([student, student], [teacher, teacher])

@@ -1,4 +1,4 @@
-"""Distillation on noise, and on images made from the teacher."""
+"""Distillation on noise, and on images that are made from the teacher."""
 
 import functools
 
@@ -7,22 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.methods import data_free
 from jaxdistill.networks import layers
 from jaxdistill.training import log, loop
-from jaxdistill.types import Model, Network, Stage, UsageError
 
-SILENT = loop.Options(log=log.Log(show=False))
+SILENT = loop.FitOptions(log=log.Log(show=False))
 
 
 def _fit(method, carry, dataset):
   return loop.fit(method, carry, dataset, options=SILENT)
 
 
-def test_noise_teaches_whatever_the_images_are(
+def test_gaussian_kd_does_not_depend_on_the_images(
   recipe, student, teacher, dataset
 ):
-  """And with frozen statistics none of them moves."""
+  """With frozen statistics, the statistics do not change either."""
   carry = {'student': student, 'teacher': teacher}
   black = dataset._replace(
     splits={
@@ -47,7 +48,7 @@ def test_noise_teaches_whatever_the_images_are(
 
 @pytest.fixture(scope='module')
 def impressions(recipe, student, teacher):
-  """The phase of two batches of 8 images, 30 steps each, run by hand."""
+  """The phase that makes two batches of 8 images, with all its states."""
   method = data_free.zero_shot(
     recipe, count=16, iterations=30, batch=8, rate=0.05, temperature=1.0
   )
@@ -56,40 +57,40 @@ def impressions(recipe, student, teacher):
   assert (phase.num_steps, phase.streams) == (60, {})
   state, frozen = phase.init(jax.random.key(0), carry)
   step = jax.jit(functools.partial(phase.step, static=None))
-  states, found = [], []
+  states, losses = [], []
   for i in range(60):
     rng = jax.random.fold_in(jax.random.key(1), i)
     state, metrics = step(state, frozen, {}, rng)
     states.append(state)
-    found.append(float(metrics['loss']))
-  return phase, states, found, carry
+    losses.append(float(metrics['loss']))
+  return phase, states, losses, carry
 
 
-def test_images_come_to_give_the_teacher_the_drawn_answers(impressions):
-  _, states, found, _ = impressions
+def test_images_approach_the_targets_that_were_drawn(impressions):
+  _, states, losses, _ = impressions
   for first in (0, 30):
     target = states[first].target
     np.testing.assert_allclose(target.sum(1), 1.0, rtol=1e-5)
-    assert found[first + 29] < found[first]
+    assert losses[first + 29] < losses[first]
   assert (states[0].target != states[30].target).any()
 
 
-def test_each_batch_has_its_place_and_every_image_its_whole_range(impressions):
+def test_each_batch_is_stored_and_every_image_uses_the_whole_range(impressions):
   phase, states, _, carry = impressions
   end = states[-1]
-  for place, state in ((slice(8), states[29]), (slice(8, 16), end)):
-    levels = np.asarray(end.images[place], np.float32) / 255
+  for rows, state in ((slice(8), states[29]), (slice(8, 16), end)):
+    levels = np.asarray(end.images[rows], np.float32) / 255
     np.testing.assert_allclose(levels, state.image, atol=0.5 / 255 + 1e-6)
   np.testing.assert_array_equal(end.labels[:8], states[29].label)
   assert (end.images.min((1, 2, 3)) == 0).all()
   assert (end.images.max((1, 2, 3)) == 255).all()
-  made = phase.finish(end, (), carry)['impressions']
-  assert made['image'].dtype == np.uint8
-  np.testing.assert_array_equal(made['index'], np.arange(16))
+  data = phase.finish(end, (), carry)['impressions']
+  assert data['image'].dtype == np.uint8
+  np.testing.assert_array_equal(data['index'], np.arange(16))
 
 
-def test_similar_classes_are_drawn_together():
-  """Weights at 0, 45 and 90 degrees; each row of cosines scaled to [0, 1]."""
+def test_similarities_are_cosines_scaled_to_the_unit_interval():
+  """The three weights are at 0, 45 and 90 degrees."""
   weights = jnp.array([[1.0, 2.0, 0.0], [0.0, 2.0, 3.0]])
   half = 0.5**0.5
   np.testing.assert_allclose(
@@ -99,7 +100,7 @@ def test_similar_classes_are_drawn_together():
   )
 
 
-def test_a_student_learns_from_the_images_alone(
+def test_zero_shot_does_not_depend_on_the_data(
   recipe, student, teacher, dataset
 ):
   method = data_free.zero_shot(recipe, count=16, iterations=2, batch=8)
@@ -107,11 +108,11 @@ def test_a_student_learns_from_the_images_alone(
   black = {**dataset.splits['train']}
   black['image'] = 0 * black['image']
   other = dataset._replace(splits={**dataset.splits, 'train': black})
-  fitted, same = (_fit(method, carry, d) for d in (dataset, other))
+  fitted, fitted_on_black = (_fit(method, carry, d) for d in (dataset, other))
   jax.tree.map(
     np.testing.assert_array_equal,
     fitted.carry['student'].variables,
-    same.carry['student'].variables,
+    fitted_on_black.carry['student'].variables,
   )
   head = fitted.carry['student'].variables['params']['head']['linear']
   before = student.variables['params']['head']['linear']
@@ -124,22 +125,30 @@ def test_a_student_learns_from_the_images_alone(
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ({'count': 16, 'batch': 5}, 'batch: 5 does not divide count, 16'),
-    ({'count': 4, 'batch': 2}, 'fewer than batch_size, 8'),
-    ({'iterations': 0}, 'iterations: wanted whole numbers above 0, got 0'),
-    ({'scales': (0.0,)}, 'scales: wanted numbers above 0'),
+    (
+      {'count': 16, 'batch': 5},
+      'batch: expected a divisor of count, 16, got 5',
+    ),
+    ({'count': 4, 'batch': 2}, 'count: expected at least batch_size, 8, got 4'),
+    (
+      {'iterations': 0},
+      'iterations: expected a whole number of at least 1, got 0',
+    ),
+    ({'scales': (0.0,)}, 'scales: expected a number above 0'),
   ],
 )
-def test_numbers_that_are_none_are_refused(recipe, arguments, message):
+def test_numbers_out_of_range_are_refused(recipe, arguments, message):
   with pytest.raises(UsageError, match=message):
     data_free.zero_shot(recipe, **arguments)
 
 
-def test_a_teacher_without_a_linear_end_is_refused(recipe, student):
+def test_a_teacher_whose_last_stage_is_not_linear_is_refused(recipe, student):
   ends = Network(
     (Stage('stem', layers.ConvUnit(3)), Stage('pool', layers.Pool()))
   )
   model = Model(ends, {'params': {'stem': {}}})
   method = data_free.zero_shot(recipe, count=16, batch=8)
-  with pytest.raises(UsageError, match="last stage 'pool' is no single linear"):
+  with pytest.raises(
+    UsageError, match="last stage 'pool' to be a single linear"
+  ):
     method[0]({'student': student, 'teacher': model})

@@ -1,4 +1,4 @@
-"""L2T-ww: its matching by hand, its step, and what its weights learn."""
+"""L2T-ww: its matching, its step, and what its weights learn."""
 
 import functools
 
@@ -8,90 +8,96 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdistill import optimizers, recipes
-from jaxdistill import terms as terms_lib
-from jaxdistill.data import arrays
-from jaxdistill.methods import l2t_ww
-from jaxdistill.networks import layers, staged
+from jaxdistill import objectives, optimizers
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Stage
+from jaxdistill.data.sources import arrays
+from jaxdistill.methods.l2t_ww import matching
+from jaxdistill.methods.l2t_ww import method as l2t_ww
+from jaxdistill.networks import adapters, graph, layers
+from jaxdistill.phases import recipes
 from jaxdistill.tasks import classification
-from jaxdistill.terms import matching
 from jaxdistill.training import log, loop
-from jaxdistill.types import Model, Network, Stage, UsageError
 
-SILENT = loop.Options(log=log.Log(show=False))
+SILENT = loop.FitOptions(log=log.Log(show=False))
 CUT = (('group2', 'pool'),)
 FAST = {'xla_backend_optimization_level': 0}
 
 
 @pytest.fixture(scope='module')
 def pair(student, teacher, recipe):
-  return terms_lib.pair_of(student.network, teacher.network, recipe)
+  return objectives.pair_of(student.network, teacher.network, recipe)
 
 
-def drawn(made, pair):
-  """Features, and variables of both networks, none of them zero."""
+def drawn(built, pair):
+  """Random features, and random variables of the networks of a matching."""
   generator = np.random.default_rng(0)
 
   def like(x):
     return jnp.asarray(generator.normal(size=x.shape), jnp.float32)
 
-  shapes = terms_lib.inputs(pair)
+  shapes = objectives.adapter_inputs(pair)
   names = [k for k in shapes if k.startswith(('student/', 'teacher/'))]
   features = {k: like(shapes[k]) for k in names}
   variables, weights = (
-    jax.tree.map(like, staged.init(n, jax.random.key(0), shapes))
-    for n in (made.helpers, made.weights)
+    jax.tree.map(like, graph.init(n, jax.random.key(0), shapes))
+    for n in (built.adapters, built.weights)
   )
   return features, variables, weights
 
 
-def test_the_matching_by_hand(pair):
-  """Of a map and a vector, which is the same everywhere."""
-  made = matching.build(pair, CUT)
-  features, variables, weights = drawn(made, pair)
-  found = matching.loss(made, variables, weights, features)
-  ours, theirs = (
+def test_the_loss_of_the_matching_agrees_with_numpy(pair):
+  """A map is matched with a vector, which counts for every pixel."""
+  built = matching.build(pair, CUT)
+  features, variables, weights = drawn(built, pair)
+  loss = matching.loss(built, variables, weights, features)
+  student_map, teacher_vector = (
     np.asarray(features[k]) for k in ('student/group2', 'teacher/pool')
   )
   conv = variables['params']['match0']['conv']
-  ours = ours @ np.asarray(conv['kernel'])[0, 0] + np.asarray(conv['bias'])
-  distance = ((ours - theirs[:, None, None]) ** 2).mean((1, 2))
-  said = weights['params']['weights0']
+  student_map = student_map @ np.asarray(conv['kernel'])[0, 0] + np.asarray(
+    conv['bias']
+  )
+  distance = ((student_map - teacher_vector[:, None, None]) ** 2).mean((1, 2))
+  dense = weights['params']['weights0']
   channels, whole = (
-    theirs @ np.asarray(said[k]['kernel']) + np.asarray(said[k]['bias'])
+    teacher_vector @ np.asarray(dense[k]['kernel'])
+    + np.asarray(dense[k]['bias'])
     for k in ('channels', 'pair')
   )
   channels = np.exp(channels) / np.exp(channels).sum(-1, keepdims=True)
   expected = whole.clip(0, 6)[:, 0] * (channels * distance).sum(-1)
-  np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
-  assert found > 0.1
+  np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+  assert loss > 0.1
 
 
-def test_the_weights_begin_equal_and_near_one(pair):
-  made = matching.build(pair, CUT)
-  features, _, _ = drawn(made, pair)
-  weights = staged.init(made.weights, jax.random.key(0), terms_lib.inputs(pair))
-  said, _ = staged.run(made.weights, weights, features)
-  np.testing.assert_allclose(said['weights0'], 1 / 6, rtol=1e-6)
-  assert ((said['weights0.pair'] > 0) & (said['weights0.pair'] < 3)).all()
+def test_initial_weights_are_equal_for_channels_and_near_one_for_pairs(pair):
+  built = matching.build(pair, CUT)
+  features, _, _ = drawn(built, pair)
+  weights = graph.init(
+    built.weights, jax.random.key(0), objectives.adapter_inputs(pair)
+  )
+  outputs, _ = graph.run(built.weights, weights, features)
+  np.testing.assert_allclose(outputs['weights0'], 1 / 6, rtol=1e-6)
+  assert ((outputs['weights0.pair'] > 0) & (outputs['weights0.pair'] < 3)).all()
 
 
 def test_the_teachers_map_is_resized_to_the_students(pair):
-  """[0, 1] becomes [0, 1/4, 3/4, 1]; the student's is zero."""
-  made = matching.build(pair, (('group1', 'group2'),))
-  features, variables, weights = drawn(made, pair)
+  """Between pixels 0 and 1 lie 1/4 and 3/4; the student's map is zero."""
+  built = matching.build(pair, (('group1', 'group2'),))
+  features, variables, weights = drawn(built, pair)
   features['teacher/group2'] = jnp.broadcast_to(
     jnp.array([0.0, 0, 1, 1])[None, None, :, None], (8, 4, 4, 6)
   )
   zeros = jax.tree.map(jnp.zeros_like, (variables, weights))
   zeros[1]['params']['weights0']['pair']['bias'] += 1
-  found = matching.loss(made, *zeros, features)
+  loss = matching.loss(built, *zeros, features)
   row = np.array([0, 0, 0, 0.25, 0.75, 1, 1, 1])
-  np.testing.assert_allclose(found, (row**2).mean(), rtol=1e-6)
+  np.testing.assert_allclose(loss, (row**2).mean(), rtol=1e-6)
 
 
-def test_every_group_is_matched_with_every_other(pair):
-  assert matching.build(pair).cut == (
+def test_by_default_every_group_is_matched_with_every_group(pair):
+  assert matching.build(pair).feature_pairs == (
     ('group1', 'group1'),
     ('group2', 'group1'),
     ('group1', 'group2'),
@@ -101,9 +107,9 @@ def test_every_group_is_matched_with_every_other(pair):
 
 @pytest.fixture(scope='module')
 def stepped(recipe, student, teacher, batch):
-  """The phase, and the state before and after a step."""
+  """Returns (phase, state before a step, state after it, metrics)."""
   carry = {'student': student, 'teacher': teacher}
-  (make,) = l2t_ww.l2t_ww(recipe, weight=3.0, look_ahead=1, cut=CUT)
+  (make,) = l2t_ww.l2t_ww(recipe, weight=3.0, look_ahead=1, feature_pairs=CUT)
   phase = make(carry)
   before, frozen = phase.init(jax.random.key(0), carry)
   step = functools.partial(phase.step, static=None)
@@ -113,27 +119,29 @@ def stepped(recipe, student, teacher, batch):
   return phase, before, after, metrics
 
 
-def test_the_look_ahead_leaves_no_trace(
+def test_the_trial_steps_do_not_change_the_students_step(
   stepped, recipe, student, teacher, batch, pair
 ):
-  """The student's step is that on labels and the matching as it is."""
+  """The step is that on the labels and the matching with current weights."""
   _, before, after, metrics = stepped
-  made, image = matching.build(pair, CUT), {'image': batch['image']}
-  theirs, _ = staged.run(*teacher, image)
+  built, image = matching.build(pair, CUT), {'image': batch['image']}
+  teacher_features, _ = graph.run(*teacher, image)
 
   @functools.partial(jax.value_and_grad, has_aux=True)
   def loss(params):
-    merged = {
-      k: staged.merge(v, {'params': params[k]})
+    variables = {
+      k: graph.merge(v, {'params': params[k]})
       for k, v in before.variables.items()
     }
-    ours, updates = staged.run(
-      student.network, merged['student'], image, train=True
+    student_features, updates = graph.run(
+      student.network, variables['student'], image, train=True
     )
-    features = {f'student/{k}': v for k, v in ours.items()}
-    features |= {f'teacher/{k}': v for k, v in theirs.items()}
-    matched = matching.loss(made, merged['helpers'], before.weights, features)
-    label = recipe.task.loss(ours['head'], batch).mean()
+    features = {f'student/{k}': v for k, v in student_features.items()}
+    features |= {f'teacher/{k}': v for k, v in teacher_features.items()}
+    matched = matching.loss(
+      built, variables['adapters'], before.weights, features
+    )
+    label = recipe.task.loss(student_features['head'], batch).mean()
     return label + 3.0 * matched, updates
 
   params = {k: v['params'] for k, v in before.variables.items()}
@@ -156,8 +164,7 @@ def test_the_look_ahead_leaves_no_trace(
   )
 
 
-def test_adams_first_step_on_the_weights_is_its_rate(stepped):
-  """Of each weight; 1e-4 of them are added to their gradient before."""
+def test_the_first_step_of_adam_on_the_weights_is_its_rate(stepped):
   _, before, after, _ = stepped
   kernel = [
     np.asarray(s.weights['params']['weights0']['channels']['kernel'])
@@ -166,30 +173,30 @@ def test_adams_first_step_on_the_weights_is_its_rate(stepped):
   np.testing.assert_allclose(np.abs(kernel[1] - kernel[0]), 1e-4, rtol=1e-2)
 
 
-def test_the_student_alone_is_handed_on(stepped, student, teacher):
+def test_only_the_student_is_handed_on(stepped, student, teacher):
   phase, _, after, _ = stepped
   carry = {'student': student, 'teacher': teacher}
-  handed = phase.finish(after, teacher.variables, carry)
-  assert set(handed) == {'student', 'teacher'}
-  assert handed['student'].variables is after.variables['student']
+  result = phase.finish(after, teacher.variables, carry)
+  assert set(result) == {'student', 'teacher'}
+  assert result['student'].variables is after.variables['student']
 
 
 def planted():
-  """Classes in noise; of two features of the teacher one tells the class."""
+  """Noisy classes; one of two features of the teacher predicts the class."""
   rng = np.random.default_rng(0)
   label = np.arange(240) % 3
-  own = rng.uniform(80, 170, (3, 6, 6, 1))
-  image = own[label] + rng.normal(0, 40, (240, 6, 6, 1))
+  prototypes = rng.uniform(80, 170, (3, 6, 6, 1))
+  image = prototypes[label] + rng.normal(0, 40, (240, 6, 6, 1))
   image = image.clip(0, 255).astype(np.uint8)
   data = arrays.from_arrays(image, label, image[:9], label[:9], validation=0)
   recipe = recipes.recipe(
     data,
-    classification.classification(),
+    classification(),
     epochs=10,
     batch_size=32,
     optimizer=optimizers.sgd(optimizers.constant(rate=0.05)),
   )
-  classes = (own.reshape(3, -1) - data.mean[0]) / data.std[0]
+  classes = (prototypes.reshape(3, -1) - data.mean[0]) / data.std[0]
   params = {
     'classes': jnp.asarray(classes, jnp.float32),
     'wild': jnp.asarray(50 * rng.normal(size=(36, 3)), jnp.float32),
@@ -213,24 +220,26 @@ def planted():
   )
   networks = {
     'student': student,
-    'teacher': staged.opaque(lambda rng, image: {'params': params}, apply),
+    'teacher': adapters.from_functions(
+      lambda rng, image: {'params': params}, apply
+    ),
   }
   shape = {'image': recipe.example['image']}
   carry = {
-    role: Model(network, staged.init(network, jax.random.key(0), shape))
+    role: Model(network, graph.init(network, jax.random.key(0), shape))
     for role, network in networks.items()
   }
   return data, recipe, carry
 
 
 def test_the_helpful_pair_counts_more_than_the_random_one():
-  """Both begin at 1, give or take what the image says, and fall."""
+  """Both weights begin near 1 and fall."""
   data, recipe, carry = planted()
   (make,) = l2t_ww.l2t_ww(
     recipe,
     weight=2.0,
     look_ahead=1,
-    cut=(('head', 'helpful'), ('head', 'random')),
+    feature_pairs=(('head', 'helpful'), ('head', 'random')),
     weights_optimizer=optimizers.adamw(
       optimizers.constant(rate=0.02), weight_decay=0.0
     ),
@@ -253,16 +262,21 @@ def test_the_helpful_pair_counts_more_than_the_random_one():
 @pytest.mark.parametrize(
   ('options', 'words'),
   [
-    ({'weight': -1.0}, 'weight: wanted a number of at least 0, got -1.0'),
-    ({'weight': True}, 'weight: wanted'),
-    ({'look_ahead': 0}, 'look_ahead: wanted whole numbers above 0, got 0'),
+    ({'weight': -1.0}, 'weight: expected a number of at least 0, got -1.0'),
+    ({'weight': True}, 'weight: expected'),
+    (
+      {'look_ahead': 0},
+      'look_ahead: expected a whole number of at least 1, got 0',
+    ),
     ({'look_ahead': 1.5}, 'got 1.5'),
-    ({'cut': (('group9', 'pool'),)}, "student feature 'group9'"),
-    ({'cut': ('group1',)}, "'group1' is no pair"),
+    ({'feature_pairs': (('group9', 'pool'),)}, "student feature 'group9'"),
+    ({'feature_pairs': ('group1',)}, "teacher feature), got 'group1'"),
     ({'teacher': 'nobody'}, "role 'nobody'"),
   ],
 )
-def test_wrong_choices_are_refused(options, words, recipe, student, teacher):
+def test_invalid_arguments_are_refused(
+  options, words, recipe, student, teacher
+):
   carry = {'student': student, 'teacher': teacher}
   with pytest.raises(UsageError) as caught:
     l2t_ww.l2t_ww(recipe, **options)[0](carry)

@@ -1,34 +1,39 @@
-"""Snapshots: what the model was at some steps, and nothing else."""
+"""Snapshots are copies of the model at some steps and change nothing else."""
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdistill.methods import joint, snapshots
+from jaxdistill import methods
+from jaxdistill.core.checks import UsageError
+from jaxdistill.phases import joint
 from jaxdistill.training import log, loop
-from jaxdistill.types import UsageError
 
-SILENT = loop.Options(log=log.Log(show=False))
+SILENT = loop.FitOptions(log=log.Log(show=False))
 
 
 def fitted(method, carry, dataset):
   return loop.fit(method, carry, dataset, options=SILENT).carry
 
 
-def assert_same(ours, theirs):
-  jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
+def assert_same(model, expected):
+  jax.tree.map(
+    np.testing.assert_array_equal, model.variables, expected.variables
+  )
 
 
 @pytest.fixture(scope='module')
 def kept(student, recipe, dataset):
-  """At 2, 4 and 6 of 6 steps."""
-  method = snapshots.snapshots(
+  """The carry with snapshots at 2, 4 and 6 of 6 steps."""
+  method = methods.snapshots(
     method=joint.supervised(recipe), at=(1 / 3, 2 / 3, 1.0)
   )
   return fitted(method, {'student': student}, dataset)
 
 
-def test_training_is_the_same_to_the_bit(kept, student, recipe, dataset):
+def test_snapshots_do_not_change_training_by_a_bit(
+  kept, student, recipe, dataset
+):
   plain = fitted(joint.supervised(recipe), {'student': student}, dataset)
   assert_same(kept['student'], plain['student'])
 
@@ -46,16 +51,16 @@ def test_the_last_snapshot_is_the_model_and_earlier_ones_differ(kept):
 
 
 def test_a_snapshot_is_the_model_at_its_step(kept, student, recipe, dataset):
-  """At a constant rate, that of a run of two steps."""
+  """The rate is constant, so a run of two steps ends with the same model."""
   short = recipe._replace(epochs=2 / 3)
   ended = fitted(joint.supervised(short), {'student': student}, dataset)
   assert_same(kept['snapshot1'], ended['student'])
 
 
-def test_a_phase_that_ends_early_keeps_what_it_came_to(
+def test_a_phase_that_stops_early_keeps_its_last_model(
   student, recipe, dataset
 ):
-  method = snapshots.snapshots(method=joint.supervised(recipe), at=(0.5, 1.0))
+  method = methods.snapshots(method=joint.supervised(recipe), at=(0.5, 1.0))
 
   def stopped(carry):
     return method[0](carry)._replace(stop=lambda state: True)
@@ -67,13 +72,13 @@ def test_a_phase_that_ends_early_keeps_what_it_came_to(
 @pytest.mark.parametrize(
   ('at', 'words'),
   [
-    ((), 'at least one share'),
-    ((0.0,), r'at: 0\.0 is no share in \(0, 1\]'),
-    ((0.5, 1.5), r'at: 1\.5'),
-    ((float('nan'),), 'at: nan'),
-    (('end',), "at: 'end'"),
+    ((), 'at least one number'),
+    ((0.0,), r'at: .* in \(0, 1\], got 0\.0'),
+    ((0.5, 1.5), r'at: .* got 1\.5'),
+    ((float('nan'),), 'at: .* got nan'),
+    (('end',), "at: .* got 'end'"),
   ],
 )
-def test_wrong_shares_are_refused(at, words, recipe):
+def test_fractions_out_of_range_are_refused(at, words, recipe):
   with pytest.raises(UsageError, match=words):
-    snapshots.snapshots(method=joint.supervised(recipe), at=at)
+    methods.snapshots(method=joint.supervised(recipe), at=at)

@@ -1,14 +1,14 @@
-"""Makes what the parity tests compare with: PyTorch's answers.
+"""Makes the fixtures of the parity tests: the outputs of PyTorch modules.
 
   python tests/networks/make_fixtures.py
   python tests/networks/make_fixtures.py --whole=/tmp/whole
 
-It needs torch, torchvision, timm and safetensors, and writes for each network
+It needs torch, torchvision, timm and safetensors. For each network it writes
 NAME.safetensors (random weights under PyTorch's names) and
 NAME.expected.safetensors (an image, the logits and features in inference mode,
-and which of our networks it is). The committed ones are narrow; `--whole`
-writes the real architectures to a folder that is not committed, which the
-tests read where JAXDISTILL_WHOLE_FIXTURES names it.
+and the name and arguments of the library's network). The committed networks are
+narrow. With `--whole` the real architectures are written to a folder that is
+not committed; the tests read it if JAXDISTILL_WHOLE_FIXTURES names it.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from torch import nn
 try:
   import torchvision
 except RuntimeError:
-  # Its compiled operators belong to another build of PyTorch. No network here
-  # uses them; they must only be declared.
+  # The operators of torchvision were compiled for another build of PyTorch. No
+  # network here uses them; they only have to be declared.
   library = torch.library.Library('torchvision', 'DEF')
   for operator in ('nms', 'qnms'):
     library.define(
@@ -45,7 +45,7 @@ CLASSES = 5
 
 
 def groups(template, count, first=1):
-  """{our group: PyTorch's module}."""
+  """Returns {group of the library's network: PyTorch's module}."""
   return {f'group{g + 1}': template.format(g + first) for g in range(count)}
 
 
@@ -53,7 +53,7 @@ def torchvision_vgg(norm=True):
   widths = [2, 'M', 4, 'M', 8, 8, 'M', 16, 16, 'M', 16, 16, 'M']
   features = torchvision.models.vgg.make_layers(widths, batch_norm=norm)
   model = torchvision.models.VGG(features, CLASSES, init_weights=False)
-  # For images of 64x64: maps of 2x2 instead of 7x7, and narrow.
+  # A narrow network for images of 64x64, with maps of 2x2 instead of 7x7.
   model.avgpool = nn.Identity()
   model.classifier[0] = nn.Linear(16 * 2 * 2, 8)
   model.classifier[3] = nn.Linear(8, 8)
@@ -132,8 +132,8 @@ def timm_resnet(block, layers, channels):
   return resnet.ResNet(block, layers, CLASSES, channels=channels)
 
 
-# Name -> (our network, its arguments, size of the image, PyTorch's module,
-# {our feature: PyTorch's module}); '<' is the module's input.
+# Name -> (the library's network, its arguments, size of the image, PyTorch's
+# module, {feature: PyTorch's module}); '<' means the input of that module.
 NARROW = {
   'timm_resnet': (
     'imagenet_resnet',
@@ -470,7 +470,7 @@ WHOLE = {
 
 @torch.no_grad()
 def randomize(model):
-  """Weights that leave no layer without effect, exact in half precision."""
+  """Draws weights, exact in half precision, so that every layer has effect."""
   for name, tensor in model.state_dict().items():
     if name.endswith('running_var'):
       tensor.uniform_(0.5, 1.5)
@@ -485,7 +485,7 @@ def randomize(model):
 
 
 def last_first(tensor):
-  """Channels last, as our maps are."""
+  """Moves the channels last, as in the library's maps."""
   if tensor.ndim == 4:
     tensor = tensor.permute(0, 2, 3, 1)
   return tensor.detach().clone().contiguous()

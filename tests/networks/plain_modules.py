@@ -1,8 +1,9 @@
-"""PyTorch modules of architectures that no naming of ours knows.
+"""PyTorch modules of architectures for which the library has no naming.
 
-Written for make_fixtures.py from the papers, at any width; no test imports it.
-Stages and layers have our names, so that tensors are called as our variables.
-A module `sum` marks the value before a block's last ReLU.
+They are written from the papers for make_fixtures.py, at any width; no test
+imports them. Stages and layers have the library's names, so that tensors have
+the names of the library's variables. A module `sum` marks the value before the
+last ReLU of a block.
 """
 
 from rep_distiller import conv, conv_norm, pooled
@@ -32,7 +33,7 @@ class Stages(nn.Module):
 
 
 class ConvUnit(nn.Module):
-  """Convolution, then norm and ReLU where asked for."""
+  """Convolution [, norm] [, ReLU]."""
 
   def __init__(self, inputs, width, stride=1, norm=True, activate=True):
     super().__init__()
@@ -46,7 +47,7 @@ class ConvUnit(nn.Module):
 
 
 class NormPool(nn.Module):
-  """What ends the networks that normalise before they convolve."""
+  """The end of networks that normalise before they convolve."""
 
   def __init__(self, width):
     super().__init__()
@@ -99,7 +100,7 @@ def mobilenet_v1(factor, classes):
 
 
 class PreactivationBottleneck(nn.Module):
-  """Identity mappings: norm and ReLU first, the 3x3 convolution strides.
+  """Norm and ReLU before each convolution; the stride is in the 3x3 one.
 
   The projection reads the raw input.
   """
@@ -134,7 +135,7 @@ def preactivation_resnet(depth, stem, widths, classes):
 
 
 class PyramidBlock(nn.Module):
-  """No ReLU after the first norm, none after the sum, zeros for channels."""
+  """No ReLU after the first norm nor after the sum; pads with zeros."""
 
   def __init__(self, inputs, width, stride, bottleneck):
     super().__init__()

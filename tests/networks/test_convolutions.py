@@ -1,11 +1,11 @@
-"""The forms of a convolution agree, whatever the backend prefers."""
+"""All forms of a convolution agree, whichever the backend uses."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill.networks import convolutions
+from jaxdistill.networks.layers import convolutions
 
 
 def problem(height, width, channels, kernel, features, groups):
@@ -16,13 +16,13 @@ def problem(height, width, channels, kernel, features, groups):
 
 
 def jit(function):
-  """Compiled as quickly as can be."""
+  """Compiles as fast as possible."""
   options = {'xla_backend_optimization_level': 0}
   return jax.jit(function, compiler_options=options)
 
 
-def assert_same(ours, reference, x, kernel):
-  """Equal values and gradients."""
+def assert_same(function, reference, x, kernel):
+  """Checks that values and gradients are equal."""
 
   def outcome(function):
     def loss(x, kernel):
@@ -32,14 +32,14 @@ def assert_same(ours, reference, x, kernel):
     return jit(jax.grad(loss, (0, 1), has_aux=True))(x, kernel)
 
   for a, b in zip(
-    jax.tree.leaves(outcome(ours)), jax.tree.leaves(outcome(reference))
+    jax.tree.leaves(outcome(function)), jax.tree.leaves(outcome(reference))
   ):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
   ('height', 'width', 'size', 'stride'),
-  # The last are smaller than the kernel.
+  # The last two images are smaller than the kernel.
   [(6, 5, 3, 1), (6, 5, 3, 2), (5, 6, 5, 2), (1, 1, 5, 1), (2, 1, 5, 2)],
 )
 def test_shifts_equal_the_grouped_convolution(height, width, size, stride):
@@ -53,23 +53,23 @@ def test_shifts_equal_the_grouped_convolution(height, width, size, stride):
 
 
 @pytest.mark.parametrize('stride', [1, 2])
-def test_shifts_in_bfloat16_equal_the_convolution_but_for_rounding(stride):
+def test_shifts_in_bfloat16_equal_the_convolution_up_to_rounding(stride):
   x, kernel = problem(9, 8, 4, 3, 4, 4)
 
   def grads(function, dtype):
     def loss(x, kernel):
       return jnp.sum(jnp.sin(function(x, kernel).astype(jnp.float32)))
 
-    found = jit(jax.grad(loss, (0, 1)))(x.astype(dtype), kernel.astype(dtype))
-    assert all(grad.dtype == dtype for grad in found)
-    return [np.asarray(grad, np.float32) for grad in found]
+    both = jit(jax.grad(loss, (0, 1)))(x.astype(dtype), kernel.astype(dtype))
+    assert all(grad.dtype == dtype for grad in both)
+    return [np.asarray(grad, np.float32) for grad in both]
 
-  ours = grads(
+  rounded = grads(
     lambda x, k: convolutions.depthwise(x, k, stride=stride), jnp.bfloat16
   )
   exact = grads(lambda x, k: convolutions.general(x, k, stride, 4), jnp.float32)
-  for a, b in zip(ours, exact):
-    # Values have 8 bits; sines of values near 6 lose some.
+  for a, b in zip(rounded, exact):
+    # Values have 8 bits, and sines of values near 6 lose some of them.
     assert np.abs(a - b).max() < 0.03 * np.abs(b).max()
 
 
@@ -82,14 +82,14 @@ def test_shifts_have_gradients_in_float64():
     general = jax.grad(
       lambda x, k: jnp.sum(convolutions.general(x, k, 1, 2) ** 2), (0, 1)
     )(x, kernel)
-  for ours, theirs in zip(grads, general):
-    assert ours.dtype == jnp.float64
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+  for actual, expected in zip(grads, general):
+    assert actual.dtype == jnp.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize('stride', [1, 2])
 def test_shifts_have_forward_derivatives_of_any_order(stride):
-  """Forward, forward over reverse, and the transpose of a linearisation."""
+  """Checks forward, forward over reverse, and a transposed linearisation."""
   x, kernel = problem(5, 4, 3, 3, 3, 3)
   dx, dk = problem(5, 4, 3, 3, 3, 3)[0] + 1, kernel**2
 
@@ -97,22 +97,22 @@ def test_shifts_have_forward_derivatives_of_any_order(stride):
     def loss(x, k):
       return jnp.sum(jnp.sin(function(x, k)))
 
-    def all_of_it(x, k, dx, dk):
+    def derivatives(x, k, dx, dk):
       tangent = jax.jvp(function, (x, k), (dx, dk))[1]
       hessian = jax.jvp(jax.grad(loss, (0, 1)), (x, k), (dx, dk))[1]
       value, linear = jax.linearize(loss, x, k)
       transposed = jax.linear_transpose(linear, x, k)(value)
       return tangent, hessian, linear(dx, dk), transposed
 
-    return jit(all_of_it)(x, kernel, dx, dk)
+    return jit(derivatives)(x, kernel, dx, dk)
 
-  ours = outcome(lambda x, k: convolutions.depthwise(x, k, stride=stride))
-  theirs = outcome(lambda x, k: convolutions.general(x, k, stride, 3))
-  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+  actual = outcome(lambda x, k: convolutions.depthwise(x, k, stride=stride))
+  expected = outcome(lambda x, k: convolutions.general(x, k, stride, 3))
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_shifts_of_several_kernels_at_once():
+def test_shifts_can_be_mapped_over_several_kernels():
   x, kernel = problem(5, 4, 3, 3, 3, 3)
   kernels = jnp.stack([kernel, -2 * kernel])
 
@@ -122,14 +122,14 @@ def test_shifts_of_several_kernels_at_once():
 
     return jit(jax.vmap(jax.value_and_grad(loss)))(kernels)
 
-  ours = mapped(lambda x, k: convolutions.depthwise(x, k, stride=2))
-  theirs = mapped(lambda x, k: convolutions.general(x, k, 2, 3))
-  for a, b in zip(ours, theirs):
+  actual = mapped(lambda x, k: convolutions.depthwise(x, k, stride=2))
+  expected = mapped(lambda x, k: convolutions.general(x, k, 2, 3))
+  for a, b in zip(actual, expected):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(('groups', 'stride'), [(1, 1), (1, 2), (3, 1), (3, 2)])
-def test_products_equal_the_pointwise_convolution(groups, stride):
+def test_matrix_products_equal_the_pointwise_convolution(groups, stride):
   x, kernel = problem(5, 4, 6, 1, 9, groups)
   assert_same(
     lambda x, k: convolutions.pointwise(x, k, stride, groups),

@@ -1,12 +1,15 @@
-"""Edits keep what stays, and refuse what would change its shape."""
+"""Edits keep the shapes of remaining stages, and are refused otherwise."""
 
 import jax
 import numpy as np
 import pytest
 
 from jaxdistill import networks
-from jaxdistill.networks import edits, layers, resnet, staged
-from jaxdistill.types import Model, Network, Stage, UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Stage
+from jaxdistill.networks import graph, layers
+from jaxdistill.networks.models import resnet
+from jaxdistill.networks.surgery import edits
 
 SMALL = {'image_shape': (16, 16, 3)}
 IMAGE = {'image': jax.ShapeDtypeStruct((2, 16, 16, 3), np.float32)}
@@ -26,20 +29,20 @@ def model(network):
 
 
 def names(network):
-  return staged.stage_names(network)
+  return graph.stage_names(network)
 
 
 def extra(name, width):
   return Network((Stage(name, resnet.BasicBlock(width)),))
 
 
-def test_a_teacher_minus_two_blocks_is_one_line(network):
+def test_deleted_blocks_are_gone_and_the_others_remain(network):
   blocks = ('group3.block2', 'group1.block2')
   edited = edits.delete(network, blocks, **SMALL)
   assert names(edited) == tuple(n for n in names(network) if n not in blocks)
 
 
-def test_a_block_is_inserted_behind_another(network):
+def test_a_block_is_inserted_after_another(network):
   edited = edits.insert(
     network, 'group2.block1', extra('group2.new', 4), **SMALL
   )
@@ -66,7 +69,7 @@ def test_blocks_are_replaced_by_any_number_of_others(network):
 
 
 @pytest.mark.parametrize(
-  ('edit', 'words'),
+  ('edit', 'message'),
   [
     (
       lambda n: edits.delete(n, ('group2.block1',), **SMALL),
@@ -102,44 +105,44 @@ def test_blocks_are_replaced_by_any_number_of_others(network):
     (lambda n: edits.delete(n, ('stem', 'stem')), "unknown stage 'stem'"),
     (
       lambda n: edits.insert(n, 'stem', Network((Stage('x', layers.Pool()),))),
-      'insert after stem: the rest does not run',
+      'insert after stem: the edited network does not run',
     ),
   ],
 )
-def test_an_edit_that_breaks_shapes_is_refused(edit, words, network):
+def test_an_edit_that_breaks_shapes_is_refused(edit, message, network):
   with pytest.raises(UsageError) as caught:
     edit(network)
-  assert words in str(caught.value)
+  assert message in str(caught.value)
 
 
-def test_deletable_blocks_are_those_that_delete_takes(network):
-  found = edits.deletable(network, **SMALL)
-  assert found == (
+def test_deletable_blocks_are_those_that_delete_accepts(network):
+  deletable = edits.deletable(network, **SMALL)
+  assert deletable == (
     *('group1.block1', 'group1.block2', 'group2.block2', 'group3.block2'),
   )
   for name in names(network):
     try:
       edits.delete(network, (name,), **SMALL)
     except UsageError:
-      assert name not in found
+      assert name not in deletable
     else:
-      assert name in found
+      assert name in deletable
 
 
 def test_the_mobile_networks_have_six_and_nine_deletable_blocks():
-  """As the notes on the paper count them."""
+  """The numbers are those of Masked Layer Distillation."""
   count = {'mobilenet_v3_small': 6, 'efficientnet_b0': 9}
   for name, number in count.items():
     assert len(edits.deletable(networks.NETWORKS[name]())) == number
 
 
-def test_what_survives_inherits_its_weights_and_nothing_else(network, model):
+def test_only_surviving_stages_inherit_weights(network, model):
   edited = edits.delete(network, ('group3.block2',), **SMALL)
   edited = edits.replace(
     edited,
     'group1.block2',
     'group1.block2',
-    # Of the same name and shape, but another module.
+    # It has the same name and shape, but another module.
     Network((Stage('group1.block2', resnet.BasicBlock(2, inner=3)),)),
     **SMALL,
   )
@@ -147,15 +150,17 @@ def test_what_survives_inherits_its_weights_and_nothing_else(network, model):
   inherited = edits.inherit(edited, fresh, model)
   for collection, tree in inherited.items():
     assert set(tree) == set(fresh[collection])
-    for stage, own in tree.items():
+    for stage, stage_variables in tree.items():
       source = fresh if stage == 'group1.block2' else model.variables
       jax.tree.map(
-        np.testing.assert_array_equal, own, source[collection][stage]
+        np.testing.assert_array_equal,
+        stage_variables,
+        source[collection][stage],
       )
 
 
-def test_a_stage_of_other_shapes_inherits_nothing(model):
-  """A head of other inputs has the same module."""
+def test_a_stage_with_other_shapes_inherits_nothing(model):
+  """The module of a head is the same for inputs of another width."""
   head = Network(model.network.stages[-1:])
   fresh = networks.init(
     head, jax.random.key(1), {'image': jax.ShapeDtypeStruct((2, 9), np.float32)}

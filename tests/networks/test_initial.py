@@ -1,12 +1,14 @@
-"""Schemes of initial weights draw kernels, and nothing else."""
+"""Schemes of initial weights draw kernels and change nothing else."""
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdistill import experiment, networks
-from jaxdistill.networks import initial, layers, mobilenet
-from jaxdistill.types import Network, Stage, UsageError
+from jaxdistill import networks, study
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Network, Stage
+from jaxdistill.networks import initial, layers
+from jaxdistill.networks.models import mobilenet
 
 
 @pytest.fixture(scope='module')
@@ -64,32 +66,32 @@ def test_only_kernels_are_drawn(linear, variables):
     assert (old != new).any() == expected, path
 
 
-def test_kernels_of_one_shape_are_drawn_apart(variables):
+def test_kernels_of_equal_shape_are_drawn_independently(variables):
   drawn = initial.normal()(jax.random.key(1), variables)
-  ours, other = (kernel(drawn, 'depthwise_conv', f'block{b}') for b in (1, 2))
-  assert (ours != other).all()
+  first, second = (kernel(drawn, 'depthwise_conv', f'block{b}') for b in (1, 2))
+  assert (first != second).all()
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'words'),
+  ('arguments', 'message'),
   [
-    ({'std': -1.0}, 'std: wanted a number of at least 0, got -1.0'),
-    ({'std': float('nan')}, 'std: wanted a number of at least 0, got nan'),
-    ({'mean': float('inf')}, 'mean: wanted a number, got inf'),
-    ({'mean': True}, 'mean: wanted a number, got True'),
+    ({'std': -1.0}, 'std: expected a number of at least 0, got -1.0'),
+    ({'std': float('nan')}, 'std: expected a number of at least 0, got nan'),
+    ({'mean': float('inf')}, 'mean: expected a number, got inf'),
+    ({'mean': True}, 'mean: expected a number, got True'),
   ],
 )
-def test_numbers_that_are_none_are_refused(arguments, words):
+def test_invalid_numbers_are_refused(arguments, message):
   with pytest.raises(UsageError) as caught:
     initial.normal(**arguments)
-  assert words in str(caught.value)
+  assert message in str(caught.value)
 
 
 SMALL = {'name': 'resnet8', 'stem_width': 2, 'widths': (2, 2, 2)}
 
 
 def plan(**keys):
-  return experiment.plan(
+  return study.plan(
     {
       'data': {'name': 'digits'},
       'teacher': SMALL,
@@ -104,30 +106,30 @@ def plan(**keys):
   )
 
 
-def test_a_config_names_the_students_scheme():
-  """Here of an edited student; the teacher begins as usual."""
-  made = plan(initial={'name': 'normal', 'mean': 1.0, 'std': 0.0})
+def test_a_config_chooses_the_initial_weights_of_the_student():
+  """The student is an edited network; the teacher starts as usual."""
+  with_ones = plan(initial={'name': 'normal', 'mean': 1.0, 'std': 0.0})
   usual = plan()
-  student = experiment.initial_model(made, 'student', 0)
+  student = study.initial_model(with_ones, 'student', 0)
   assert 'group1.block2' not in student.variables['params']
   block = student.variables['params']['group1.block1']
   np.testing.assert_array_equal(block['conv1']['kernel'], 1.0)
-  teachers = [experiment.initial_model(p, 'teacher', 0) for p in (made, usual)]
+  teachers = [study.initial_model(p, 'teacher', 0) for p in (with_ones, usual)]
   jax.tree.map(np.testing.assert_array_equal, *(t.variables for t in teachers))
-  assert made.rows[-1].resolved['initial']['std'] == 0.0
-  # What was made before there were schemes goes on.
+  assert with_ones.rows[-1].resolved['initial']['std'] == 0.0
+  # Work directories without the key can be resumed.
   assert 'initial' not in usual.rows[-1].resolved
 
 
-def test_a_student_of_its_teachers_kind_begins_elsewhere():
-  made = plan(student=SMALL)
-  ours, theirs = (
-    experiment.initial_model(made, role, 0).variables['params']
+def test_a_student_with_the_teachers_network_has_other_initial_weights():
+  same_network = plan(student=SMALL)
+  student, teacher = (
+    study.initial_model(same_network, role, 0).variables['params']
     for role in ('student', 'teacher')
   )
   for stage in ('stem', 'group1.block1', 'head'):
     for a, b in zip(
-      jax.tree.leaves(ours[stage]), jax.tree.leaves(theirs[stage])
+      jax.tree.leaves(student[stage]), jax.tree.leaves(teacher[stage])
     ):
       assert a.ndim == 1 or np.abs(a - b).max() > 1e-3
 

@@ -1,4 +1,4 @@
-"""Weights begin as in the code that each architecture is from."""
+"""Weights are initialised as in the code from which a network comes."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 
 from jaxdistill import networks
 
-# Network and arguments; a block of it and the channels that it reads; the law
-# of its kernels, the law of the head, the scale and the momentum of its norms.
+# Network -> (arguments, a block and the channels that it reads, the
+# distribution of its kernels and of the head, scale and momentum of its norms).
 CASES = {
   'resnet20': ({}, 'group2.block2', 32, 'fan_out', 'uniform', 1, 0.9),
   'resnet50': ({}, 'group1.block2', 256, 'fan_out', 'uniform', 1, 0.9),
@@ -37,7 +37,7 @@ CASES = {
 
 
 def outcome(module, shape):
-  """(initial variables, batch statistics after a step on zeros)."""
+  """Returns initial parameters, and batch statistics after a step on zeros."""
 
   def compute(rng):
     zeros = jnp.zeros(shape)
@@ -55,25 +55,32 @@ def outcome(module, shape):
   return jax.jit(compute, compiler_options=options)(jax.random.key(0))
 
 
-def assert_law(law, values, fan_in, fan_out):
-  """Five standard errors; `law` is a deviation where it is a number."""
+def assert_distribution(name, values, fan_in, fan_out):
+  """Checks mean and deviation up to five standard errors.
+
+  Args:
+    name: the name of a distribution, or the standard deviation of a normal one.
+    values: the drawn values.
+    fan_in: the inputs of each output.
+    fan_out: the outputs of each input.
+  """
   bounds = {'uniform': fan_in**-0.5, 'zero bias': fan_in**-0.5}
   bounds['out'] = fan_out**-0.5
-  if law in bounds:
-    std = bounds[law] / 3**0.5
-    assert np.abs(values).max() <= bounds[law]
+  if name in bounds:
+    std = bounds[name] / 3**0.5
+    assert np.abs(values).max() <= bounds[name]
   else:
     stds = {'fan_in': (2 / fan_in) ** 0.5, 'fan_out': (2 / fan_out) ** 0.5}
-    std = stds.get(law, law)
-    # Not truncated.
+    std = stds.get(name, name)
+    # It is not truncated.
     assert values.size < 2000 or np.abs(values).max() > 2.5 * std
   assert values.std() == pytest.approx(std, rel=5 / (2 * values.size) ** 0.5)
   assert abs(values.mean()) < 5 * std / values.size**0.5
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_weights_begin_as_in_the_source(name):
-  arguments, block, channels, law, head, scale, momentum = CASES[name]
+def test_weights_are_initialised_as_in_the_original_code(name):
+  arguments, block, channels, distribution, head, scale, momentum = CASES[name]
   network = networks.NETWORKS[name](num_classes=300, **arguments)
   modules = {stage.name: stage.module for stage in network.stages}
   shape = (2, 4, channels) if name == 'deit_tiny' else (2, 4, 4, channels)
@@ -83,19 +90,19 @@ def test_weights_begin_as_in_the_source(name):
     leaf, value = path[-1].key, np.asarray(value)
     if leaf == 'kernel' and value.size > 200:
       fan_in, fan_out = value[..., 0].size, value[..., 0, :].size
-      assert_law(law, value, fan_in, fan_out)
+      assert_distribution(distribution, value, fan_in, fan_out)
       kernels += 1
     elif leaf != 'kernel':
       np.testing.assert_array_equal(value, scale if leaf == 'scale' else 0)
   assert kernels
-  # The variance of zeros is 0, and the running one was 1.
+  # The variance of zeros is 0, and the running variance was 1.
   for path, value in jax.tree_util.tree_leaves_with_path(stats):
     if path[-1].key == 'var':
       np.testing.assert_allclose(value, momentum, rtol=1e-6)
   params, _ = outcome(modules['head'], (2, 300))
   kernel, bias = (np.asarray(params['linear'][k]) for k in ('kernel', 'bias'))
-  assert_law(head, kernel, 300, 300)
+  assert_distribution(head, kernel, 300, 300)
   if head == 'uniform':
-    assert_law(head, bias, 300, 300)
+    assert_distribution(head, bias, 300, 300)
   else:
     assert not bias.any()

@@ -1,20 +1,22 @@
-"""Blocks taken apart into layers, and made narrower inside."""
+"""Residual blocks split into layers, narrowed, or followed by noise."""
 
 import jax
 import numpy as np
 import pytest
 
 from jaxdistill import networks
-from jaxdistill.networks import layerwise, noisy, staged
-from jaxdistill.types import Model, UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model
+from jaxdistill.networks import graph, summary
+from jaxdistill.networks.surgery import layerwise, narrowing, noisy
 
 SMALL = {'num_classes': 3, 'stem_width': 2, 'widths': (2, 3, 4)}
 
 
 def _model(network, size=8):
   image = {'image': np.zeros((2, size, size, 3), np.float32)}
-  variables = staged.init(network, jax.random.key(0), image)
-  # Statistics and biases that show when they are not moved.
+  variables = graph.init(network, jax.random.key(0), image)
+  # With random statistics and biases, misplaced ones change the output.
   noise = jax.tree.map(
     lambda x: (
       x + 0.1 * np.random.default_rng(x.size).random(x.shape, np.float32)
@@ -25,7 +27,7 @@ def _model(network, size=8):
 
 
 def _first_groups(network):
-  """Its stem, one block of each kind and the head."""
+  """The network with its stem, one block of each kind and the head."""
   names = ('stem', 'group1.block1', 'group1.block2', 'group2.block1')
   kept = tuple(s for s in network.stages if s.name in (*names, 'pool', 'head'))
   return network._replace(stages=kept)
@@ -45,27 +47,26 @@ def _first_groups(network):
   ],
   ids=['projections', 'subsampled', 'pooled', 'bottlenecks'],
 )
-def test_the_layers_of_blocks_answer_as_the_blocks_do(network):
+def test_the_layers_of_blocks_compute_what_the_blocks_compute(network):
   model = _model(network)
   layered = layerwise.by_layers(model)
   image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
   np.testing.assert_array_equal(
-    staged.apply(*layered, image), staged.apply(*model, image)
+    graph.apply(*layered, image), graph.apply(*model, image)
   )
-  ours, theirs = (
-    networks.count_parameters(m.variables) for m in (layered, model)
-  )
-  assert ours == theirs
-  # One convolution in each stage, but for the answer's.
+  assert networks.count_parameters(
+    layered.variables
+  ) == networks.count_parameters(model.variables)
+  # Every stage except the head has one convolution.
   for name, tree in layered.variables['params'].items():
     kernels = [x for x in jax.tree.leaves(tree) if x.ndim == 4]
     assert len(kernels) == (name != 'head')
-  spec = networks.to_spec(layered.network)
-  assert networks.from_spec(spec) == layered.network
+  described = networks.to_description(layered.network)
+  assert networks.from_description(described) == layered.network
 
 
 def _count(network, size):
-  return networks.summary(network, (size, size, 3)).parameters
+  return summary(network, (size, size, 3)).parameters
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def _count(network, size):
 )
 def test_a_narrowed_resnet20_has_the_parameters_of_table_1(multiplier, printed):
   network = networks.NETWORKS['resnet20'](shortcut='A')
-  network = layerwise.narrowed(network, multiplier=multiplier)
+  network = narrowing.narrowed(network, multiplier=multiplier)
   assert abs(_count(network, 32) / 1000 - printed) < 1
 
 
@@ -88,7 +89,7 @@ def test_a_narrowed_resnet20_has_the_parameters_of_table_1(multiplier, printed):
 def test_a_narrowed_resnet50_has_the_parameters_of_table_2(
   multiplier, inner_after, printed
 ):
-  network = layerwise.narrowed(
+  network = narrowing.narrowed(
     networks.NETWORKS['resnet50'](),
     multiplier=multiplier,
     inner_after=inner_after,
@@ -100,28 +101,34 @@ def test_a_narrowed_resnet50_has_the_parameters_of_table_2(
   ('name', 'multiplier', 'message'),
   [
     ('resnet8', 0.1, "multiplier: 0.1 leaves 'group1.block1' none of its 2"),
-    ('resnet8', 0.0, r'multiplier: 0.0 is not in \(0, 1\]'),
-    ('resnet8', 1.5, 'multiplier: 1.5 is not in'),
-    ('vgg8', 0.5, 'the network has no basic, bottleneck or pre-activation'),
-    ('cifar_mobilenet_v2', 0.5, 'the network has no basic, bottleneck'),
+    ('resnet8', 0.0, r'multiplier: expected a number in \(0, 1\], got 0.0'),
+    ('resnet8', 1.5, 'multiplier: expected a number in .*, got 1.5'),
+    (
+      'vgg8',
+      0.5,
+      'network: expected one with basic, bottleneck or pre-activation',
+    ),
+    ('cifar_mobilenet_v2', 0.5, 'network: expected one with basic, bottleneck'),
   ],
 )
-def test_a_multiplier_that_leaves_nothing_is_refused(name, multiplier, message):
+def test_a_network_that_cannot_be_narrowed_so_far_is_refused(
+  name, multiplier, message
+):
   arguments = SMALL if name == 'resnet8' else {}
   network = networks.NETWORKS[name](**arguments)
   with pytest.raises(UsageError, match=message):
-    layerwise.narrowed(network, multiplier=multiplier)
+    narrowing.narrowed(network, multiplier=multiplier)
 
 
-def test_a_noisy_network_is_the_plain_one_in_inference_and_not_in_training():
+def test_a_noisy_network_differs_from_the_plain_one_only_in_training():
   plain = networks.NETWORKS['resnet8'](**SMALL)
   network = noisy.noisy(plain, sigma=0.5)
   model = _model(plain)
   image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
   np.testing.assert_array_equal(
-    staged.apply(network, model.variables, image), staged.apply(*model, image)
+    graph.apply(network, model.variables, image), graph.apply(*model, image)
   )
-  features, _ = staged.run(
+  features, _ = graph.run(
     network,
     model.variables,
     {'image': image},
@@ -135,10 +142,10 @@ def test_a_noisy_network_is_the_plain_one_in_inference_and_not_in_training():
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ({'sigma': -1.0}, 'sigma: -1.0 is no number'),
+    ({'sigma': -1.0}, 'sigma: expected a number of at least 0, got -1.0'),
     ({'blocks': ('group9',)}, "unknown stage 'group9'"),
   ],
 )
-def test_noise_that_is_none_is_refused(arguments, message):
+def test_invalid_noise_is_refused(arguments, message):
   with pytest.raises(UsageError, match=message):
     noisy.noisy(networks.NETWORKS['resnet8'](), **arguments)

@@ -12,14 +12,14 @@ from jaxdistill.networks import layers
 
 @pytest.fixture(autouse=True)
 def zero_kernels(monkeypatch):
-  """Random numbers take most of the time to trace; nobody reads them here."""
+  """Makes kernels zero: random numbers take long to trace, and are not read."""
   zeros = dict.fromkeys(layers.KERNELS, jax.nn.initializers.zeros)
   monkeypatch.setattr(layers, 'KERNELS', zeros)
 
 
 @functools.cache
 def trace_stage(module, shapes):
-  """(parameters, {output: shape}) of a stage, traced once for equal ones."""
+  """Returns (parameters, {output: shape}) of a stage; equal ones share it."""
   inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
   init = functools.partial(module.init_with_output, train=False)
   outputs, variables = jax.eval_shape(init, jax.random.key(0), *inputs)
@@ -29,7 +29,7 @@ def trace_stage(module, shapes):
 
 
 def trace(network, size):
-  """(parameters, {stage: shape without the batch}) of a network."""
+  """Returns (parameters, {stage: shape without the batch}) of a network."""
   shape, total, shapes = (1, size, size, 3), 0, {}
   for stage in network.stages:
     count, outputs = trace_stage(stage.module, (shape,))
@@ -84,7 +84,7 @@ CIFAR = {
   'cifar_resnet101': ({}, 42_512_970, 42_697_380),
   'cifar_resnet152': ({}, 58_156_618, 58_341_028),
 }
-# With four poolings and without biases, as in network slimming.
+# These have four poolings and no biases, as in network slimming.
 SLIM = {'pools': (True,) * 4, 'use_bias': False}
 CIFAR |= {
   'vgg11 slim': (SLIM, 9_228_362, 9_274_532),
@@ -92,7 +92,7 @@ CIFAR |= {
   'vgg16 slim': (SLIM, 14_724_042, 14_770_212),
   'vgg19 slim': (SLIM, 20_035_018, 20_081_188),
 }
-# Published for 100 classes only.
+# These are published only for 100 classes.
 CIFAR_100 = {
   'pyramidnet110_64': ({}, 1_725_300),
   'pyramidnet200_240': ({}, 26_844_952),
@@ -103,7 +103,7 @@ CIFAR_100 = {
   ),
   'cifar_densenet121': ({}, 7_048_548),
 }
-# torchvision's and timm's totals, for 1000 classes.
+# The totals of torchvision and timm, for 1000 classes.
 IMAGENET = {
   'resnet18': ({}, 11_689_512),
   'resnet34': ({}, 21_797_672),
@@ -231,7 +231,7 @@ MAPS = {
   'vgg13 slim': (SLIM, 32, {'group4': (512, 4), 'group5': (512, 2)}),
   'resnet50': ({}, 224, {'stem': (64, 56), 'group4': (2048, 7)}),
   'mobilenet_v3_small': ({}, 224, {'group3': (48, 14), 'last': (576, 7)}),
-  # Strides are free: an ImageNet network with maps that suit small images.
+  # With other strides, the maps of an ImageNet network suit small images.
   'efficientnet_b0': (
     {'stem_stride': 1, 'strides': (1, 1, 2, 2, 1, 2, 1)},
     32,
@@ -270,7 +270,7 @@ def test_feature_maps_have_the_published_shapes(name):
   assert found == {f: (n, n, c) for f, (c, n) in expected.items()}
 
 
-def test_the_last_pooling_of_a_vgg_is_free():
+def test_the_last_pooling_of_a_vgg_can_be_omitted():
   def flat(*pools):
     network = make('imagenet_vgg 11', depth=11, width=1 / 64, pools=pools)
     return networks.shapes(

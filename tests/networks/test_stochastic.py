@@ -1,4 +1,4 @@
-"""Random branches keep their expectation and vanish at rate zero."""
+"""Random branches keep their mean, and are not random at rate zero."""
 
 import functools
 
@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import networks
-from jaxdistill.networks import (
-  inverted_residual,
-  layers,
-  pyramidnet,
-  stochastic,
-  vit,
-)
+from jaxdistill.networks import layers
+from jaxdistill.networks.layers import inverted_residual, stochastic_depth
+from jaxdistill.networks.models import pyramidnet, vit
 
 OPTIONS = {'xla_backend_optimization_level': 0}
 KEYS = jax.random.split(jax.random.key(0), 4000)
@@ -27,7 +23,7 @@ def jit_vmap(function):
 
 def test_drop_path_keeps_the_mean_and_drops_whole_examples():
   x = jnp.arange(1.0, 13.0).reshape(3, 2, 2, 1)
-  drawn = jit_vmap(lambda k: stochastic.drop_path(x, 0.25, k))(KEYS)
+  drawn = jit_vmap(lambda k: stochastic_depth.drop_path(x, 0.25, k))(KEYS)
   # The factor is 4/3 with probability 3/4: its variance is 1/3.
   np.testing.assert_allclose(
     np.mean(drawn, 0) / x, 1.0, atol=4 * (1 / 3 / len(KEYS)) ** 0.5
@@ -41,13 +37,13 @@ def test_shake_drop_has_other_factors_backward_than_forward():
   x = jnp.ones((3, 2, 2, 1))
 
   def draw(key):
-    y, back = jax.vjp(lambda x: stochastic.shake_drop(x, 0.4, key), x)
+    y, back = jax.vjp(lambda x: stochastic_depth.shake_drop(x, 0.4, key), x)
     return y[:, 0, 0, 0], back(jnp.ones_like(y))[0][:, 1, 1, 0]
 
   forward, backward = map(np.asarray, jit_vmap(draw)(KEYS))
   kept = np.all(np.isclose(forward, 1), 1)
   assert abs(kept.mean() - 0.6) < 4 * (0.24 / len(KEYS)) ** 0.5
-  # The gate is one for the batch: nothing is disturbed, or every example.
+  # There is one gate for the batch: it disturbs every example or none.
   np.testing.assert_allclose(backward[kept], 1.0, rtol=1e-6)
   assert not np.isclose(forward[~kept], 1).any()
   # alpha ~ U(-1, 1) and beta ~ U(0, 1), independent of each other.
@@ -81,7 +77,7 @@ def test_shake_drop_scales_the_branch_by_its_mean_in_inference():
   np.testing.assert_allclose(scaled, 0.6 * branch, rtol=1e-4, atol=1e-4)
 
 
-# Module with a rate, the name of the rate, shape of its input.
+# (module with a rate, name of the rate, shape of the module's input).
 RANDOM = {
   'drop path of an inverted residual': (
     functools.partial(inverted_residual.InvertedResidual, 4, 8),
@@ -130,7 +126,7 @@ def test_only_training_with_a_rate_needs_a_key(name):
 @pytest.mark.parametrize(
   'name', ['drop path of an inverted residual', 'drop path of a transformer']
 )
-def test_inference_does_not_see_drop_path(name):
+def test_drop_path_does_not_change_inference(name):
   make, rate, shape = RANDOM[name]
   x = jax.ShapeDtypeStruct(shape, jnp.float32)
   init = functools.partial(make().init, train=False)
@@ -161,5 +157,5 @@ def test_rates_grow_linearly_with_depth():
 
 def test_a_branch_that_is_always_dropped_is_zero():
   x = jnp.ones((3, 2))
-  dropped = stochastic.drop_path(x, 1.0, jax.random.key(0))
+  dropped = stochastic_depth.drop_path(x, 1.0, jax.random.key(0))
   np.testing.assert_array_equal(dropped, jnp.zeros((3, 2)))

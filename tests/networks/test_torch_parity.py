@@ -1,6 +1,6 @@
-"""Weights of PyTorch modules give the modules' answers.
+"""Networks with the weights of PyTorch modules compute what those compute.
 
-The fixtures and the script that makes them: make_fixtures.py.
+make_fixtures.py makes the fixtures and describes them.
 """
 
 import functools
@@ -15,12 +15,13 @@ import safetensors
 import safetensors.numpy
 
 from jaxdistill import networks
-from jaxdistill.networks import pretrained, torch_names
-from jaxdistill.types import Model, Network, UsageError
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network
+from jaxdistill.networks.weights import pretrained, torch_names
 
 HERE = pathlib.Path(__file__).parent / 'fixtures'
 WHOLE = os.environ.get('JAXDISTILL_WHOLE_FIXTURES')
-# What is committed, whatever the folder holds.
+# The fixtures that are committed, whatever the folder holds.
 NAMES = {
   'plain': (
     *('basic_pyramidnet', 'densenet', 'mobilenet_v1', 'preactivation_resnet'),
@@ -52,17 +53,18 @@ def weights(path):
 
 
 def read(path):
-  """(our network, {'image': ..., feature: ...}) of a fixture."""
+  """Returns the network and {'image': ..., feature: ...} of a fixture."""
   file = path.with_name(f'{path.name}.expected.safetensors')
   with safetensors.safe_open(file, framework='np') as opened:
-    spec = opened.metadata()
-  network = networks.NETWORKS[spec['network']](**json.loads(spec['arguments']))
+    metadata = opened.metadata()
+  function = networks.NETWORKS[metadata['network']]
+  network = function(**json.loads(metadata['arguments']))
   return network, safetensors.numpy.load_file(file)
 
 
 @pytest.fixture(autouse=True)
 def plain_names(monkeypatch):
-  """The modules of plain_modules.py have the names of our variables."""
+  """Adds a naming in which tensors have the names of the variables."""
   namings = torch_names.namings
   monkeypatch.setattr(
     torch_names, 'namings', lambda network: {**namings(network), 'plain': {}}
@@ -90,10 +92,10 @@ def test_pytorch_weights_give_pytorch_logits_and_features(path):
 
   options = {'xla_backend_optimization_level': 0}
   compiled = run.lower(variables, image).compile(options)
-  for name, ours in compiled(variables, image).items():
+  for name, value in compiled(variables, image).items():
     scale = np.abs(expected[name]).max()
     np.testing.assert_allclose(
-      ours, expected[name], rtol=1e-4, atol=1e-4 * scale, err_msg=name
+      value, expected[name], rtol=1e-4, atol=1e-4 * scale, err_msg=name
     )
 
 
@@ -108,14 +110,16 @@ def test_weights_return_to_pytorch_unchanged(path):
 
 
 @pytest.mark.parametrize(
-  ('name', 'epsilon', 'needed'),
+  ('name', 'epsilon', 'expected_epsilon'),
   [
     ('torchvision_efficientnet', 1e-3, 1e-5),
     ('torchvision_mobilenet_v3', 1e-5, 1e-3),
     ('timm_mobilenet_v3', 1e-3, 1e-5),
   ],
 )
-def test_weights_of_another_epsilon_are_refused(name, epsilon, needed):
+def test_weights_of_another_epsilon_are_refused(
+  name, epsilon, expected_epsilon
+):
   (network, _), expected = load(HERE / name)
   stages = tuple(
     stage._replace(module=stage.module.clone(epsilon=epsilon))
@@ -124,7 +128,7 @@ def test_weights_of_another_epsilon_are_refused(name, epsilon, needed):
     for stage in network.stages
   )
   image = jax.ShapeDtypeStruct(expected['image'].shape, np.float32)
-  with pytest.raises(UsageError, match=f'epsilon={needed}'):
+  with pytest.raises(UsageError, match=f'epsilon={expected_epsilon}'):
     pretrained.load(weights(HERE / name), Network(stages), {'image': image})
 
 

@@ -1,17 +1,17 @@
-"""Classification: loss and metrics against NumPy and by hand."""
+"""The loss and metrics of classification, against NumPy and by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill.tasks import classification
+from jaxdistill.tasks.classification import classification, one_hot
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 7)).astype(np.float32)
 LABEL = RNG.integers(0, 7, 6)
 MIXED = RNG.dirichlet(np.ones(7), 6).astype(np.float32)
-TASK = classification.classification()
+TASK = classification()
 
 
 def log_softmax(logits):
@@ -20,8 +20,8 @@ def log_softmax(logits):
 
 
 def statistics(logits, label):
-  found = TASK.statistics(jnp.asarray(logits), {'label': jnp.asarray(label)})
-  return {k: list(np.asarray(v)) for k, v in found.items()}
+  rows = TASK.statistics(jnp.asarray(logits), {'label': jnp.asarray(label)})
+  return {k: list(np.asarray(v)) for k, v in rows.items()}
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
@@ -30,21 +30,21 @@ def test_loss_matches_numpy(label, smoothing):
   target = np.eye(7)[label] if label.ndim == 1 else label
   target = (1 - smoothing) * target + smoothing / 7
   expected = -(target * log_softmax(LOGITS.astype(np.float64))).sum(-1)
-  task = classification.classification(label_smoothing=smoothing)
-  found = task.loss(jnp.asarray(LOGITS), {'label': jnp.asarray(label)})
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  task = classification(label_smoothing=smoothing)
+  loss = task.loss(jnp.asarray(LOGITS), {'label': jnp.asarray(label)})
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-def test_loss_is_computed_in_float32_whatever_the_logits():
+def test_the_loss_of_half_precision_logits_is_computed_in_float32():
   half = jnp.asarray(LOGITS, jnp.bfloat16)
-  found = TASK.loss(half, {'label': jnp.asarray(LABEL)})
-  assert found.dtype == jnp.float32
+  loss = TASK.loss(half, {'label': jnp.asarray(LABEL)})
+  assert loss.dtype == jnp.float32
   full = TASK.loss(half.astype(jnp.float32), {'label': jnp.asarray(LABEL)})
-  np.testing.assert_array_equal(found, full)
+  np.testing.assert_array_equal(loss, full)
 
 
-def test_smoothing_is_for_training_only():
-  smooth = classification.classification(label_smoothing=0.3)
+def test_label_smoothing_only_affects_the_training_loss():
+  smooth = classification(label_smoothing=0.3)
   batch = {'label': jnp.asarray(LABEL)}
   np.testing.assert_array_equal(
     smooth.statistics(jnp.asarray(LOGITS), batch)['loss'],
@@ -56,43 +56,43 @@ def test_smoothing_is_for_training_only():
   ).any()
 
 
-def test_top1_and_top5_of_a_case_by_hand():
+def test_top1_and_top5_of_an_example_by_hand():
   row = [0.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0]
   # Class 1 is first, class 5 is fifth, class 6 is sixth, class 0 is last.
-  found = statistics([row] * 4, [1, 5, 6, 0])
-  assert found['top1'] == [1, 0, 0, 0]
-  assert found['top5'] == [1, 1, 0, 0]
+  rows = statistics([row] * 4, [1, 5, 6, 0])
+  assert rows['top1'] == [1, 0, 0, 0]
+  assert rows['top5'] == [1, 1, 0, 0]
 
 
 def test_ties_count_as_wrong():
-  found = statistics([[3.0, 3.0, 1, 1, 1, 1, 1]] * 2, [0, 2])
-  assert found['top1'] == [0, 0]
-  # Of five equal classes, the label may be the last, which is seventh.
-  assert found['top5'] == [1, 0]
+  rows = statistics([[3.0, 3.0, 1, 1, 1, 1, 1]] * 2, [0, 2])
+  assert rows['top1'] == [0, 0]
+  # Among five equal classes, the label counts as the last, which is seventh.
+  assert rows['top5'] == [1, 0]
 
 
 @pytest.mark.parametrize('value', [0.0, np.inf, -np.inf, np.nan])
 def test_constant_logits_are_never_right(value):
-  found = statistics(np.full((7, 7), value), np.arange(7))
-  assert not any(found['top1'])
-  assert not any(found['top5'])
+  rows = statistics(np.full((7, 7), value), np.arange(7))
+  assert not any(rows['top1'])
+  assert not any(rows['top5'])
 
 
-def test_a_logit_that_is_no_number_is_not_right():
+def test_a_nan_logit_is_never_right():
   row = [1.0, np.nan, 0, 0, 0, 0, 0]
   assert statistics([row] * 2, [0, 1])['top1'] == [0, 0]
 
 
 def test_with_fewer_than_5_classes_top5_is_always_right():
-  found = statistics([[3.0, 2, 1], [1.0, 1, 1]], [2, 0])
-  assert found['top1'] == [0, 0]
-  assert found['top5'] == [1, 1]
+  rows = statistics([[3.0, 2, 1], [1.0, 1, 1]], [2, 0])
+  assert rows['top1'] == [0, 0]
+  assert rows['top5'] == [1, 1]
 
 
-def test_the_label_of_a_mixed_example_is_its_largest_share():
-  found = statistics(LOGITS, MIXED)
+def test_the_label_of_a_mixed_example_is_its_most_likely_class():
+  rows = statistics(LOGITS, MIXED)
   plain = statistics(LOGITS, MIXED.argmax(-1))
-  assert found['top1'] == plain['top1']
+  assert rows['top1'] == plain['top1']
 
 
 def test_a_summary_is_the_mean_over_the_split():
@@ -100,7 +100,7 @@ def test_a_summary_is_the_mean_over_the_split():
   assert TASK.summarize(rows) == {'top1': 0.5, 'loss': 1.5}
 
 
-def test_the_mean_of_many_rows_does_not_stop_growing():
+def test_the_mean_of_many_rows_in_half_precision_is_exact():
   rows = np.ones(20_000_000, np.float16)
   assert TASK.summarize({'top1': rows}) == {'top1': 1.0}
 
@@ -113,16 +113,16 @@ def test_the_score_is_among_the_metrics_and_higher_is_better():
   assert TASK.summarize(wrong)[TASK.score] == 0
 
 
-def test_prediction_is_the_largest_logit_and_agreement_the_share_of_equals():
-  ours = TASK.predict(jnp.asarray(LOGITS))
-  np.testing.assert_array_equal(ours, LOGITS.argmax(-1))
+def test_predictions_are_largest_logits_and_agreement_counts_equal_ones():
+  predictions = TASK.predict(jnp.asarray(LOGITS))
+  np.testing.assert_array_equal(predictions, LOGITS.argmax(-1))
   assert TASK.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])) == 0.75
 
 
 def test_one_hot_rows_add_up_to_one():
-  made = classification.one_hot(jnp.asarray(LABEL), 7)
-  np.testing.assert_array_equal(made, np.eye(7)[LABEL])
-  assert classification.one_hot(jnp.asarray(MIXED), 7).dtype == jnp.float32
+  rows = one_hot(jnp.asarray(LABEL), 7)
+  np.testing.assert_array_equal(rows, np.eye(7)[LABEL])
+  assert one_hot(jnp.asarray(MIXED), 7).dtype == jnp.float32
 
 
 def test_the_loss_has_the_gradient_of_softmax_regression():

@@ -1,21 +1,24 @@
-"""The loop: what it draws, counts, evaluates, writes and refuses."""
+"""The loop: what it draws, counts, evaluates, writes and rejects."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import steps
-from jaxdistill.data import augment, images
+from jaxdistill import phases
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Phase, Stream
+from jaxdistill.data.sources import images
+from jaxdistill.data.transforms import augment
 from jaxdistill.training import log as log_lib
-from jaxdistill.training import loop, programs, sharding, sources
-from jaxdistill.types import Model, Network, Phase, Stream, UsageError
+from jaxdistill.training import loop, programs, sources
+from jaxdistill.training.distributed import sharding
 
 STREAM = {'train': Stream(8, augment.none())}
 
 
 def counter(name='counter', num_steps=6, streams=None, **changes) -> Phase:
-  """Counts its steps in `w`; the loss of a step is its number, from 1."""
+  """A phase that counts its steps in `w`; step n, from 1, has the loss n."""
 
   def init(rng, carry):
     del rng, carry
@@ -34,23 +37,23 @@ def counter(name='counter', num_steps=6, streams=None, **changes) -> Phase:
   return phase._replace(**changes)
 
 
-def view(state, frozen) -> Model:
+def eval_model(state, frozen) -> Model:
   del frozen
   return Model(Network(()), {'params': {'stage': {'w': state['w']}}})
 
 
 def roles(*names):
-  """A carry in which the views have a place."""
+  """A carry with an entry for each role, so that best models are kept."""
   return {name: {'w': jnp.zeros(())} for name in names}
 
 
 def fit(phase, dataset, carry=None, seed=0, **options):
   return loop.fit(
     (lambda carry: phase,),
-    roles(*phase.views) if carry is None else carry,
+    roles(*phase.eval_models) if carry is None else carry,
     dataset,
     seed=seed,
-    options=loop.Options(**options),
+    options=loop.FitOptions(**options),
   )
 
 
@@ -59,7 +62,7 @@ def records_of(directory, split='train'):
   return [r for r in records if r['split'] == split]
 
 
-def test_phases_run_in_order_each_built_from_what_the_last_handed_on(dataset):
+def test_phases_run_in_order_and_each_is_built_from_the_carry_before(dataset):
   seen = []
 
   def make(name):
@@ -76,7 +79,7 @@ def test_phases_run_in_order_each_built_from_what_the_last_handed_on(dataset):
   assert float(fitted.carry['b']['w']) == 3
 
 
-def test_the_callers_carry_is_left_alone(dataset):
+def test_the_callers_carry_is_not_changed(dataset):
   carry = {'x': jnp.ones(3)}
   init = lambda rng, carry: ({'w': carry['x'].sum()}, {})  # noqa: E731
   fit(counter(init=init), dataset, carry)
@@ -84,8 +87,8 @@ def test_the_callers_carry_is_left_alone(dataset):
   assert not carry['x'].is_deleted()
 
 
-def test_a_phase_may_begin_with_the_carrys_own_arrays(dataset):
-  """The loop donates its state, but the carry keeps its own."""
+def test_a_phase_may_begin_with_arrays_of_the_carry(dataset):
+  """The loop donates a copy of the state, so the carry keeps its arrays."""
   start = {'w': jnp.asarray(5.0)}
   phase = counter(init=lambda rng, carry: (carry['start'], carry['start']))
   fitted = fit(phase, dataset, {'start': start})
@@ -93,11 +96,11 @@ def test_a_phase_may_begin_with_the_carrys_own_arrays(dataset):
   assert float(fitted.carry['counter']['w']) == 11
 
 
-def test_a_phase_without_streams_draws_from_its_key_alone(dataset):
+def test_a_phase_without_streams_draws_only_from_its_key(dataset):
   def step(state, frozen, batches, rng, static):
     assert batches == {}
-    drawn = jax.random.uniform(rng)
-    return {'w': state['w'] + drawn}, {'loss': drawn}
+    value = jax.random.uniform(rng)
+    return {'w': state['w'] + value}, {'loss': value}
 
   def result(seed):
     phase = counter(num_steps=3, step=step)
@@ -105,7 +108,7 @@ def test_a_phase_without_streams_draws_from_its_key_alone(dataset):
 
   assert result(0) == result(0)
   assert result(0) != result(1)
-  # The key of a step is a function of the seed, the phase and the step.
+  # The key of a step depends only on the seed, the phase and the step.
   rng = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[1]
   expected = sum(
     jax.random.uniform(jax.random.fold_in(rng, i)) for i in range(3)
@@ -140,14 +143,14 @@ def indices_seen(dataset, seed=0, carry=None, num_steps=6, **stream):
   return np.asarray(fitted.carry['counter']['w'])
 
 
-def test_an_epoch_of_a_stream_sees_its_subset_once(dataset):
+def test_an_epoch_of_a_stream_uses_each_example_of_its_subset_once(dataset):
   seen = indices_seen(dataset)
   assert sorted(seen.ravel()) == sorted(dataset.splits['train']['index'])
   held_out = indices_seen(dataset, num_steps=2, subset='validation')
   assert set(held_out.ravel()) <= set(dataset.splits['validation']['index'])
 
 
-def test_the_order_of_examples_is_the_seeds(dataset):
+def test_the_seed_determines_the_order_of_examples(dataset):
   first = indices_seen(dataset)
   np.testing.assert_array_equal(first, indices_seen(dataset))
   assert not np.array_equal(first, indices_seen(dataset, seed=1))
@@ -162,23 +165,28 @@ def test_a_stream_may_draw_from_the_carry(dataset):
 @pytest.mark.parametrize(
   ('stream', 'message'),
   [
-    ({'subset': 'dev'}, "no split 'dev' in the data; valid: train, "),
-    ({'source': 'images'}, "no source 'images' .*valid: data, x"),
+    ({'subset': 'dev'}, "unknown split of the data 'dev'.*valid: train, "),
+    (
+      {'source': 'images'},
+      "unknown source of batches 'images' .*valid: data, x",
+    ),
   ],
 )
-def test_a_stream_that_cannot_be_had_is_refused(dataset, stream, message):
+def test_a_stream_whose_source_does_not_exist_is_rejected(
+  dataset, stream, message
+):
   with pytest.raises(UsageError, match=message):
     indices_seen(dataset, carry={'x': 1}, **stream)
 
 
-def test_each_stream_is_augmented_with_a_key_of_its_own(dataset):
+def test_each_stream_is_augmented_with_its_own_key(dataset):
   def noise(rng, batch):
     return {'image': jax.random.uniform(rng)}
 
   def step(state, frozen, batches, rng, static):
-    drawn = [batches[k]['image'] for k in ('a', 'b')]
-    drawn.append(jax.random.uniform(rng))
-    return {'w': jnp.stack(drawn)}, {'loss': jnp.zeros(())}
+    values = [batches[k]['image'] for k in ('a', 'b')]
+    values.append(jax.random.uniform(rng))
+    return {'w': jnp.stack(values)}, {'loss': jnp.zeros(())}
 
   phase = counter(
     num_steps=1,
@@ -186,8 +194,8 @@ def test_each_stream_is_augmented_with_a_key_of_its_own(dataset):
     init=lambda rng, carry: ({'w': jnp.zeros(3)}, {}),
     step=step,
   )
-  drawn = np.asarray(fit(phase, dataset).carry['counter']['w'])
-  assert len(set(drawn)) == 3
+  values = np.asarray(fit(phase, dataset).carry['counter']['w'])
+  assert len(set(values)) == 3
 
 
 def test_static_chooses_the_program_of_each_step(dataset):
@@ -204,7 +212,7 @@ def test_static_chooses_the_program_of_each_step(dataset):
 
 
 def test_calls_of_several_steps_begin_at_multiples_and_pass_no_end():
-  """Epochs of 10, records after 25, 33 steps; another program from 20 on."""
+  """Epochs of 10 steps, records every 25, 33 steps in all."""
 
   def calls(static):
     phase = counter(num_steps=33, static=static)
@@ -213,11 +221,14 @@ def test_calls_of_several_steps_begin_at_multiples_and_pass_no_end():
       yield step, (count := programs.together(phase, step, (10, 25), 4))
       step += count
 
-  found = dict(calls(lambda step: None))
-  assert [k for k, count in found.items() if count == 4] == [0, 4, 12, 16, 20]
-  assert set(found.values()) == {1, 4}
-  other = dict(calls(lambda step: step >= 18))
-  assert [k for k, count in other.items() if count == 4] == [0, 4, 12, 20]
+  one_program = dict(calls(lambda step: None))
+  starts = [step for step, count in one_program.items() if count == 4]
+  assert starts == [0, 4, 12, 16, 20]
+  assert set(one_program.values()) == {1, 4}
+  # The second program begins at step 18, within the call that began at 16.
+  two_programs = dict(calls(lambda step: step >= 18))
+  starts = [step for step, count in two_programs.items() if count == 4]
+  assert starts == [0, 4, 12, 20]
 
 
 def test_stop_ends_the_phase_at_the_end_of_an_epoch(dataset, tmp_path):
@@ -225,11 +236,11 @@ def test_stop_ends_the_phase_at_the_end_of_an_epoch(dataset, tmp_path):
   phase = counter(num_steps=12, streams=STREAM, stop=stop)
   fitted = fit(phase, dataset, log=log_lib.Log(tmp_path, show=False))
   assert fitted.steps == 6  # epochs of 3 steps
-  # What was seen since the last record is written.
+  # The last record covers the steps since the one before it.
   assert [r['step'] for r in records_of(tmp_path)] == [6]
 
 
-def test_records_are_means_since_the_last_one(dataset, tmp_path):
+def test_records_are_means_since_the_record_before(dataset, tmp_path):
   options = {'log': log_lib.Log(tmp_path, show=False), 'log_every': 4}
   fit(counter(), dataset, **options)
   assert records_of(tmp_path) == [
@@ -245,7 +256,9 @@ def test_records_are_means_since_the_last_one(dataset, tmp_path):
   ]
 
 
-def test_tensorboard_goes_on_over_phases(dataset, tmp_path, monkeypatch):
+def test_the_steps_in_tensorboard_continue_from_phase_to_phase(
+  dataset, tmp_path, monkeypatch
+):
   written = []
 
   class Board:
@@ -258,10 +271,10 @@ def test_tensorboard_goes_on_over_phases(dataset, tmp_path, monkeypatch):
     def close(self):
       pass
 
-  monkeypatch.setattr(log_lib.tensorboardX, 'SummaryWriter', Board)
+  monkeypatch.setattr('tensorboardX.SummaryWriter', Board)
   method = tuple(lambda carry, n=n: counter(n, 2) for n in ('a', 'b'))
   log = log_lib.Log(tmp_path, name='row', show=False)
-  loop.fit(method, {}, dataset, options=loop.Options(log=log, log_every=1))
+  loop.fit(method, {}, dataset, options=loop.FitOptions(log=log, log_every=1))
   path = str(tmp_path / 'tensorboard' / 'row')
   assert [w for w in written if 'double' not in w[0]] == [
     (path, 0),
@@ -274,7 +287,7 @@ def test_tensorboard_goes_on_over_phases(dataset, tmp_path, monkeypatch):
 
 
 def scores(values):
-  """Evaluates a view of the counter as values[steps]."""
+  """A function that evaluates the counter after n steps as values[n]."""
 
   def evaluate(model):
     step = int(model.variables['params']['stage']['w'])
@@ -285,7 +298,9 @@ def scores(values):
 
 def evaluated(dataset, values, tmp_path, **options):
   log = log_lib.Log(tmp_path, show=False)
-  phase = counter(num_steps=9, streams=STREAM, views={'student': view})
+  phase = counter(
+    num_steps=9, streams=STREAM, eval_models={'student': eval_model}
+  )
   fitted = fit(phase, dataset, evaluate=scores(values), log=log, **options)
   return fitted, [r['step'] for r in records_of(tmp_path, 'validation')]
 
@@ -298,7 +313,7 @@ def test_the_best_epoch_is_kept_and_the_last_handed_on(dataset, tmp_path):
   assert float(fitted.carry['counter']['w']) == 9
 
 
-def test_of_equal_epochs_the_first_is_the_best(dataset, tmp_path):
+def test_the_first_of_equally_good_epochs_is_the_best(dataset, tmp_path):
   fitted, _ = evaluated(dataset, {3: 0.2, 6: 0.9, 9: 0.9}, tmp_path)
   assert fitted.best_step == {'student': 6}
 
@@ -311,12 +326,14 @@ def test_evaluation_every_second_epoch_includes_the_last(dataset, tmp_path):
 
 
 def test_without_a_validation_split_there_is_no_best(dataset):
-  fitted = fit(counter(views={'student': view}), dataset)
+  fitted = fit(counter(eval_models={'student': eval_model}), dataset)
   assert (fitted.best, fitted.best_step) == ({}, {})
 
 
-def test_several_views_are_told_apart_in_the_records(dataset, tmp_path):
-  phase = counter(num_steps=3, streams=STREAM, views={'a': view, 'b': view})
+def test_records_name_the_model_if_several_are_evaluated(dataset, tmp_path):
+  phase = counter(
+    num_steps=3, streams=STREAM, eval_models={'a': eval_model, 'b': eval_model}
+  )
   log = log_lib.Log(tmp_path, show=False)
   fitted = fit(phase, dataset, evaluate=scores({3: 0.5}), log=log)
   assert set(fitted.best) == {'a', 'b'}
@@ -324,18 +341,26 @@ def test_several_views_are_told_apart_in_the_records(dataset, tmp_path):
     assert len(records_of(tmp_path, f'validation/{name}')) == 1
 
 
-def test_a_view_that_is_no_role_is_evaluated_but_not_kept(dataset, tmp_path):
-  phase = counter(num_steps=3, streams=STREAM, views={'partial': view})
+def test_a_model_that_is_not_in_the_carry_is_evaluated_but_not_kept(
+  dataset, tmp_path
+):
+  phase = counter(
+    num_steps=3, streams=STREAM, eval_models={'partial': eval_model}
+  )
   log = log_lib.Log(tmp_path, show=False)
   fitted = fit(phase, dataset, {}, evaluate=scores({3: 0.5}), log=log)
   assert (fitted.best, fitted.best_step) == ({}, {})
   assert len(records_of(tmp_path, 'validation/partial')) == 1
 
 
-def test_the_best_of_a_later_phase_replaces_that_of_an_earlier(dataset):
-  a = counter('a', 3, STREAM, views={'teacher': view, 'both': view})
-  b = counter('b', 6, STREAM, views={'student': view, 'both': view})
-  options = loop.Options(evaluate=scores({3: 0.5, 6: 0.9}))
+def test_the_best_model_of_a_later_phase_replaces_that_of_an_earlier(dataset):
+  a = counter(
+    'a', 3, STREAM, eval_models={'teacher': eval_model, 'both': eval_model}
+  )
+  b = counter(
+    'b', 6, STREAM, eval_models={'student': eval_model, 'both': eval_model}
+  )
+  options = loop.FitOptions(evaluate=scores({3: 0.5, 6: 0.9}))
   carry = roles('teacher', 'student', 'both')
   fitted = loop.fit(
     (lambda carry: a, lambda carry: b), carry, dataset, options=options
@@ -344,7 +369,7 @@ def test_the_best_of_a_later_phase_replaces_that_of_an_earlier(dataset):
   assert float(fitted.best['both'].variables['params']['stage']['w']) == 6
 
 
-def test_reports_of_phases_come_together(dataset):
+def test_the_reports_of_all_phases_are_returned(dataset):
   def report(state, carry):
     return {f'{max(carry)}.json': [float(state['w'])]}
 
@@ -355,7 +380,7 @@ def test_reports_of_phases_come_together(dataset):
 
 
 def failing_at(bad, value=np.nan, **changes):
-  """The loss of one step, counted from 1, is no number."""
+  """A counter whose loss is `value` at step number `bad`, from 1."""
 
   def step(state, frozen, batches, rng, static):
     w = state['w'] + 1
@@ -366,7 +391,7 @@ def failing_at(bad, value=np.nan, **changes):
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize('log_every', [1, 4, 50])
-def test_a_loss_that_is_not_finite_names_its_step_and_phase(
+def test_the_error_of_an_infinite_or_nan_loss_names_step_and_phase(
   dataset, value, log_every
 ):
   message = "at step 3 of phase 'counter'; last good .*: none"
@@ -374,12 +399,12 @@ def test_a_loss_that_is_not_finite_names_its_step_and_phase(
     fit(failing_at(3, value), dataset, log_every=log_every)
 
 
-def test_the_last_step_may_not_fail_unseen(dataset):
+def test_a_bad_loss_in_the_last_step_is_noticed(dataset):
   with pytest.raises(loop.NonFiniteLossError, match='at step 6'):
     fit(failing_at(6), dataset)
 
 
-def test_a_state_that_is_no_number_is_not_handed_on(dataset):
+def test_a_state_with_nan_is_not_handed_on(dataset):
   """The gradient of a finite loss may be NaN."""
 
   def step(state, frozen, batches, rng, static):
@@ -400,21 +425,23 @@ def test_an_infinite_state_is_allowed(dataset):
   fit(counter(init=init, step=step), dataset)
 
 
-def test_a_phase_without_a_step_still_hands_on(dataset, student, tmp_path):
-  phase = steps.setup_phase('new', lambda rng, carry: {'assistant': student})
+def test_a_phase_without_steps_still_changes_the_carry(
+  dataset, student, tmp_path
+):
+  phase = phases.setup_phase('new', lambda rng, carry: {'assistant': student})
   fitted = fit(phase, dataset, directory=str(tmp_path))
   assert fitted.steps == 0
   assert fitted.carry['assistant'].network == student.network
 
 
-def test_log_leaves_nothing_open_when_a_phase_fails(dataset, tmp_path):
+def test_the_log_is_closed_when_a_phase_fails(dataset, tmp_path):
   log = log_lib.Log(tmp_path, show=False)
   with pytest.raises(loop.NonFiniteLossError):
     fit(failing_at(2), dataset, log=log)
   assert log._file is None
 
 
-def test_streamed_data_is_loaded_by_as_many_workers_as_asked(dataset):
+def test_streamed_data_is_loaded_by_the_chosen_number_of_workers(dataset):
   image = images.LazyImages(None, np.arange(24), (8, 8, 1))
   split = {**dataset.splits['train'], 'image': image}
   data = dataset._replace(splits={'train': split})

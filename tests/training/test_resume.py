@@ -1,4 +1,4 @@
-"""A run that was stopped goes on to the same end, bit for bit."""
+"""A run that was stopped resumes and ends with the same bits."""
 
 import json
 import pathlib
@@ -9,43 +9,45 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import evaluation, optimizers, recipes
-from jaxdistill.data import augment
-from jaxdistill.methods import joint
-from jaxdistill.networks import layers, staged
+from jaxdistill import optimizers
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Phase, Stage, Stream
+from jaxdistill.data.transforms import augment
+from jaxdistill.networks import graph, layers
+from jaxdistill.phases import joint, recipes
+from jaxdistill.tasks import evaluation
 from jaxdistill.training import checkpoint, loop
 from jaxdistill.training import log as log_lib
-from jaxdistill.types import Model, Network, Phase, Stage, Stream, UsageError
 
 STEPS = 6
 
 
 class RecordingLog(log_lib.Log):
-  """Keeps what is said."""
+  """Keeps the printed lines."""
 
   def __init__(self, directory):
     super().__init__(directory, name='row', labels={'row': 'a'}, show=False)
-    self.said = []
+    self.lines = []
 
   def say(self, text):
-    self.said.append(text)
+    self.lines.append(text)
 
 
 def after(count):
-  """Says to stop when it was asked `count` times before."""
-  asked = iter(range(10**6))
-  return lambda: next(asked) >= count
+  """A function that returns False `count` times and True afterwards."""
+  calls = iter(range(10**6))
+  return lambda: next(calls) >= count
 
 
 def run(method, carry, dataset, directory, stop=10**6, **options):
-  """(what the run ends with, its log); Interrupted after `stop` steps."""
+  """Returns (result, log); raises Interrupted after `stop` steps."""
   log = RecordingLog(directory)
   options = {'checkpoint_seconds': 0.0, **options}
   fitted = loop.fit(
     method,
     carry,
     dataset,
-    options=loop.Options(
+    options=loop.FitOptions(
       directory=str(directory / 'run'),
       log=log,
       log_every=2,
@@ -61,14 +63,15 @@ def interrupt(*arguments, **options):
     run(*arguments, **options)
 
 
-def assert_same(ours, theirs):
-  """Carries, or fitted runs but for their seconds."""
-  if isinstance(ours, loop.Fitted):
-    ours, theirs = (x._replace(seconds=0.0) for x in (ours, theirs))
-  assert jax.tree.structure(networks_out(ours)) == jax.tree.structure(
-    networks_out(theirs)
+def assert_same(result, expected):
+  """Compares carries, or results without their seconds."""
+  if isinstance(result, loop.Fitted):
+    result, expected = (x._replace(seconds=0.0) for x in (result, expected))
+  assert jax.tree.structure(without_networks(result)) == jax.tree.structure(
+    without_networks(expected)
   )
-  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+  leaves = jax.tree.leaves(result), jax.tree.leaves(expected)
+  for a, b in zip(*leaves, strict=True):
     if isinstance(a, jax.Array | np.ndarray):
       assert a.dtype == b.dtype
       np.testing.assert_array_equal(a, b)
@@ -76,7 +79,7 @@ def assert_same(ours, theirs):
       assert a == b
 
 
-def networks_out(tree):
+def without_networks(tree):
   is_model = lambda x: isinstance(x, Model)  # noqa: E731
   return jax.tree.map(
     lambda x: x.variables if is_model(x) else x, tree, is_leaf=is_model
@@ -95,8 +98,8 @@ def noisy(name, num_steps=STEPS, **changes) -> Phase:
     return {'w': start + jax.random.normal(rng, (3,)), 'n': jnp.int32(0)}, {}
 
   def step(state, frozen, batches, rng, static):
-    drawn = jax.random.normal(rng, (3,)) + batches['train']['index'][:3]
-    w = 0.9 * state['w'] + drawn
+    change = jax.random.normal(rng, (3,)) + batches['train']['index'][:3]
+    w = 0.9 * state['w'] + change
     return {'w': w, 'n': state['n'] + 1}, {'loss': (w**2).sum()}
 
   def finish(state, frozen, carry):
@@ -104,44 +107,44 @@ def noisy(name, num_steps=STEPS, **changes) -> Phase:
 
   stream = Stream(8, augment.none())
   phase = Phase(name, num_steps, {'train': stream}, init, step, finish)
-  return phase._replace(views={'view': view}, **changes)
+  return phase._replace(eval_models={'model': eval_model}, **changes)
 
 
-def view(state, frozen) -> Model:
+def eval_model(state, frozen) -> Model:
   return Model(Network(()), {'params': {'stage': dict(state)}})
 
 
 def evaluate(model):
-  """The first epoch is the best."""
+  """Scores with which the first epoch is the best."""
   state = model.variables['params']['stage']
   return {'top1': -int(state['n']), 'sum': float(state['w'].sum())}
 
 
 NOISY = (lambda carry: noisy('a'), lambda carry: noisy('b'))
-START = {'start': jnp.arange(3.0), 'view': jnp.zeros(3)}
+START = {'start': jnp.arange(3.0), 'model': jnp.zeros(3)}
 
 
 @pytest.fixture(scope='module')
 def uninterrupted(dataset, tmp_path_factory):
   directory = tmp_path_factory.mktemp('whole')
   fitted, log = run(NOISY, START, dataset, directory, evaluate=evaluate)
-  assert log.said == []
+  assert log.lines == []
   return fitted, records_of(directory)
 
 
 @pytest.mark.parametrize('stop', [0, 1, 4, 6, 7, 11])
-def test_a_run_goes_on_bit_for_bit_from_any_step(
+def test_a_run_resumed_at_any_step_ends_with_the_same_bits(
   dataset, tmp_path, uninterrupted, stop
 ):
   interrupt(NOISY, START, dataset, tmp_path, stop, evaluate=evaluate)
   fitted, log = run(NOISY, START, dataset, tmp_path, evaluate=evaluate)
   assert_same(fitted, uninterrupted[0])
   assert records_of(tmp_path) == uninterrupted[1]
-  assert log.said == []
+  assert log.lines == []
 
 
 @pytest.mark.parametrize('stop', [0, 1, 3, 5])
-def test_calls_of_several_steps_go_on_bit_for_bit(
+def test_a_run_with_several_steps_per_call_ends_with_the_same_bits(
   dataset, tmp_path, uninterrupted, stop
 ):
   options = {'evaluate': evaluate, 'steps_per_call': 2}
@@ -163,10 +166,10 @@ def test_a_run_may_be_stopped_at_every_step(dataset, tmp_path, uninterrupted):
   assert records_of(tmp_path) == uninterrupted[1]
 
 
-def test_a_killed_run_repeats_what_it_had_not_saved(
+def test_a_killed_run_repeats_the_steps_after_its_last_checkpoint(
   dataset, tmp_path, uninterrupted
 ):
-  """It dies without a word, with records of steps behind its checkpoint."""
+  """The file of records already contains these steps."""
   options = {'evaluate': evaluate}
   interrupt(NOISY, START, dataset, tmp_path, 3, **options)
 
@@ -190,18 +193,18 @@ def test_a_killed_run_repeats_what_it_had_not_saved(
   assert records_of(tmp_path) == uninterrupted[1]
 
 
-def test_a_finished_run_is_read_and_trains_nothing(
+def test_a_finished_run_is_read_without_training(
   dataset, tmp_path, uninterrupted
 ):
   run(NOISY, START, dataset, tmp_path, evaluate=evaluate)
   assert not list((tmp_path / 'run').glob('checkpoints*'))
   fitted, _ = run(NOISY, START, dataset, tmp_path, stop=0, evaluate=evaluate)
   assert_same(fitted, uninterrupted[0])
-  # The seconds of all processes count.
+  # The time of the first process counts.
   assert fitted.seconds > 0
 
 
-def test_what_does_not_change_the_result_may_change_on_resuming(
+def test_options_that_do_not_change_the_result_may_change_on_resuming(
   dataset, tmp_path, uninterrupted
 ):
   interrupt(NOISY, START, dataset, tmp_path, 4, evaluate=evaluate)
@@ -210,7 +213,7 @@ def test_what_does_not_change_the_result_may_change_on_resuming(
   assert_same(fitted, uninterrupted[0])
 
 
-def test_records_of_other_runs_in_the_same_file_stay(dataset, tmp_path):
+def test_records_of_other_runs_in_the_same_file_are_kept(dataset, tmp_path):
   other = {'row': 'b', 'order': 9, 'step': 9, 'split': 'train', 'loss': 1.0}
   (tmp_path / 'metrics.jsonl').write_text(json.dumps(other) + '\n')
   interrupt(NOISY, START, dataset, tmp_path, 3)
@@ -219,10 +222,10 @@ def test_records_of_other_runs_in_the_same_file_stay(dataset, tmp_path):
 
 
 def checkpoints(directory) -> list[pathlib.Path]:
-  """Oldest first."""
-  found = (directory / 'run' / 'checkpoints0').iterdir()
+  """The folders of the checkpoints, the oldest first."""
+  paths = (directory / 'run' / 'checkpoints0').iterdir()
   return sorted(
-    (p for p in found if p.name.isdigit()), key=lambda p: int(p.name)
+    (p for p in paths if p.name.isdigit()), key=lambda p: int(p.name)
   )
 
 
@@ -233,7 +236,7 @@ def truncate(path):
 
 
 def flip_bits(path):
-  """In every file of arrays."""
+  """Flips bits in every file of arrays."""
   for file in (path / 'tree').rglob('*'):
     if file.is_file() and 'd' in file.parent.name:
       content = bytearray(file.read_bytes())
@@ -255,14 +258,14 @@ def stopped(dataset, tmp_path_factory):
 
 
 @pytest.mark.parametrize('damage', [truncate, flip_bits, empty])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
   dataset, tmp_path, stopped, uninterrupted, damage
 ):
   directory = shutil.copytree(stopped, tmp_path / 'copy')
   damage(checkpoints(directory)[-1])
-  # It is stopped once more, so that checkpoints follow the damaged one.
+  # The run is stopped again, so that new checkpoints follow the damaged one.
   log = RecordingLog(directory)
-  options = loop.Options(
+  options = loop.FitOptions(
     directory=str(directory / 'run'),
     log=log,
     log_every=2,
@@ -272,16 +275,16 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
   )
   with pytest.raises(loop.Interrupted, match='at step 5'):
     loop.fit(NOISY, START, dataset, options=options)
-  assert len(log.said) == 1
-  assert 'skipped a damaged checkpoint' in log.said[0]
-  assert 'checkpoints0/4' in log.said[0]
+  assert len(log.lines) == 1
+  assert 'skipped a damaged checkpoint' in log.lines[0]
+  assert 'checkpoints0/4' in log.lines[0]
   fitted, log = run(NOISY, START, dataset, directory, evaluate=evaluate)
-  assert log.said == []
+  assert log.lines == []
   assert_same(fitted, uninterrupted[0])
   assert records_of(directory) == uninterrupted[1]
 
 
-def test_a_checkpoint_of_other_bits_than_were_saved_is_damaged(
+def test_a_checkpoint_with_a_wrong_checksum_counts_as_damaged(
   tmp_path, monkeypatch
 ):
   store = checkpoint.Checkpoints(tmp_path / 'x')
@@ -297,38 +300,44 @@ def test_a_checkpoint_of_other_bits_than_were_saved_is_damaged(
   assert len(problems) == 1 and 'x/2: its checksum differs' in problems[0]
 
 
-def others(monkeypatch, answer):
-  """A second process: `answer` makes its numbers of this one's."""
+def second_process(monkeypatch, function):
+  """Pretends that there is a second process.
+
+  `function` turns the numbers of this process into those of the second one.
+  """
   monkeypatch.setattr(
-    checkpoint.hosts, 'gather', lambda *own: np.array([own, answer(own)])
+    checkpoint.hosts,
+    'gather',
+    lambda *numbers: np.array([numbers, function(numbers)]),
   )
 
 
-def test_processes_go_on_from_the_newest_checkpoint_that_all_can_read(
+def test_processes_resume_from_the_newest_checkpoint_that_all_can_read(
   tmp_path, monkeypatch
 ):
   store = checkpoint.Checkpoints(tmp_path / 'x')
   trees = [{'w': jnp.full(2, float(n))} for n in (1, 2)]
   for n in (1, 2):
     store.save(n, trees[n - 1], {})
-  # It does not see the second one yet.
-  others(monkeypatch, lambda own: [1, 0, -1, -1] if len(own) > 1 else own)
+  # The second process does not see checkpoint 2 yet.
+  second_process(monkeypatch, lambda n: [1, 0, -1, -1] if len(n) > 1 else n)
   assert store.load(trees[0])[::3] == (1, [])
-  # It sees it, but cannot read it; then it reads the first.
-  said = iter([[1], [0], [0]])
-  others(monkeypatch, lambda own: own if len(own) > 1 else next(said))
+  # It sees checkpoint 2 but cannot read it; then it reads checkpoint 1.
+  failures = iter([[1], [0], [0]])
+  second_process(monkeypatch, lambda n: n if len(n) > 1 else next(failures))
   step, tree, _, problems = store.load(trees[0])
   assert step == 1
   assert_same(tree, trees[0])
   assert len(problems) == 1
   assert 'x/2: another process cannot read it' in problems[0]
-  others(monkeypatch, lambda own: [-1] * 4 if len(own) > 1 else own)
-  with pytest.raises(UsageError, match='no checkpoint that all of them see'):
+  # It sees no checkpoint at all.
+  second_process(monkeypatch, lambda n: [-1] * 4 if len(n) > 1 else n)
+  with pytest.raises(UsageError, match='none that all processes see'):
     store.load(trees[0])
   store.close()
 
 
-def test_no_readable_checkpoint_is_an_error_that_names_the_directory(
+def test_the_error_without_a_readable_checkpoint_names_the_directory(
   dataset, tmp_path, stopped
 ):
   directory = shutil.copytree(stopped, tmp_path / 'copy')
@@ -340,16 +349,16 @@ def test_no_readable_checkpoint_is_an_error_that_names_the_directory(
   run(NOISY, START, dataset, directory, evaluate=evaluate)
 
 
-def test_a_damaged_phase_file_is_named(dataset, tmp_path):
+def test_the_error_of_a_damaged_phase_file_names_it(dataset, tmp_path):
   run(NOISY, START, dataset, tmp_path)
   truncate(tmp_path / 'run')
-  with pytest.raises(UsageError, match=r'phase0\.safetensors: not readable'):
+  with pytest.raises(UsageError, match=r'phase0\.safetensors: expected a saf'):
     run(NOISY, START, dataset, tmp_path)
 
 
 @pytest.mark.parametrize('what', ['loss', 'state'])
 def test_a_bad_state_is_never_saved(dataset, tmp_path, what):
-  """The 5th step goes wrong, in its loss or only in its gradient."""
+  """Step 5 has a NaN, in its loss or only in its state."""
 
   def step(state, frozen, batches, rng, static):
     w = state['w'] + 1
@@ -369,26 +378,28 @@ def test_a_bad_state_is_never_saved(dataset, tmp_path, what):
   assert not (tmp_path / 'run' / 'phase0.safetensors').exists()
 
 
-def test_the_carry_of_a_finished_phase_survives_whole(dataset, tmp_path):
-  """Entries that are new, changed, removed and untouched."""
+def test_the_carry_of_a_finished_phase_is_restored_completely(
+  dataset, tmp_path
+):
+  """With entries that are new, changed, removed and untouched."""
 
   def finish(state, frozen, carry):
-    rest = {k: v for k, v in carry.items() if k != 'gone'}
+    kept = {k: v for k, v in carry.items() if k != 'removed'}
     masks = {'stage': {'w': jnp.array([True, False])}}
-    return {**rest, 'a': state, 'masks': masks, 'changed': {'x': jnp.ones(1)}}
+    return {**kept, 'a': state, 'masks': masks, 'changed': {'x': jnp.ones(1)}}
 
   method = (lambda carry: noisy('a', finish=finish), NOISY[1])
   carry = {
     **START,
-    'gone': {'x': jnp.zeros(1)},
+    'removed': {'x': jnp.zeros(1)},
     'changed': {'x': jnp.zeros(1)},
     'same': {'x': jnp.zeros(1)},
   }
   whole, _ = run(method, carry, dataset, tmp_path / 'whole')
   interrupt(method, carry, dataset, tmp_path / 'parts', 8)
   parts, _ = run(method, carry, dataset, tmp_path / 'parts')
-  made = {'a', 'b', 'masks', 'changed', 'same'}
-  assert set(parts.carry) == made | set(START)
+  keys = {'a', 'b', 'masks', 'changed', 'same'}
+  assert set(parts.carry) == keys | set(START)
   assert_same(parts.carry, whole.carry)
   assert parts.carry['same'] is carry['same']
 
@@ -407,13 +418,13 @@ def network_of(width) -> Network:
 def model_of(width, seed, batch) -> Model:
   network = network_of(width)
   image = {'image': batch['image']}
-  return Model(network, staged.init(network, jax.random.key(seed), image))
+  return Model(network, graph.init(network, jax.random.key(seed), image))
 
 
-def test_a_real_method_resumes_bit_for_bit_over_a_change_of_network(
+def test_a_method_that_changes_the_network_resumes_with_the_same_bits(
   dataset, recipe, batch, tmp_path
 ):
-  """Train, drop a stage, distil; with momentum, flips and batch statistics."""
+  """It trains, removes a stage and distils, with momentum and batch norm."""
   training = recipes.recipe(
     dataset,
     recipe.task,
@@ -429,7 +440,7 @@ def test_a_real_method_resumes_bit_for_bit_over_a_change_of_network(
     def finish(state, frozen, carry):
       out = phase.finish(state, frozen, carry)
       nothing = Model(Network(()), {})
-      student = staged.splice(out['student'], 'middle', 'middle', nothing)
+      student = graph.splice(out['student'], 'middle', 'middle', nothing)
       return {**out, 'student': student}
 
     phase = train(carry)
@@ -446,13 +457,13 @@ def test_a_real_method_resumes_bit_for_bit_over_a_change_of_network(
   arguments = (method, carry, dataset)
   whole, _ = run(*arguments, tmp_path / 'a', evaluate=evaluated)
   assert whole.steps == 6
-  # In the first phase, and in the second.
+  # Once in the first phase and once in the second.
   for stop in (2, 2):
     interrupt(*arguments, tmp_path / 'b', stop=stop, evaluate=evaluated)
   parts, _ = run(*arguments, tmp_path / 'b', evaluate=evaluated)
   assert_same(parts, whole)
   student = parts.carry['student']
-  assert staged.stage_names(student.network) == ('stem', 'pool', 'head')
+  assert graph.stage_names(student.network) == ('stem', 'pool', 'head')
   assert student.network == whole.carry['student'].network
   assert set(student.variables['batch_stats']) == {'stem'}
   assert parts.carry['teacher'] is carry['teacher']

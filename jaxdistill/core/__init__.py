@@ -1,0 +1,1 @@
+"""The foundation of every package: types, checks of values, random keys."""

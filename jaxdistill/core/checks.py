@@ -1,0 +1,154 @@
+"""Checks of what a user chooses, and the one-line errors that they raise.
+
+Every check names the argument and says what it expected and what it received:
+`optimizer.momentum: expected a number in [0, 1), got 1.5`.
+"""
+
+from collections.abc import Iterable
+import difflib
+import math
+import numbers
+import operator
+from typing import Any
+
+
+class UsageError(ValueError):
+  """The user chose something that does not work; the message is one line."""
+
+
+def unknown(kind: str, name: Any, valid: Iterable[str]) -> UsageError:
+  """Returns the error for a name that does not exist, with the nearest match.
+
+  Args:
+    kind: the kind of thing that is named, such as 'network'.
+    name: what the user passed.
+    valid: the names that exist.
+  """
+  valid = list(valid)
+  near = difflib.get_close_matches(str(name), valid, n=1)
+  hint = f'; did you mean {near[0]!r}?' if near else ''
+  return UsageError(
+    f'unknown {kind} {name!r}{hint} (valid: {", ".join(valid)})'
+  )
+
+
+def choice(kind: str, name: str, valid: Iterable[str]) -> str:
+  """Returns `name` if it is one of the valid names.
+
+  Args:
+    kind: the kind of thing that is named, such as 'network'.
+    name: what the user passed.
+    valid: the names that exist.
+
+  Raises:
+    UsageError: it is not; see `unknown` for the message.
+  """
+  valid = list(valid)
+  if name not in valid:
+    raise unknown(kind, name, valid)
+  return name
+
+
+def integer(
+  name: str, value: Any, *, at_least: int = 1, at_most: int | None = None
+) -> int:
+  """Returns a whole number as an int; NumPy's integers count, booleans do not.
+
+  Args:
+    name: the name of the argument, for the message.
+    value: what the user passed.
+    at_least: the smallest valid number.
+    at_most: the largest valid number; None: there is none.
+
+  Raises:
+    UsageError: `value` is not a whole number within these bounds.
+  """
+  try:
+    whole = None if isinstance(value, bool) else operator.index(value)
+  except TypeError:
+    whole = None
+  too_large = whole is not None and at_most is not None and whole > at_most
+  if whole is None or whole < at_least or too_large:
+    bounds = (
+      f'of at least {at_least}'
+      if at_most is None
+      else f'from {at_least} to {at_most}'
+    )
+    raise UsageError(f'{name}: expected a whole number {bounds}, got {value!r}')
+  return whole
+
+
+def number(
+  name: str,
+  value: Any,
+  *,
+  at_least: float | None = None,
+  above: float | None = None,
+  at_most: float | None = None,
+  below: float | None = None,
+) -> float:
+  """Returns a finite number within bounds as a float; booleans do not count.
+
+  Args:
+    name: the name of the argument, for the message.
+    value: what the user passed.
+    at_least: the smallest valid number.
+    above: every valid number is larger than this.
+    at_most: the largest valid number.
+    below: every valid number is smaller than this.
+
+  Raises:
+    UsageError: `value` is not a finite number within these bounds.
+  """
+  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if (
+    not is_number
+    or not math.isfinite(value)
+    or (at_least is not None and value < at_least)
+    or (above is not None and value <= above)
+    or (at_most is not None and value > at_most)
+    or (below is not None and value >= below)
+  ):
+    bounds = _bounds(at_least, above, at_most, below)
+    raise UsageError(f'{name}: expected a number{bounds}, got {value!r}')
+  return float(value)
+
+
+def length(name: str, values: Any, count: int, what: str) -> tuple[Any, ...]:
+  """Returns a sequence as a tuple if it has the expected number of entries.
+
+  Args:
+    name: the name of the argument, for the message.
+    values: what the user passed.
+    count: how many entries are expected.
+    what: what each entry belongs to, in the plural: 'groups'.
+
+  Raises:
+    UsageError: there are more or fewer entries.
+  """
+  if len(values) != count:
+    raise UsageError(
+      f'{name}: expected {count} entries, one for each of the {what}, got '
+      f'{len(values)}'
+    )
+  return tuple(values)
+
+
+def _bounds(
+  at_least: float | None,
+  above: float | None,
+  at_most: float | None,
+  below: float | None,
+) -> str:
+  """Says in words which numbers are valid."""
+  low = at_least if above is None else above
+  high = at_most if below is None else below
+  if low is not None and high is not None:
+    opening = '[' if above is None else '('
+    closing = ']' if below is None else ')'
+    return f' in {opening}{low:g}, {high:g}{closing}'
+  if low is not None:
+    return f' of at least {low:g}' if above is None else f' above {low:g}'
+  if high is not None:
+    return f' of at most {high:g}' if below is None else f' below {high:g}'
+  return ''

@@ -1,0 +1,116 @@
+"""Data that functions pass to each other: arrays, networks, data sets.
+
+In shapes, `B` is the batch size, `N` the number of examples of a split, and
+`H, W, C` are height, width and channels.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+# A hashable choice of program, see `Phase.static`.
+Static = Any
+# {'params': {stage: ...}, 'batch_stats': {stage: ...}, ...}
+Variables = dict[str, dict[str, Any]]
+# Name -> output `[B, ...]`, in the order of execution.
+Features = dict[str, Array]
+# 'image' `[B, H, W, C]`, 'label' `[B]` or `[B, num_classes]`, 'index' `[B]`.
+Batch = dict[str, Array]
+# Name -> scalar.
+Metrics = dict[str, Array]
+# Pairs of (student feature, teacher feature): the one way to pair networks.
+FeaturePairs = tuple[tuple[str, str], ...]
+
+
+class StageModule(Protocol):
+  """What a stage runs; every Flax Linen module has these two methods."""
+
+  def init(self, rng: Array, *inputs: Array, train: bool) -> Any:
+    """Returns initial variables, {collection: tree of arrays}.
+
+    Args:
+      rng: the random key.
+      *inputs: the features that the stage reads, `[B, ...]`.
+      train: whether the stage trains.
+    """
+
+  def apply(
+    self,
+    variables: Mapping[str, Any],
+    *inputs: Array,
+    train: bool,
+    mutable: Any = False,
+    rngs: Mapping[str, Array] | None = None,
+  ) -> Any:
+    """Returns the outputs; (outputs, updates) if `mutable` is a list.
+
+    Args:
+      variables: {collection: tree of arrays}.
+      *inputs: the features that the stage reads, `[B, ...]`.
+      train: whether the stage trains.
+      mutable: the names of the collections that the call may change; `updates`
+        holds their new values.
+      rngs: name -> key, for dropout and the like.
+    """
+
+
+class Stage(NamedTuple):
+  """One piece of a network.
+
+  Attributes:
+    name: unique in its network. Stages whose names agree up to the first dot
+      ('group1.block1', 'group1.block2') form the group of that name.
+    module: a `StageModule`, usually a Flax Linen module, that is called with
+      the inputs and `train`. It is hashable, and modules of equal hyper-
+      parameters are equal, since programs are compiled once per network. It
+      returns an array, or a dict of arrays. In a dict, the key '' holds the
+      output of the stage itself, a key that starts with a dot is appended to
+      the stage's name, and any other key is the full name of a feature.
+    inputs: the names of the features that the stage reads. If empty, it reads
+      the output of the stage before it, and the first stage reads 'image'.
+  """
+
+  name: str
+  module: Any
+  inputs: tuple[str, ...] = ()
+
+
+class Network(NamedTuple):
+  """An ordered tuple of stages; the network's output is that of the last."""
+
+  stages: tuple[Stage, ...]
+
+
+class Model(NamedTuple):
+  """A network and its variables."""
+
+  network: Network
+  variables: Variables
+
+
+# What phases hand on: 'student', 'teacher', ... -> Model or nested dicts.
+Carry = dict[str, Any]
+
+
+class Dataset(NamedTuple):
+  """The splits of one data set.
+
+  Attributes:
+    splits: 'train', 'validation', 'test', ... -> {'image': uint8
+      `[N, H, W, C]`, 'label': int32 `[N]`, 'index': int32 `[N]`} on the host.
+      'index' is the position in the original split. 'image' may be a column
+      that is decoded when rows are taken; see `data.sources.images`.
+    num_classes: the number of classes.
+    mean: per channel in [0, 255], over the training images.
+    std: the standard deviation, likewise.
+    label_names: one per class, or empty.
+  """
+
+  splits: dict[str, dict[str, Any]]
+  num_classes: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  label_names: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Batches of data sets in memory and of encoded images."""

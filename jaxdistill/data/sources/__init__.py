@@ -1,0 +1,1 @@
+"""Data sets: the digits, .npz files, TFDS, and folders of images."""

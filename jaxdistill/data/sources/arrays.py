@@ -1,0 +1,229 @@
+"""Data sets from arrays: their splits and channel statistics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Dataset
+from jaxdistill.data.sources.images import LazyImages
+
+# The number of images from which the statistics of a lazy column are computed.
+SAMPLE = 1024
+
+
+def from_arrays(
+  train_image: np.ndarray | LazyImages,
+  train_label: np.ndarray,
+  test_image: np.ndarray | LazyImages,
+  test_label: np.ndarray,
+  *,
+  num_classes: int | None = None,
+  validation: float = 0.1,
+  train_subset: int | None = None,
+  split_seed: int = 0,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+  label_names: Sequence[str] = (),
+) -> Dataset:
+  """Returns a data set whose validation split is taken from the training set.
+
+  Args:
+    train_image: uint8 `[N, H, W, C]`, or a column that is decoded lazily.
+    train_label: integers `[N]` from 0.
+    test_image: `[M, H, W, C]`, likewise.
+    test_label: integers `[M]`.
+    num_classes: the number of classes; None: the largest label plus one.
+    validation: the size of the validation split: a fraction of the training
+      set, or a number of examples if above 1. 0: there is no such split.
+    train_subset: the size of the split 'train_subset', which is a part of
+      'train'; None: there is no such split.
+    split_seed: chooses the examples of both splits.
+    mean: per channel in [0, 255]; None: computed from the images of the split
+      'train', or from 1,024 of them, evenly spaced, if they are lazy.
+    std: the standard deviation, likewise.
+    label_names: one per class.
+
+  Raises:
+    UsageError: the data does not have the requested number of examples, or the
+      images or labels are not valid.
+  """
+  check_choices(validation, train_subset, split_seed, mean, std)
+  _check_examples(train_image, train_label, test_image, test_label)
+  total = len(train_label)
+  held_out = int(validation if validation > 1 else round(validation * total))
+  if not 0 <= held_out < total:
+    raise UsageError(
+      f'data.validation: expected fewer than the {total} training examples, '
+      f'got {validation}'
+    )
+  order = np.random.default_rng(split_seed).permutation(total)
+  kept = order[held_out:]
+  if num_classes is None:
+    num_classes = int(max(train_label.max(), test_label.max())) + 1
+  for label in (train_label, test_label):
+    if label.min() < 0 or label.max() >= num_classes:
+      raise UsageError(
+        f'labels: expected integers from 0 to {num_classes - 1}, got '
+        f'{label.min()} to {label.max()}'
+      )
+  splits = {
+    'train': _split(train_image, train_label, np.sort(kept)),
+    'test': _split(test_image, test_label, np.arange(len(test_label))),
+  }
+  if held_out:
+    indices = np.sort(order[:held_out])
+    splits['validation'] = _split(train_image, train_label, indices)
+  if train_subset is not None:
+    if train_subset > len(kept):
+      raise UsageError(
+        f'data.train_subset: expected at most {len(kept)}, the number of '
+        f'training examples without the validation split, got {train_subset}'
+      )
+    splits['train_subset'] = _split(
+      train_image, train_label, np.sort(kept[:train_subset])
+    )
+  if mean is None or std is None:
+    computed_mean, computed_std = _statistics(splits['train']['image'])
+    mean = computed_mean if mean is None else mean
+    std = computed_std if std is None else std
+  for name, values in (('mean', mean), ('std', std)):
+    _check_statistics(name, values, train_image.shape[-1])
+  return Dataset(
+    splits,
+    num_classes,
+    tuple(map(float, mean)),
+    tuple(map(float, std)),
+    tuple(map(str, label_names)),
+  )
+
+
+def check_choices(
+  validation: float,
+  train_subset: int | None,
+  split_seed: int,
+  mean: Sequence[float] | None,
+  std: Sequence[float] | None,
+) -> None:
+  """Checks the arguments of `from_arrays` that can be checked without data.
+
+  Args:
+    validation: see `from_arrays`, like the others.
+    train_subset: the size of the split 'train_subset'.
+    split_seed: chooses the examples of the splits.
+    mean: per channel.
+    std: per channel.
+
+  Raises:
+    UsageError: one of them is wrong for any data.
+  """
+  checks.number('data.validation', validation, at_least=0)
+  if validation > 1 and isinstance(validation, float):
+    raise UsageError(
+      'data.validation: expected a fraction in [0, 1] or a whole number of '
+      f'examples, got {validation}'
+    )
+  if train_subset is not None:
+    checks.integer('data.train_subset', train_subset)
+  checks.integer('data.split_seed', split_seed, at_least=0)
+  for name, values in (('mean', mean), ('std', std)):
+    if values is not None:
+      _check_statistics(name, values, len(values))
+
+
+def part(
+  split: Mapping[str, Any], share: tuple[float, float]
+) -> Mapping[str, Any]:
+  """Returns a part of the examples of a split, see `types.Stream`.
+
+  Args:
+    split: name -> `[N, ...]`; lazy columns stay lazy.
+    share: (start, stop) as fractions of the split after a fixed shuffle.
+
+  Returns:
+    name -> `[M, ...]`, in the order of the split.
+  """
+  if share == (0.0, 1.0):
+    return split
+  rows = part_rows(len(next(iter(split.values()))), share)
+  return {
+    name: x.select(rows) if isinstance(x, LazyImages) else x[rows]
+    for name, x in split.items()
+  }
+
+
+def part_rows(size: int, share: tuple[float, float]) -> np.ndarray:
+  """Returns the rows `[M]` of a part of a split, in ascending order.
+
+  Args:
+    size: the number of examples of the split.
+    share: (start, stop) as fractions of the split after a fixed shuffle.
+  """
+  start, stop = (round(s * size) for s in share)
+  return np.sort(np.random.default_rng(0).permutation(size)[start:stop])
+
+
+def _check_examples(
+  train_image: np.ndarray | LazyImages,
+  train_label: np.ndarray,
+  test_image: np.ndarray | LazyImages,
+  test_label: np.ndarray,
+) -> None:
+  """Raises UsageError if a split is empty, or if the image sizes differ."""
+  if not len(train_label) or not len(test_label):
+    raise UsageError(
+      'data: expected training and test examples, got '
+      f'{len(train_label)} and {len(test_label)}'
+    )
+  if train_image.shape[1:] != test_image.shape[1:]:
+    raise UsageError(
+      'data: expected training and test images of the same size, got '
+      f'{train_image.shape[1:]} and {test_image.shape[1:]}'
+    )
+
+
+def _split(
+  image: np.ndarray | LazyImages, label: np.ndarray, indices: np.ndarray
+) -> dict[str, np.ndarray | LazyImages]:
+  chosen: np.ndarray | LazyImages
+  if isinstance(image, LazyImages):
+    chosen = image.select(indices)
+  else:
+    chosen = image[indices]
+  return {
+    'image': chosen,
+    'label': label[indices].astype(np.int32),
+    'index': indices.astype(np.int32),
+  }
+
+
+def _statistics(
+  image: np.ndarray | LazyImages,
+) -> tuple[list[float], list[float]]:
+  """Returns (mean, standard deviation) per channel.
+
+  The sums are exact, and computed from 256 images at a time.
+  """
+  rows = np.arange(len(image))
+  if isinstance(image, LazyImages) and len(image) > SAMPLE:
+    rows = np.linspace(0, len(image) - 1, SAMPLE).astype(int)
+  total = squares = np.zeros(image.shape[-1], np.int64)
+  for start in range(0, len(rows), 256):
+    part = image[rows[start : start + 256]].astype(np.int64)
+    total = total + part.sum((0, 1, 2))
+    squares = squares + np.square(part).sum((0, 1, 2))
+  count = len(rows) * image.shape[1] * image.shape[2]
+  mean = total / count
+  variance = np.maximum(squares / count - mean**2, 1e-6)
+  return mean.tolist(), np.sqrt(variance).tolist()
+
+
+def _check_statistics(
+  name: str, values: Sequence[float], channels: int
+) -> None:
+  """Raises UsageError unless there is one valid number per channel."""
+  checks.length(f'data.{name}', values, channels, 'channels')
+  for value in values:
+    checks.number(f'data.{name}', value, above=0 if name == 'std' else None)

@@ -1,0 +1,1 @@
+"""Augmentation and standardisation of batches, on the device."""

@@ -1,0 +1,146 @@
+"""The forward pass of both phases of DistPro, with the pathways' losses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdistill import objectives
+from jaxdistill.core import random
+from jaxdistill.core.types import (
+  Array,
+  Batch,
+  Carry,
+  Metrics,
+  Network,
+  Recipe,
+  Variables,
+)
+from jaxdistill.methods.distpro import pathways
+from jaxdistill.networks import graph
+from jaxdistill.phases import joint
+
+
+class Forward(NamedTuple):
+  """The forward pass of a student and a teacher with pathways between them.
+
+  Attributes:
+    pair: the networks.
+    paths: the pathways.
+    recipe: how the phase trains.
+    student: the role of the student.
+    teacher: the role of the teacher.
+  """
+
+  pair: objectives.Pair
+  paths: pathways.Pathways
+  recipe: Recipe
+  student: str
+  teacher: str
+
+  @property
+  def networks(self) -> dict[str, Network]:
+    """The networks by role."""
+    return {self.student: self.pair.student, self.teacher: self.pair.teacher}
+
+  @property
+  def adapters(self) -> tuple[Network, Mapping[str, Any]]:
+    """The transforms as one network, and the shapes that it reads."""
+    return self.paths.adapters, objectives.adapter_inputs(self.pair)
+
+  def train(
+    self,
+    variables: Mapping[str, Variables],
+    batch: Batch,
+    rng: Array,
+    active: Sequence[int] | None = None,
+  ) -> tuple[tuple[Array, Array], tuple[dict[str, Variables], Metrics]]:
+    """Runs both networks on a training batch.
+
+    Args:
+      variables: role -> variables, of both networks and of 'adapters'.
+      batch: the batch.
+      rng: the random key of the step.
+      active: the indices of the pathways that are computed; None means all.
+
+    Returns:
+      ((loss of the labels `[]`, losses of the pathways `[L]`), (role -> the
+      collections that changed, metrics)).
+    """
+    image = {'image': batch['image']}
+    teacher_features, _ = graph.run(
+      self.pair.teacher, variables[self.teacher], image
+    )
+    student_features, updates = graph.run(
+      self.pair.student,
+      variables[self.student],
+      image,
+      train=True,
+      rngs={'dropout': random.step_key(rng, 'dropout')},
+    )
+    features = {f'student/{k}': v for k, v in student_features.items()}
+    for k, v in teacher_features.items():
+      features[f'teacher/{k}'] = jax.lax.stop_gradient(v)
+    summands, adapter_updates = pathways.losses(
+      self.paths, variables.get('adapters', {}), features, active=active
+    )
+    outputs = student_features[graph.output(self.pair.student)]
+    label = self.recipe.task.loss(outputs, batch).mean()
+    changed = {self.student: updates, 'adapters': adapter_updates}
+    metrics = joint.score(self.recipe, outputs, batch)
+    return (label, summands), (changed, metrics)
+
+  def validate(
+    self, variables: Mapping[str, Variables], batch: Batch, rng: Array
+  ) -> Array:
+    """Computes the loss of the labels on a validation batch.
+
+    Batch norm uses the statistics of the batch and changes no running ones.
+
+    Args:
+      variables: role -> variables, among them the student's.
+      batch: the batch.
+      rng: a random key.
+
+    Returns:
+      The loss, `[]`.
+    """
+    features, _ = graph.run(
+      self.pair.student,
+      variables[self.student],
+      {'image': batch['image']},
+      train=True,
+      rngs={'dropout': random.step_key(rng, 'dropout')},
+    )
+    outputs = features[graph.output(self.pair.student)]
+    return self.recipe.task.loss(outputs, batch).mean()
+
+  def about(self, carry: Carry) -> dict[str, Any]:
+    """Describes the networks and the data, for a process file.
+
+    Args:
+      carry: holds the models.
+
+    Returns:
+      JSON.
+    """
+
+    def feature_shapes(side: str, shapes: Any) -> dict[str, list[int]]:
+      names = [getattr(path, side) for path in self.paths.paths]
+      return {name: list(shapes[name].shape[1:]) for name in names}
+
+    description: dict[str, Any] = {
+      'data': {
+        'image': list(self.recipe.example['image'].shape[1:]),
+        'examples': len(self.recipe.examples['label']),
+      }
+    }
+    for side, role, shapes in (
+      ('student', self.student, self.pair.student_shapes),
+      ('teacher', self.teacher, self.pair.teacher_shapes),
+    ):
+      description[side] = {
+        'parameters': graph.count_parameters(carry[role].variables),
+        'features': feature_shapes(side, shapes),
+      }
+    return description

@@ -1,0 +1,191 @@
+"""The transforms of DistPro, from a student's feature to a teacher's shape.
+
+m is the smallest of 512 and the two numbers of channels. 'attended' multiplies
+a map by a map of one channel that a 1x1 convolution computes from it. 'resized'
+resizes to the teacher's size by the nearest neighbour. No convolution has a
+bias, and a batch norm follows each of them except those of the attention.
+
+  T1: 1x1 to the teacher's channels, resized
+  T2: 1x1 to m, attended, resized, 3x3
+  T3: like T2, with one more 3x3 of m channels before the last one
+  T4: 3x3 to m, ReLU, attended, 3x3, ReLU, resized, 3x3
+  tokens: linear map to the teacher's channels, layer norm, resized
+
+The paper draws T2 to T4 in Figure 4 and leaves the transform of tokens to its
+supplement; T1 is the simplest transform of the authors' code.
+"""
+
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from jaxdistill.core.types import Array
+from jaxdistill.networks import layers
+from jaxdistill.objectives import adapters
+
+Shape = tuple[int, int, int]
+_MAX_CHANNELS = 512  # Inside a transform.
+
+
+def as_map(x: Array) -> Array:
+  """Turns a feature into a map `[B, H, W, C]`.
+
+  Args:
+    x: a map; a vector `[B, C]`, which becomes a map of one pixel; or tokens
+      `[B, N, C]`, whose patches become a square. A class token is left out.
+  """
+  if x.ndim != 3:
+    return adapters.as_map(x)
+  height, width, channels = map_shape(x.shape)
+  return x[:, -height * width :].reshape(len(x), height, width, channels)
+
+
+def map_shape(shape: tuple[int, ...]) -> Shape:
+  """Returns (H, W, C) of the map that `as_map` makes of a feature.
+
+  Tokens become a square if their number, or their number minus one for a class
+  token, is a square. Otherwise they become a column.
+
+  Args:
+    shape: the shape of the feature, `[B, ...]`.
+  """
+  if len(shape) == 2:
+    return 1, 1, shape[-1]
+  if len(shape) == 4:
+    return shape[1], shape[2], shape[3]
+  for patches in (shape[1] - 1, shape[1]):
+    side = round(patches**0.5)
+    if patches and side**2 == patches:
+      return side, side, shape[-1]
+  return shape[1], 1, shape[-1]
+
+
+class Linear(nn.Module):
+  """T1.
+
+  Attributes:
+    shape: (H, W, C) of the teacher's feature, as in all transforms.
+  """
+
+  shape: Shape
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    layer = _Layers(as_map(x), train)
+    x = layer.conv(layer.start, self.shape[-1], 1, 'conv')
+    return _resized(x, self.shape)
+
+
+class Attended(nn.Module):
+  """T2.
+
+  Attributes:
+    shape: (H, W, C) of the teacher's feature.
+    deep: whether there is one more convolution, which gives T3.
+  """
+
+  shape: Shape
+  deep: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    layer = _Layers(as_map(x), train)
+    inner = _inner(layer.start, self.shape)
+    x = layer.conv(layer.start, inner, 1, 'conv1')
+    x = _resized(layer.attend(x), self.shape)
+    if self.deep:
+      x = layer.conv(x, inner, 3, 'conv2')
+    return layer.conv(x, self.shape[-1], 3, 'conv3')
+
+
+class Rectified(nn.Module):
+  """T4.
+
+  Attributes:
+    shape: (H, W, C) of the teacher's feature.
+  """
+
+  shape: Shape
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    layer = _Layers(as_map(x), train)
+    inner = _inner(layer.start, self.shape)
+    x = nn.relu(layer.conv(layer.start, inner, 3, 'conv1'))
+    x = nn.relu(layer.conv(layer.attend(x), inner, 3, 'conv2'))
+    return layer.conv(_resized(x, self.shape), self.shape[-1], 3, 'conv3')
+
+
+class Tokens(nn.Module):
+  """The transform of tokens.
+
+  Attributes:
+    shape: (H, W, C) of the teacher's feature.
+  """
+
+  shape: Shape
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    del train
+    x = as_map(x)
+    dtype = _at_least_float32(x)
+    x = nn.Dense(self.shape[-1], dtype=dtype, name='linear')(x)
+    x = nn.LayerNorm(1e-6, dtype=dtype, use_fast_variance=False, name='norm')(x)
+    return _resized(x, self.shape)
+
+
+class Deep(Attended):
+  """T3, which is T2 with one more convolution."""
+
+  deep: bool = True
+
+
+# Name -> module.
+TRANSFORMS: dict[str, type] = {
+  'T1': Linear,
+  'T2': Attended,
+  'T3': Deep,
+  'T4': Rectified,
+  'tokens': Tokens,
+}
+
+
+class _Layers:
+  """Adds layers to the module that calls it, in float32 or higher precision."""
+
+  def __init__(self, start: Array, train: bool):
+    self.start, self._train = start, train
+    self._dtype = _at_least_float32(start)
+
+  def conv(self, x: Array, channels: int, kernel: int, name: str) -> Array:
+    """Applies a convolution and batch norm."""
+    x = layers.conv(channels, kernel, dtype=self._dtype, name=name)(x)
+    norm = name.replace('conv', 'norm')
+    return layers.batch_norm(self._train, dtype=self._dtype, name=norm)(x)
+
+  def attend(self, x: Array) -> Array:
+    """Multiplies a map by a map of one channel computed from it."""
+    attention = layers.conv(
+      1, 1, initial='uniform', dtype=self._dtype, name='attention'
+    )
+    return x * attention(x)
+
+
+def _at_least_float32(x: Array) -> Any:
+  """Returns the dtype of an array, or float32 if that is more precise."""
+  return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _inner(x: Array, shape: Shape) -> int:
+  """Returns m, the number of channels inside a transform."""
+  return min(_MAX_CHANNELS, x.shape[-1], shape[-1])
+
+
+def _resized(x: Array, shape: Shape) -> Array:
+  """Resizes a map to the teacher's size by the nearest neighbour."""
+  height, width = shape[:2]
+  if x.shape[1:3] == (height, width):
+    return x
+  return adapters.nearest(x, height, width)

@@ -1,0 +1,80 @@
+"""What neighbourhoods learn from, shared by all phases of a method."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from jaxdistill import optimizers
+from jaxdistill.core import checks
+from jaxdistill.core.types import FeaturePairs, Network, Recipe
+from jaxdistill.methods.neighbourhood import layouts
+
+INPUTS = ('data', 'gaussian', 'rectified')
+INITIAL = ('random', 'teacher')
+FORMS = ('unroll', 'stack')
+
+
+class Plan(NamedTuple):
+  """What neighbourhoods learn from, and how.
+
+  Attributes:
+    recipe: how they are trained.
+    cut: the boundaries, see `layouts.layout`.
+    copy_same: see `layouts.layout`.
+    look_ahead: c_1, c_2, ... of Equation (5) of Neighbourhood Distillation.
+    inputs: what they read, one of `INPUTS`.
+    form: how several students run, one of `FORMS`.
+    teacher: the role of the network that they learn from.
+    optimizer_of: role of a student -> its optimizer, if students do not use the
+      recipe's.
+  """
+
+  recipe: Recipe
+  cut: FeaturePairs | None = None
+  copy_same: bool = False
+  look_ahead: tuple[float, ...] = ()
+  inputs: str = 'data'
+  form: str = 'unroll'
+  teacher: str = 'teacher'
+  optimizer_of: Mapping[str, optimizers.Optimizer] = {}
+
+  def layout(self, student: Network, teacher: Network) -> layouts.Layout:
+    """Divides a student and its teacher into neighbourhoods."""
+    return layouts.layout(
+      student,
+      teacher,
+      self.recipe.example,
+      cut=self.cut,
+      copy_same=self.copy_same,
+    )
+
+  def check(self) -> None:
+    """Raises UsageError if a choice does not exist or a weight is invalid."""
+    checks.choice('inputs', self.inputs, INPUTS)
+    checks.choice('form', self.form, FORMS)
+    for weight in self.look_ahead:
+      checks.number('look_ahead', weight, at_least=0)
+
+
+def train_recipe(
+  recipe: Recipe,
+  epochs: float | None,
+  optimizer: optimizers.Optimizer | None,
+) -> Recipe:
+  """Returns the recipe of the neighbourhoods.
+
+  Args:
+    recipe: the recipe of the method.
+    epochs: the epochs; None means those of the recipe.
+    optimizer: the optimizer; None means the paper's.
+
+  Raises:
+    UsageError: the epochs are not a number of at least 0.
+  """
+  if epochs is not None:
+    checks.number('neighbourhood_epochs', epochs, at_least=0)
+  schedule = optimizers.constant(rate=1e-3)
+  default = optimizers.sgd(schedule, nesterov=False, weight_decay=1e-4)
+  return recipe._replace(
+    epochs=recipe.epochs if epochs is None else epochs,
+    optimizer=optimizer or default,
+  )

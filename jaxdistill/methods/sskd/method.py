@@ -1,0 +1,193 @@
+"""The methods of the SSKD paper: `sskd`, its rival, and its ablation.
+
+Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation, 2018,
+https://arxiv.org/abs/1812.01819
+
+Equation 4 is `phases.joint.supervised`, applied to the head; equation 6 is
+`losses.squared_distance`, which `matching.match_phase` applies to each stage.
+"""
+
+from jaxdistill import optimizers, phases
+from jaxdistill.core.types import Carry, FeaturePairs, Method, Model, Recipe
+from jaxdistill.methods.sskd.matching import Matching
+from jaxdistill.networks import graph
+from jaxdistill.phases import joint
+
+DROPS = (0.3, 0.6, 0.9)  # Epochs 18, 36 and 54 of 60.
+
+
+def sskd(
+  recipe: Recipe,
+  *,
+  num_stages: int = 3,
+  cut: FeaturePairs | None = None,
+  stage_epochs: float | None = None,
+  head_epochs: float | None = None,
+  stage_optimizer: optimizers.Optimizer | None = None,
+  head_optimizer: optimizers.Optimizer | None = None,
+  reduction: str = 'position_mean',
+  statistics_steps: int = 200,
+  student: str = 'student',
+  teacher: str = 'teacher',
+) -> Method:
+  """Trains the student stage by stage to match the teacher, then its head.
+
+    min over stage i of ||f_i^T - P_i(f_i^S)||**2, then min over head of loss(y)
+
+  Equation (6) of SSKD for each stage, and Equation (4) of SSKD for the head. A
+  finished stage is in inference mode and no longer changes; later stages do not
+  run. `P_i` resizes the student's map and, if the numbers of channels differ,
+  is a 1x1 convolution; it only serves the loss. While a stage trains, the
+  stages so far are evaluated together with the teacher's remaining stages, as
+  'partial'.
+
+  It takes one phase for each stage and one for the head, and a short phase
+  after each stage that re-estimates its batch statistics.
+
+  Where the paper is silent, these are our choices: `reduction`, because the sum
+  in the paper diverges at its learning rate; the re-estimated statistics;
+  weight decay 5e-4, and 1e-4 for the head, which trains at rate 0.1.
+
+  Args:
+    recipe: how the student is trained. Its optimizer is not used.
+    num_stages: the number of stages, if `cut` is None: they end at the deepest
+      `num_stages` groups of maps.
+    cut: the boundaries between stages, pairs (student feature, teacher feature)
+      from the image to the head.
+    stage_epochs: the epochs of each stage. None divides the recipe's epochs
+      equally among the stages and the head. The paper has 60, compared with 100
+      for methods of one phase.
+    head_epochs: the epochs of the head; None means the same share.
+    stage_optimizer: the optimizer of the stages; None means SGD with momentum
+      0.9 at rate 0.01, multiplied by 0.1 at 0.3, 0.6 and 0.9 of the stage. The
+      paper's other rule is `optimizers.plateau` with an epoch's steps as its
+      window; `stage_epochs` is then the most that a stage may take.
+    head_optimizer: the optimizer of the head; None means the same at rate 0.1.
+    reduction: how the distance is averaged, see `losses.squared_distance`.
+    statistics_steps: the number of batches from which a stage's statistics are
+      re-estimated; 0 keeps the running ones.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
+
+  Raises:
+    UsageError: the reduction does not exist, or `num_stages` is out of range.
+  """
+  matching = Matching(recipe, num_stages, cut, reduction, student, teacher)
+  count, share = matching.count, recipe.epochs / (matching.count + 1)
+  stage = _recipe(recipe, stage_epochs, share, stage_optimizer, 0.01, 5e-4)
+  head = _recipe(recipe, head_epochs, share, head_optimizer, 0.1, 1e-4)
+  method: Method = ()
+  for number in range(1, count + 1):
+    only = slice(number - 1, number)
+    method += matching.phases(f'stage{number}', only, stage, statistics_steps)
+  return method + matching.head(head)
+
+
+def multi_loss(
+  recipe: Recipe,
+  *,
+  num_stages: int = 3,
+  cut: FeaturePairs | None = None,
+  backbone_epochs: float | None = None,
+  head_epochs: float | None = None,
+  stage_optimizer: optimizers.Optimizer | None = None,
+  head_optimizer: optimizers.Optimizer | None = None,
+  reduction: str = 'position_mean',
+  statistics_steps: int = 200,
+  student: str = 'student',
+  teacher: str = 'teacher',
+) -> Method:
+  """Trains all stages at once to match the teacher, then the head.
+
+    min over backbone of sum_i ||f_i^T - P_i(f_i^S)||**2
+
+  This is what SSKD's Table 2 compares `sskd` with; with one stage the two are
+  the same. It takes one phase for the backbone, a short one that re-estimates
+  batch statistics, and one for the head.
+
+  Args:
+    recipe: how the student is trained. Its optimizer is not used.
+    num_stages: see `sskd`.
+    cut: see `sskd`.
+    backbone_epochs: the epochs of the backbone; None means as many shares of
+      the recipe's epochs as there are stages.
+    head_epochs: the epochs of the head; None means one share.
+    stage_optimizer: see `sskd`.
+    head_optimizer: see `sskd`.
+    reduction: see `sskd`.
+    statistics_steps: see `sskd`.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
+
+  Raises:
+    UsageError: the reduction does not exist, or `num_stages` is out of range.
+  """
+  matching = Matching(recipe, num_stages, cut, reduction, student, teacher)
+  count, share = matching.count, recipe.epochs / (matching.count + 1)
+  backbone = _recipe(
+    recipe, backbone_epochs, count * share, stage_optimizer, 0.01, 5e-4
+  )
+  head = _recipe(recipe, head_epochs, share, head_optimizer, 0.1, 1e-4)
+  all_stages = slice(0, count)
+  method = matching.phases('backbone', all_stages, backbone, statistics_steps)
+  return method + matching.head(head)
+
+
+def fixed_backbone(
+  recipe: Recipe,
+  *,
+  method: Method,
+  head_epochs: float | None = None,
+  head_optimizer: optimizers.Optimizer | None = None,
+  student: str = 'student',
+) -> Method:
+  """Trains a new classifier on top of a backbone that another method trained.
+
+  This is the ablation of SSKD's Table 1. It takes the phases of `method` and
+  one more for the classifier, while the backbone is in inference mode.
+
+  Args:
+    recipe: how the classifier is trained. Its optimizer is not used.
+    method: trains the whole network first; a section in a config.
+    head_epochs: the epochs of the classifier; None means those of the recipe.
+    head_optimizer: see `sskd`.
+    student: the role of the network that trains.
+  """
+
+  def last_stage(carry: Carry) -> tuple[str, ...]:
+    return (graph.output(phases.model_in(carry, student).network),)
+
+  def new_classifier(rng, carry: Carry) -> dict[str, Model]:
+    network, variables = carry[student]
+    image = {'image': recipe.example['image']}
+    new_variables = graph.init(network, rng, image)
+    new_variables = graph.select(new_variables, last_stage(carry))
+    return {student: Model(network, graph.merge(variables, new_variables))}
+
+  recipe = _recipe(
+    recipe, head_epochs, recipe.epochs, head_optimizer, 0.1, 1e-4
+  )
+  return (
+    *method,
+    lambda carry: phases.setup_phase('new_classifier', new_classifier),
+    *joint.supervised(
+      recipe, student=student, trainable=last_stage, name='classifier'
+    ),
+  )
+
+
+def _recipe(
+  recipe: Recipe,
+  epochs: float | None,
+  default_epochs: float,
+  optimizer: optimizers.Optimizer | None,
+  rate: float,
+  weight_decay: float,
+) -> Recipe:
+  """Returns the recipe of one phase, by default with the paper's optimizer."""
+  schedule = optimizers.step(rate=rate, boundaries=DROPS)
+  default = optimizers.sgd(schedule, nesterov=False, weight_decay=weight_decay)
+  return recipe._replace(
+    epochs=default_epochs if epochs is None else epochs,
+    optimizer=optimizer or default,
+  )

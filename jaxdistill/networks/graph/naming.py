@@ -1,0 +1,86 @@
+"""Names of stages, groups of stages, and features."""
+
+from collections.abc import Iterable
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Features, Network
+
+
+def output(network: Network) -> str:
+  """Returns the name of the feature that is the network's output."""
+  return network.stages[-1].name
+
+
+def stage_names(network: Network) -> tuple[str, ...]:
+  """Returns the names of the stages, in order."""
+  return tuple(stage.name for stage in network.stages)
+
+
+def groups(network: Network) -> dict[str, tuple[str, ...]]:
+  """Returns group -> its stages, in order.
+
+  Stages whose names agree up to the first dot form a group. A stage without a
+  dot is a group of its own.
+  """
+  members: dict[str, tuple[str, ...]] = {}
+  for name in stage_names(network):
+    group = name.partition('.')[0]
+    members[group] = (*members.get(group, ()), name)
+  return members
+
+
+def check_stages(network: Network, names: Iterable[str]) -> None:
+  """Raises a UsageError at the first name that is not a stage."""
+  valid = stage_names(network)
+  for name in names:
+    checks.choice('stage', name, valid)
+
+
+def stages_between(network: Network, start: str, stop: str) -> tuple[str, ...]:
+  """Returns the stages that compute the feature `stop` from `start`.
+
+  Args:
+    network: the network.
+    start: 'image', or the output of a stage or group.
+    stop: the output of a later stage or group, whose last stage is included.
+
+  Raises:
+    UsageError: a name is not the output of a stage or group (a feature from
+      within a stage is not: stages run as a whole), or `stop` does not come
+      after `start`.
+  """
+  names = stage_names(network)
+  first = 0 if start == 'image' else names.index(_writer(network, start)) + 1
+  last = names.index(_writer(network, stop))
+  if last < first:
+    raise UsageError(f'feature {stop!r} is not computed after {start!r}')
+  return names[first : last + 1]
+
+
+def with_groups(network: Network, features: Features) -> Features:
+  """Gives the feature of a group the name of its last stage, and vice versa.
+
+  Args:
+    network: the network.
+    features: the features, to which the other names are added in place.
+  """
+  for group, members in groups(network).items():
+    if group in features:
+      features.setdefault(members[-1], features[group])
+    elif members[-1] in features:
+      features[group] = features[members[-1]]
+  return features
+
+
+def _writer(network: Network, feature: str) -> str:
+  """Returns the stage whose output is `feature`."""
+  members = groups(network)
+  names = stage_names(network)
+  if feature in names:
+    return feature
+  if feature in members:
+    return members[feature][-1]
+  ends = dict.fromkeys((*names, *members))
+  error = checks.unknown('output of a stage or group', feature, ends)
+  raise UsageError(f'{error}; stages run as a whole')

@@ -1,0 +1,37 @@
+"""The layers that architectures are made of."""
+
+from jaxdistill.networks.layers.basic import (
+  ACTIVATIONS,
+  KERNELS,
+  Channels,
+  Classifier,
+  ConvUnit,
+  Hidden,
+  NormPool,
+  Pool,
+  batch_norm,
+  conv,
+  linear,
+  max_pool,
+  pool_and_pad,
+  select,
+  torch_uniform,
+)
+
+__all__ = [
+  'ACTIVATIONS',
+  'KERNELS',
+  'Channels',
+  'Classifier',
+  'ConvUnit',
+  'Hidden',
+  'NormPool',
+  'Pool',
+  'batch_norm',
+  'conv',
+  'linear',
+  'max_pool',
+  'pool_and_pad',
+  'select',
+  'torch_uniform',
+]

@@ -1,0 +1,156 @@
+"""ResNet-18 to 152, with a stem for large or for small images.
+
+He et al., Deep Residual Learning for Image Recognition, 2015,
+https://arxiv.org/abs/1512.03385. A bottleneck's stride is in its 3x3
+convolution, as in https://github.com/pytorch/vision.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Array, Network, Stage
+from jaxdistill.networks import layers
+from jaxdistill.networks.models import arguments, resnet
+
+BLOCKS = {
+  18: (2, 2, 2, 2),
+  34: (3, 4, 6, 3),
+  50: (3, 4, 6, 3),
+  101: (3, 4, 23, 3),
+  152: (3, 8, 36, 3),
+}
+# Kernel, stride and max-pooling.
+_STEMS = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 and 1x1 convolutions plus a shortcut, with a ReLU after the sum.
+
+  Attributes:
+    width: channels of the output.
+    inner: channels after the first convolution; 0: a quarter of `width`.
+    inner_after: channels after the second convolution; 0: as many as after the
+      first.
+    stride: the stride of the second convolution.
+    dtype: the type of the computation.
+  """
+
+  width: int
+  inner: int = 0
+  inner_after: int = 0
+  stride: int = 1
+  dtype: str = 'float32'
+
+  CHANNELS = (
+    layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),
+    layers.Channels('inner_after', 'norm2', ('conv3',), 'conv2'),
+  )
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    inner = self.inner or self.width // 4
+
+    def conv_norm(x, suffix, features, kernel, stride=1, prefix=''):
+      conv = layers.conv(
+        features,
+        kernel,
+        stride,
+        dtype=self.dtype,
+        name=f'{prefix}conv{suffix}',
+      )
+      norm = layers.batch_norm(
+        train, dtype=self.dtype, name=f'{prefix}norm{suffix}'
+      )
+      return norm(conv(x))
+
+    y = nn.relu(conv_norm(x, 1, inner, 1))
+    y = nn.relu(conv_norm(y, 2, self.inner_after or inner, 3, self.stride))
+    y = conv_norm(y, 3, self.width, 1)
+    if self.stride != 1 or x.shape[-1] != self.width:
+      x = conv_norm(x, '', self.width, 1, self.stride, 'shortcut_')
+    y = x + y
+    return {'': nn.relu(y), '.pre': y}
+
+
+def imagenet_resnet(
+  depth: int = 18,
+  *,
+  num_classes: int = 1000,
+  stem: str = 'imagenet',
+  stem_width: int = 64,
+  stem_stride: int | None = None,
+  stem_pool: bool | None = None,
+  widths: Sequence[int] = (64, 128, 256, 512),
+  strides: Sequence[int] = (1, 2, 2, 2),
+  inner_widths: Sequence[Any] | None = None,
+  dtype: str = 'float32',
+) -> Network:
+  """Returns a ResNet of basic blocks up to depth 34, and of bottlenecks above.
+
+  Args:
+    depth: 18, 34, 50, 101 or 152.
+    num_classes: the number of classes.
+    stem: 'imagenet': 7x7 convolution of stride 2 and 3x3 max-pooling of stride
+      2; 'cifar': 3x3 convolution.
+    stem_width: channels of the stem.
+    stem_stride: the stride of the stem's convolution; None: that of `stem`.
+    stem_pool: whether the stem has the max-pooling; None: as in `stem`.
+    widths: channels of the four groups; the output of a bottleneck has four
+      times as many.
+    strides: the stride of the first block of each group.
+    inner_widths: channels inside each block, one entry for each block of the
+      network. For a bottleneck the entry is a number, or a pair for the
+      channels after its first and after its second convolution. None: those of
+      its group.
+    dtype: the type of the computation; parameters stay in float32.
+
+  Returns:
+    A network with the stages 'stem', 'group{g}.block{b}', 'pool' and 'head',
+    where groups and blocks are counted from 1. Every block has a feature
+    '.pre', the sum before its last ReLU.
+  """
+  if depth not in BLOCKS:
+    raise checks.unknown('depth of a ResNet', depth, map(str, BLOCKS))
+  kernel, stem_stride, pool = arguments.stem(
+    stem, _STEMS, stem_stride, stem_pool
+  )
+  widths = arguments.per_group('widths', widths, 4)
+  strides = arguments.per_group('strides', strides, 4)
+  inner = iter(
+    arguments.pair_per_block('inner_widths', inner_widths, sum(BLOCKS[depth]))
+  )
+  unit = layers.ConvUnit(
+    checks.integer('stem_width', stem_width),
+    kernel,
+    stem_stride,
+    pool=pool,
+    dtype=dtype,
+  )
+  stages = [Stage('stem', unit)]
+  for g, (blocks, width, first) in enumerate(
+    zip(BLOCKS[depth], widths, strides)
+  ):
+    for b in range(blocks):
+      stride = first if b == 0 else 1
+      block = _block(depth, width, next(inner), stride, dtype)
+      stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
+  stages.append(Stage('pool', layers.Pool()))
+  stages.append(Stage('head', layers.Classifier(num_classes)))
+  return Network(tuple(stages))
+
+
+def _block(
+  depth: int, width: int, inner: tuple[int, int], stride: int, dtype: str
+) -> nn.Module:
+  first, second = inner
+  if depth >= 50:
+    return Bottleneck(4 * width, first or width, second, stride, dtype)
+  if second:
+    raise UsageError(
+      f'inner_widths: expected one number for a basic block, got {inner}'
+    )
+  return resnet.BasicBlock(width, first, stride, dtype=dtype)

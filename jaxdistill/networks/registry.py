@@ -1,0 +1,136 @@
+"""Networks by name."""
+
+from collections.abc import Callable
+import functools
+import inspect
+from typing import Any
+
+from jaxdistill.core import checks
+from jaxdistill.core.types import Network
+from jaxdistill.networks.models import (
+  densenet,
+  efficientnet,
+  imagenet_resnet,
+  mobilenet,
+  mobilenet_v3,
+  preactivation,
+  pyramidnet,
+  resnet,
+  shufflenet,
+  vgg,
+  vit,
+)
+from jaxdistill.networks.surgery import edits, narrowing, noisy
+
+_resnet_x4 = functools.partial(
+  resnet.cifar_resnet, stem_width=32, widths=(64, 128, 256)
+)
+
+# Name -> function of `num_classes` and more that makes the network.
+NETWORKS: dict[str, Callable[..., Network]] = {
+  'cifar_resnet': resnet.cifar_resnet,
+  **{
+    f'resnet{d}': functools.partial(resnet.cifar_resnet, d)
+    for d in (8, 14, 20, 32, 44, 56, 110)
+  },
+  'resnet8x4': functools.partial(_resnet_x4, 8),
+  'resnet32x4': functools.partial(_resnet_x4, 32),
+  'wide_resnet': resnet.wide_resnet,
+  **{
+    f'wrn_{depth}_{width}': functools.partial(resnet.wide_resnet, depth, width)
+    for depth, widths in {
+      10: (1,),
+      16: (1, 2, 4),
+      22: (4,),
+      28: (2, 4, 10),
+      40: (1, 2),
+    }.items()
+    for width in widths
+  },
+  'cifar_vgg': vgg.cifar_vgg,
+  **{f'vgg{d}': functools.partial(vgg.cifar_vgg, d) for d in vgg.CONVOLUTIONS},
+  'imagenet_vgg': vgg.imagenet_vgg,
+  'preactivation_resnet': preactivation.preactivation_resnet,
+  **{
+    f'preactivation_resnet{d}': functools.partial(
+      preactivation.preactivation_resnet, d
+    )
+    for d in (56, 110, 164)
+  },
+  'imagenet_resnet': imagenet_resnet.imagenet_resnet,
+  **{
+    f'{prefix}resnet{d}': functools.partial(
+      imagenet_resnet.imagenet_resnet, d, stem=stem, num_classes=classes
+    )
+    for d in imagenet_resnet.BLOCKS
+    for prefix, stem, classes in (
+      ('', 'imagenet', 1000),
+      ('cifar_', 'cifar', 10),
+    )
+  },
+  'mobilenet_v1': mobilenet.mobilenet_v1,
+  'mobilenet_v2': mobilenet.mobilenet_v2,
+  'cifar_mobilenet_v2': mobilenet.cifar_mobilenet_v2,
+  'mobilenet_v3_small': mobilenet_v3.mobilenet_v3_small,
+  'cifar_shufflenet_v1': shufflenet.cifar_shufflenet_v1,
+  'cifar_shufflenet_v2': functools.partial(
+    shufflenet.shufflenet_v2, stem='cifar', num_classes=10
+  ),
+  'shufflenet_v2': shufflenet.shufflenet_v2,
+  'efficientnet_b0': efficientnet.efficientnet_b0,
+  'cifar_densenet': densenet.cifar_densenet,
+  'densenet40_12': functools.partial(densenet.cifar_densenet, 40, 12),
+  'densenet121': densenet.densenet121,
+  'cifar_densenet121': functools.partial(
+    densenet.densenet121, stem='cifar', num_classes=10
+  ),
+  'pyramidnet': pyramidnet.pyramidnet,
+  **{
+    f'pyramidnet{depth}_{widening}': functools.partial(
+      pyramidnet.pyramidnet, depth, widening
+    )
+    for depth, widening in ((110, 64), (200, 240), (200, 300))
+  },
+  'vit': vit.vit,
+  'vit_b16': functools.partial(vit.vit, 768, 12, 12),
+  'deit_tiny': functools.partial(vit.vit, 192, 12, 3),
+}
+# Name -> function of `network` and further arguments that changes a network:
+# fewer channels inside its residual blocks, noise after its blocks in training,
+# fewer stages.
+EDITS: dict[str, Callable[..., Network]] = {
+  'narrowed': narrowing.narrowed,
+  'noisy': noisy.noisy,
+  'without': edits.delete,
+}
+
+
+def create(name: str, *, num_classes: int, **arguments: Any) -> Network:
+  """Returns a network by name, without weights.
+
+  Args:
+    name: one of `names()`, such as 'resnet8'.
+    num_classes: the number of classes.
+    **arguments: further arguments of the network's family, such as `widths` or
+      `dtype`; `help(jd.networks.NETWORKS[name])` lists them.
+
+  Raises:
+    UsageError: there is no such network, it has no such argument, or a value is
+      invalid.
+
+  Example:
+    >>> network = create('resnet8', num_classes=10, widths=(8, 16, 32))
+    >>> [stage.name for stage in network.stages][:2]
+    ['stem', 'group1.block1']
+  """
+  function = NETWORKS[checks.choice('network', name, NETWORKS)]
+  checks.integer('num_classes', num_classes)
+  valid = inspect.signature(function).parameters
+  for argument in arguments:
+    checks.choice(f'argument of {name}', argument, valid)
+  return function(num_classes=num_classes, **arguments)
+
+
+def names() -> tuple[str, ...]:
+  """Returns the names of the networks that `create` knows."""
+  return tuple(NETWORKS)

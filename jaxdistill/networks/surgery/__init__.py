@@ -1,0 +1,1 @@
+"""Changes of architectures: edits, narrowing, splitting, noise."""

@@ -1,0 +1,1 @@
+"""Files of weights, in safetensors and in the names of other libraries."""

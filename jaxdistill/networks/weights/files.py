@@ -1,0 +1,95 @@
+"""Saves and loads models as safetensors files."""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+from typing import Any
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import safetensors
+import safetensors.flax
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, PyTree
+from jaxdistill.networks import description
+
+
+def save(
+  path: str | os.PathLike,
+  model: Model,
+  metadata: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes a model to a safetensors file.
+
+  The file also holds the description of the network, unless the network was
+  adopted from functions or an NNX module.
+
+  Args:
+    path: the file.
+    model: the model.
+    metadata: name -> JSON that is stored as well; `load_tree` returns it.
+  """
+  plain = all(isinstance(s.module, nn.Module) for s in model.network.stages)
+  described = (
+    {'network': description.to_description(model.network)} if plain else {}
+  )
+  save_tree(path, model.variables, {**(metadata or {}), **described})
+
+
+def load(path: str | os.PathLike, network: Network | None = None) -> Model:
+  """Returns a model that `save` wrote.
+
+  Args:
+    path: the file.
+    network: the network; needed only if the file does not hold its description.
+
+  Returns:
+    (network, variables).
+
+  Raises:
+    UsageError: the file is missing, is not a safetensors file, or holds no
+      description while `network` is None.
+  """
+  tree, metadata = load_tree(path)
+  if network is None:
+    if 'network' not in metadata:
+      raise UsageError(
+        f'{path}: holds no description of its network; pass the network: '
+        'load(path, network)'
+      )
+    network = description.from_description(metadata['network'])
+  return Model(network, tree)
+
+
+def save_tree(
+  path: str | os.PathLike, tree: PyTree, metadata: dict[str, Any]
+) -> None:
+  """Writes nested dicts of arrays with JSON metadata to a file.
+
+  The file is written completely or not at all.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  flat = traverse_util.flatten_dict(tree, sep='/')
+  flat = {k: jax.numpy.asarray(v) for k, v in flat.items()}
+  partial = path.with_name(path.name + '.partial')
+  text = {k: json.dumps(v) for k, v in metadata.items()}
+  partial.write_bytes(safetensors.flax.save(flat, metadata=text))
+  os.replace(partial, path)
+
+
+def load_tree(path: str | os.PathLike) -> tuple[PyTree, dict[str, Any]]:
+  """Returns what `save_tree` wrote: (nested dicts of arrays, metadata)."""
+  try:
+    flat = safetensors.flax.load_file(path)
+    with safetensors.safe_open(path, framework='np') as file:
+      text = file.metadata() or {}
+    metadata = {k: json.loads(v) for k, v in text.items()}
+  except FileNotFoundError:
+    raise UsageError(f'{path}: no such file') from None
+  except (safetensors.SafetensorError, ValueError, OSError) as error:
+    raise UsageError(f'{path}: expected a safetensors file ({error})') from None
+  return traverse_util.unflatten_dict(flat, sep='/'), metadata

@@ -1,0 +1,240 @@
+"""Reads weights of PyTorch code into networks, and writes them back.
+
+The tensors may have the names of torchvision or timm (ResNet, VGG, MobileNetV2
+and V3, ShuffleNetV2, EfficientNet, DenseNet-121 and ViT/DeiT), or those of
+RepDistiller (networks for small images). A file does not say which epsilon its
+batch norms have; it is assumed to be that of the code from which the names
+come.
+"""
+
+from collections.abc import Mapping
+import os
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.flax
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Variables
+from jaxdistill.networks import graph
+from jaxdistill.networks.weights import torch_files, torch_names, torch_naming
+
+# Name of a parameter in Flax -> its name in PyTorch.
+_LEAVES = {
+  'kernel': 'weight',
+  'scale': 'weight',
+  'bias': 'bias',
+  'mean': 'running_mean',
+  'var': 'running_var',
+}
+
+
+def load(
+  path: str | os.PathLike, network: Network, example: Mapping[str, Any]
+) -> Variables:
+  """Returns the variables of a network from a file of PyTorch tensors.
+
+  Args:
+    path: a '.safetensors' file, or one that `torch.save` wrote, of which only
+      tensors are read (see `torch_files`).
+    network: the architecture that the tensors belong to. Which naming they
+      follow is recognised from their names.
+    example: {'image': shape and dtype}, of the size of images for which the
+      weights are made.
+
+  Returns:
+    {'params': {stage: ...}, 'batch_stats': {stage: ...}} in float32.
+
+  Raises:
+    UsageError: a tensor is missing, superfluous or of another shape; the
+      message names it. Or the batch norms of `network` have another epsilon
+      than those of the code from which the names come, which is 1e-3 in
+      torchvision's MobileNetV3 and 1e-5 everywhere else. timm's names are
+      assumed to be those of its models with 1e-5; its 'tf_' variants have the
+      same names, but 1e-3 and a different padding. If the weights do belong to
+      another epsilon, load them into a network with the usual one: the
+      variables fit networks of any epsilon.
+  """
+  tensors = _respelled(path, _read(path))
+  shapes = graph.variable_shapes(network, example)
+  candidates = _names(network, shapes)
+  # The naming that has most names in common with the file.
+  naming = max(
+    candidates, key=lambda n: len(tensors.keys() & set(candidates[n].values()))
+  )
+  names = candidates[naming]
+  _check_names(path, set(names.values()), set(tensors))
+  flat = dict(jax.tree_util.tree_leaves_with_path(shapes))
+  for place, name in names.items():
+    expected = _torch_shape(network, name, flat[place].shape)
+    if tensors[name].shape != expected:
+      raise UsageError(
+        f'{path}: expected shape {expected} for tensor {name!r}, got '
+        f'{tensors[name].shape}'
+      )
+  _check_epsilon(path, network, naming)
+  return jax.tree_util.tree_map_with_path(
+    lambda place, leaf: jnp.asarray(
+      _from_torch(tensors[names[place]], leaf.shape), jnp.float32
+    ),
+    shapes,
+  )
+
+
+def to_torch(model: Model, naming: str = '') -> dict[str, np.ndarray]:
+  """Returns the tensors of a model for PyTorch, as NumPy arrays.
+
+    module.load_state_dict({k: torch.tensor(v) for k, v in tensors.items()})
+
+  loads them into a PyTorch module, which needs the same epsilon in its batch
+  norms, and `safetensors.numpy.save_file(tensors, path)` writes a file.
+
+  Args:
+    model: the network and its variables.
+    naming: 'torchvision', 'timm' or 'repdistiller'; '' chooses the one from
+      which the architecture comes.
+
+  Returns:
+    {name: array}.
+
+  Raises:
+    UsageError: the network has no naming, or not this one; or the naming stores
+      a linear layer as a convolution whose size differs from that of the
+      network's maps.
+  """
+  network = model.network
+  candidates = _names(network, model.variables)
+  naming = naming or next(iter(candidates))
+  names = candidates[checks.choice('naming', naming, candidates)]
+  tensors = {}
+  for place, value in jax.tree_util.tree_leaves_with_path(model.variables):
+    name, value = names[place], np.asarray(value)
+    shape = _torch_shape(network, name, value.shape)
+    tensors[name] = np.ascontiguousarray(_to_torch(value).reshape(shape))
+  return tensors
+
+
+def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  if not str(path).endswith('.safetensors'):
+    return torch_files.read(path)
+  try:
+    tensors = safetensors.flax.load_file(path)
+  except FileNotFoundError:
+    raise UsageError(f'{path}: no such file') from None
+  except (safetensors.SafetensorError, OSError) as error:
+    raise UsageError(
+      f'{path}: expected a safetensors file ({str(error)!r})'
+    ) from None
+  return {name: np.asarray(tensor) for name, tensor in tensors.items()}
+
+
+def _respelled(
+  path: Any, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns the tensors under today's names, without the counts of batches."""
+  respelled: dict[str, np.ndarray] = {}
+  for spelled, tensor in tensors.items():
+    name = spelled
+    for old, new in torch_names.RESPELLED:
+      name = re.sub(old, new, name)
+    if name in respelled:
+      raise UsageError(f'{path}: holds {name!r} twice, also as {spelled!r}')
+    if not name.endswith('num_batches_tracked'):
+      respelled[name] = tensor
+  return respelled
+
+
+def _names(network: Network, variables: Any) -> dict[str, dict[Any, str]]:
+  """Returns naming -> {path of a variable: name of its tensor}."""
+  places = [p for p, _ in jax.tree_util.tree_leaves_with_path(variables)]
+  namings = {
+    naming: {p: _name(p, names) for p in places}
+    for naming, names in torch_names.namings(network).items()
+  }
+  if not namings:
+    raise UsageError(
+      'network: expected a ResNet, wide ResNet, VGG, MobileNetV2 or V3, '
+      'ShuffleNet, EfficientNet, DenseNet-121 or ViT, whose PyTorch names are '
+      'known'
+    )
+  return namings
+
+
+def _name(place: tuple[Any, ...], names: torch_naming.Names) -> str:
+  """Returns the name of a tensor, such as 'layer1.0.conv1.weight'."""
+  _, stage, part, *leaf = (key.key for key in place)
+  name = names.get(stage, {}).get(part, f'{stage}.{part}')
+  if not leaf:
+    return name
+  # in_proj_weight of attention has no dot.
+  return name + ('' if name.endswith('_') else '.') + _LEAVES[leaf[0]]
+
+
+def _check_names(path: Any, expected: set[str], received: set[str]) -> None:
+  """Raises a UsageError if tensors are missing or superfluous."""
+  for fault, names in (
+    ('lacks tensor', expected - received),
+    ('has the extra tensor', received - expected),
+  ):
+    if names:
+      first, *further = sorted(names)
+      more = f' and {len(further)} more' if further else ''
+      raise UsageError(f'{path}: {fault} {first!r}{more}')
+
+
+def _check_epsilon(path: Any, network: Network, naming: str) -> None:
+  """Raises a UsageError if the network's epsilon is not that of the naming."""
+  expected = torch_names.epsilon(network, naming)
+  for stage in network.stages:
+    epsilon = getattr(stage.module, 'epsilon', expected)
+    if epsilon != expected:
+      raise UsageError(
+        f'{path}: expected epsilon {expected} in the batch norms, as in '
+        f'{naming}, got {epsilon}; make the network with epsilon={expected}'
+      )
+
+
+def _torch_shape(
+  network: Network, name: str, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """Returns the shape of the PyTorch tensor of a variable."""
+  if len(shape) == 4:
+    height, width, inputs, outputs = shape
+    return outputs, inputs, height, width
+  if len(shape) != 2:
+    return shape
+  inputs, outputs = shape
+  kernel = torch_names.LINEAR_AS_CONV.get(name.removesuffix('.weight'))
+  if kernel is None:
+    return outputs, inputs
+  channels = inputs // kernel**2
+  # A linear layer after the maps reads the channels of the last block.
+  blocks = [s.module for s in network.stages if '.' in s.name]
+  if kernel > 1 and inputs != kernel**2 * blocks[-1].width:
+    raise UsageError(
+      f'{name!r} is a convolution of {kernel}x{kernel}, but the maps before it '
+      'have another size'
+    )
+  return outputs, channels, kernel, kernel
+
+
+def _from_torch(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns a tensor in Flax's layout: kernels are `[..., in, out]`."""
+  if len(shape) == 4:
+    return value.transpose(2, 3, 1, 0)
+  if len(shape) == 2:
+    # This includes linear layers that are stored as convolutions.
+    return value.reshape(value.shape[0], -1).T
+  return value
+
+
+def _to_torch(value: np.ndarray) -> np.ndarray:
+  """Reverses `_from_torch`, with linear layers as matrices."""
+  if value.ndim == 4:
+    return value.transpose(3, 2, 0, 1)
+  return value.T if value.ndim == 2 else value

@@ -1,0 +1,319 @@
+"""Objectives that compare features in the middle of the networks."""
+
+from collections.abc import Callable
+
+from flax import linen as nn
+
+from jaxdistill import losses
+from jaxdistill.core.types import Array, FeaturePairs, Stage
+from jaxdistill.losses import numerics
+from jaxdistill.networks import graph
+from jaxdistill.objectives import adapters, pairs
+from jaxdistill.objectives.types import Objective, Pair, Term
+
+
+def at(
+  *, weight: float = 1000.0, feature_pairs: FeaturePairs | None = None
+) -> Objective:
+  """AT: attention transfer, `losses.attention_transfer_loss`.
+
+  The loss is summed over the feature pairs.
+
+  Args:
+    weight: the factor of the loss.
+    feature_pairs: pairs of maps; None means those of `middle_pairs`.
+  """
+  return _of_maps(losses.attention_transfer_loss, weight, feature_pairs)
+
+
+def nst(
+  *, weight: float = 50.0, feature_pairs: FeaturePairs | None = None
+) -> Objective:
+  """NST: neuron selectivity transfer, `losses.neuron_selectivity_loss`.
+
+  The loss is summed over the feature pairs.
+
+  Args:
+    weight: the factor of the loss.
+    feature_pairs: pairs of maps; None means those of `middle_pairs`.
+  """
+  return _of_maps(losses.neuron_selectivity_loss, weight, feature_pairs)
+
+
+def hint(
+  *, weight: float = 100.0, feature_pairs: FeaturePairs | None = None
+) -> Objective:
+  """FitNets: a hint, `losses.hint_loss` after a regressor.
+
+  Args:
+    weight: the factor of the loss.
+    feature_pairs: one pair; None means the second of the pairs that
+      `middle_pairs` returns.
+  """
+
+  def objective(pair: Pair) -> Term:
+    student, teacher = hint_pair(pair, feature_pairs)
+    shape = pairs.map_shape(pair.teacher_shapes, teacher)
+    regressor = Stage(
+      'hint', adapters.HintRegressor(shape), (f'student/{student}',)
+    )
+
+    def loss(features, batch, models):
+      del batch, models
+      target = adapters.as_map(features[f'teacher/{teacher}'])
+      return losses.hint_loss(features['hint'], target)
+
+    return Term(loss, weight, (regressor,))
+
+  return objective
+
+
+def hint_pair(
+  pair: Pair, feature_pairs: FeaturePairs | None
+) -> tuple[str, str]:
+  """Returns the pair of a hint; by default, the second of `middle_pairs`."""
+  middle = pairs.middle_pairs(pair, feature_pairs)
+  return middle[0] if feature_pairs else middle[min(1, len(middle) - 1)]
+
+
+def vid(
+  *, weight: float = 1.0, feature_pairs: FeaturePairs | None = None
+) -> Objective:
+  """VID: mutual information, `losses.variational_information_loss`.
+
+  The loss is summed over the feature pairs. An adapter predicts the mean and
+  the variance of each of the teacher's features.
+
+  Args:
+    weight: the factor of the loss.
+    feature_pairs: pairs of features; None means those of `middle_pairs`.
+  """
+
+  def objective(pair: Pair) -> Term:
+    chosen = pairs.middle_pairs(pair, feature_pairs)
+    heads = tuple(
+      Stage(
+        f'vid{i}',
+        adapters.VariationalHead(pairs.map_shape(pair.teacher_shapes, teacher)),
+        (f'student/{student}',),
+      )
+      for i, (student, teacher) in enumerate(chosen)
+    )
+
+    def loss(features, batch, models):
+      del batch, models
+      total = 0.0
+      for i, (_, teacher) in enumerate(chosen):
+        mean, target = numerics.match_size(
+          features[f'vid{i}'], adapters.as_map(features[f'teacher/{teacher}'])
+        )
+        total += losses.variational_information_loss(
+          mean, target, features[f'vid{i}.raw_variance']
+        )
+      return total
+
+    return Term(loss, weight, heads)
+
+  return objective
+
+
+def ft(
+  *,
+  weight: float = 200.0,
+  attention: bool = True,
+  feature_pairs: FeaturePairs | None = None,
+) -> Objective:
+  """FT: factor transfer, `losses.factor_transfer_loss`.
+
+  A translator, which is an adapter, reads the student's feature. The model in
+  the role 'paraphraser', which is trained before, reads the teacher's.
+
+  Args:
+    weight: the factor of the loss.
+    attention: whether the loss compares attention maps, as in RepDistiller;
+      False with a weight of 500 is the authors' version.
+    feature_pairs: one pair; None means the last of `middle_pairs`.
+  """
+
+  def objective(pair: Pair) -> Term:
+    student, teacher = pairs.middle_pairs(pair, feature_pairs)[-1]
+    channels = pairs.map_shape(pair.teacher_shapes, teacher)[-1]
+    translator = Stage(
+      'translator', adapters.Factor(channels // 2), (f'student/{student}',)
+    )
+
+    def loss(features, batch, models):
+      del batch
+      network, variables = models['paraphraser']
+      paraphrased, _ = graph.run(
+        network, variables, {'image': features[f'teacher/{teacher}']}
+      )
+      return losses.factor_transfer_loss(
+        features['translator'], paraphrased['factor'], attention=attention
+      )
+
+    return Term(loss, weight, (translator,))
+
+  return objective
+
+
+def fd(
+  *,
+  weight: float = 500.0,
+  reduction: str = 'mean',
+  feature_pairs: FeaturePairs | None = None,
+) -> Objective:
+  """FD: feature distillation, `losses.normalized_l1_loss` after a regressor.
+
+  The loss compares the last maps after their last ReLU. If their sizes differ,
+  the larger map is pooled.
+
+  Args:
+    weight: the factor of the loss. With the reduction 'sum', which is the
+      paper's 1-norm, divide it by the number of entries: 500 becomes 0.12 for
+      8 x 8 x 64.
+    reduction: 'mean' or 'sum' over the entries.
+    feature_pairs: one pair of features before their ReLU; None means the last
+      maps of both networks.
+  """
+
+  def objective(pair: Pair) -> Term:
+    if feature_pairs is None:
+      student, teacher = (
+        pairs.pre_activation(shapes, pairs.map_groups(network, shapes)[-1])
+        for network, shapes in (
+          (pair.student, pair.student_shapes),
+          (pair.teacher, pair.teacher_shapes),
+        )
+      )
+    else:
+      student, teacher = pairs.check(pair, feature_pairs)[0]
+    channels = pairs.map_shape(pair.teacher_shapes, teacher)[-1]
+    regressor = Stage(
+      'regressor', adapters.Regressor(channels), (f'student/{student}',)
+    )
+
+    def loss(features, batch, models):
+      del batch, models
+      target = nn.relu(adapters.as_map(features[f'teacher/{teacher}']))
+      regressed, target = numerics.match_size(features['regressor'], target)
+      return losses.normalized_l1_loss(regressed, target, reduction=reduction)
+
+    return Term(loss, weight, (regressor,))
+
+  return objective
+
+
+def srrl(*, weight: float = 1.0, regression_weight: float = 1.0) -> Objective:
+  """SRRL: softmax regression representation learning.
+
+  The loss is `losses.softmax_regression_loss`. A connector brings the student's
+  last map to the teacher's channels; the map is pooled and passed through the
+  last stage of the teacher, which is not trained.
+
+  Args:
+    weight: the factor of the loss.
+    regression_weight: the weight of the squared error of the logits.
+  """
+
+  def objective(pair: Pair) -> Term:
+    student = pairs.map_groups(pair.student, pair.student_shapes)[-1]
+    pooled = pairs.pooled_feature(pair.teacher, 'teacher')
+    output = graph.output(pair.teacher)
+    channels = pair.teacher_shapes[pooled].shape[-1]
+    connector = Stage(
+      'srrl', adapters.Connector(channels, True), (f'student/{student}',)
+    )
+
+    def loss(features, batch, models):
+      del batch
+      teacher = models['teacher']
+      connected = features['srrl'].mean((1, 2))
+      outputs, _ = graph.run(
+        teacher.network, teacher.variables, {pooled: connected}, only=(output,)
+      )
+      return losses.softmax_regression_loss(
+        connected,
+        features[f'teacher/{pooled}'],
+        outputs[output],
+        features[f'teacher/{output}'],
+        regression_weight=regression_weight,
+      )
+
+    return Term(loss, weight, (connector,))
+
+  return objective
+
+
+def reviewkd(
+  *,
+  weight: float = 1.0,
+  warmup: float = 1 / 12,
+  inner: int = 512,
+) -> Objective:
+  """ReviewKD: attention-based fusion from deep to shallow, followed by HCL.
+
+  The student's groups of maps (after their activation, as on CIFAR) and its
+  pooled feature are fused and compared with the teacher's features before their
+  activation by `losses.hierarchical_context_loss`. The weight rises step by
+  step; in the authors' code, it rises epoch by epoch.
+
+  Args:
+    weight: the factor of the loss; the authors use 0.6 to 8, depending on the
+      pair of networks.
+    warmup: the fraction of the training during which the weight rises; the
+      default is 20 of 240 epochs.
+    inner: the largest number of channels of the fused maps.
+  """
+
+  def objective(pair: Pair) -> Term:
+    levels = [
+      (student, pairs.pre_activation(pair.teacher_shapes, teacher))
+      for student, teacher in pairs.middle_pairs(pair, None)
+    ]
+    levels.append(pairs.last_pair(pair, None))
+    deepest = pairs.map_shape(pair.student_shapes, levels[-1][0])[-1]
+    stages = []
+    for i, (student, teacher) in reversed(list(enumerate(levels))):
+      shape = pairs.map_shape(pair.teacher_shapes, teacher)
+      module = adapters.AttentionFusion(shape, min(inner, deepest))
+      deeper = () if i == len(levels) - 1 else (f'review{i + 1}.residual',)
+      stages.append(
+        Stage(f'review{i}', module, (f'student/{student}', *deeper))
+      )
+
+    def loss(features, batch, models):
+      del batch, models
+      return sum(
+        losses.hierarchical_context_loss(
+          features[f'review{i}'],
+          adapters.as_map(features[f'teacher/{teacher}']),
+        )
+        for i, (_, teacher) in enumerate(levels)
+      )
+
+    return Term(loss, weight, tuple(stages), warmup)
+
+  return objective
+
+
+def _of_maps(
+  map_loss: Callable[[Array, Array], Array],
+  weight: float,
+  feature_pairs: FeaturePairs | None,
+) -> Objective:
+  """Makes an objective that sums a loss of two maps over the feature pairs."""
+
+  def objective(pair: Pair) -> Term:
+    chosen = pairs.middle_pairs(pair, feature_pairs)
+
+    def loss(features, batch, models):
+      del batch, models
+      return sum(
+        map_loss(features[f'student/{student}'], features[f'teacher/{teacher}'])
+        for student, teacher in chosen
+      )
+
+    return Term(loss, weight)
+
+  return objective

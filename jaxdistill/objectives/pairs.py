@@ -1,0 +1,187 @@
+"""The choice of the features of a pair of networks that a term compares."""
+
+from collections.abc import Sequence
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import FeaturePairs, Network
+from jaxdistill.networks import graph
+from jaxdistill.objectives.types import Pair, Shapes
+
+
+def output_names(pair: Pair) -> tuple[str, str]:
+  """Returns the names of the student's and the teacher's output."""
+  return graph.output(pair.student), graph.output(pair.teacher)
+
+
+def map_groups(network: Network, shapes: Shapes) -> list[str]:
+  """Returns the groups whose output is a map, including the stem."""
+  return [g for g in graph.groups(network) if len(shapes[g].shape) == 4]
+
+
+def middle_groups(network: Network, shapes: Shapes) -> list[str]:
+  """Returns the groups that methods compare by default.
+
+  These are the groups called 'group...' after the first map, as RepDistiller
+  and ReviewKD choose them. If there are more than five (MobileNetV2), only the
+  last group of each map size is taken.
+  """
+  after_stem = map_groups(network, shapes)[1:]
+  names = [g for g in after_stem if g.startswith('group')] or after_stem
+  if len(names) <= 5:
+    return names
+  sizes = [shapes[g].shape[1:3] for g in names]
+  return [g for i, g in enumerate(names) if sizes[i] not in sizes[i + 1 :]]
+
+
+def check(
+  pair: Pair,
+  feature_pairs: FeaturePairs | None,
+  *,
+  name: str = 'feature_pairs',
+) -> FeaturePairs:
+  """Returns the user's feature pairs if all of their features exist.
+
+  Args:
+    pair: the networks.
+    feature_pairs: what the user chose; None counts as no pairs.
+    name: the name of the argument, for the message.
+
+  Raises:
+    UsageError: a feature does not exist, or an entry is not a pair.
+  """
+  checked = []
+  for entry in feature_pairs or ():
+    is_sequence = isinstance(entry, Sequence) and not isinstance(entry, str)
+    if not is_sequence or len(entry) != 2:
+      raise UsageError(
+        f'{name}: expected pairs (student feature, teacher feature), got '
+        f'{entry!r}'
+      )
+    student, teacher = entry
+    if student not in pair.student_shapes:
+      raise checks.unknown('student feature', student, pair.student_shapes)
+    if teacher not in pair.teacher_shapes:
+      raise checks.unknown('teacher feature', teacher, pair.teacher_shapes)
+    checked.append((student, teacher))
+  return tuple(checked)
+
+
+def middle_pairs(
+  pair: Pair,
+  feature_pairs: FeaturePairs | None,
+  *,
+  pre: bool = False,
+  name: str = 'feature_pairs',
+) -> FeaturePairs:
+  """Returns the pairs of maps that a term compares.
+
+  Args:
+    pair: the networks.
+    feature_pairs: what the user chose. None means the groups of
+      `middle_groups`: the deepest is paired with the deepest, and as many pairs
+      are made as the network with fewer groups allows.
+    pre: whether the default pairs are taken before their last activation, if
+      the networks provide these features.
+    name: the name of the argument, for the message.
+
+  Raises:
+    UsageError: a feature does not exist, or there are no groups to pair.
+  """
+  if feature_pairs is not None:
+    return check(pair, feature_pairs, name=name)
+  student_groups = middle_groups(pair.student, pair.student_shapes)
+  teacher_groups = middle_groups(pair.teacher, pair.teacher_shapes)
+  count = min(len(student_groups), len(teacher_groups))
+  if not count:
+    raise UsageError(
+      f'{name}: expected pairs (student feature, teacher feature), '
+      'because a network has no groups of maps to pair; the student has the '
+      f'features {", ".join(pair.student_shapes)} and the teacher '
+      f'{", ".join(pair.teacher_shapes)}'
+    )
+  pairs = zip(student_groups[-count:], teacher_groups[-count:])
+  if not pre:
+    return tuple(pairs)
+  return tuple(
+    (
+      pre_activation(pair.student_shapes, student),
+      pre_activation(pair.teacher_shapes, teacher),
+    )
+    for student, teacher in pairs
+  )
+
+
+def last_pair(
+  pair: Pair, feature_pairs: FeaturePairs | None
+) -> tuple[str, str]:
+  """Returns the only pair of a term that compares vectors.
+
+  Args:
+    pair: the networks.
+    feature_pairs: what the user chose; None means the pooled features.
+
+  Raises:
+    UsageError: a feature does not exist, or a network has a single stage.
+  """
+  if feature_pairs is not None:
+    return check(pair, feature_pairs)[0]
+  return (
+    pooled_feature(pair.student, 'student'),
+    pooled_feature(pair.teacher, 'teacher'),
+  )
+
+
+def pooled_feature(network: Network, role: str) -> str:
+  """Returns the feature that the last stage reads, usually the pooled map.
+
+  Args:
+    network: the network.
+    role: 'student' or 'teacher', for the message.
+
+  Raises:
+    UsageError: the network has a single stage.
+  """
+  names = graph.stage_names(network)
+  if len(names) < 2:
+    raise UsageError(
+      'feature_pairs: expected a pair (student feature, teacher feature), '
+      f'because the {role} has only one stage'
+    )
+  return names[-2]
+
+
+def stages_up_to(network: Network, shapes: Shapes, feature: str) -> list[str]:
+  """Returns a network's stages up to the one that computes a feature."""
+  names = graph.stage_names(network)
+  stages: list[str] = []
+  # In `shapes`, a stage comes before the further features that it computes.
+  for name in shapes:
+    if name in names:
+      stages.append(name)
+    if name == feature:
+      break
+  return stages
+
+
+def stages_after(network: Network, feature: str) -> tuple[str, ...]:
+  """Returns the stages after the output of a stage or group."""
+  stages = graph.stages_between(network, 'image', feature)
+  return graph.stage_names(network)[len(stages) :]
+
+
+def pre_activation(shapes: Shapes, feature: str) -> str:
+  """Returns the name of a feature before its last activation.
+
+  If the network does not provide it, the name of the feature itself.
+  """
+  return f'{feature}.pre' if f'{feature}.pre' in shapes else feature
+
+
+def map_shape(shapes: Shapes, feature: str) -> tuple[int, int, int]:
+  """Returns (H, W, C) of a feature; a vector counts as a map of size 1 x 1."""
+  shape = shapes[feature].shape
+  if len(shape) == 2:
+    return 1, 1, shape[-1]
+  _, height, width, channels = shape
+  return height, width, channels

@@ -1,0 +1,344 @@
+"""Methods of one phase: a loss on the labels plus any number of loss terms.
+
+    label_weight * loss(labels) + sum_i weight_i * term_i
+
+Without terms this is ordinary supervised training. With one term of soft
+targets it is knowledge distillation (Hinton et al., Distilling the Knowledge in
+a Neural Network, 2015, https://arxiv.org/abs/1503.02531).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import inspect
+import typing
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill import objectives, phases
+from jaxdistill.core import random
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
+  Array,
+  Batch,
+  Carry,
+  Features,
+  Method,
+  Metrics,
+  Model,
+  Network,
+  Phase,
+  Recipe,
+  Variables,
+)
+from jaxdistill.networks import graph
+
+
+def supervised(
+  recipe: Recipe,
+  *,
+  student: str = 'student',
+  trainable: Callable[[Carry], Sequence[str]] | None = None,
+  name: str = 'supervised',
+) -> Method:
+  """Trains a network on the labels, without a teacher.
+
+  This is the baseline that every distillation method is compared with. It takes
+  one phase of the recipe's length.
+
+  Args:
+    recipe: how the network is trained.
+    student: the role of the network that trains.
+    trainable: carry -> the stages that train, while all others stay in
+      inference mode; None trains all of them.
+    name: the name of the phase.
+  """
+
+  def phase(carry: Carry) -> Phase:
+    network = phases.model_in(carry, student).network
+    names = (
+      graph.stage_names(network) if trainable is None else trainable(carry)
+    )
+
+    def loss_fn(
+      variables: dict[str, Variables],
+      batches: dict[str, Batch],
+      rng: Array,
+      progress: Array,
+    ) -> tuple[Array, tuple[dict[str, Variables], Metrics]]:
+      del progress
+      batch = batches['train']
+      features, updates = graph.run(
+        network,
+        variables[student],
+        {'image': batch['image']},
+        train=names,
+        rngs={'dropout': random.step_key(rng, 'dropout')},
+      )
+      outputs = features[graph.output(network)]
+      loss = recipe.task.loss(outputs, batch).mean()
+      return loss, ({student: updates}, score(recipe, outputs, batch))
+
+    return phases.gradient_phase(
+      name,
+      loss_fn,
+      recipe.optimizer(recipe.num_steps),
+      num_steps=recipe.num_steps,
+      streams={'train': recipe.stream},
+      networks={student: network},
+      trainable={student: names},
+    )
+
+  return (phase,)
+
+
+def joint(
+  recipe: Recipe,
+  *,
+  terms: Mapping[str, objectives.Objective],
+  label_weight: float = 1.0,
+  student: str = 'student',
+  teacher: str = 'teacher',
+  constant: Sequence[str] = (),
+  trainable: Callable[[objectives.Pair], Sequence[str]] | None = None,
+  frozen_statistics: bool = False,
+  name: str = 'joint',
+) -> Method:
+  """Trains a student on the labels and on any number of distillation terms.
+
+  Student and teacher see the same augmented images; the teacher is in inference
+  mode. It takes one phase of the recipe's length, and each step costs one
+  forward pass of the teacher on top of ordinary training.
+
+  Args:
+    recipe: how the student is trained.
+    terms: label -> objective. The value of each term is logged under its label.
+    label_weight: the factor on the loss of the labels.
+    student: the role of the network that trains.
+    teacher: the role of the network that it learns from.
+    constant: further roles whose models the terms read.
+    trainable: pair of networks -> the student's stages that train; None trains
+      all of them.
+    frozen_statistics: whether the student uses its running batch statistics,
+      and keeps them unchanged, during training too.
+    name: the name of the phase.
+
+  Raises:
+    UsageError: when the phase begins: a role is missing from the carry, the
+      outputs of the two networks differ in shape, or two terms have adapters
+      of the same name.
+  """
+
+  def phase(carry: Carry) -> Phase:
+    roles = (student, teacher, *constant)
+    networks = {role: phases.model_in(carry, role).network for role in roles}
+    phases.check_outputs(networks[student], networks[teacher], recipe)
+    pair = objectives.pair_of(networks[student], networks[teacher], recipe)
+    built_terms = {k: objective(pair) for k, objective in terms.items()}
+    adapters = _adapters(built_terms)
+    names = (
+      graph.stage_names(networks[student])
+      if trainable is None
+      else tuple(trainable(pair))
+    )
+
+    def loss_fn(
+      variables: dict[str, Variables],
+      batches: dict[str, Batch],
+      rng: Array,
+      progress: Array,
+    ) -> tuple[Array, tuple[dict[str, Variables], Metrics]]:
+      batch = batches['train']
+      models = {k: Model(networks[k], variables[k]) for k in roles}
+      models |= {'student': models[student], 'teacher': models[teacher]}
+      features, updates = _forward(
+        models, batch, rng, () if frozen_statistics else names
+      )
+      features, adapter_updates = graph.run(
+        adapters,
+        variables.get('adapters', {}),
+        features,
+        train=True,
+        rngs={'dropout': random.step_key(rng, 'adapters')},
+      )
+      outputs = features[f'student/{graph.output(networks[student])}']
+      total = label_weight * recipe.task.loss(outputs, batch).mean()
+      metrics = score(recipe, outputs, batch)
+      for key, term in built_terms.items():
+        value = term.loss(features, batch, models).mean()
+        metrics[key] = value
+        total += term.weight * _ramp(term, progress) * value
+      return total, ({student: updates, 'adapters': adapter_updates}, metrics)
+
+    return phases.gradient_phase(
+      name,
+      loss_fn,
+      recipe.optimizer(recipe.num_steps),
+      num_steps=recipe.num_steps,
+      streams={'train': recipe.stream},
+      networks=networks,
+      trainable={student: names},
+      adapters=(adapters, objectives.adapter_inputs(pair))
+      if adapters.stages
+      else None,
+    )
+
+  return (phase,)
+
+
+class SingleTermMethod(Protocol):
+  """A method that trains with one distillation term and the labels."""
+
+  def __call__(
+    self,
+    recipe: Recipe,
+    *,
+    label_weight: float = ...,
+    student: str = ...,
+    teacher: str = ...,
+    **arguments: Any,
+  ) -> Method:
+    """Returns the phases of the method.
+
+    Args:
+      recipe: how the student is trained.
+      label_weight: the factor on the loss of the labels.
+      student: the role of the model that trains.
+      teacher: the role of the model that it learns from.
+      **arguments: the arguments of the objective.
+    """
+
+
+def single(
+  name: str,
+  objective: Callable[..., objectives.Objective],
+  *,
+  label_weight: float = 1.0,
+) -> SingleTermMethod:
+  """Turns an objective into a method that trains with it and the labels.
+
+  Args:
+    name: the name of the method, of its phase and of its term.
+    objective: makes the term from keyword arguments.
+    label_weight: the method's default factor on the loss of the labels.
+
+  Returns:
+    A function with the signature and the documentation of both: the arguments
+    of every `SingleTermMethod`, and those of the objective.
+  """
+
+  def method(
+    recipe: Recipe,
+    *,
+    label_weight: float = label_weight,
+    student: str = 'student',
+    teacher: str = 'teacher',
+    **arguments: Any,
+  ) -> Method:
+    return joint(
+      recipe,
+      terms={name: objective(**arguments)},
+      label_weight=label_weight,
+      student=student,
+      teacher=teacher,
+      name=name,
+    )
+
+  # Configs are checked against the signature, and help texts are made from it.
+  method_parameters = inspect.signature(method).parameters
+  objective_parameters = inspect.signature(objective).parameters
+  signature = inspect.Signature(
+    [
+      *(p for p in method_parameters.values() if p.kind is not p.VAR_KEYWORD),
+      *objective_parameters.values(),
+    ]
+  )
+  method.__signature__ = signature  # type: ignore[attr-defined]
+  hints = typing.get_type_hints(objective)
+  method.__annotations__ |= {k: v for k, v in hints.items() if k != 'return'}
+  method.__name__ = name
+  method.__doc__ = _documented(inspect.getdoc(objective) or '')
+  return method
+
+
+def _documented(documentation: str) -> str:
+  """Adds the arguments of a method to the documentation of its objective."""
+  summary, _, arguments = documentation.partition('Args:\n')
+  return f"""{summary.rstrip()}
+
+The term is added to the loss of the labels.
+
+Args:
+  recipe: how the student is trained.
+  label_weight: the factor on the loss of the labels.
+  student: the role of the model that trains.
+  teacher: the role of the model that it learns from.
+{arguments.rstrip()}
+"""
+
+
+kd = single('kd', objectives.kd, label_weight=0.1)
+
+
+def _adapters(terms: Mapping[str, objectives.Term]) -> Network:
+  """Joins the adapters of all terms into one network.
+
+  Raises:
+    UsageError: two terms have adapters of the same name.
+  """
+  owners: dict[str, str] = {}
+  for key, term in terms.items():
+    for stage in term.adapters:
+      if stage.name in owners:
+        raise UsageError(
+          f'the terms {owners[stage.name]!r} and {key!r} have an adapter of '
+          f'the same name, {stage.name!r}'
+        )
+      owners[stage.name] = key
+  return Network(tuple(s for term in terms.values() for s in term.adapters))
+
+
+def _forward(
+  models: Mapping[str, Model],
+  batch: Batch,
+  rng: Array,
+  trainable: Sequence[str],
+) -> tuple[Features, Variables]:
+  """Runs both networks on a batch.
+
+  Only the student's stages that train use the statistics of the batch. No
+  gradient flows through the teacher's features.
+
+  Returns:
+    (features named 'student/...', 'teacher/...' and 'batch/...', the
+    collections that the student's pass changed).
+  """
+  image = {'image': batch['image']}
+  teacher_features, _ = graph.run(*models['teacher'], image)
+  student_features, updates = graph.run(
+    *models['student'],
+    image,
+    train=trainable,
+    rngs={'dropout': random.step_key(rng, 'dropout')},
+  )
+  features = {f'student/{k}': v for k, v in student_features.items()}
+  for k, v in teacher_features.items():
+    features[f'teacher/{k}'] = jax.lax.stop_gradient(v)
+  return features | {f'batch/{k}': v for k, v in batch.items()}, updates
+
+
+def _ramp(term: objectives.Term, progress: Array) -> Array | float:
+  """Rises from 0 to 1 over the first fraction `warmup` of the phase."""
+  return jnp.minimum(1.0, progress / term.warmup) if term.warmup else 1.0
+
+
+def score(recipe: Recipe, outputs: Array, batch: Batch) -> Metrics:
+  """Computes the task's main metric on a batch, as {name: scalar}.
+
+  Args:
+    recipe: holds the task.
+    outputs: the outputs of a network, `[B, ...]`.
+    batch: the batch that they were computed from.
+  """
+  name = recipe.task.score
+  return {name: recipe.task.statistics(outputs, batch)[name].mean()}

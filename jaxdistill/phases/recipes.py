@@ -1,0 +1,121 @@
+"""Recipes, which say how phases are trained, and new models for them."""
+
+import jax
+
+from jaxdistill import optimizers
+from jaxdistill.core import checks, random
+from jaxdistill.core.types import (
+  Augment,
+  Dataset,
+  Model,
+  Network,
+  Recipe,
+  Stream,
+  Task,
+)
+from jaxdistill.data.loading import batches
+from jaxdistill.data.transforms import augment as augment_lib
+from jaxdistill.networks import graph
+from jaxdistill.tasks import classification
+
+
+def recipe(
+  dataset: Dataset,
+  task: Task | None = None,
+  *,
+  epochs: float,
+  batch_size: int = 64,
+  optimizer: optimizers.Optimizer | None = None,
+  augment: Augment | None = None,
+  subset: str = 'train',
+) -> Recipe:
+  """Makes a recipe: everything about training except the loss.
+
+  Args:
+    dataset: the data. Images are standardised after augmentation.
+    task: what the labels mean; None means classification.
+    epochs: the number of passes over the subset.
+    batch_size: the number of examples in a batch, over all devices together.
+    optimizer: num_steps -> optimizer; None means SGD with a cosine schedule
+      that starts at 0.1.
+    augment: the augmentation of uint8 images, without standardisation; None
+      means no augmentation. One that mixes images turns the labels into
+      `[B, num_classes]`.
+    subset: the split to train on.
+
+  Raises:
+    UsageError: the split does not exist, is the test split, or has fewer
+      examples than a batch.
+  """
+  trainable = [name for name in dataset.splits if name != 'test']
+  if subset not in trainable:
+    raise checks.unknown('subset to train on', subset, trainable)
+  size = len(dataset.splits[subset]['label'])
+  prepare = preprocess(dataset, augment or augment_lib.none())
+  augment = augment_lib.chain(
+    augment or augment_lib.none(),
+    augment_lib.standardize(dataset.mean, dataset.std),
+  )
+  held_out = len(dataset.splits.get('validation', {}).get('label', ()))
+  validation_batch = min(batch_size, held_out)
+  return Recipe(
+    epochs=epochs,
+    steps_per_epoch=batches.steps_per_epoch(size, batch_size),
+    optimizer=optimizer or optimizers.sgd(optimizers.cosine()),
+    stream=Stream(batch_size, augment, subset=subset),
+    task=task or classification(),
+    example=example(dataset, augment, batch_size),
+    examples={k: dataset.splits[subset][k] for k in ('index', 'label')},
+    validation=Stream(validation_batch, prepare, subset='validation'),
+    validation_steps=held_out // validation_batch if validation_batch else 0,
+  )
+
+
+def new_model(network: Network, recipe: Recipe, *, seed: int = 0) -> Model:
+  """Gives a network new weights, for images of the recipe's shape.
+
+  Args:
+    network: the network.
+    recipe: says which shape images have.
+    seed: chooses the weights.
+  """
+  image = {'image': recipe.example['image']}
+  return Model(network, graph.init(network, random.model_key(seed), image))
+
+
+def preprocess(dataset: Dataset, augment: Augment) -> Augment:
+  """Returns the preparation of images for evaluation.
+
+  It takes the place of augmentation: it crops the centre of each image if the
+  augmentation changes the size of images, and standardises.
+
+  Args:
+    dataset: gives the mean, the standard deviation and the shape of images.
+    augment: the augmentation of training.
+  """
+  shape = example(dataset, augment, 1)['image'].shape
+  return augment_lib.chain(
+    augment_lib.center(shape[1], shape[2]),
+    augment_lib.standardize(dataset.mean, dataset.std),
+  )
+
+
+def example(
+  dataset: Dataset, augment: Augment, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes and dtypes of one augmented batch.
+
+  Args:
+    dataset: the data.
+    augment: (rng, batch) -> augmented batch.
+    batch_size: the number of examples.
+  """
+  shapes: dict[str, jax.ShapeDtypeStruct] = jax.eval_shape(
+    augment,
+    jax.random.key(0),
+    {
+      k: jax.ShapeDtypeStruct((batch_size, *v.shape[1:]), v.dtype)  # type: ignore[no-untyped-call,unused-ignore]
+      for k, v in dataset.splits['train'].items()
+    },
+  )
+  return shapes

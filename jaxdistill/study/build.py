@@ -1,0 +1,153 @@
+"""Step 4 of a study: networks, recipes and methods are built into a plan."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+from typing import Any
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Network
+from jaxdistill.phases import recipes
+from jaxdistill.study import config as config_lib
+from jaxdistill.study import load, models, settings, validate
+from jaxdistill.study.drafts import Draft, RowDraft
+from jaxdistill.study.load import Loaded
+from jaxdistill.study.plans import Plan, Row
+from jaxdistill.training import fast_cpu
+
+
+def plan(config: Mapping[str, Any]) -> Plan:
+  """Checks a config, loads its data and builds everything that it names.
+
+  Args:
+    config: a dict or a `ConfigDict`, see `settings.Settings` for its keys.
+
+  Raises:
+    UsageError: anything is wrong with the config. Nothing has been written.
+  """
+  plain_config = config_lib.plain(config)
+  draft = validate.validate(settings.check(plain_config))
+  loaded = load.load(draft)
+  built_plan = build(draft, loaded)._replace(config=plain_config)
+  for row in built_plan.rows:
+    # The first phase checks stages, shapes and numbers of classes.
+    carry = models.abstract_carry(built_plan, row.role)
+    with _naming_row(row.label):
+      row.method[0](carry)
+  if built_plan.teacher is not None:
+    models.check_teacher_file(built_plan, built_plan.teacher)
+  return built_plan
+
+
+def build(draft: Draft, loaded: Loaded) -> Plan:
+  """Builds the networks and the rows of a validated config.
+
+  Args:
+    draft: the validated config.
+    loaded: its data.
+
+  Raises:
+    UsageError: a network or a method does not suit the data.
+  """
+  num_classes = loaded.dataset.num_classes
+  networks: dict[str, Network] = {
+    'student': models.build_network(draft.student, 'student', num_classes)
+  }
+  shared = _shared_resolved(draft, loaded)
+  rows = []
+  teacher = draft.teacher
+  if teacher is not None:
+    shared['teacher'] = teacher.resolved
+    if teacher.file is None and teacher.network is not None:
+      networks['teacher'] = models.build_network(
+        teacher.network, 'teacher', num_classes
+      )
+      rows.append(_row(teacher.row, draft, loaded, shared))
+  shared['student'] = draft.student.resolved
+  if draft.initial_section is not None:
+    shared['initial'] = draft.initial_section.resolved
+  rows += [_row(row, draft, loaded, shared) for row in draft.rows]
+  return Plan(
+    dataset=loaded.dataset,
+    task=draft.task,
+    preprocess=loaded.preprocess,
+    networks=networks,
+    teacher=loaded.teacher,
+    initial=draft.initial,
+    rows=tuple(rows),
+    options=_fit_options(draft.settings),
+  )
+
+
+def _shared_resolved(draft: Draft, loaded: Loaded) -> dict[str, Any]:
+  """Returns what the numbers of every row depend on, as JSON."""
+  return {
+    'data': {**draft.data.resolved, 'checksum': loaded.checksum},
+    'task': draft.task_section.resolved,
+    # The best epoch depends on it.
+    'evaluate_every': draft.settings.evaluate_every,
+    'fast_cpu': fast_cpu.active(),
+  }
+
+
+def _fit_options(config: settings.Settings) -> dict[str, Any]:
+  """Returns the keyword arguments of `loop.FitOptions`."""
+  return {
+    'evaluate_every': config.evaluate_every,
+    'log_every': config.log_every,
+    'checkpoint_seconds': config.checkpoint_seconds,
+    'workers': config.workers,
+    'steps_per_call': config.steps_per_call,
+  }
+
+
+def _row(
+  row: RowDraft, draft: Draft, loaded: Loaded, shared: Mapping[str, Any]
+) -> Row:
+  """Builds the recipe and the method of a row.
+
+  Args:
+    row: the row.
+    draft: the config.
+    loaded: the data.
+    shared: what the numbers depend on besides the row's own keys.
+
+  Raises:
+    UsageError: the row would train on images of another size than it is
+      evaluated on, or its method cannot be built.
+  """
+  dataset, training = loaded.dataset, row.training
+  augment = loaded.augment
+  if training.augment is not draft.training.augment:
+    augment = load.build_augment(training.augment, dataset)
+  recipe = recipes.recipe(
+    dataset,
+    draft.task,
+    epochs=training.epochs,
+    batch_size=training.batch_size,
+    optimizer=row.optimizer,
+    augment=augment,
+    subset=training.subset,
+  )
+  preprocessed = recipes.example(dataset, loaded.preprocess, 1)
+  trained_shape = recipe.example['image'].shape[1:]
+  evaluated_shape = preprocessed['image'].shape[1:]
+  if trained_shape != evaluated_shape:
+    raise UsageError(
+      f'{row.label}: its augment makes images {trained_shape}, but the augment '
+      f'of the config, with which all rows are evaluated, {evaluated_shape}'
+    )
+  context = {'recipe': recipe, 'num_classes': dataset.num_classes}
+  with _naming_row(row.label):
+    method = row.method.build(context)
+  resolved = {**row.resolved, **shared}
+  return Row(row.label, row.role, method, row.seeds, resolved)
+
+
+@contextlib.contextmanager
+def _naming_row(label: str) -> Iterator[None]:
+  """Adds the label of the row to the message of a UsageError."""
+  try:
+    yield
+  except UsageError as error:
+    prefix = '' if str(error).startswith(label) else f'{label}: '
+    raise UsageError(f'{prefix}{error}') from error

@@ -1,0 +1,155 @@
+"""The types between the steps of a study: a config that has been validated."""
+
+from collections.abc import Iterator, Mapping
+import pathlib
+import re
+from typing import Any, Literal, NamedTuple
+import zlib
+
+from jaxdistill.core.types import Task
+from jaxdistill.networks.initial import Scheme
+from jaxdistill.optimizers import Optimizer
+from jaxdistill.study.parse import Section
+from jaxdistill.study.settings import Settings
+
+Role = Literal['student', 'teacher']
+
+
+class Training(NamedTuple):
+  """The validated keys of a recipe.
+
+  Attributes:
+    raw: the keys as the config has them, with default names.
+    epochs: passes over the subset.
+    batch_size: the number of examples in a batch.
+    subset: the split to train on.
+    augment: still to be built, because it depends on the data set.
+    optimizer: the section.
+    schedule: the section.
+  """
+
+  raw: Mapping[str, Any]
+  epochs: float
+  batch_size: int
+  subset: str
+  augment: Section
+  optimizer: Section
+  schedule: Section
+
+  @property
+  def resolved(self) -> dict[str, Any]:
+    """Every key with its defaults, as JSON."""
+    return {
+      'epochs': self.epochs,
+      'batch_size': self.batch_size,
+      'augment': self.augment.resolved,
+      'optimizer': self.optimizer.resolved,
+      'schedule': self.schedule.resolved,
+      'subset': self.subset,
+    }
+
+
+class RowDraft(NamedTuple):
+  """A validated row, whose method is still to be built.
+
+  Attributes:
+    label: the name of the row.
+    role: the model that the row trains.
+    seeds: the seeds of its runs.
+    method: the section.
+    training: the keys of its recipe.
+    optimizer: the optimizer of its recipe.
+  """
+
+  label: str
+  role: Role
+  seeds: tuple[int, ...]
+  method: Section
+  training: Training
+  optimizer: Optimizer
+
+  @property
+  def resolved(self) -> dict[str, Any]:
+    """Every key of the row with its defaults, as JSON."""
+    method = self.method.resolved
+    checksums = dict(_file_checksums(method, 'method'))
+    return {
+      **self.training.resolved,
+      'method': method,
+      **({'checksums': checksums} if checksums else {}),
+    }
+
+
+class TeacherDraft(NamedTuple):
+  """A validated teacher.
+
+  Attributes:
+    network: what to build; None if the file says what it is.
+    file: the file of a trained teacher; None if it has yet to be trained.
+    is_torch: whether the file holds PyTorch tensors.
+    row: how the teacher is trained if there is no file.
+  """
+
+  network: Section | None
+  file: pathlib.Path | None
+  is_torch: bool
+  row: RowDraft
+
+  @property
+  def resolved(self) -> dict[str, Any]:
+    """What the numbers of a row depend on, as JSON."""
+    network = {} if self.network is None else self.network.resolved
+    if self.file is not None:
+      checksum = zlib.crc32(self.file.read_bytes())
+      key = 'weights' if self.is_torch else 'checkpoint'
+      return {**network, key: str(self.file), 'checksum': checksum}
+    (seed,) = self.row.seeds
+    return {**network, 'training': self.row.resolved, 'seed': seed}
+
+
+class Draft(NamedTuple):
+  """A validated config, before its data are read.
+
+  Attributes:
+    settings: the keys of the config.
+    data: the section of the data set.
+    task: what the labels mean.
+    task_section: the section of the task.
+    student: the section of the student's network.
+    teacher: the teacher, if there is one.
+    initial: what draws the student's initial kernels, if not the network.
+    initial_section: the section of `initial`.
+    training: the keys of a recipe that hold for every row.
+    rows: the rows of the config, without the teacher's.
+  """
+
+  settings: Settings
+  data: Section
+  task: Task
+  task_section: Section
+  student: Section
+  teacher: TeacherDraft | None
+  initial: Scheme | None
+  initial_section: Section | None
+  training: Training
+  rows: tuple[RowDraft, ...]
+
+
+def slug(label: str) -> str:
+  """Returns a row's label as a file name."""
+  return re.sub(r'[^\w.-]+', '-', label)
+
+
+def _file_checksums(value: Any, where: str) -> Iterator[tuple[str, int]]:
+  """Yields the checksums of the JSON files that a section names."""
+  if isinstance(value, Mapping):
+    for key, part in value.items():
+      yield from _file_checksums(part, f'{where}.{key}')
+  elif isinstance(value, (list, tuple)):
+    for i, part in enumerate(value):
+      if isinstance(part, Mapping):  # a section in a sequence of sections
+        yield from _file_checksums(part, f'{where}.{i}')
+  elif isinstance(value, str) and value.endswith('.json'):
+    path = pathlib.Path(value).expanduser()
+    if path.is_file():
+      yield where, zlib.crc32(path.read_bytes())

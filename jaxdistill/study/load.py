@@ -1,0 +1,84 @@
+"""Step 3 of a study: the data set and the teacher's file are read."""
+
+import pathlib
+from typing import NamedTuple
+import zlib
+
+import numpy as np
+
+from jaxdistill.core.types import Augment, Dataset, Model
+from jaxdistill.networks.weights import files, pretrained
+from jaxdistill.phases import recipes
+from jaxdistill.study import models
+from jaxdistill.study.drafts import Draft, TeacherDraft
+from jaxdistill.study.parse import Section
+
+
+class Loaded(NamedTuple):
+  """What a plan needs from files.
+
+  Attributes:
+    dataset: the data.
+    checksum: a checksum of the data.
+    augment: the config's augmentation, for these data.
+    preprocess: what evaluation does to images in place of augmentation.
+    teacher: the teacher of a file, or None.
+  """
+
+  dataset: Dataset
+  checksum: int
+  augment: Augment
+  preprocess: Augment
+  teacher: Model | None
+
+
+def load(draft: Draft) -> Loaded:
+  """Reads the data set of a config, and its teacher if a file holds it.
+
+  Raises:
+    UsageError: a file is missing or damaged, or its content is invalid.
+  """
+  dataset = draft.data.build({})
+  augment = build_augment(draft.training.augment, dataset)
+  preprocess = recipes.preprocess(dataset, augment)
+  teacher = None
+  if draft.teacher is not None and draft.teacher.file is not None:
+    teacher = _teacher(draft.teacher, draft.teacher.file, dataset, preprocess)
+  return Loaded(dataset, checksum(dataset), augment, preprocess, teacher)
+
+
+def build_augment(section: Section, dataset: Dataset) -> Augment:
+  """Builds an augmentation for a data set."""
+  return section.build(
+    {'num_classes': dataset.num_classes, 'mean': dataset.mean}
+  )
+
+
+def checksum(dataset: Dataset) -> int:
+  """Returns a checksum of all labels, and of 64 images of each split."""
+  total = 0
+  for name, split in sorted(dataset.splits.items()):
+    rows = np.linspace(0, len(split['label']) - 1, 64).astype(int)
+    for array in (split['label'], split['index'], split['image'][rows]):
+      content = np.ascontiguousarray(array).tobytes()
+      total = zlib.crc32(content, zlib.crc32(name.encode(), total))
+  return total
+
+
+def _teacher(
+  draft: TeacherDraft,
+  file: pathlib.Path,
+  dataset: Dataset,
+  preprocess: Augment,
+) -> Model:
+  """Reads the file of a teacher."""
+  network = None
+  if draft.network is not None:
+    network = models.build_network(
+      draft.network, 'teacher', dataset.num_classes
+    )
+  if network is None or not draft.is_torch:
+    return files.load(file, network)
+  image = recipes.example(dataset, preprocess, 1)['image']
+  variables = pretrained.load(file, network, {'image': image})
+  return Model(network, variables)

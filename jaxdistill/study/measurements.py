@@ -1,0 +1,152 @@
+"""Measurements of finished runs: metrics, sizes, agreement with the teacher."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import DIFFERENCES, Model
+from jaxdistill.networks import graph
+from jaxdistill.study.plans import Plan, Row
+from jaxdistill.tasks import evaluation
+from jaxdistill.training import loop
+from jaxdistill.training.distributed import sharding
+
+
+def measure(
+  plan: Plan,
+  row: Row,
+  fitted: loop.Fitted,
+  teacher_predictions: Callable[[], Any] | None,
+  mesh: Mesh,
+) -> dict[str, Any]:
+  """Measures what the table shows of one run.
+
+  Besides the student or the teacher, a method may leave other models for the
+  task, such as assistants; their measurements are under 'beside'.
+
+  Args:
+    plan: what was run.
+    row: the row of the run.
+    fitted: what the run ended with.
+    teacher_predictions: see `lazy_predictions`; None if there is no teacher.
+    mesh: the devices.
+
+  Returns:
+    'parameters', 'nonzero', 'test', 'agreement', 'beside' and 'differences'.
+  """
+  models, agreement = last_and_best(fitted, row.role), None
+  if row.role == 'student' and teacher_predictions is not None:
+    student_predictions = predictions(plan, models['last'], mesh)
+    agreement = plan.task.agreement(student_predictions, teacher_predictions())
+  beside = {
+    name: _size_and_test(plan, last_and_best(fitted, name), mesh)
+    for name, model in fitted.carry.items()
+    if isinstance(model, Model)
+    and name not in ('student', 'teacher')
+    and output_shape(plan, model) == output_shape(plan, models['last'])
+  }
+  differences = fitted.reports.get(DIFFERENCES, {})
+  return {
+    **_size_and_test(plan, models, mesh),
+    'agreement': agreement,
+    'beside': beside,
+    'differences': {
+      key: _weighted_sum(beside, factors)
+      for key, factors in differences.items()
+    },
+  }
+
+
+def last_and_best(fitted: loop.Fitted, role: str) -> dict[str, Model]:
+  """Returns the models of a role: 'last', and 'best' if one was chosen."""
+  best = {'best': fitted.best[role]} if role in fitted.best else {}
+  return {'last': fitted.carry[role], **best}
+
+
+def output_shape(plan: Plan, model: Model) -> tuple[int, ...] | None:
+  """Returns the shape of a model's output for one image, `[1, ...]`.
+
+  Returns None for a model that does not read images, such as one that reads the
+  features of another model.
+  """
+  image = {'image': plan.image}
+  try:
+    variables = graph.variable_shapes(model.network, image)
+    expected_shapes = jax.tree.map(lambda x: x.shape, variables['params'])
+    model_shapes = jax.tree.map(lambda x: x.shape, model.variables['params'])
+    if expected_shapes != model_shapes:
+      return None
+    return graph.shapes(model.network, image)[graph.output(model.network)].shape
+  except (UsageError, ValueError, TypeError):
+    return None
+
+
+def predictions(plan: Plan, model: Model, mesh: Mesh) -> Any:
+  """Returns a model's predictions for the test split."""
+  return evaluation.predict(
+    _placed(model, mesh),
+    plan.dataset.splits['test'],
+    plan.task,
+    plan.preprocess,
+    sharding=sharding.rows(mesh),
+  )
+
+
+def lazy_predictions(
+  plan: Plan, teacher: Model | None, mesh: Mesh
+) -> Callable[[], Any] | None:
+  """Returns a function that computes the teacher's predictions only once."""
+  if teacher is None:
+    return None
+  return functools.cache(lambda: predictions(plan, teacher, mesh))
+
+
+def evaluate_on(
+  plan: Plan, model: Model, split: str, mesh: Mesh
+) -> dict[str, float]:
+  """Returns the metrics of a model on a split."""
+  return evaluation.evaluate(
+    _placed(model, mesh),
+    plan.dataset.splits[split],
+    plan.task,
+    plan.preprocess,
+    sharding=sharding.rows(mesh),
+  )
+
+
+def _weighted_sum(
+  beside: Mapping[str, Any], factors: Mapping[str, float]
+) -> dict[str, Any]:
+  """Returns the sum of the models' test metrics, each times its factor."""
+  tests = [beside[role]['test'] for role in factors]
+
+  def total(when: str, metric: str) -> float:
+    return sum(f * t[when][metric] for f, t in zip(factors.values(), tests))
+
+  shared = set.intersection(*map(set, tests))
+  return {
+    'test': {
+      when: {metric: total(when, metric) for metric in tests[0][when]}
+      for when in shared
+    }
+  }
+
+
+def _size_and_test(
+  plan: Plan, models: Mapping[str, Model], mesh: Mesh
+) -> dict[str, Any]:
+  """Returns the size and the test metrics of a model's last and best state."""
+  return {
+    'parameters': graph.count_parameters(models['last'].variables),
+    'nonzero': graph.count_nonzero(models['last'].variables),
+    'test': {k: evaluate_on(plan, m, 'test', mesh) for k, m in models.items()},
+  }
+
+
+def _placed(model: Model, mesh: Mesh) -> Model:
+  """Returns the model with its variables on the devices."""
+  return model._replace(variables=sharding.place(model.variables, mesh))

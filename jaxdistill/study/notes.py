@@ -1,0 +1,37 @@
+"""Notes about a plan's data that the user should read before training."""
+
+from jaxdistill.data.loading import streaming
+from jaxdistill.data.sources import arrays
+from jaxdistill.study.plans import Plan
+
+
+def notes(plan: Plan) -> list[str]:
+  """Returns one line for each thing that the user may not expect."""
+  return [note for note in (statistics_note(plan), size_note(plan)) if note]
+
+
+def statistics_note(plan: Plan) -> str:
+  """Says that mean and std are those of a sample of the images; or ''."""
+  train = plan.dataset.splits['train']
+  data = plan.rows[0].resolved['data']
+  estimated = [name for name in ('mean', 'std') if data.get(name) is None]
+  if not streaming.is_lazy(train) or len(train['label']) <= arrays.SAMPLE:
+    return ''
+  if not estimated:
+    return ''
+  return (
+    f'data: {" and ".join(estimated)} are estimated from {arrays.SAMPLE:,} of '
+    f'{len(train["label"]):,} images; data.mean and data.std set other values'
+  )
+
+
+def size_note(plan: Plan) -> str:
+  """Says that networks see more pixels than the images have; or ''."""
+  original = plan.dataset.splits['train']['image'].shape[1:3]
+  resized = plan.image.shape[1:3]
+  if all(new <= old for new, old in zip(resized, original)):
+    return ''
+  return (
+    f'augment: the images of {original[0]} x {original[1]} pixels are enlarged '
+    f'to {resized[0]} x {resized[1]}'
+  )

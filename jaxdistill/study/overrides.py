@@ -1,0 +1,150 @@
+"""Overrides of a config from the command line: `--config.KEY=VALUE`."""
+
+import ast
+from collections.abc import Iterable, Sequence
+import contextlib
+import sys
+from typing import Any
+
+import ml_collections
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+
+PREFIX = '--config.'
+
+
+def split(
+  arguments: Sequence[str],
+) -> tuple[list[tuple[str, str]], list[str]]:
+  """Splits arguments into overrides (path, value) and all other arguments.
+
+  Raises:
+    UsageError: an override has no value.
+  """
+  overrides: list[tuple[str, str]] = []
+  others: list[str] = []
+  remaining = iter(arguments)
+  for argument in remaining:
+    if not argument.startswith(PREFIX):
+      others.append(argument)
+      continue
+    path, equals, text = argument.removeprefix(PREFIX).partition('=')
+    value = text if equals else next(remaining, None)
+    if not path or value is None:
+      raise UsageError(f'{argument}: expected --config.KEY=VALUE')
+    overrides.append((path, value))
+  return overrides, others
+
+
+def apply(
+  config: ml_collections.ConfigDict, overrides: Iterable[tuple[str, str]]
+) -> None:
+  """Applies overrides to a config, those of names first.
+
+  A new name drops the keys that the file gave the section, and must not drop
+  those that the command line gave it.
+  """
+  for path, text in sorted(
+    overrides, key=lambda pair: not pair[0].endswith('.name')
+  ):
+    override(config, path, text)
+
+
+def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
+  """Sets one key of a config, whether or not the config has it.
+
+  `method.name=other` drops the other keys of that section, because they belong
+  to the old name.
+
+  Args:
+    config: the config, which is changed.
+    path: the key, with dots between the sections: 'schedule.rate'.
+    text: the value, a Python literal or a string without quotes.
+
+  Raises:
+    UsageError: there is no such row, or part of the path is not a section.
+  """
+  *parents, key = path.split('.')
+  if parents[:1] == ['method'] and 'methods' in config:
+    _replace_rows(config)
+  _check_row(config, parents, key)
+  with config.unlocked():
+    section = _section(config, parents, path)
+    value = _literal(text)
+    if key == 'name':
+      _drop_old_keys(section, path, value)
+    _set(section, key, value)
+
+
+def _replace_rows(config: ml_collections.ConfigDict) -> None:
+  """Replaces all rows by one method, and says so."""
+  rows = ', '.join(map(repr, config.methods))
+  with config.unlocked():
+    del config['methods']
+    config['method'] = ml_collections.ConfigDict()
+  print(
+    f'jaxdistill: --config.method replaces the rows {rows}; to change one of '
+    'them, write --config.methods.ROW.KEY=VALUE',
+    file=sys.stderr,
+  )
+
+
+def _check_row(
+  config: ml_collections.ConfigDict, parents: Sequence[str], key: str
+) -> None:
+  """Refuses a key of a row that does not exist; a name makes a new row."""
+  rows = config.get('methods', {}) if parents[:1] == ['methods'] else {}
+  if rows and len(parents) > 1 and parents[1] not in rows and key != 'name':
+    raise checks.unknown('row of methods', parents[1], list(rows))
+
+
+def _section(
+  config: ml_collections.ConfigDict, parents: Sequence[str], path: str
+) -> ml_collections.ConfigDict:
+  """Returns the section that holds a key, made if it does not exist."""
+  section = config
+  for parent in parents:
+    if parent not in section:
+      section[parent] = ml_collections.ConfigDict()
+    section = section[parent]
+    if not isinstance(section, ml_collections.ConfigDict):
+      raise UsageError(f'--config.{path}: {parent!r} is not a section')
+  return section
+
+
+def _drop_old_keys(
+  section: ml_collections.ConfigDict, path: str, name: Any
+) -> None:
+  """Drops the keys of another name, and says which."""
+  old_name = section.get('name')
+  if old_name is None or old_name == name:
+    return
+  dropped = [key for key in section if key != 'name']
+  for key in dropped:
+    del section[key]
+  if dropped:
+    print(
+      f'jaxdistill: {path} is now {name!r}; dropped the keys of {old_name!r}: '
+      f'{", ".join(dropped)}',
+      file=sys.stderr,
+    )
+
+
+def _set(section: ml_collections.ConfigDict, key: str, value: Any) -> None:
+  """Sets a key to a value of any type."""
+  if isinstance(section.get(key), float) and type(value) is int:
+    stored = dict(section.items(preserve_field_references=True))[key]
+    if not isinstance(stored, ml_collections.FieldReference):
+      # A ConfigDict would turn the int into a float: 500 into 500.0.
+      del section[key]
+  # A ConfigDict keeps the type of a key. The checks of sections say more.
+  with section.ignore_type():
+    section[key] = value
+
+
+def _literal(text: str) -> Any:
+  """Returns the Python value of a text, or the text itself."""
+  with contextlib.suppress(ValueError, SyntaxError):
+    return ast.literal_eval(text)
+  return {'true': True, 'false': False, 'none': None}.get(text.lower(), text)

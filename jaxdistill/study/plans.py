@@ -1,0 +1,67 @@
+"""The types of a plan: a config of which everything has been built."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdistill.core.types import (
+  Augment,
+  Dataset,
+  Method,
+  Model,
+  Network,
+  Task,
+)
+from jaxdistill.networks.initial import Scheme
+from jaxdistill.phases import recipes
+from jaxdistill.study.drafts import Role
+
+
+class Row(NamedTuple):
+  """One line of the final table: a method, run once for each seed.
+
+  Attributes:
+    label: the name of the row.
+    role: the model that the row trains, 'student' or 'teacher'.
+    method: the phases.
+    seeds: the seeds of the runs.
+    resolved: everything that the row's numbers depend on, as JSON.
+  """
+
+  label: str
+  role: Role
+  method: Method
+  seeds: tuple[int, ...]
+  resolved: dict[str, Any]
+
+
+class Plan(NamedTuple):
+  """A checked config, ready to run.
+
+  Attributes:
+    dataset: the data.
+    task: what the labels mean.
+    preprocess: what evaluation does to images in place of augmentation.
+    networks: role -> network, of the models that begin with initial weights.
+    teacher: a teacher that was read from a file, or None.
+    initial: draws the student's initial kernels, if not the network.
+    rows: what to train. The teacher comes first if it has to be trained.
+    options: keyword arguments of `loop.FitOptions`.
+    config: the plain config that the plan was made from.
+  """
+
+  dataset: Dataset
+  task: Task
+  preprocess: Augment
+  networks: dict[str, Network]
+  teacher: Model | None
+  initial: Scheme | None
+  rows: tuple[Row, ...]
+  options: dict[str, Any]
+  config: Mapping[str, Any] = {}
+
+  @property
+  def image(self) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one preprocessed image, `[1, H, W, C]`."""
+    return recipes.example(self.dataset, self.preprocess, 1)['image']

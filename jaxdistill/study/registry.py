@@ -1,0 +1,115 @@
+"""The functions that the names in a config stand for."""
+
+from jaxdistill import (
+  methods,
+  networks,
+  objectives,
+  optimizers,
+  pruning,
+  tasks,
+)
+from jaxdistill.core.types import Augment, Dataset, Method, Network, Task
+from jaxdistill.data.sources import digits, folder, npz, tfds
+from jaxdistill.data.transforms import augment, autoaugment, mixing
+from jaxdistill.methods.distpro import pathways
+from jaxdistill.networks import initial
+from jaxdistill.objectives.types import Objective
+from jaxdistill.optimizers import Optimizer, Schedule
+from jaxdistill.study.nesting import Table, Tables
+
+DATASETS: Table = {
+  'digits': digits.digits,
+  'npz': npz.npz,
+  'tfds': tfds.tfds,
+  'folder': folder.folder,
+}
+AUGMENTS: Table = {
+  'none': augment.none,
+  'crop_flip': augment.crop_flip,
+  'imagenet': augment.imagenet,
+  'regularized': mixing.regularized,
+  'repeated': augment.repeated,
+}
+POLICIES: Table = {
+  'autoaugment': autoaugment.autoaugment,
+  'randaugment': autoaugment.randaugment,
+}
+CUTOUTS: Table = {'cutout': mixing.cutout}
+MIXES: Table = {
+  'cutmix': mixing.cutmix,
+  'mixup': mixing.mixup,
+  'alternate': mixing.alternate,
+}
+# The architectures, and edits of networks.
+NETWORKS: Table = {**networks.NETWORKS, **networks.EDITS}
+INITIAL_WEIGHTS: Table = {
+  'normal': initial.normal,
+  'xavier_uniform': initial.xavier_uniform,
+}
+TASKS: Table = {'classification': tasks.classification}
+OPTIMIZERS: Table = {
+  'sgd': optimizers.sgd,
+  'adamw': optimizers.adamw,
+  'lars': optimizers.lars,
+  # These wrap another optimizer, for pruning.
+  'slim': pruning.slim,
+  'sparse': pruning.sparse,
+  'gradual': pruning.gradual,
+}
+PRUNINGS: Table = {
+  'filters': pruning.filters,
+  'slimming': pruning.slimming,
+  'magnitude': pruning.magnitude,
+}
+SCHEDULES: Table = {
+  'cosine': optimizers.cosine,
+  'linear': optimizers.linear,
+  'step': optimizers.step,
+  'constant': optimizers.constant,
+  'plateau': optimizers.plateau,
+}
+OBJECTIVES: Table = {
+  'kd': objectives.kd,
+  'tempered': objectives.tempered,
+  'logits': objectives.logits,
+  'refinery': objectives.refinery,
+  'dkd': objectives.dkd,
+  'dist': objectives.dist,
+  'hint': objectives.hint,
+  'at': objectives.at,
+  'nst': objectives.nst,
+  'fsp': objectives.fsp,
+  'sp': objectives.sp,
+  'cc': objectives.cc,
+  'vid': objectives.vid,
+  'rkd': objectives.rkd,
+  'pkt': objectives.pkt,
+  'ab': objectives.ab,
+  'crd': objectives.crd,
+  'ofd': objectives.ofd,
+  'fd': objectives.fd,
+  'reviewkd': objectives.reviewkd,
+  'srrl': objectives.srrl,
+}
+METHODS: Table = {name: getattr(methods, name) for name in methods.__all__}
+SPACES: Table = {
+  'all_pairs': pathways.all_pairs,
+  'same_or_deeper': pathways.same_or_deeper,
+}
+# Type -> what the names of a section mean where an annotation has this type.
+TABLES: Tables = {
+  Dataset: DATASETS,
+  Augment: AUGMENTS,
+  mixing.Policy: POLICIES,
+  mixing.Cutout: CUTOUTS,
+  mixing.Mix: MIXES,
+  Network: NETWORKS,
+  initial.Scheme: INITIAL_WEIGHTS,
+  Task: TASKS,
+  Optimizer: OPTIMIZERS,
+  Schedule: SCHEDULES,
+  pruning.Pruning: PRUNINGS,
+  Objective: OBJECTIVES,
+  Method: METHODS,
+  pathways.Space: SPACES,
+}

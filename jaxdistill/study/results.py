@@ -1,0 +1,119 @@
+"""Results: finished runs read back from a work directory."""
+
+from collections.abc import Sequence
+import os
+import pathlib
+from typing import Any
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Carry, Model
+from jaxdistill.study import measurements, models, selection
+from jaxdistill.study import workdir as workdir_lib
+from jaxdistill.study.plans import Plan, Row
+from jaxdistill.training import checkpoint, loop
+from jaxdistill.training.distributed import hosts, sharding
+
+
+def trained(
+  plan: Plan, row: Row, seed: int, workdir: str | os.PathLike[str]
+) -> dict[str, Model]:
+  """Returns the models of a finished run.
+
+  Args:
+    plan: what was run.
+    row: a row of the plan.
+    seed: one of its seeds.
+    workdir: the work directory.
+
+  Returns:
+    'last', and 'best' if one was chosen by the validation split.
+
+  Raises:
+    UsageError: the run is not finished.
+  """
+  return measurements.last_and_best(
+    finished(plan, row, seed, workdir), row.role
+  )
+
+
+def finished(
+  plan: Plan, row: Row, seed: int, workdir: str | os.PathLike[str]
+) -> loop.Fitted:
+  """Returns what a finished run ended with, all roles of its carry included.
+
+  Args:
+    plan: what was run.
+    row: a row of the plan.
+    seed: one of its seeds.
+    workdir: the work directory.
+
+  Raises:
+    UsageError: the run is not finished.
+  """
+  workdir = pathlib.Path(workdir)
+  if not hosts.of_first(workdir_lib.is_finished, workdir, row, seed):
+    raise UsageError(
+      f'{workdir}: row {row.label!r}, seed {seed} is not finished; run it with '
+      '--mode=fit first'
+    )
+  # Every phase is finished, so this reads files and trains nothing.
+  carry: Carry = {row.role: models.initial_model(plan, row.role, seed)}
+  folder = workdir_lib.seed_folder(workdir, row, seed)
+  options = loop.FitOptions(directory=str(folder))
+  return loop.fit(row.method, carry, plan.dataset, seed=seed, options=options)
+
+
+def evaluate(
+  plan: Plan, workdir: str | os.PathLike[str], rows: Sequence[str] = ()
+) -> dict[str, Any]:
+  """Evaluates finished runs again, from their files.
+
+  Args:
+    plan: what was run.
+    workdir: the work directory.
+    rows: labels of rows; the teacher's is always evaluated. Empty: all rows.
+
+  Returns:
+    The results of all finished runs.
+
+  Raises:
+    UsageError: no student is finished, or the teacher is not; a row does not
+      exist or belongs to another config.
+  """
+  workdir = pathlib.Path(workdir)
+  mesh = sharding.make_mesh()
+  lazy = measurements.lazy_predictions
+  teacher_predictions = lazy(plan, plan.teacher, mesh)
+  for row, seed in selection.finished_runs(plan, workdir, rows):
+    fitted = finished(plan, row, seed, workdir)
+    if row.role == 'teacher':
+      teacher_predictions = lazy(plan, fitted.carry['teacher'], mesh)
+    old_result = workdir_lib.read_result(workdir, row, seed)
+    measured = measurements.measure(
+      plan, row, fitted, teacher_predictions, mesh
+    )
+    checkpoint.write_json(
+      workdir_lib.result_file(workdir, row, seed), {**old_result, **measured}
+    )
+  results = collect(plan, workdir)
+  checkpoint.write_json(workdir / 'results.json', results)
+  return results
+
+
+def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the results of all finished runs, with the keys of their rows.
+
+  Args:
+    plan: what was run.
+    workdir: the work directory.
+  """
+  rows = []
+  for row in plan.rows:
+    seeds = {
+      str(seed): workdir_lib.read_result(workdir, row, seed)
+      for seed in row.seeds
+      if workdir_lib.is_finished(workdir, row, seed)
+    }
+    if seeds:
+      rows.append({'label': row.label, 'config': row.resolved, 'seeds': seeds})
+  return {'rows': rows, 'score': plan.task.score}

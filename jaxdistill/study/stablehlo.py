@@ -1,0 +1,151 @@
+"""Models as StableHLO programs, which run without this library.
+
+A file holds what `jax.export` serialises: a program for any batch size, with
+the variables inside. JAX alone can read it:
+`jax.export.deserialize(open(path, 'rb').read())`.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+import os
+import pathlib
+
+import jax
+from jax import export as jax_export
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Array, Augment, Model, Network, Variables
+from jaxdistill.networks import graph
+from jaxdistill.networks.layers import convolutions
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+# Two compilations of one program may differ by this fraction of the largest
+# output: TOLERANCE in float32, ROUNDINGS rounding errors in narrower types.
+TOLERANCE, ROUNDINGS = 1e-3, 8
+
+
+def to_stablehlo(
+  model: Model,
+  image_shape: Sequence[int],
+  *,
+  preprocess: Augment | None = None,
+  platforms: Sequence[str] = PLATFORMS,
+) -> bytes:
+  """Returns a model in inference mode as one program for several platforms.
+
+  Args:
+    model: the model.
+    image_shape: `(H, W, C)` of the images that the program takes.
+    preprocess: what is done to the images first, for example
+      `augment.standardize(mean, std)`. It becomes part of the program, which
+      then takes raw images, uint8 `[B, H, W, C]`. None: the program takes the
+      input of the network, float32 `[B, H, W, C]`.
+    platforms: where the program will run: 'cpu', 'cuda', 'rocm' or 'tpu'.
+
+  Returns:
+    The serialised program, from images of any batch size to the output of the
+    network, for a classifier logits `[B, num_classes]`.
+  """
+  (batch_size,) = jax_export.symbolic_shape('batch')
+  image = jax.ShapeDtypeStruct(
+    (batch_size, *image_shape),
+    jnp.float32 if preprocess is None else jnp.uint8,
+  )
+
+  @jax.jit
+  def program(image: Array) -> Array:
+    return outputs(model.network, preprocess, model.variables, image)
+
+  with convolutions.portable():
+    exported = jax_export.export(program, platforms=list(platforms))(image)
+  return bytes(exported.serialize())
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def outputs(
+  network: Network,
+  preprocess: Augment | None,
+  variables: Variables,
+  image: Array,
+) -> Array:
+  """Returns the network's outputs for images in inference mode, `[B, ...]`."""
+  batch = {'image': image}
+  if preprocess is not None:
+    batch = preprocess(jax.random.key(0), batch)
+  return graph.apply(network, variables, batch['image'])
+
+
+def save(path: str | os.PathLike[str], program: bytes) -> None:
+  """Writes a program completely or not at all."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + '.partial')
+  partial.write_bytes(program)
+  os.replace(partial, path)
+
+
+def load(path: str | os.PathLike[str]) -> Callable[[Array], Array]:
+  """Returns the function that a file holds: images -> the network's output.
+
+  Raises:
+    UsageError: the file does not exist or does not hold a program.
+  """
+  try:
+    program = bytearray(pathlib.Path(path).read_bytes())
+    return jax.jit(jax_export.deserialize(program).call)
+  except FileNotFoundError:
+    raise UsageError(f'{path}: no such file') from None
+  except Exception as error:  # damaged bytes can raise any error
+    raise UsageError(
+      f'{path}: expected a program of jax.export ({error})'
+    ) from None
+
+
+def rounding(model: Model, image: Array | jax.ShapeDtypeStruct) -> float:
+  """Returns the machine epsilon of the model's narrowest feature.
+
+  Args:
+    model: the model.
+    image: the input of the network, `[B, H, W, C]`; only its shape matters.
+  """
+  features = jax.eval_shape(
+    lambda image: graph.run(*model, {'image': image})[0], image
+  )
+  floats = [
+    x.dtype for x in features.values() if jnp.issubdtype(x.dtype, jnp.floating)
+  ]
+  return max(float(jnp.finfo(dtype).eps) for dtype in floats)
+
+
+def check(
+  path: str | os.PathLike[str],
+  file_outputs: Array,
+  model_outputs: Array,
+  eps: float = 0.0,
+) -> None:
+  """Compares the outputs of a file that was read back with the model's.
+
+  Args:
+    path: the path of the file, for the message.
+    file_outputs: the outputs of the file's model or program, `[B, ...]`.
+    model_outputs: the outputs of the model that was written, `[B, ...]`.
+    eps: the machine epsilon of the model, see `rounding`.
+
+  Raises:
+    RuntimeError: the shapes differ, or the outputs differ by more than two
+      compilations of one program do.
+  """
+  actual, expected = (
+    np.asarray(x, np.float64) for x in (file_outputs, model_outputs)
+  )
+  scale = max(1.0, float(np.abs(expected).max()))
+  limit = max(TOLERANCE, ROUNDINGS * eps) * scale
+  if (
+    actual.shape != expected.shape
+    or not np.abs(actual - expected).max() <= limit
+  ):
+    raise RuntimeError(
+      f'{path}: its outputs differ from those of the model that was written'
+    )

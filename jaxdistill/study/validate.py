@@ -1,0 +1,250 @@
+"""Step 2 of a study: all that can be refused before the data are read."""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
+  Augment,
+  Dataset,
+  Method,
+  Network,
+  Task,
+)
+from jaxdistill.networks.initial import Scheme
+from jaxdistill.optimizers import Optimizer, Schedule
+from jaxdistill.study import models, settings, values
+from jaxdistill.study.drafts import (
+  Draft,
+  Role,
+  RowDraft,
+  TeacherDraft,
+  Training,
+  slug,
+)
+from jaxdistill.study.parse import Section, parse
+from jaxdistill.study.registry import TABLES
+from jaxdistill.study.settings import RawSection, Settings
+
+# Stands in for what only the data say, to try functions before data are read.
+TRIAL_CONTEXT: dict[str, Any] = {'num_classes': 10, 'mean': (0.0,)}
+TEACHER_LABEL = 'teacher'
+# The keys of the teacher's section that are not arguments of its network.
+_TEACHER_KEYS = ('checkpoint', 'weights', 'training')
+# Type -> what the function of a section gets besides its own keys.
+_CONTEXT: dict[Any, tuple[str, ...]] = {
+  Augment: tuple(TRIAL_CONTEXT),
+  Network: ('num_classes',),
+  Optimizer: ('schedule',),
+  Method: ('recipe', 'num_classes'),
+}
+
+
+def validate(config: Settings) -> Draft:
+  """Parses all sections of a config and builds what needs no data.
+
+  Args:
+    config: the keys of the config.
+
+  Raises:
+    UsageError: a name, key or value is invalid.
+  """
+  data = _parse(Dataset, config.data, 'data')
+  task = _parse(Task, settings.with_default_name('task', config.task), 'task')
+  student = _parse(Network, config.student, 'student')
+  initial = None
+  if config.initial is not None:
+    initial = _parse(Scheme, config.initial, 'initial')
+  training = _training(config)
+  seeds = settings.check_seeds('seeds', config.seeds)
+  rows = _rows(config, training, seeds)
+  teacher = None
+  if config.teacher is not None:
+    teacher = _teacher(config.teacher, training)
+  _try_augment(training.augment)
+  _try_network(student, 'student')
+  return Draft(
+    settings=config,
+    data=data,
+    task=task.build({}),
+    task_section=task,
+    student=student,
+    teacher=teacher,
+    initial=None if initial is None else initial.build({}),
+    initial_section=initial,
+    training=training,
+    rows=rows,
+  )
+
+
+def _parse(
+  kind: Any, section: Any, where: str, siblings: tuple[str, ...] = ()
+) -> Section:
+  """Parses a section that stands for a value of the type `kind`."""
+  context = _CONTEXT.get(kind, ())
+  return parse(
+    section, TABLES[kind], where, TABLES, context=context, siblings=siblings
+  )
+
+
+def _training(config: Settings) -> Training:
+  """Parses the keys of a recipe that hold for every row."""
+  named = ('augment', 'optimizer', 'schedule')
+  raw = {key: getattr(config, key) for key in settings.RECIPE_KEYS}
+  raw |= {key: settings.with_default_name(key, raw[key]) for key in named}
+  return Training(
+    raw=raw,
+    epochs=config.epochs,
+    batch_size=config.batch_size,
+    subset=config.subset,
+    augment=_parse(Augment, raw['augment'], 'augment'),
+    optimizer=_parse(Optimizer, raw['optimizer'], 'optimizer'),
+    schedule=_parse(Schedule, raw['schedule'], 'schedule'),
+  )
+
+
+def _changed(
+  training: Training, changes: Mapping[str, Any], where: str
+) -> Training:
+  """Returns a recipe with some keys changed by a row.
+
+  A section without a name changes keys of the config's section; one with a name
+  replaces it.
+
+  Args:
+    training: the keys that hold for every row.
+    changes: the keys of the row, all of them keys of a recipe.
+    where: the place of the row in the config.
+  """
+  values.check_keys(changes, settings.RECIPE_FIELDS, where)
+  settings.check_recipe_numbers(changes, f'{where}.')
+  raw = dict(training.raw)
+  fields: dict[str, Any] = {}
+  kinds = {'augment': Augment, 'optimizer': Optimizer, 'schedule': Schedule}
+  for key, value in changes.items():
+    if isinstance(value, Mapping) and 'name' not in value:
+      value = {**raw[key], **value}
+    raw[key] = value
+    fields[key] = (
+      _parse(kinds[key], value, f'{where}.{key}') if key in kinds else value
+    )
+  return training._replace(raw=raw, **fields)
+
+
+def _rows(
+  config: Settings, training: Training, seeds: tuple[int, ...]
+) -> tuple[RowDraft, ...]:
+  """Validates the rows, and that each has a folder of its own."""
+  if config.method is not None:
+    row = _row('', 'student', config.method, training, seeds, 'method')
+    return (row._replace(label=row.method.resolved['name']),)
+  if not config.methods:
+    raise UsageError('methods: expected at least one row')
+  folders = {slug(TEACHER_LABEL): "the teacher's"}
+  rows = []
+  for label, section in config.methods.items():
+    label = str(label)
+    folder = slug(label)
+    if not folder.strip('.-') or len(folder) > 100:
+      raise UsageError(
+        f'methods: {label!r} is not a valid label: it needs a letter or a '
+        'digit, and at most 100 characters'
+      )
+    if folder in folders:
+      raise UsageError(
+        f'methods: the row {label!r} would share its folder with '
+        f'{folders[folder]}; choose another label'
+      )
+    folders[folder] = repr(label)
+    where = f'methods.{label}'
+    rows.append(_row(label, 'student', section, training, seeds, where))
+  return tuple(rows)
+
+
+def _row(
+  label: str,
+  role: Role,
+  section: Any,
+  training: Training,
+  seeds: tuple[int, ...],
+  where: str,
+) -> RowDraft:
+  """Validates a row: its method, and the keys of the recipe that it changes."""
+  if not isinstance(section, Mapping):
+    raise UsageError(
+      f"{where}: expected a section {{'name': ...}}, got {section!r}"
+    )
+  recipe_keys = settings.RECIPE_KEYS
+  changes = {k: v for k, v in section.items() if k in recipe_keys}
+  arguments = {k: v for k, v in section.items() if k not in recipe_keys}
+  method = _parse(Method, arguments, where, siblings=recipe_keys)
+  row_training = _changed(training, changes, where)
+  if 'augment' in changes:
+    _try_augment(row_training.augment)
+  optimizer = row_training.optimizer.build(
+    {'schedule': row_training.schedule.build({})}
+  )
+  return RowDraft(label, role, seeds, method, row_training, optimizer)
+
+
+def _teacher(section: RawSection, training: Training) -> TeacherDraft:
+  """Validates {'name': ..., 'training': {...}}, or a section with a file.
+
+  'checkpoint' names a file of this library or a work directory, 'weights' a
+  file of PyTorch tensors.
+  """
+  if 'weights' in section and 'checkpoint' in section:
+    raise UsageError('teacher: expected weights or checkpoint, got both')
+  row = _teacher_row(section.get('training', {}), training)
+  is_torch = 'weights' in section
+  file = None
+  if is_torch or 'checkpoint' in section:
+    file = _teacher_file(section, 'weights' if is_torch else 'checkpoint')
+  arguments = {k: v for k, v in section.items() if k not in _TEACHER_KEYS}
+  network = None
+  if arguments or file is None or is_torch:
+    network = _parse(Network, arguments, 'teacher', siblings=_TEACHER_KEYS)
+    _try_network(network, 'teacher')
+  return TeacherDraft(network, file, is_torch, row)
+
+
+def _teacher_row(keys: Any, training: Training) -> RowDraft:
+  """Validates how the teacher is trained: on the labels, with one seed."""
+  where = 'teacher.training'
+  if not isinstance(keys, Mapping):
+    raise UsageError(f'{where}: expected keys and values, got {keys!r}')
+  keys = dict(keys)
+  seed = keys.pop('seed', 0)
+  (seed,) = settings.check_seeds(f'{where}.seed', [seed])
+  for key in keys:
+    if key not in settings.RECIPE_KEYS:
+      valid = [*settings.RECIPE_KEYS, 'seed']
+      raise checks.unknown(f'key of {where}', key, valid)
+  section = {'name': 'supervised', **keys, 'student': 'teacher'}
+  return _row(TEACHER_LABEL, 'teacher', section, training, (seed,), where)
+
+
+def _teacher_file(section: RawSection, key: str) -> pathlib.Path:
+  """Returns the file of a trained teacher."""
+  file = pathlib.Path(str(section[key])).expanduser()
+  if file.is_dir():
+    file = file / 'teacher.safetensors'
+  if not file.exists():
+    raise UsageError(f'teacher.{key}: no file {str(file)!r}')
+  return file
+
+
+def _try_augment(section: Section) -> None:
+  """Builds an augmentation without data, so that a wrong number is refused."""
+  section.build(TRIAL_CONTEXT)
+
+
+def _try_network(section: Section, role: Role) -> None:
+  """Builds a network of the library without data, for the same reason.
+
+  A user's own function may depend on the number of classes in its own way.
+  """
+  if section.resolved['name'] in TABLES[Network]:
+    models.build_network(section, role, TRIAL_CONTEXT['num_classes'])

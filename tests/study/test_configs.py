@@ -1,0 +1,142 @@
+"""Every config of the repository is built, and steps of its rows are traced."""
+
+from collections.abc import Sequence
+import functools
+import pathlib
+import runpy
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdistill import study
+from jaxdistill.core.types import Model
+from jaxdistill.data.sources import arrays
+from jaxdistill.networks.models import pyramidnet
+from jaxdistill.phases import recipes
+from jaxdistill.study import config as config_lib
+from jaxdistill.study import models, registry
+
+# Tracing these takes minutes, so shallow networks replace them.
+DEEP = {
+  'pyramidnet110_64': 64,
+  'pyramidnet200_240': 240,
+  'pyramidnet200_300': 300,
+}
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+
+
+def _paths():
+  """Yields (path, whether to trace the config) for every config.
+
+  The path is 'file.py', or 'file.py:x' for each x of the file's ARGUMENTS. All
+  of these are built, but only the first one is traced.
+  """
+  for path in sorted(CONFIGS.rglob('*.py')):
+    arguments = runpy.run_path(str(path)).get('ARGUMENTS', ())
+    for i, argument in enumerate(arguments or ['']):
+      name = f'{path}:{argument}' if argument else str(path)
+      yield pytest.param(name, not i, id=name.rpartition('configs/')[2])
+
+
+def _random(size: int, num_classes: int, train_subset: int | None):
+  """Random images in place of data that the tests do not have."""
+  generator = np.random.default_rng(0)
+  image = generator.integers(0, 256, (1024, size, size, 3), np.uint8)
+  label = np.arange(1024) % num_classes
+  return arrays.from_arrays(
+    image,
+    label,
+    image[:128],
+    label[:128],
+    num_classes=num_classes,
+    train_subset=train_subset and 512,
+  )
+
+
+def _npz(
+  path: str, *, validation: float = 0.1, train_subset: int | None = None
+):
+  del path, validation
+  return _random(32, 10, train_subset)
+
+
+def _folder(path: str, *, image_size: int, validation: float = 0.1):
+  del path, image_size, validation
+  return _random(64, 200, None)
+
+
+def _tfds(
+  dataset: str,
+  *,
+  validation: float = 0.1,
+  image_size: int | None = None,
+  train_subset: int | None = None,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+):
+  del validation, mean, std
+  classes = {'cifar10': 10, 'cifar100': 100, 'imagenet2012': 1000}
+  # Small images replace ImageNet's: the size does not change what is traced.
+  return _random(64 if image_size else 32, classes[dataset], train_subset)
+
+
+@pytest.mark.parametrize(('path', 'trace'), tuple(_paths()))
+def test_a_config_is_built_and_traced(path, trace, monkeypatch):
+  monkeypatch.setitem(registry.DATASETS, 'npz', _npz)
+  monkeypatch.setitem(registry.DATASETS, 'tfds', _tfds)
+  monkeypatch.setitem(registry.DATASETS, 'folder', _folder)
+  for name, widening in DEEP.items():
+    shallow = functools.partial(pyramidnet.pyramidnet, 11, widening)
+    monkeypatch.setitem(registry.NETWORKS, name, shallow)
+  plan = study.plan(config_lib.load(path))
+  # The plan has built every row. Two are traced: the first, and the last one
+  # of those with the most phases.
+  rows = [row for row in plan.rows if row.role == 'student']
+  longest = max(reversed(rows), key=lambda row: len(row.method))
+  traced = {row.label: row for row in (rows[0], longest)}
+  for row in traced.values() if trace else ():
+    _trace_steps(plan, row, all_phases='/masked_layer/' in path)
+
+
+def _trace_steps(plan, row, all_phases):
+  """Checks that a step keeps the form of the state and returns scalars.
+
+  Every later step is then like the first one. Phases without steps are followed
+  by the next phase, and `all_phases` are traced if none of them depends on the
+  numbers of the phase before it.
+  """
+  carry = models.abstract_carry(plan, row.role)
+  for make in row.method:
+    phase = make(carry)
+    state, frozen = _trace(plan, phase, carry)
+    if phase.num_steps and not all_phases:
+      break
+    carry = phase.finish(state, frozen, carry)
+
+
+def _trace(plan, phase, carry):
+  """Traces a step; returns the shapes of the state and of what is frozen."""
+  rng = jax.random.key(0)
+
+  def init(rng, variables):
+    models = {k: Model(carry[k].network, v) for k, v in variables.items()}
+    return phase.init(rng, models)
+
+  def step(state, frozen, batches):
+    return phase.step(state, frozen, batches, rng, phase.static(0))
+
+  variables = {role: model.variables for role, model in carry.items()}
+  state, frozen = jax.eval_shape(init, rng, variables)
+  batches = {
+    name: recipes.example(plan.dataset, stream.augment, stream.batch_size)
+    for name, stream in phase.streams.items()
+  }
+  after, metrics = jax.eval_shape(step, state, frozen, batches)
+  assert all(metric.shape == () for metric in metrics.values())
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+  forms = (
+    [(x.shape, x.dtype) for x in jax.tree.leaves(t)] for t in (after, state)
+  )
+  assert next(forms) == next(forms)
+  return state, frozen

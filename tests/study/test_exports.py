@@ -1,0 +1,83 @@
+"""Exports: students as files that answer like the students."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdistill import networks, study
+from jaxdistill.networks.weights import files
+from jaxdistill.study import stablehlo
+
+
+def test_an_export_opens_again_as_the_trained_student(
+  cli, config, finished, copied, dataset
+):
+  out, _ = cli.fit(config, copied, '--mode=export')
+  paths = [pathlib.Path(line) for line in out.splitlines()]
+  assert [p.name for p in paths] == [
+    f'{name}-0-{when}.safetensors'
+    for name in ('student-alone', 'kd')
+    for when in ('last', 'best')
+  ]
+  exported = networks.load(copied / 'export' / 'kd-0-last.safetensors')
+  student = files.load_tree(copied / 'rows/kd/0/phase0.safetensors')[0]
+  tiny = study.plan(cli.load(config)).networks
+  image = dataset.splits['test']['image'].astype(np.float32)
+  np.testing.assert_array_equal(
+    networks.apply(*exported, image),
+    networks.apply(tiny['student'], student['student'], image),
+  )
+  assert 'teacher' not in student
+
+
+def test_an_exported_program_gives_the_students_logits_for_raw_images(
+  cli, config, copied
+):
+  out, _ = cli.fit(
+    config, copied, '--mode=export', '--format=stablehlo,safetensors'
+  )
+  assert len(out.splitlines()) == 8
+  path = copied / 'export' / 'kd-0-last'
+  image = np.load(config.parent / 'data.npz')['test_image']
+  variables, metadata = files.load_tree(f'{path}.safetensors')
+  mean, std = (np.float32(metadata[k]) for k in ('mean', 'std'))
+  assert metadata['image_shape'] == [8, 8, 1]
+  network = networks.from_description(metadata['network'])
+  expected = networks.apply(network, variables, (image - mean) / std)
+  for batch_size in (1, 7, 30):
+    np.testing.assert_allclose(
+      stablehlo.load(f'{path}.stablehlo')(image[:batch_size]),
+      expected[:batch_size],
+      atol=1e-5,
+    )
+  program = json.loads(pathlib.Path(f'{path}.stablehlo.json').read_text())
+  assert program['input'] == 'raw images, uint8 [B, 8, 8, 1]'
+  assert program['output'] == '[B, 3] logits'
+  assert program['platforms'] == ['cpu', 'cuda', 'tpu']
+  for key in ('mean', 'std'):
+    assert program[key] == metadata[key]
+
+
+def test_a_file_whose_outputs_differ_is_not_kept(
+  cli, config, copied, monkeypatch
+):
+  to_stablehlo = stablehlo.to_stablehlo
+
+  def changed(model, *arguments, **options):
+    variables = jax.tree.map(lambda x: x + 0.1, model.variables)
+    return to_stablehlo(
+      model._replace(variables=variables), *arguments, **options
+    )
+
+  monkeypatch.setattr(stablehlo, 'to_stablehlo', changed)
+  with pytest.raises(RuntimeError, match=r'stablehlo: its outputs differ'):
+    cli.call(
+      f'--config={config}',
+      f'--workdir={copied}',
+      '--mode=export',
+      '--format=stablehlo',
+    )
+  assert not list((copied / 'export').glob('*.stablehlo'))

@@ -1,0 +1,40 @@
+"""Notes about the data that are printed before training."""
+
+import numpy as np
+import pytest
+
+from jaxdistill import study
+from jaxdistill.data.sources import arrays as arrays_lib
+from jaxdistill.data.sources import images
+from jaxdistill.study import notes
+
+
+@pytest.fixture(scope='module')
+def plan(cli, config):
+  return study.plan(cli.load(config))
+
+
+def test_a_note_says_that_images_are_enlarged(cli, config, plan):
+  assert notes.size_note(plan) == ''
+  larger = {'name': 'imagenet', 'size': 9}
+  enlarged = study.plan({**cli.load(config).to_dict(), 'augment': larger})
+  note = notes.size_note(enlarged)
+  assert 'images of 8 x 8 pixels are enlarged to 9 x 9' in note
+  assert notes.notes(enlarged) == [note]
+
+
+def test_a_note_says_that_statistics_are_those_of_a_sample(plan):
+  count = arrays_lib.SAMPLE + 1
+  image = images.LazyImages(None, np.arange(count), (8, 8, 1))
+
+  def note(image, **data):
+    train = {'image': image, 'label': np.zeros(len(image), int)}
+    row = plan.rows[0]._replace(resolved={'data': data})
+    dataset = plan.dataset._replace(splits={'train': train})
+    return notes.statistics_note(plan._replace(dataset=dataset, rows=(row,)))
+
+  assert 'mean and std are estimated from 1,024 of 1,025 images' in note(image)
+  assert 'data: std are estimated' in note(image, mean=[1.0], std=None)
+  assert note(image, mean=[1.0], std=[1.0]) == ''
+  assert note(image.select(np.arange(1024))) == ''
+  assert note(np.zeros((count, 8, 8, 1), np.uint8)) == ''

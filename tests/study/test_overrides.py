@@ -1,0 +1,139 @@
+"""Configs: files with arguments, and overrides from the command line."""
+
+import ml_collections
+import pytest
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.study import config as config_lib
+from jaxdistill.study import overrides
+
+
+@pytest.mark.parametrize(
+  ('override', 'value'),
+  [
+    ('epochs=3', 3),
+    ('epochs=0.5', 0.5),  # it was an integer
+    ('schedule.rate=1', 1),  # stays an int where the file has a float
+    ('schedule.warmup=0.1', 0.1),  # the file does not mention it
+    ('task.label_smoothing=0.1', 0.1),  # nor the section
+    ('teacher.training.schedule.rate=0.2', 0.2),
+    ('student.widths=(4,4,8)', (4, 4, 8)),
+    ('student.shortcut=A', 'A'),
+    ('optimizer.nesterov=false', False),
+    ('optimizer.nesterov=True', True),
+    ('student.inner_widths=none', None),
+    ('methods.student alone.epochs=7', 7),
+    ('data.path=a=b', 'a=b'),
+  ],
+)
+def test_an_override_sets_any_key_to_a_python_value(
+  cli, config, override, value
+):
+  node = cli.load(config, override)
+  for key in override.partition('=')[0].split('.'):
+    node = node[key]
+  assert node == value
+  assert type(node) is type(value)
+
+
+def test_a_new_name_drops_the_keys_of_the_old_one_and_says_so(
+  cli, config, capfd
+):
+  loaded = cli.load(config, 'methods.kd.name=supervised')
+  assert loaded.methods.kd.to_dict() == {'name': 'supervised'}
+  err = capfd.readouterr().err
+  assert "methods.kd.name is now 'supervised'" in err
+  assert "'kd': temperature" in err
+
+
+def test_only_a_name_makes_a_new_row(cli, config):
+  loaded = cli.load(config)
+  with loaded.unlocked():
+    loaded.methods = {'kd': {'name': 'kd'}, 'at': {'name': 'at'}}
+  message = r"row of methods 'kdd'; did you mean 'kd'\? \(valid: at, kd\)"
+  with pytest.raises(UsageError, match=message):
+    overrides.override(loaded, 'methods.kdd.weight', '2')
+  overrides.override(loaded, 'methods.sp.name', 'sp')
+  assert list(loaded.methods) == ['at', 'kd', 'sp']
+
+
+def test_the_same_name_drops_nothing(cli, config, capfd):
+  loaded = cli.load(config, 'methods.kd.name=kd')
+  assert loaded.methods.kd.temperature == 2.0
+  assert capfd.readouterr().err == ''
+
+
+def test_a_new_name_keeps_the_overrides_that_come_before_it(
+  cli, config, tmp_path
+):
+  line = cli.refused(
+    config,
+    tmp_path / 'workdir',
+    '--config.schedule.patience=long',
+    '--config.schedule.name=plateau',
+  )
+  assert "schedule.patience: expected a whole number, got 'long'" in line
+
+
+def test_derived_numbers_follow_an_override(cli, tmp_path):
+  file = tmp_path / 'derived.py'
+  file.write_text(
+    'import ml_collections\n'
+    'def get_config():\n'
+    '  config = ml_collections.ConfigDict()\n'
+    '  config.batch_size = 64\n'
+    '  config.epochs = 4\n'
+    "  config.schedule = {'rate': config.get_ref('batch_size') * 0.5}\n"
+    "  config.late = {'epochs': config.get_ref('epochs') * 2}\n"
+    '  return config\n'
+  )
+  loaded = cli.load(file, 'batch_size=8', 'epochs=0.5')
+  assert loaded.schedule.rate == 4.0
+  assert loaded.late.epochs == 1.0
+
+
+def test_a_config_file_gets_the_argument_after_its_name(config):
+  loaded = config_lib.load(f'{config}:late,kd')
+  assert list(loaded.methods) == ['late', 'kd']
+
+
+@pytest.mark.parametrize(
+  ('text', 'words'),
+  [
+    ('def get_config():\n  return {}', "takes no argument, got 'abc'"),
+    (
+      "ARGUMENTS = '0.5', '1'\ndef get_config(x=1):\n  return float(x)",
+      "'abc' (valid arguments: 0.5, 1)",
+    ),
+  ],
+)
+def test_a_wrong_argument_of_a_config_is_refused(cli, tmp_path, text, words):
+  file = tmp_path / 'mine.py'
+  file.write_text(text)
+  assert words in cli.refused(f'{file}:abc', tmp_path / 'workdir')
+
+
+def test_a_method_on_the_command_line_replaces_all_rows(capsys):
+  config = ml_collections.ConfigDict(
+    {'methods': {'a': {'name': 'kd'}, 'b': {'name': 'at'}}}
+  )
+  overrides.override(config, 'method.name', 'sp')
+  overrides.override(config, 'method.weight', '2.0')
+  assert config.to_dict() == {'method': {'name': 'sp', 'weight': 2.0}}
+  assert "the rows 'a', 'b'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('as_dict', [True, False])
+def test_rows_keep_the_order_of_the_file(tmp_path, as_dict):
+  rows = "{'b': {'name': 'kd'}, 'a': {'name': 'at'}}"
+  config = f"{{'methods': {rows}}}"
+  if not as_dict:
+    rows = f'ml_collections.ConfigDict({rows}, sort_keys=False)'
+    config = f"ml_collections.ConfigDict({{'methods': {rows}}})"
+  file = tmp_path / 'ordered.py'
+  file.write_text(
+    f'import ml_collections\ndef get_config():\n  return {config}\n'
+  )
+  plain = config_lib.plain(config_lib.load(file))
+  assert list(plain['methods']) == ['b', 'a']
+  assert type(plain['methods']['b']) is dict

@@ -1,0 +1,124 @@
+"""Teachers from files: of an earlier run, or of PyTorch tensors."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxdistill import networks, study
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model
+from jaxdistill.networks.weights import files, pretrained
+
+SMALL = {'name': 'resnet8', 'stem_width': 2, 'widths': (2, 2, 4)}
+
+
+@pytest.fixture(scope='module')
+def model():
+  arguments = {k: v for k, v in SMALL.items() if k != 'name'}
+  network = networks.NETWORKS['resnet8'](num_classes=10, **arguments)
+  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)}
+  return Model(network, networks.init(network, jax.random.key(0), image))
+
+
+def _config(path, **teacher):
+  return {
+    'data': {'name': 'digits'},
+    'student': SMALL,
+    'teacher': {**teacher, 'weights': str(path)},
+    'method': {'name': 'kd'},
+  }
+
+
+def test_another_run_can_point_at_the_teacher(
+  cli, workdirs, config, finished, tmp_path
+):
+  teacher = shutil.copytree(finished[0], tmp_path / 'one')
+  workdir = tmp_path / 'workdir'
+
+  def pointing_at(path):
+    override = f'--config.teacher={{"checkpoint": "{path}"}}'
+    return f'{config}:kd', workdir, override
+
+  _, err = cli.fit(*pointing_at(teacher))
+  accuracy = 100 * workdirs.result(teacher, 'teacher')['test']['last']['top1']
+  assert f'teacher from a file: top1 {accuracy:.2f}% on test' in err
+  assert [p.name for p in (workdir / 'rows').iterdir()] == ['kd']
+  # The same teacher leads to the same student.
+  student, original_student = (
+    files.load_tree(w / 'rows/kd/0/phase0.safetensors')[0]['student']
+    for w in (workdir, finished[0])
+  )
+  jax.tree.map(np.testing.assert_array_equal, student, original_student)
+  # The file may be moved, but not replaced by another.
+  moved = teacher.rename(tmp_path / 'two')
+  cli.fit(*pointing_at(moved / 'teacher.safetensors'))
+  cli.fit(*pointing_at(moved), '--mode=export')
+  other = workdir / 'export/kd-0-last.safetensors'
+  assert 'teacher.checksum' in cli.refused(*pointing_at(other))
+
+
+def test_a_teacher_file_that_does_not_fit_is_refused(
+  cli, config, finished, tmp_path
+):
+  line = cli.refused(
+    config,
+    tmp_path / 'workdir',
+    f'--config.teacher.checkpoint={finished[0]}',
+    '--config.teacher.name=network_for_tests:net',
+    '--config.teacher.width=4',
+  )
+  assert 'teacher.checkpoint' in line
+  assert 'stem' in line
+  assert not (tmp_path / 'workdir').exists()
+
+
+def test_the_teacher_has_the_weights_of_the_file(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  safetensors.numpy.save_file(pretrained.to_torch(model), path)
+  plan = study.plan(_config(path, **SMALL))
+  assert plan.teacher is not None and plan.teacher.network == model.network
+  jax.tree.map(
+    np.testing.assert_array_equal, plan.teacher.variables, model.variables
+  )
+  assert [row.label for row in plan.rows] == ['kd']  # nothing to train first
+
+
+def test_weights_of_another_network_are_refused(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  safetensors.numpy.save_file(pretrained.to_torch(model), path)
+  with pytest.raises(UsageError, match=r"lacks tensor 'layer1\.1\."):
+    study.plan(_config(path, **{**SMALL, 'name': 'resnet14'}))
+
+
+def test_weights_need_the_networks_name_and_a_file(tmp_path):
+  with pytest.raises(UsageError, match=r'teacher\.weights: no file'):
+    study.plan(_config(tmp_path / 'x.pth', **SMALL))
+  (tmp_path / 'x.pth').write_bytes(b'')
+  with pytest.raises(UsageError, match='teacher: expected a section'):
+    study.plan(_config(tmp_path / 'x.pth'))
+
+
+def test_a_row_holds_the_key_of_the_teachers_file(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  safetensors.numpy.save_file(pretrained.to_torch(model), path)
+  (row,) = study.plan(_config(path, **SMALL)).rows
+  teacher = row.resolved['teacher']
+  assert teacher['weights'] == str(path) and 'checkpoint' not in teacher
+  networks.save(path, model)
+  config = _config(path)
+  config['teacher'] = {'checkpoint': str(path)}
+  (row,) = study.plan(config).rows
+  teacher = row.resolved['teacher']
+  assert teacher['checkpoint'] == str(path) and 'weights' not in teacher
+
+
+def test_weights_and_a_checkpoint_exclude_each_other(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  networks.save(path, model)
+  with pytest.raises(
+    UsageError, match='expected weights or checkpoint, got both'
+  ):
+    study.plan(_config(path, **SMALL, checkpoint=str(path)))
