@@ -13,14 +13,19 @@ def model_in(carry: Carry, role: str) -> Model:
     role: the key of the model, such as 'student'.
 
   Raises:
-    UsageError: the carry holds nothing under this key.
+    UsageError: the carry holds nothing under this key, or not a model.
   """
   if role not in carry:
     raise UsageError(
       f'the method needs a model in the role {role!r}; there are '
       f'{", ".join(carry)}'
     )
-  model: Model = carry[role]
+  model = carry[role]
+  if not isinstance(model, Model):
+    raise UsageError(
+      f'role {role!r}: expected a Model, which is a network with its variables '
+      f'(see new_model), got {type(model).__name__}'
+    )
   return model
 
 

@@ -27,8 +27,13 @@ def evaluate(
       size of images, evaluation uses the central part in that size.
 
   Raises:
-    UsageError: the data set has no such split.
+    UsageError: the data set has no such split, or `model` is not a Model.
   """
+  if not isinstance(model, Model):
+    raise checks.UsageError(
+      'evaluate: expected a Model, which is a network with its variables (see '
+      f'new_model), got {type(model).__name__}'
+    )
   checks.choice('split', split, dataset.splits)
   prepare = recipes.preprocess(dataset, augment or augment_lib.none())
   return evaluation_lib.evaluate(

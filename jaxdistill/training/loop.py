@@ -2,6 +2,7 @@
 
 import pathlib
 
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Dataset, Method
 from jaxdistill.training import checkpoint
 from jaxdistill.training.distributed import hosts
@@ -48,9 +49,15 @@ def fit(
     NonFiniteLossError: the loss or the state became NaN or infinite; the
       message names the step, the phase and the last checkpoint.
     Interrupted: `options.interrupted` returned True.
-    UsageError: the data set or the carry does not have what a stream draws
-      from, or its batches cannot be spread over the devices.
+    UsageError: `method` is not a method; the data set or the carry does not
+      have what a stream draws from; its batches cannot be spread over the
+      devices.
   """
+  if not isinstance(method, tuple):
+    raise UsageError(
+      'fit: expected a method, which is a tuple of phase builders such as '
+      f'methods.kd(recipe), got {getattr(method, "__name__", repr(method))}'
+    )
   options = options or FitOptions(log=Log())
   fitted = Fitted(dict(carry), {}, {}, 0, 0.0, {})
   for order, build in enumerate(method):

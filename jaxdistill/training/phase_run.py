@@ -1,5 +1,6 @@
 """One phase while it runs: its state, steps, records and checkpoints."""
 
+import collections
 import contextlib
 import pathlib
 import time
@@ -21,6 +22,10 @@ from jaxdistill.training.options import (
   Interrupted,
   NonFiniteLossError,
 )
+
+# The host may not run further ahead of the devices than so many calls: a stop
+# request would otherwise wait for all steps that it has queued.
+CALLS_IN_FLIGHT = 2
 
 
 class _Best(NamedTuple):
@@ -73,6 +78,7 @@ class PhaseRun:
     self._start(init_rng, mesh)
     self._best = {name: _Best(-np.inf, 0) for name in self._tree['best']}
     self._step, self._seconds = 0, 0.0
+    self._in_flight: collections.deque[Array] = collections.deque()
     self._store = (
       None if checkpoints is None else checkpoint.Checkpoints(checkpoints)
     )
@@ -176,6 +182,10 @@ class PhaseRun:
       np.int32(self._step),
     )
     self._step += count
+    # The next call donates the totals, so it is a copy that is waited for.
+    self._in_flight.append(jnp.copy(self._tree['totals']['count']))
+    if len(self._in_flight) > CALLS_IN_FLIGHT:
+      jax.block_until_ready(self._in_flight.popleft())
 
   def _draw(self, step: int, count: int) -> dict[str, Batch]:
     return sources_lib.draw(self._sources, step, count)

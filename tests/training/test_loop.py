@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill import phases
+from jaxdistill import methods, phases
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Phase, Stream
 from jaxdistill.data.sources import images
 from jaxdistill.data.transforms import augment
 from jaxdistill.training import log as log_lib
-from jaxdistill.training import loop, programs, sources
+from jaxdistill.training import loop, phase_run, programs, sources
 from jaxdistill.training.distributed import sharding
 
 STREAM = {'train': Stream(8, augment.none())}
@@ -449,3 +449,17 @@ def test_streamed_data_is_loaded_by_the_chosen_number_of_workers(dataset):
     counter(streams=STREAM), {}, data, (0, 0), sharding.make_mesh(), 3
   ).values()
   assert source._workers == 3
+
+
+def test_the_host_waits_for_the_call_before_the_last_two(dataset, monkeypatch):
+  waited = []
+  monkeypatch.setattr(
+    phase_run.jax, 'block_until_ready', lambda count: waited.append(int(count))
+  )
+  fit(counter(num_steps=6), dataset)
+  assert waited == [1, 2, 3, 4]
+
+
+def test_what_is_not_a_method_is_refused(dataset):
+  with pytest.raises(UsageError, match=r'fit: expected a method, .* got kd'):
+    loop.fit(methods.kd, {}, dataset)

@@ -171,7 +171,26 @@ def _check_examples(
   test_image: np.ndarray | LazyImages,
   test_label: np.ndarray,
 ) -> None:
-  """Raises UsageError if a split is empty, or if the image sizes differ."""
+  """Raises UsageError if images and labels do not make a data set."""
+  for split, image, label in (
+    ('train', train_image, train_label),
+    ('test', test_image, test_label),
+  ):
+    if image.dtype != np.uint8 or len(image.shape) != 4:
+      raise UsageError(
+        f'{split}_image: expected uint8 [N, H, W, C], got {image.dtype} '
+        f'{list(image.shape)}'
+      )
+    if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
+      raise UsageError(
+        f'{split}_label: expected integers [N], got {label.dtype} '
+        f'{list(label.shape)}'
+      )
+    if len(image) != len(label):
+      raise UsageError(
+        f'{split}_label: expected one label for each of {len(image)} images, '
+        f'got {len(label)}'
+      )
   if not len(train_label) or not len(test_label):
     raise UsageError(
       'data: expected training and test examples, got '

@@ -61,7 +61,22 @@ def load(path: str | os.PathLike, network: Network | None = None) -> Model:
         'load(path, network)'
       )
     network = description.from_description(metadata['network'])
+  _check_stages(path, network, tree)
   return Model(network, tree)
+
+
+def _check_stages(
+  path: str | os.PathLike, network: Network, tree: PyTree
+) -> None:
+  """Raises UsageError if a file has variables of stages that do not exist."""
+  names = [stage.name for stage in network.stages]
+  for collection in tree.values():
+    for name in collection:
+      if name not in names:
+        raise UsageError(
+          f'{path}: expected variables of the network that was passed, got '
+          f'those of a stage {name!r} (its stages: {", ".join(names)})'
+        )
 
 
 def save_tree(

@@ -149,3 +149,28 @@ def test_parts_of_a_split_have_nothing_in_common_and_are_complete():
 def test_the_part_from_0_to_1_is_the_split_itself():
   split = make().splits['train']
   assert arrays.part(split, (0.0, 1.0)) is split
+
+
+@pytest.mark.parametrize(
+  ('image', 'label', 'message'),
+  [
+    (np.zeros((4, 2, 2, 1), np.float32), np.arange(4) % 2, 'expected uint8'),
+    (np.zeros((4, 2, 2), np.uint8), np.arange(4) % 2, r'\[N, H, W, C\], got'),
+    (
+      np.zeros((4, 2, 2, 1), np.uint8),
+      np.arange(3) % 2,
+      'train_label: expected one label for each of 4 images, got 3',
+    ),
+    (
+      np.zeros((4, 2, 2, 1), np.uint8),
+      np.zeros(4, np.float32),
+      r'train_label: expected integers \[N\], got float32',
+    ),
+  ],
+)
+def test_arrays_that_are_not_images_and_labels_are_refused(
+  image, label, message
+):
+  test = np.zeros((4, 2, 2, 1), np.uint8), np.arange(4) % 2
+  with pytest.raises(UsageError, match=message):
+    arrays.from_arrays(image, label, *test, validation=0)

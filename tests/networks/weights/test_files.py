@@ -243,3 +243,11 @@ def test_statistics_are_not_counted_as_parameters():
   assert graph.count_parameters(tree) == 13
   tree['params']['a']['w'][1] = 0
   assert graph.count_nonzero(tree) == 9
+
+
+def test_a_file_of_another_network_is_refused(tmp_path, student):
+  files.save(tmp_path / 'a.safetensors', student)
+  stages = student.network.stages
+  other = Network((stages[0]._replace(name='entry'), *stages[1:]))
+  with pytest.raises(UsageError, match="got those of a stage 'stem'"):
+    files.load(tmp_path / 'a.safetensors', other)
