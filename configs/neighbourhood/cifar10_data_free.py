@@ -31,10 +31,10 @@ EPOCH = 45000 // 128  # steps
 
 
 def get_config(multiplier='0.75'):
-  """Returns the rows of one k, with two kinds of noise."""
+  """Returns the rows of one k, with four kinds of noise."""
   network = {'name': 'resnet20', 'shortcut': 'A'}
   rows = {'student alone': {'name': 'supervised'}}
-  for inputs in ('gaussian', 'rectified'):
+  for inputs in ('gaussian', 'rectified', 'image', 'moments'):
     rows[f'neighbourhoods, {inputs}'] = {
       'name': 'neighbourhood',
       'inputs': inputs,

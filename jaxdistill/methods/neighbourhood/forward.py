@@ -15,9 +15,9 @@ from jaxdistill.core.types import (
   Network,
   Variables,
 )
-from jaxdistill.methods.neighbourhood import stacking
+from jaxdistill.methods.neighbourhood import moments, stacking
 from jaxdistill.methods.neighbourhood.layouts import Layout, Neighbourhood
-from jaxdistill.methods.neighbourhood.plan import Plan
+from jaxdistill.methods.neighbourhood.plan import FROM_IMAGE, Plan
 from jaxdistill.networks import graph
 
 
@@ -34,28 +34,35 @@ def boundary_features(
     plan: says which of the two.
     layout: the neighbourhoods.
     teacher: the teacher.
-    batches: {'train': batch}, or {} for noise.
+    batches: {'train': batch} with inputs='data', otherwise {}.
     rng: the random key of the step.
 
   Returns:
-    Teacher feature -> its values, for the boundaries; with noise, the last
-    boundary is missing.
+    Teacher feature -> its values, for the boundaries; if each boundary
+    has noise of its own, the last one is missing.
   """
   boundaries = [t for _, t in layout.cut]
-  if plan.inputs == 'data':
-    image = {'image': batches['train']['image']}
-    needed = graph.stages_between(teacher.network, 'image', boundaries[-1])
-    features, _ = graph.run(*teacher, image, only=needed)
-    return {t: features[t] for t in boundaries}
   example = {'image': plan.recipe.example['image']}
   shapes = {**example, **graph.shapes(teacher.network, example)}
-  noise = {
-    t: jax.random.normal(random.step_key(rng, 'noise', i), shapes[t].shape)
-    for i, t in enumerate(boundaries[:-1])
-  }
+
+  def noise(index: int, feature: str) -> Array:
+    key = random.step_key(rng, 'noise', index)
+    return jax.random.normal(key, shapes[feature].shape)
+
+  if plan.inputs in FROM_IMAGE:
+    is_data = plan.inputs == 'data'
+    image = batches['train']['image'] if is_data else noise(0, 'image')
+    needed = graph.stages_between(teacher.network, 'image', boundaries[-1])
+    features, _ = graph.run(*teacher, {'image': image}, only=needed)
+    return {t: features[t] for t in boundaries}
+  if plan.inputs == 'moments':
+    image = noise(len(teacher.network.stages), 'image')
+    features = moments.noise_features(teacher, image, boundaries[-2], rng)
+    return {t: features[t] for t in boundaries[:-1]}
+  drawn = {t: noise(i, t) for i, t in enumerate(boundaries[:-1])}
   if plan.inputs == 'gaussian':
-    return noise
-  return {t: x if t == 'image' else jax.nn.relu(x) for t, x in noise.items()}
+    return drawn
+  return {t: x if t == 'image' else jax.nn.relu(x) for t, x in drawn.items()}
 
 
 def student_inputs(layout: Layout, boundaries: Features) -> Features:
@@ -150,9 +157,9 @@ def distances(
     return {**features, piece.output[1]: new[piece.output[1]]}
 
   name = pieces[0].output[1]
-  # On data, the boundaries already hold all features of the teacher.
+  # After a pass from an image, the boundaries hold all these features.
   teacher_features = (
-    boundaries if plan.inputs == 'data' else after(boundaries, pieces[0])
+    boundaries if plan.inputs in FROM_IMAGE else after(boundaries, pieces[0])
   )
   student_features = {t: _repeated(x, count) for t, x in boundaries.items()}
   student_features[name] = _flat(outputs)
@@ -161,7 +168,7 @@ def distances(
     name = piece.output[1]
     if values:
       student_features = after(student_features, piece)
-      if plan.inputs != 'data':
+      if plan.inputs not in FROM_IMAGE:
         teacher_features = after(teacher_features, piece)
     target = _repeated(teacher_features[name], count)
     distance = losses.squared_distance(student_features[name], target)

@@ -74,18 +74,22 @@ def neighbourhood(
       variables wherever name and shape agree.
     look_ahead: the weights c_1, c_2, ... of the losses that compare outputs
       after one, two, ... more parts of the teacher; empty means no such losses.
-    inputs: what the parts read: 'data', the teacher's activations; 'gaussian',
-      standard normal noise, so that no images are needed; or 'rectified', such
-      noise after a ReLU. With noise the student's batch statistics are set
-      before training to those of noise or, with `initial='teacher'`, to the
-      teacher's where shapes agree.
+    inputs: what the parts read. 'data' means the teacher's activations on
+      images. The others need no images: 'moments' is noise with the means and
+      standard deviations that the teacher's batch norms remember, see
+      `moments.noise_features`; 'image' is standard normal noise in place of the
+      image, carried through the teacher; 'gaussian', the paper's, is standard
+      normal noise in place of each activation; 'rectified' is its positive
+      part. In every case the parts are in training mode while they learn, and
+      evaluation uses the batch statistics of what they learned from: the two
+      are the same map, whatever the noise.
     neighbourhood_epochs: the epochs of the parts; None means the recipe's.
     neighbourhood_optimizer: the optimizer of the parts; None means the paper's
       SGD with momentum 0.9, rate 1e-3 and weight decay 1e-4, which applies to
       all parameters here.
     statistics_steps: the number of batches from which the statistics are
-      re-estimated; 0 keeps the running ones. With noise, the number of batches
-      of noise, at least 1.
+      re-estimated; 0 keeps the running ones. With noise they are batches of
+      noise.
     fine_tune: the method that trains the whole student at the end; a section in
       a config. The paper's is its equation 3: `joint` with the term `tempered`.
     student: the role of the network that trains.
@@ -95,8 +99,7 @@ def neighbourhood(
     UsageError: a number or choice is invalid. When the first phase begins:
       `layouts.layout` rejects the networks.
   """
-  if inputs != 'data':
-    checks.integer('statistics_steps with noise', statistics_steps)
+  checks.integer('statistics_steps', statistics_steps, at_least=0)
   plan = Plan(
     recipe=train_recipe(recipe, neighbourhood_epochs, neighbourhood_optimizer),
     cut=cut,
@@ -116,16 +119,11 @@ def neighbourhood(
     )
 
   def statistics(carry: Carry) -> Phase:
-    return piece_phases.statistics_phase(
-      plan, carry, student, statistics_steps, copies=initial == 'teacher'
-    )
+    return piece_phases.statistics_phase(plan, carry, student, statistics_steps)
 
   def train(carry: Carry) -> Phase:
     return piece_phases.train_phase(plan, carry, (student,))
 
-  if inputs != 'data':
-    after = _fine_tuned(fine_tune, 'distilled', student)
-    return (compose, statistics, train, *after)
   method: Method = (compose, train)
   if statistics_steps:
     method += (phases.keep('distilled', student), statistics)

@@ -97,8 +97,7 @@ def train_phase(plan: Plan, carry: Carry, students: Sequence[str]) -> Phase:
         continue
       models = {k: Model(networks[k], variables[k]) for k in students}
       outputs, changed = forward.outputs_of(
-        *(plan, layout, piece, models, boundaries, rng),
-        train=plan.inputs == 'data',
+        *(plan, layout, piece, models, boundaries, rng), train=True
       )
       for role in students:
         updates[role] = graph.merge(updates[role], changed[role])
@@ -126,8 +125,6 @@ def statistics_phase(
   carry: Carry,
   student: str,
   num_steps: int,
-  *,
-  copies: bool = False,
 ) -> Phase:
   """Builds the phase that re-estimates a student's batch statistics.
 
@@ -139,8 +136,6 @@ def statistics_phase(
     carry: holds the models.
     student: the role of the student.
     num_steps: the number of batches.
-    copies: whether, on noise, the teacher's statistics are used where shapes
-      agree, for students whose kernels are the teacher's too.
   """
   layout = layout_of(plan, carry, student)
   network = carry[student].network
@@ -169,8 +164,6 @@ def statistics_phase(
         rngs={'dropout': random.step_key(rng, 'dropout')},
       )
       updates = graph.merge(updates, changed)
-    if copies:
-      return where_equal(updates, _counterparts(layout, teacher.variables))
     return updates
 
   return phases.statistics_phase(

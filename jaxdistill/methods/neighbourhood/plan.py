@@ -8,7 +8,9 @@ from jaxdistill.core import checks
 from jaxdistill.core.types import FeaturePairs, Network, Recipe
 from jaxdistill.methods.neighbourhood import layouts
 
-INPUTS = ('data', 'gaussian', 'rectified')
+INPUTS = ('data', 'gaussian', 'rectified', 'image', 'moments')
+# With these, the boundary features are those of one pass of the teacher.
+FROM_IMAGE = ('data', 'image')
 INITIAL = ('random', 'teacher')
 FORMS = ('unroll', 'stack')
 

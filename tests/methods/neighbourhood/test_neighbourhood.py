@@ -15,12 +15,18 @@ from jaxdistill.data.transforms import augment
 from jaxdistill.methods.neighbourhood import (
   forward,
   layouts,
+  moments,
   piece_phases,
   stacking,
   student_search,
 )
 from jaxdistill.methods.neighbourhood import method as neighbourhood
-from jaxdistill.methods.neighbourhood.plan import FORMS, Plan, train_recipe
+from jaxdistill.methods.neighbourhood.plan import (
+  FORMS,
+  INPUTS,
+  Plan,
+  train_recipe,
+)
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.models import resnet
 from jaxdistill.networks.surgery import layerwise
@@ -35,6 +41,7 @@ PAST_THE_SHORTCUT = (
   ('group2.block1.conv1', 'group2.block1.conv1'),
   ('group2', 'group2'),
 )
+NOISE = [kind for kind in INPUTS if kind != 'data']
 PLAIN = optimizers.sgd(
   optimizers.constant(rate=1.0), momentum=0.0, weight_decay=0.0
 )
@@ -200,27 +207,90 @@ def test_training_all_parts_at_once_equals_training_each_alone(
     )
 
 
-@pytest.mark.parametrize('inputs', ['gaussian', 'rectified'])
-def test_a_student_with_the_teachers_parts_has_no_loss_on_noise(
-  recipe, carry, inputs
-):
+@pytest.mark.parametrize('inputs', NOISE)
+def test_parts_learn_from_noise_in_training_mode(recipe, carry, inputs):
   plan = _plan(recipe, inputs=inputs, look_ahead=(1.0,))
-  same = {**carry, 'student': whole(recipe)}
-  setup = piece_phases.compose_phase(
-    plan,
-    same,
-    lambda rng, carry: {'student': carry['student']},
-    initial='teacher',
-  )
-  state, frozen = setup.init(jax.random.key(0), same)
-  ready = setup.finish(state, frozen, same)
-  phase = piece_phases.train_phase(plan, ready, ('student',))
+  phase = piece_phases.train_phase(plan, carry, ('student',))
   assert phase.streams == {}
-  before, after, metrics = _step(phase, ready, {})
-  assert float(metrics['loss']) == 0.0
-  _assert_close(before.variables, after.variables, rtol=0, atol=0)
-  other = piece_phases.train_phase(plan, carry, ('student',))
-  assert float(_step(other, carry, {})[2]['loss']) > 0
+  before, after, metrics = _step(phase, carry, {})
+  assert float(metrics['loss']) > 0
+  for name in BLOCKS:
+    for collection in ('params', 'batch_stats'):
+      old, new = (
+        state.variables['student'][collection][name]
+        for state in (before, after)
+      )
+      assert any(
+        np.abs(x - y).max() > 1e-6
+        for x, y in zip(jax.tree.leaves(old), jax.tree.leaves(new))
+      )
+
+
+def test_the_statistics_of_noise_give_the_map_that_learned_from_it(
+  recipe, carry
+):
+  """Evaluation computes what training mode computes on the same noise."""
+  plan = _plan(recipe, inputs='gaussian')
+  layout = piece_phases.layout_of(plan, carry, 'student')
+  rng = jax.random.key(5)
+  boundaries = forward.boundary_features(
+    plan, layout, carry['teacher'], {}, rng
+  )
+  phase = piece_phases.statistics_phase(plan, carry, 'student', 1)
+  state, frozen = phase.init(jax.random.key(0), carry)
+  state, _ = jax.jit(functools.partial(phase.step, static=None))(
+    state, frozen, {}, rng
+  )
+  ready = phase.finish(state, frozen, carry)
+  for piece in layout.trained:
+    trained, _ = forward.outputs_of(
+      *(plan, layout, piece, {'student': carry['student']}, boundaries, rng),
+      train=True,
+    )
+    evaluated, _ = forward.outputs_of(
+      *(plan, layout, piece, {'student': ready['student']}, boundaries, rng),
+      train=False,
+    )
+    _assert_close(trained, evaluated, atol=1e-4)
+
+
+def test_noise_of_moments_has_the_means_and_deviations_of_the_norms(recipe):
+  """With means far above 0 the ReLUs change nothing."""
+  teacher = whole(recipe)
+  params = dict(teacher.variables['params'])
+  for stage, norm, mean, deviation in (
+    ('stem', 'norm', 20.0, 0.5),
+    (BLOCKS[0], 'norm2', 7.0, 2.0),
+  ):
+    shape = params[stage][norm]['scale'].shape
+    moments_of_norm = {
+      'scale': jnp.full(shape, deviation),
+      'bias': jnp.full(shape, mean),
+    }
+    params[stage] = {**params[stage], norm: moments_of_norm}
+  variables = {**teacher.variables, 'params': params}
+  image = jnp.zeros((256, *recipe.example['image'].shape[1:]))
+  features = moments.noise_features(
+    Model(teacher.network, variables), image, 'group1', jax.random.key(0)
+  )
+  assert 'group2' not in features
+  np.testing.assert_array_equal(features['group1'], features[BLOCKS[0]])
+  np.testing.assert_allclose(features['stem'].mean((0, 1, 2)), 20.0, atol=0.05)
+  np.testing.assert_allclose(features['stem'].std((0, 1, 2)), 0.5, atol=0.05)
+  np.testing.assert_allclose(features['group1'].mean(), 27.0, atol=0.1)
+  np.testing.assert_allclose(features['group1'].std(), 4.25**0.5, atol=0.1)
+
+
+def test_moments_need_stages_that_end_with_a_norm_and_a_relu(recipe):
+  image = jnp.zeros(recipe.example['image'].shape)
+  pooled = Network(
+    (Stage('pool', layers.Pool()), Stage('head', layers.Classifier(3)))
+  )
+  variables = graph.init(pooled, jax.random.key(0), {'image': image})
+  with pytest.raises(UsageError, match=r"inputs='moments'.*stage 'pool'"):
+    moments.noise_features(
+      Model(pooled, variables), image, 'pool', jax.random.key(0)
+    )
 
 
 def test_noise_differs_between_steps_and_kinds(recipe, carry):
@@ -252,28 +322,17 @@ def test_the_default_optimizer_is_the_papers(recipe):
     np.testing.assert_allclose(update['kernel'], -1e-3 * trace, rtol=1e-6)
 
 
-@pytest.mark.parametrize('copies', [True, False])
-def test_statistics_on_noise_are_the_students_or_the_teachers(
-  recipe, carry, copies
+def test_statistics_on_noise_are_those_of_the_students_convolutions(
+  recipe, carry
 ):
   plan = _plan(recipe, inputs='gaussian')
-  phase = piece_phases.statistics_phase(
-    plan, carry, 'student', 2, copies=copies
-  )
+  phase = piece_phases.statistics_phase(plan, carry, 'student', 2)
   assert phase.streams == {}
   _, after, _ = _step(phase, carry, {}, count=2)
-  student_stats, teacher_stats = (
-    tree['batch_stats'][BLOCKS[0]]
-    for tree in (after.variables, carry['teacher'].variables)
-  )
-  same = jax.tree.map(
-    np.allclose, student_stats['norm2'], teacher_stats['norm2']
-  )
-  assert list(same.values()) == [copies, copies]
-  # Those of the narrower layer are the statistics of its convolution on noise.
+  statistics = after.variables['batch_stats'][BLOCKS[0]]
   kernel = carry['student'].variables['params'][BLOCKS[0]]['conv1']['kernel']
   expected = (np.asarray(kernel) ** 2).sum((0, 1, 2))
-  np.testing.assert_allclose(student_stats['norm1']['var'], expected, rtol=0.5)
+  np.testing.assert_allclose(statistics['norm1']['var'], expected, rtol=0.5)
 
 
 @pytest.mark.parametrize('devices', [1, 2])
@@ -402,13 +461,6 @@ def test_invalid_choices_are_refused(recipe, carry, arguments, message):
   method = neighbourhood.neighbourhood(recipe, **arguments)
   with pytest.raises(UsageError, match=message):
     method[0]({**carry, 'student': whole(recipe)})
-
-
-def test_noise_without_statistics_is_refused(recipe):
-  with pytest.raises(
-    UsageError, match=r'with noise: expected .* of at least 1, got 0'
-  ):
-    neighbourhood.neighbourhood(recipe, inputs='gaussian', statistics_steps=0)
 
 
 def test_parts_with_other_numbers_of_stages_copy_nothing(recipe, carry):
