@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation without data, on digits: which noise to learn from.
+"""Neighbourhood Distillation without data, on digits: which noise to use.
 
   jaxdistill --config=configs/neighbourhood/digits_data_free.py:0.5
 
@@ -9,11 +9,12 @@ measure the students.
 Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
 end-to-end distillation, 2020, Table 4. The paper has the row 'gaussian' only.
 
-Setting: a ResNet-8 of 8, 16 and 32 channels, whose blocks are narrowed inside by
-k. The pieces learn from 1,005 batches of 64 of noise by Adam at 0.003. KD on
+Setting: a ResNet-8 of 8, 16 and 32 channels, whose blocks are narrowed inside
+by k. The pieces learn from 1,005 batches of 64 of noise by Adam at 0.003. KD on
 noise has as many batches. Rates were not tuned.
 
-Hardware and time: two CPU cores, about five minutes. RESULTS.md has the numbers.
+Hardware and time: two CPU cores, about five minutes. RESULTS.md has the
+numbers.
 """
 
 ARGUMENTS = ('1.0', '0.5')

@@ -13,18 +13,18 @@ Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
 end-to-end distillation, 2020.
 
 Setting: a ResNet-8 with half the channels, whose three blocks are narrowed
-inside by k. The pieces learn from 3,744 batches of noise, and 312 more
-fine-tune the student; KD on noise has all 4,056. In the row 'gaussian', the
-paper's, the input of all blocks is N(0, 1), in 'rectified' its positive part. In
-'image' an image of N(0, 1) passes through the teacher, and in 'moments' the noise
-has the means and standard deviations of the teacher's batch norms. ZSKD makes 2,000 images with 200 iterations
-each and learns from them for 30 epochs.
+inside by k. The pieces learn from 3,744 batches of noise, and 312 more are for
+fine-tuning; KD on noise has all 4,056. In the row 'gaussian', the paper's,
+the input of all blocks is N(0, 1), in 'rectified' its positive part. In 'image'
+an image of N(0, 1) passes through the teacher, and in 'moments' the noise has
+the means and standard deviations of the teacher's batch norms. ZSKD makes 2,000
+images with 200 iterations each and learns from them for 30 epochs.
 
 Hardware and time: one CPU core, 150 to 450 seconds a run.
 
-Test accuracy at k = 0.75: pieces put together 33.19, KD on noise 10.00, ZSKD
-13.02. RESULTS.md has all rows. `cifar10_data_free.py` in the same folder is the
-full-size experiment.
+Test accuracy at k = 0.75, with batch norms frozen as in version 0.1.0: pieces
+put together 33.19, KD on noise 10.00, ZSKD 13.02. RESULTS.md has all rows.
+`cifar10_data_free.py` in the same folder is the full-size experiment.
 """
 
 ARGUMENTS = ('1.0', '0.75', '0.5')
