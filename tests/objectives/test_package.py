@@ -1,5 +1,6 @@
 """The names, annotations and the documented example of the package."""
 
+import inspect
 import re
 import textwrap
 import typing
@@ -26,8 +27,9 @@ def test_a_config_calls_the_function_of_the_same_name(name):
 @pytest.mark.parametrize('name', sorted(registry.OBJECTIVES))
 def test_every_objective_names_its_loss_and_describes_its_arguments(name):
   function = getattr(objectives, name)
-  assert 'losses.' in function.__doc__
-  described = re.findall(r'^    (\w+): ', function.__doc__, re.MULTILINE)
+  documentation = inspect.getdoc(function)
+  assert 'losses.' in documentation
+  described = re.findall(r'^  (\w+): ', documentation, re.MULTILINE)
   assert described == [k for k in typing.get_type_hints(function)][:-1]
 
 
