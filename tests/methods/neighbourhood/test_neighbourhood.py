@@ -716,7 +716,9 @@ def test_a_stack_is_distributed_over_the_devices_of_a_mesh():
     return stacking.spread(stack)['kernel']
 
   for count, constraints, entries in ((1, 0, 3), (2, 1, 4), (4, 1, 4)):
-    mesh = jax.sharding.AbstractMesh((1, count), ('data', 'model'))
+    mesh = jax.sharding.AbstractMesh(
+      (1, count), ('data', 'model'), axis_types=(AxisType.Auto,) * 2
+    )
     with jax.sharding.use_abstract_mesh(mesh):
       jaxpr = jax.make_jaxpr(make)(trees)
     assert str(jaxpr).count('sharding_constraint') == constraints
