@@ -5,7 +5,7 @@ A study goes through these steps, one file each:
   config.py, overrides.py, settings.py: the config file and its keys.
   parse.py, nesting.py: sections become checked calls of the functions in
     registry.py.
-  validate.py: all that can be refused before the data are read.
+  validate.py, sweeps.py: all that can be refused before the data are read.
   load.py: the data set and the teacher's file.
   build.py: networks, recipes and methods become a plan.
   runs.py: the rows of the plan are trained in a work directory.

@@ -1,6 +1,6 @@
 """Step 4 of a study: networks, recipes and methods are built into a plan."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 from typing import Any
 
@@ -66,6 +66,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
   if draft.initial_section is not None:
     shared['initial'] = draft.initial_section.resolved
   rows += [_row(row, draft, loaded, shared) for row in draft.rows]
+  _check_validation(rows, loaded)
   return Plan(
     dataset=loaded.dataset,
     task=draft.task,
@@ -76,6 +77,16 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
     rows=tuple(rows),
     options=_fit_options(draft.settings),
   )
+
+
+def _check_validation(rows: Iterable[Row], loaded: Loaded) -> None:
+  """Checks that a sweep has a split by which it can choose."""
+  for row in rows:
+    if row.trial is not None and 'validation' not in loaded.dataset.splits:
+      raise UsageError(
+        f'{row.trial.sweep}: a sweep chooses by the validation split, but the '
+        'data set has none; set data.validation'
+      )
 
 
 def _shared_resolved(draft: Draft, loaded: Loaded) -> dict[str, Any]:
@@ -140,7 +151,7 @@ def _row(
   with _naming_row(row.label):
     method = row.method.build(context)
   resolved = {**row.resolved, **shared}
-  return Row(row.label, row.role, method, row.seeds, resolved)
+  return Row(row.label, row.role, method, row.seeds, resolved, row.trial)
 
 
 @contextlib.contextmanager

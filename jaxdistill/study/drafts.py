@@ -11,6 +11,7 @@ from jaxdistill.networks.initial import Scheme
 from jaxdistill.optimizers import Optimizer
 from jaxdistill.study.parse import Section
 from jaxdistill.study.settings import Settings
+from jaxdistill.study.sweeps import Trial
 
 Role = Literal['student', 'teacher']
 
@@ -59,6 +60,7 @@ class RowDraft(NamedTuple):
     method: the section.
     training: the keys of its recipe.
     optimizer: the optimizer of its recipe.
+    trial: the values that a sweep tries in this row; None outside a sweep.
   """
 
   label: str
@@ -67,6 +69,7 @@ class RowDraft(NamedTuple):
   method: Section
   training: Training
   optimizer: Optimizer
+  trial: Trial | None = None
 
   @property
   def resolved(self) -> dict[str, Any]:

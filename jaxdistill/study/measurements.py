@@ -36,7 +36,8 @@ def measure(
     mesh: the devices.
 
   Returns:
-    'parameters', 'nonzero', 'test', 'agreement', 'beside' and 'differences'.
+    'parameters', 'nonzero', 'test', 'agreement', 'beside' and 'differences';
+    for a trial of a sweep also 'validation'.
   """
   models, agreement = last_and_best(fitted, row.role), None
   if row.role == 'student' and teacher_predictions is not None:
@@ -52,6 +53,7 @@ def measure(
   differences = fitted.reports.get(DIFFERENCES, {})
   return {
     **_size_and_test(plan, models, mesh),
+    **({} if row.trial is None else _validation(plan, models, mesh)),
     'agreement': agreement,
     'beside': beside,
     'differences': {
@@ -145,6 +147,14 @@ def _size_and_test(
     'nonzero': graph.count_nonzero(models['last'].variables),
     'test': {k: evaluate_on(plan, m, 'test', mesh) for k, m in models.items()},
   }
+
+
+def _validation(
+  plan: Plan, models: Mapping[str, Model], mesh: Mesh
+) -> dict[str, Any]:
+  """Returns the metrics of the last state by which a sweep chooses."""
+  metrics = evaluate_on(plan, models['last'], 'validation', mesh)
+  return {'validation': {'last': metrics}}
 
 
 def _placed(model: Model, mesh: Mesh) -> Model:

@@ -16,6 +16,7 @@ from jaxdistill.core.types import (
 from jaxdistill.networks.initial import Scheme
 from jaxdistill.phases import recipes
 from jaxdistill.study.drafts import Role
+from jaxdistill.study.sweeps import Trial
 
 
 class Row(NamedTuple):
@@ -27,6 +28,7 @@ class Row(NamedTuple):
     method: the phases.
     seeds: the seeds of the runs.
     resolved: everything that the row's numbers depend on, as JSON.
+    trial: the values that a sweep tries in this row; None outside a sweep.
   """
 
   label: str
@@ -34,6 +36,7 @@ class Row(NamedTuple):
   method: Method
   seeds: tuple[int, ...]
   resolved: dict[str, Any]
+  trial: Trial | None = None
 
 
 class Plan(NamedTuple):

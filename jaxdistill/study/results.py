@@ -108,12 +108,21 @@ def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
     workdir: the work directory.
   """
   rows = []
-  for row in plan.rows:
+  for row in selection.with_chosen_trials(plan, workdir).rows:
     seeds = {
       str(seed): workdir_lib.read_result(workdir, row, seed)
       for seed in row.seeds
       if workdir_lib.is_finished(workdir, row, seed)
     }
     if seeds:
-      rows.append({'label': row.label, 'config': row.resolved, 'seeds': seeds})
+      result = {'label': row.label, 'config': row.resolved, 'seeds': seeds}
+      rows.append({**result, **_trial(row)})
   return {'rows': rows, 'score': plan.task.score}
+
+
+def _trial(row: Row) -> dict[str, Any]:
+  """Returns what results say of a trial; nothing for a row without a sweep."""
+  if row.trial is None:
+    return {}
+  trial = row.trial._asdict()
+  return {'trial': {key: trial[key] for key in ('sweep', 'values', 'chosen')}}

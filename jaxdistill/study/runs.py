@@ -133,19 +133,28 @@ def _run_rows(study: _Study, rows: Sequence[Row]) -> dict[str, Any]:
     config.keep(workdir, plan.config)
   teacher = _teacher_from_file(study)
   for row in rows:
-    if hosts.first():
-      folder = workdir_lib.row_folder(workdir, row)
-      checkpoint.write_json(folder / 'row.json', row.resolved)
-    for seed in row.seeds:
-      if not hosts.of_first(workdir_lib.is_finished, workdir, row, seed):
-        _run_seed(study, row, seed, teacher)
-        hosts.meet()
+    _run_row(study, row, teacher)
     if row.role == 'teacher':
       teacher = _trained_teacher(study, row)
+  labels = [row.label for row in rows if row.trial is not None]
+  for row in selection.with_chosen_trials(plan, workdir).rows:
+    if row.label in labels:
+      _run_row(study, row, teacher)
   collected = results.collect(plan, workdir)
   if hosts.first():
     checkpoint.write_json(workdir / 'results.json', collected)
   return collected
+
+
+def _run_row(study: _Study, row: Row, teacher: _Teacher | None) -> None:
+  """Trains every seed of a row that is not finished."""
+  if hosts.first():
+    folder = workdir_lib.row_folder(study.workdir, row)
+    checkpoint.write_json(folder / 'row.json', row.resolved)
+  for seed in row.seeds:
+    if not hosts.of_first(workdir_lib.is_finished, study.workdir, row, seed):
+      _run_seed(study, row, seed, teacher)
+      hosts.meet()
 
 
 def _teacher_from_file(study: _Study) -> _Teacher | None:

@@ -1,6 +1,7 @@
-"""The rows that the user chose, and which of their runs are finished."""
+"""The rows that the user or a sweep chose, and which runs are finished."""
 
 from collections.abc import Collection, Sequence
+import math
 import pathlib
 import sys
 
@@ -8,6 +9,7 @@ from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
+from jaxdistill.training.distributed import hosts
 
 ROLES = ('teacher', 'student')
 
@@ -19,20 +21,67 @@ def chosen_rows(
 
   Args:
     plan: the plan.
-    labels: labels of rows; empty: all rows.
+    labels: labels of rows; that of a row with a sweep stands for all of its
+      trials. Empty: all rows.
     roles: rows of other roles are left out.
 
   Raises:
     UsageError: a label does not exist.
   """
   rows = [row for row in plan.rows if row.role in roles]
+  names = {row.label: _names(row) for row in rows}
   for label in labels:
-    checks.choice('row', label, [row.label for row in rows])
+    checks.choice('row', label, dict.fromkeys(sum(names.values(), ())))
   return tuple(
     row
     for row in rows
-    if row.role == 'teacher' or not labels or row.label in labels
+    if row.role == 'teacher'
+    or not labels
+    or not set(labels).isdisjoint(names[row.label])
   )
+
+
+def _names(row: Row) -> tuple[str, ...]:
+  """Returns the labels that stand for a row: that of its sweep, and its own."""
+  return (row.label,) if row.trial is None else (row.trial.sweep, row.label)
+
+
+def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
+  """Returns the plan with all seeds for the chosen trial of each sweep.
+
+  A trial is chosen when all trials of its sweep are finished: the one with the
+  best validation score after the last epoch. The first wins a tie.
+
+  Args:
+    plan: the plan.
+    workdir: its work directory.
+  """
+  scores: dict[str, dict[str, float]] = {}
+  for row in plan.rows:
+    if row.trial is not None:
+      score = _validation_score(plan, row, workdir)
+      scores.setdefault(row.trial.sweep, {})[row.label] = score
+  chosen = {
+    max(of_sweep, key=of_sweep.__getitem__)
+    for of_sweep in scores.values()
+    if not any(map(math.isnan, of_sweep.values()))
+  }
+  rows = tuple(
+    row._replace(seeds=row.trial.seeds, trial=row.trial._replace(chosen=True))
+    if row.trial is not None and row.label in chosen
+    else row
+    for row in plan.rows
+  )
+  return plan._replace(rows=rows)
+
+
+def _validation_score(plan: Plan, row: Row, workdir: pathlib.Path) -> float:
+  """Returns the score of a trial, or NaN if it is not finished."""
+  seed = row.seeds[0]
+  if not hosts.of_first(workdir_lib.is_finished, workdir, row, seed):
+    return math.nan
+  result = workdir_lib.read_result(workdir, row, seed)
+  return float(result['validation']['last'][plan.task.score])
 
 
 def finished_runs(
@@ -55,6 +104,7 @@ def finished_runs(
     UsageError: no run of one of the roles is finished, a row does not exist, or
       a row belongs to another config.
   """
+  plan = with_chosen_trials(plan, workdir)
   rows = chosen_rows(plan, labels, roles)
   for row in plan.rows:
     workdir_lib.check_row(workdir, row, trains=False)

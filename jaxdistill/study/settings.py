@@ -31,7 +31,8 @@ class Settings(NamedTuple):
       'checkpoint' names a work directory or a file of this library, and
       'weights' a file of PyTorch tensors. None if no row needs a teacher.
     method: the only row. Like every row, it may hold any of the keys from
-      `augment` to `epochs`, which then apply to this row.
+      `augment` to `epochs`, which then apply to this row,
+      and a 'sweep', see `sweeps`.
     methods: label -> row; give either `method` or `methods`.
     task: what the labels mean; classification by default.
     initial: draws the student's initial kernels from another distribution.

@@ -1,6 +1,6 @@
 """Step 2 of a study: all that can be refused before the data are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxdistill.core.types import (
 )
 from jaxdistill.networks.initial import Scheme
 from jaxdistill.optimizers import Optimizer, Schedule
-from jaxdistill.study import models, settings, values
+from jaxdistill.study import models, settings, sweeps, values
 from jaxdistill.study.drafts import (
   Draft,
   Role,
@@ -138,14 +138,24 @@ def _rows(
 ) -> tuple[RowDraft, ...]:
   """Validates the rows, and that each has a folder of its own."""
   if config.method is not None:
-    row = _row('', 'student', config.method, training, seeds, 'method')
-    return (row._replace(label=row.method.resolved['name']),)
+    return _row_or_trials(None, config.method, training, seeds, 'method')
   if not config.methods:
     raise UsageError('methods: expected at least one row')
+  rows = tuple(
+    row
+    for label, section in config.methods.items()
+    for row in _row_or_trials(
+      str(label), section, training, seeds, f'methods.{label}'
+    )
+  )
+  _check_folders(rows)
+  return rows
+
+
+def _check_folders(rows: Iterable[RowDraft]) -> None:
+  """Checks that the label of each row gives it a folder of its own."""
   folders = {slug(TEACHER_LABEL): "the teacher's"}
-  rows = []
-  for label, section in config.methods.items():
-    label = str(label)
+  for label in (row.label for row in rows):
     folder = slug(label)
     if not folder.strip('.-') or len(folder) > 100:
       raise UsageError(
@@ -158,9 +168,37 @@ def _rows(
         f'{folders[folder]}; choose another label'
       )
     folders[folder] = repr(label)
-    where = f'methods.{label}'
-    rows.append(_row(label, 'student', section, training, seeds, where))
-  return tuple(rows)
+
+
+def _row_or_trials(
+  label: str | None,
+  section: Any,
+  training: Training,
+  seeds: tuple[int, ...],
+  where: str,
+) -> tuple[RowDraft, ...]:
+  """Validates a row, or each trial of a row with a sweep.
+
+  Args:
+    label: the label of the row; None stands for the name of its method.
+    section: the section of the row.
+    training: the keys of a recipe that hold for every row.
+    seeds: the seeds of the row.
+    where: the place of the row in the config.
+  """
+  if not isinstance(section, Mapping) or 'sweep' not in section:
+    row = _row(label or '', 'student', section, training, seeds, where)
+    name = row.method.resolved['name'] if label is None else label
+    return (row._replace(label=name),)
+  name = str(section.get('name')) if label is None else label
+  return tuple(
+    _row(trial_label, 'student', changed, training, seeds[:1], where)._replace(
+      trial=trial
+    )
+    for trial_label, changed, trial in sweeps.trials(
+      name, section, seeds, where
+    )
+  )
 
 
 def _row(
@@ -179,7 +217,7 @@ def _row(
   recipe_keys = settings.RECIPE_KEYS
   changes = {k: v for k, v in section.items() if k in recipe_keys}
   arguments = {k: v for k, v in section.items() if k not in recipe_keys}
-  method = _parse(Method, arguments, where, siblings=recipe_keys)
+  method = _parse(Method, arguments, where, siblings=(*recipe_keys, 'sweep'))
   row_training = _changed(training, changes, where)
   if 'augment' in changes:
     _try_augment(row_training.augment)
