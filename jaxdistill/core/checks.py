@@ -49,6 +49,19 @@ def choice(kind: str, name: str, valid: Iterable[str]) -> str:
   return name
 
 
+def reason(error: BaseException) -> str:
+  """Returns what an exception says, in one line.
+
+  Args:
+    error: the exception; its type is named unless it is one of those whose
+      messages speak for themselves.
+  """
+  text = ' '.join(str(error).split())
+  if text and isinstance(error, (OSError, ValueError)):
+    return text
+  return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
 def integer(
   name: str, value: Any, *, at_least: int = 1, at_most: int | None = None
 ) -> int:

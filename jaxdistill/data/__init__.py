@@ -1,8 +1,9 @@
 """Data sets and augmentation, imported when they are first used.
 
 Data sets: `digits`, `npz`, `tfds`, `folder` and `from_arrays` return a
-`Dataset`. Augmentations: all other names return a function (rng, batch) ->
-batch that runs on the device. The names are those that configs use.
+`Dataset`, and `read_image` reads one image as they do. Augmentations: all other
+names return a function (rng, batch) -> batch that runs on the device. The names
+are those that configs use.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from jaxdistill.core import lazy
 
 if TYPE_CHECKING:
   from jaxdistill.data.sources.arrays import from_arrays
+  from jaxdistill.data.sources.decoding import read_image
   from jaxdistill.data.sources.digits import digits
   from jaxdistill.data.sources.folder import folder
   from jaxdistill.data.sources.npz import npz
@@ -47,6 +49,7 @@ __all__ = [
   'none',
   'npz',
   'randaugment',
+  'read_image',
   'regularized',
   'repeated',
   'standardize',
@@ -59,6 +62,7 @@ _HOMES = {
   'digits': 'jaxdistill.data.sources.digits',
   'folder': 'jaxdistill.data.sources.folder',
   'npz': 'jaxdistill.data.sources.npz',
+  'read_image': 'jaxdistill.data.sources.decoding',
   'tfds': 'jaxdistill.data.sources.tfds',
   **dict.fromkeys(
     ('chain', 'crop_flip', 'imagenet', 'none', 'repeated', 'standardize'),

@@ -1,13 +1,14 @@
 """Notes about a plan's data that the user should read before training."""
 
 from jaxdistill.data.loading import streaming
-from jaxdistill.data.sources import arrays
+from jaxdistill.data.sources import arrays, labels
 from jaxdistill.study.plans import Plan
 
 
 def notes(plan: Plan) -> list[str]:
   """Returns one line for each thing that the user may not expect."""
-  return [note for note in (statistics_note(plan), size_note(plan)) if note]
+  every = (statistics_note(plan), size_note(plan), classes_note(plan))
+  return [note for note in every if note]
 
 
 def statistics_note(plan: Plan) -> str:
@@ -34,4 +35,19 @@ def size_note(plan: Plan) -> str:
   return (
     f'augment: the images of {original[0]} x {original[1]} pixels are enlarged '
     f'to {resized[0]} x {resized[1]}'
+  )
+
+
+def classes_note(plan: Plan) -> str:
+  """Says which classes are not in the validation split; or ''."""
+  names = plan.dataset.label_names
+  label = plan.dataset.splits.get('validation', {}).get('label')
+  if label is None or label.ndim != 1:  # not the class of each image
+    return ''
+  missing = labels.missing(label, plan.dataset.num_classes, names)
+  if not missing:
+    return ''
+  return (
+    f'data: the validation split has no examples of {missing}; data.validation '
+    'sets its size'
   )

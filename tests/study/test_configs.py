@@ -55,9 +55,13 @@ def _random(size: int, num_classes: int, train_subset: int | None):
 
 
 def _npz(
-  path: str, *, validation: float = 0.1, train_subset: int | None = None
+  path: str,
+  *,
+  validation: float = 0.1,
+  train_subset: int | None = None,
+  stratified: bool = True,
 ):
-  del path, validation
+  del path, validation, stratified
   return _random(32, 10, train_subset)
 
 

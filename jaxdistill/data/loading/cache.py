@@ -37,8 +37,8 @@ def remembered(
   key = hashlib.sha256(what.encode())
   for file in files:
     status = os.stat(file)
-    path = os.path.abspath(file)
-    key.update(f'\0{path}\0{status.st_size}\0{status.st_mtime_ns}'.encode())
+    path = os.fsencode(os.path.abspath(file))  # a name may be no UTF-8
+    key.update(b'\0%b\0%d\0%d' % (path, status.st_size, status.st_mtime_ns))
   entry = folder() / 'data' / f'{key.hexdigest()}.npz'
   # Reading a damaged file may raise anything.
   with (

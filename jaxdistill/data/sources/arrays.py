@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from absl import logging
 import numpy as np
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
+from jaxdistill.data.sources import labels
 from jaxdistill.data.sources.images import LazyImages
 
 # The number of images from which the statistics of a lazy column are computed.
@@ -24,6 +26,7 @@ def from_arrays(
   validation: float = 0.1,
   train_subset: int | None = None,
   split_seed: int = 0,
+  stratified: bool = True,
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
   label_names: Sequence[str] = (),
@@ -32,15 +35,22 @@ def from_arrays(
 
   Args:
     train_image: uint8 `[N, H, W, C]`, or a column that is decoded lazily.
+      An array with the channels first, `[N, 3, H, W]` or `[N, 1, H, W]` where H
+      and W are above 4, is transposed.
     train_label: integers `[N]` from 0.
     test_image: `[M, H, W, C]`, likewise.
     test_label: integers `[M]`.
-    num_classes: the number of classes; None: the largest label plus one.
+    num_classes: the number of classes; None: the number of `label_names`, or
+      the largest label plus one if there are no names.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
       'train'; None: there is no such split.
     split_seed: chooses the examples of both splits.
+    stratified: whether both splits have each class in proportion. Each class
+      then has at least one validation example if it has two or more examples
+      and the validation split is large enough. False: the examples are drawn
+      without regard to their classes.
     mean: per channel in [0, 255]; None: computed from the images of the split
       'train', or from 1,024 of them, evenly spaced, if they are lazy.
     std: the standard deviation, likewise.
@@ -51,7 +61,9 @@ def from_arrays(
       images or labels are not valid.
   """
   check_choices(validation, train_subset, split_seed, mean, std)
+  train_image, test_image = map(_channels_last, (train_image, test_image))
   _check_examples(train_image, train_label, test_image, test_label)
+  label_names = labels.checked_names('label_names', label_names)
   total = len(train_label)
   held_out = int(validation if validation > 1 else round(validation * total))
   if not 0 <= held_out < total:
@@ -59,23 +71,20 @@ def from_arrays(
       f'data.validation: expected fewer than the {total} training examples, '
       f'got {validation}'
     )
-  order = np.random.default_rng(split_seed).permutation(total)
-  kept = order[held_out:]
-  if num_classes is None:
-    num_classes = int(max(train_label.max(), test_label.max())) + 1
-  for label in (train_label, test_label):
-    if label.min() < 0 or label.max() >= num_classes:
-      raise UsageError(
-        f'labels: expected integers from 0 to {num_classes - 1}, got '
-        f'{label.min()} to {label.max()}'
-      )
+  is_counted = num_classes is None
+  num_classes = labels.checked_classes(
+    train_label, test_label, num_classes, label_names
+  )
+  missing = labels.missing(train_label, num_classes, label_names)
+  if is_counted and missing:
+    logging.warning('labels: no training examples of %s', missing)
+  held, kept = _rows(train_label, held_out, split_seed, stratified)
   splits = {
     'train': _split(train_image, train_label, np.sort(kept)),
     'test': _split(test_image, test_label, np.arange(len(test_label))),
   }
   if held_out:
-    indices = np.sort(order[:held_out])
-    splits['validation'] = _split(train_image, train_label, indices)
+    splits['validation'] = _split(train_image, train_label, np.sort(held))
   if train_subset is not None:
     if train_subset > len(kept):
       raise UsageError(
@@ -96,7 +105,7 @@ def from_arrays(
     num_classes,
     tuple(map(float, mean)),
     tuple(map(float, std)),
-    tuple(map(str, label_names)),
+    label_names,
   )
 
 
@@ -201,6 +210,34 @@ def _check_examples(
       'data: expected training and test images of the same size, got '
       f'{train_image.shape[1:]} and {test_image.shape[1:]}'
     )
+
+
+def _rows(
+  label: np.ndarray, held_out: int, seed: int, stratified: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the rows for validation and those for training, in random order.
+
+  The first training rows form the training subset.
+  """
+  order = np.random.default_rng(seed).permutation(len(label))
+  if not stratified:
+    return order[:held_out], order[held_out:]
+  order = labels.held_out_first(order, label)
+  return order[:held_out], labels.spread(order[held_out:], label)
+
+
+def _channels_last(image: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
+  """Returns images `[N, H, W, C]`, also if they are `[N, C, H, W]`."""
+  if isinstance(image, LazyImages) or image.ndim != 4:
+    return image
+  if image.shape[1] not in (1, 3) or min(image.shape[2:]) <= 4:
+    return image
+  logging.warning(
+    'images: taken as [N, C, H, W] because of their shape %s, and transposed '
+    'to [N, H, W, C]',
+    list(image.shape),
+  )
+  return image.transpose(0, 2, 3, 1)
 
 
 def _split(

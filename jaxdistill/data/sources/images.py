@@ -1,55 +1,20 @@
-"""Encoded images: decoding one, and columns that are decoded on demand."""
+"""Columns of encoded images, which are decoded on demand."""
 
 from collections.abc import Iterable, Sequence
 from concurrent import futures
 import dataclasses
-import io
 import math
 import os
 from typing import Protocol
 
 import numpy as np
 
-from jaxdistill.core import optional
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
+from jaxdistill.data.sources import decoding
 
 # Bytes; decoded images that need more are not kept in memory: 1 GiB.
 LARGE = 1 << 30
-
-
-def decode(
-  encoded: bytes, *, channels: int = 3, image_size: int | None = None
-) -> np.ndarray:
-  """Decodes an image file to uint8 `[H, W, C]`.
-
-  Args:
-    encoded: the bytes of the file, in any format that Pillow reads.
-    channels: 3 converts every image to RGB, 1 to grey.
-    image_size: the size in pixels to which the shorter side is resized,
-      bilinear and antialiased; the square in the middle is kept. A JPEG file of
-      more than twice this size is decoded at a fraction of its own size. None:
-      the image keeps its size.
-
-  Raises:
-    OSError: the bytes are not a complete image.
-    UsageError: Pillow is not installed.
-  """
-  pillow = optional.require('PIL.Image', 'decoding images')
-  mode = 'RGB' if channels == 3 else 'L'
-  try:
-    image = pillow.open(io.BytesIO(encoded))
-    if image_size is not None:
-      square = (image_size, image_size)
-      # At twice the size, resizing still averages over enough pixels.
-      image.draft(mode, (2 * image_size, 2 * image_size))
-      bilinear = pillow.Resampling.BILINEAR
-      fit = optional.require('PIL.ImageOps', 'decoding images').fit
-      image = fit(image.convert(mode), square, bilinear)
-    return np.asarray(image.convert(mode)).reshape(*image.size[::-1], -1)
-  except OSError:
-    raise
-  except (SyntaxError, ValueError, pillow.DecompressionBombError) as error:
-    raise OSError(str(error)) from error
 
 
 class Files(Protocol):
@@ -81,8 +46,11 @@ class LazyImages:
     files: the encoded images.
     places: the number of each row's image in `files`, integers `[N]`.
     image_shape: `(H, W, C)`.
-    resize: whether images are resized to a square, see `decode`; if not, all of
-      them must have this size.
+    resize: whether images are resized to a square, see `decoding.decode`; if
+      not, all of them must have this size.
+    background: the red, green and blue behind transparent pixels.
+    range: the levels that become 0 and 255 in images of more than 8 bits; None:
+      the range of their type.
     threads: the number of threads that decode at the same time.
   """
 
@@ -90,6 +58,8 @@ class LazyImages:
   places: np.ndarray
   image_shape: tuple[int, int, int]
   resize: bool = False
+  background: tuple[int, ...] = decoding.WHITE
+  range: tuple[float, float] | None = None
   threads: int = dataclasses.field(default_factory=lambda: processors())
 
   @property
@@ -110,7 +80,7 @@ class LazyImages:
 
     Raises:
       UsageError: some rows cannot be decoded or have another size; the message
-        names the first of them.
+        names the first of them and says why.
     """
     places = self.places[rows]
     out = np.empty((len(places), *self.image_shape), np.uint8)
@@ -120,30 +90,38 @@ class LazyImages:
       # The parts of `out` are views, so the threads fill `out` itself.
       parts = [np.array_split(x, self.threads) for x in (places, out)]
       with futures.ThreadPoolExecutor(self.threads) as pool:
-        bad = [x for places in pool.map(self._fill, *parts) for x in places]
+        bad = [x for part in pool.map(self._fill, *parts) for x in part]
     if bad:
+      place, reason = bad[0]
       raise UsageError(
-        f'{len(bad)} of {len(places)} images cannot be decoded to '
-        f'{self.image_shape}; the first is {self.files.name(bad[0])}; replace '
-        'it by an intact copy (removing it would change the data set)'
+        f'{len(bad)} of {len(places)} images cannot be decoded ({reason}); the '
+        f'first is {self.files.name(place)}; replace it by an intact copy '
+        '(removing it would change the data set)'
       )
     return out
 
-  def _fill(self, places: np.ndarray, out: np.ndarray) -> list[int]:
-    """Decodes images into `out`, and returns the numbers of the bad ones."""
+  def _fill(self, places: np.ndarray, out: np.ndarray) -> list[tuple[int, str]]:
+    """Decodes images into `out`; returns the bad ones' numbers and reasons."""
     height, _, channels = self.image_shape
-    size = height if self.resize else None
     bad = []
     encoded = self.files.read(places.tolist())
     for row, place in enumerate(places.tolist()):
       try:
-        image = decode(encoded[row], channels=channels, image_size=size)
-      except OSError:
-        image = None
-      if image is None or image.shape != self.image_shape:
-        bad.append(place)
-      else:
+        image = decoding.decode(
+          encoded[row],
+          channels=channels,
+          image_size=height if self.resize else None,
+          background=self.background,
+          range=self.range,
+        )
+        if image.shape != self.image_shape:
+          raise OSError(
+            f'expected the shape {list(self.image_shape)}, got '
+            f'{list(image.shape)}'
+          )
         out[row] = image
+      except OSError as error:
+        bad.append((place, checks.reason(error)))
     return bad
 
   def select(self, rows: np.ndarray) -> 'LazyImages':

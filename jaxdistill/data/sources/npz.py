@@ -6,16 +6,18 @@ The splits are 'train' and 'test'. Each has the keys '{split}_label' `[N]` and
 '{split}_image_offsets' `[N + 1]`. The key 'label_names' is optional.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import itertools
 import os
 import zipfile
 
 import numpy as np
 
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
-from jaxdistill.data.sources import arrays, images
+from jaxdistill.data.sources import arrays, decoding, labels
 
 
 def npz(
@@ -25,20 +27,27 @@ def npz(
   validation: float = 0.1,
   train_subset: int | None = None,
   split_seed: int = 0,
+  stratified: bool = True,
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
 ) -> Dataset:
   """Reads a .npz file; nothing in it is ever unpickled.
 
+  Images with the channels first are transposed, see `from_arrays`. Labels that
+  have gaps or do not begin at 0 are renumbered if the file has exactly one of
+  'label_names' for each of them.
+
   Args:
     path: the file.
     num_classes: the number of classes; None: the length of 'label_names' if the
-      file has this key, and the largest label plus one otherwise.
+      file has this key. Otherwise, each label from 0 to the largest one must
+      occur.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
       'train'; None: there is no such split.
     split_seed: chooses the examples of the validation split and the subset.
+    stratified: see `from_arrays`.
     mean: per channel in [0, 255]; None: computed from the training images.
     std: the standard deviation, likewise.
 
@@ -46,30 +55,54 @@ def npz(
     UsageError: the file or one of its keys is missing or not valid.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
-  file = os.path.expanduser(path)
-  if os.path.isfile(file) and not zipfile.is_zipfile(file):
-    raise UsageError(f'data.path: expected a .npz file, got {path!r}')
-  try:
-    with np.load(file, allow_pickle=False) as pack:
-      splits = [_read(pack, path, split) for split in ('train', 'test')]
-      names = pack.get('label_names', ())
-  except FileNotFoundError:
-    raise UsageError(f'data.path: no file {path!r}') from None
-  except (zipfile.BadZipFile, OSError, ValueError) as error:
-    if isinstance(error, UsageError):
-      raise
-    raise UsageError(f'data.path: cannot read {path!r} ({error})') from None
+  with _opened(path) as pack:
+    splits = [_read(pack, path, split) for split in ('train', 'test')]
+    names: tuple[str, ...] = ()
+    if 'label_names' in pack:
+      key = f'{path}, label_names'
+      names = labels.checked_names(key, pack['label_names'])
+  (train_image, train_label), (test_image, test_label) = splits
+  train_label, test_label = labels.renumbered(
+    train_label, test_label, num_classes, names
+  )
   return arrays.from_arrays(
-    *splits[0],
-    *splits[1],
-    num_classes=num_classes or len(names) or None,
+    train_image,
+    train_label,
+    test_image,
+    test_label,
+    num_classes=num_classes,
     validation=validation,
     train_subset=train_subset,
     split_seed=split_seed,
+    stratified=stratified,
     mean=mean,
     std=std,
-    label_names=tuple(names),
+    label_names=names,
   )
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[np.lib.npyio.NpzFile]:
+  """Opens a .npz file; damage becomes a UsageError in one line."""
+  file = os.path.expanduser(path)
+  if not os.path.exists(file):
+    raise UsageError(f'data.path: no file {path!r}')
+  # Opening a pipe or a device may block forever.
+  if not os.path.isfile(file) or not zipfile.is_zipfile(file):
+    raise UsageError(f'data.path: expected a .npz file, got {path!r}')
+  try:
+    with np.load(file, allow_pickle=False) as pack:
+      # A member that claims more than there is would be read unchecked.
+      for member in pack.zip.infolist():
+        if member.compress_size > os.path.getsize(file):
+          raise ValueError(f'{member.filename!r} is larger than the file')
+      yield pack
+  except UsageError:
+    raise
+  except Exception as error:  # damage may raise anything
+    raise UsageError(
+      f'data.path: cannot read {path!r} ({checks.reason(error)})'
+    ) from None
 
 
 def _read(
@@ -79,19 +112,7 @@ def _read(
   if f'{split}_image' in pack:
     image = pack[f'{split}_image']
   elif f'{split}_image_bytes' in pack:
-    if f'{split}_image_offsets' not in pack:
-      raise _missing(pack, path, f'{split}_image_offsets')
-    data = pack[f'{split}_image_bytes']
-    offsets = pack[f'{split}_image_offsets']
-    decoded = [
-      images.decode(data[start:stop].tobytes())
-      for start, stop in itertools.pairwise(offsets)
-    ]
-    if len({d.shape for d in decoded}) != 1:
-      raise UsageError(
-        f'{path}: expected images of one size, but those of {split!r} differ'
-      )
-    image = np.stack(decoded)
+    image = _decoded(pack, path, split)
   else:
     raise _missing(pack, path, f'{split}_image', f'{split}_image_bytes')
   if image.dtype != np.uint8 or image.ndim != 4:
@@ -108,6 +129,44 @@ def _read(
       f'{label.dtype} {list(label.shape)}'
     )
   return image, label
+
+
+def _decoded(pack: np.lib.npyio.NpzFile, path: str, split: str) -> np.ndarray:
+  """Returns the images `[N, H, W, 3]` of a split of encoded images."""
+  key = f'{split}_image_offsets'
+  if key not in pack:
+    raise _missing(pack, path, key)
+  data, offsets = pack[f'{split}_image_bytes'], pack[key]
+  if data.dtype != np.uint8 or data.ndim != 1:
+    raise UsageError(
+      f'{path}, {split}_image_bytes: expected uint8 [n], got {data.dtype} '
+      f'{list(data.shape)}'
+    )
+  if offsets.dtype.kind not in 'iu' or offsets.ndim != 1 or len(offsets) < 2:
+    raise UsageError(
+      f'{path}, {key}: expected integers [N + 1], got {offsets.dtype} '
+      f'{list(offsets.shape)}'
+    )
+  ends = offsets.tolist()
+  if ends != sorted(ends) or ends[0] < 0 or ends[-1] > len(data):
+    raise UsageError(
+      f'{path}, {key}: expected ascending offsets from 0 to {len(data)}, the '
+      f'number of bytes, got {ends[0]} to {ends[-1]}'
+    )
+  decoded: list[np.ndarray] = []
+  for i, (start, stop) in enumerate(itertools.pairwise(ends)):
+    try:
+      decoded.append(decoding.decode(data[start:stop].tobytes()))
+    except OSError as error:
+      raise UsageError(
+        f'{path}: cannot read image {i} of {split!r}: {checks.reason(error)}'
+      ) from None
+    if decoded[i].shape != decoded[0].shape:
+      raise UsageError(
+        f'{path}: expected images of one size, but those of {split!r} differ, '
+        f'for example images 0 and {i}'
+      )
+  return np.stack(decoded)
 
 
 def _missing(pack: np.lib.npyio.NpzFile, path: str, *keys: str) -> UsageError:

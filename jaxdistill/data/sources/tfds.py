@@ -30,6 +30,7 @@ def tfds(
   validation: float = 0.1,
   train_subset: int | None = None,
   split_seed: int = 0,
+  stratified: bool = False,
   train_split: str = 'train',
   test_split: str | None = None,
   mean: Sequence[float] | None = None,
@@ -54,6 +55,9 @@ def tfds(
     train_subset: the size of the split 'train_subset', which is a part of
       'train'; None: there is no such split.
     split_seed: chooses the examples of the validation split and the subset.
+    stratified: see `from_arrays`. False by default, because the published
+      results of this library were measured with splits drawn without regard to
+      the classes.
     train_split: a split, or a part of one such as 'train[:10%]'.
     test_split: likewise; None: 'test' if it has labels, 'validation' otherwise.
     mean: per channel in [0, 255]; None: computed from the training images, or
@@ -104,6 +108,7 @@ def tfds(
     validation=validation,
     train_subset=train_subset,
     split_seed=split_seed,
+    stratified=stratified,
     mean=mean,
     std=std,
     # TFDS gives classes without names the names '0', '1', ...
@@ -156,8 +161,9 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
       f'data.dataset: TFDS has no data set {dataset!r}{folder}'
     ) from None
   except (ValueError, AssertionError) as error:
-    reason = ' '.join(str(error).split())
-    raise UsageError(f'data.dataset: {dataset!r}: {reason}') from None
+    raise UsageError(
+      f'data.dataset: {dataset!r}: {checks.reason(error)}'
+    ) from None
   if not is_prepared:
     raise UsageError(
       f'data.dataset: {dataset!r} is not in {str(builder.data_path)!r}; '

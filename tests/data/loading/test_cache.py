@@ -9,7 +9,7 @@ import pytest
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.data.loading import cache
-from jaxdistill.data.sources import folder, tfds
+from jaxdistill.data.sources import decoding, folder, tfds
 
 
 @pytest.fixture
@@ -134,7 +134,11 @@ def test_sizes_of_image_files_are_read_once(home, tmp_path, monkeypatch):
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(np.full((4, 4, 3), i, np.uint8)).save(path)
   folder.folder(str(tmp_path / 'data'))
-  monkeypatch.setattr(folder, '_size', lambda path: (0, 0))
+
+  def fail(path, upright):
+    raise OSError('it was read again')
+
+  monkeypatch.setattr(decoding, 'size', fail)
   assert folder.folder(str(tmp_path / 'data')).splits['train']
   os.utime(path, ns=(0, 0))
   with pytest.raises(UsageError, match='20 of 20 files'):

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.data.sources import arrays, images
+from jaxdistill.data.sources import arrays, decoding, images
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (30, 5, 4, 3), np.uint8)
@@ -103,18 +103,18 @@ def test_the_first_image_that_cannot_be_decoded_is_named(wrong, threads):
 
 def test_images_of_every_mode_become_rgb():
   grey = IMAGES[0, :, :, 0]
-  decoded = images.decode(encoded(grey))
+  decoded = decoding.decode(encoded(grey))
   np.testing.assert_array_equal(decoded, np.stack([grey] * 3, -1))
   for mode in ('P', 'RGBA', '1', 'LA'):
-    decoded = images.decode(encoded(IMAGES[0], mode=mode))
+    decoded = decoding.decode(encoded(IMAGES[0], mode=mode))
     assert decoded.shape == (5, 4, 3)
-  cmyk = images.decode(encoded(IMAGES[0], 'JPEG', mode='CMYK'))
+  cmyk = decoding.decode(encoded(IMAGES[0], 'JPEG', mode='CMYK'))
   assert cmyk.shape == (5, 4, 3)
 
 
 def test_one_channel_can_be_kept():
   grey = IMAGES[0, :, :, :1]
-  decoded = images.decode(encoded(grey[..., 0]), channels=1)
+  decoded = decoding.decode(encoded(grey[..., 0]), channels=1)
   np.testing.assert_array_equal(decoded, grey)
 
 
@@ -122,14 +122,14 @@ def test_the_middle_square_is_kept():
   """The two outer columns on each side are removed."""
   image = np.zeros((4, 8, 3), np.uint8)
   image[:, :2], image[:, 6:], image[:, 4:6] = 255, 255, 100
-  square = images.decode(encoded(image), image_size=4)
+  square = decoding.decode(encoded(image), image_size=4)
   np.testing.assert_array_equal(square[0, :, 0], [0, 0, 100, 100])
 
 
 def test_resizing_averages_over_all_pixels():
   stripes = np.zeros((16, 20, 3), np.uint8)
   stripes[:, ::2] = 255
-  small = images.decode(encoded(stripes), image_size=4)
+  small = decoding.decode(encoded(stripes), image_size=4)
   assert small.shape == (4, 4, 3)
   assert np.abs(small.astype(int) - 128).max() <= 16
 
@@ -137,7 +137,7 @@ def test_resizing_averages_over_all_pixels():
 def test_an_image_of_the_requested_size_is_not_changed():
   image = IMAGES[0][:4]
   np.testing.assert_array_equal(
-    images.decode(encoded(image), image_size=4), image
+    decoding.decode(encoded(image), image_size=4), image
   )
 
 
@@ -145,7 +145,7 @@ def test_a_large_jpeg_is_decoded_almost_as_if_resized_from_full_size():
   low = PIL.Image.fromarray(IMAGES[0]).resize((400, 300))
   file = io.BytesIO()
   low.save(file, 'JPEG', quality=95)
-  decoded = images.decode(file.getvalue(), image_size=32)
+  decoded = decoding.decode(file.getvalue(), image_size=32)
   whole = PIL.Image.open(io.BytesIO(file.getvalue())).crop((50, 0, 350, 300))
   expected = np.asarray(whole.resize((32, 32), PIL.Image.Resampling.BILINEAR))
   assert np.abs(decoded.astype(int) - expected).max() <= 6

@@ -1,8 +1,10 @@
 """Data sets in .npz files: both forms are equal, errors are rejected."""
 
 import io
+import os
 import pathlib
 import pickle
+import struct
 
 import numpy as np
 import PIL.Image
@@ -63,6 +65,64 @@ def test_encoded_images_equal_arrays(tmp_path):
   for split, columns in expected.splits.items():
     for key, value in columns.items():
       np.testing.assert_array_equal(dataset.splits[split][key], value)
+
+
+@pytest.mark.parametrize('values', [[1, 2, 3], [0, 40, 90], [5, 2**40, 2**41]])
+def test_labels_with_gaps_need_names_or_the_number_of_classes(values, tmp_path):
+  changes = {
+    f'{split}_label': np.array(values)[GOOD[f'{split}_label']]
+    for split in ('train', 'test')
+  }
+  with pytest.raises(UsageError, match=r'every class .* 3 different labels'):
+    npz.npz(written(tmp_path, **changes))
+  named = npz.npz(
+    written(tmp_path, **changes, label_names=np.array(['a', 'b', 'c'])),
+    validation=0,
+  )
+  assert named.num_classes == 3
+  for split in ('train', 'test'):
+    np.testing.assert_array_equal(
+      named.splits[split]['label'], GOOD[f'{split}_label']
+    )
+  if max(values) < 100:
+    kept = npz.npz(written(tmp_path, **changes), num_classes=91)
+    assert kept.num_classes == 91
+    assert set(kept.splits['test']['label']) == {*values}
+
+
+def test_one_class_is_refused(tmp_path):
+  changes = {f'{s}_label': 0 * GOOD[f'{s}_label'] for s in ('train', 'test')}
+  with pytest.raises(UsageError, match='expected at least two classes'):
+    npz.npz(written(tmp_path, **changes))
+
+
+def test_channels_may_come_first(tmp_path):
+  large = {
+    f'{s}_image': RNG.integers(0, 256, (n, 6, 7, 3), np.uint8)
+    for s, n in (('train', 12), ('test', 6))
+  }
+  first = {k: v.transpose(0, 3, 1, 2) for k, v in large.items()}
+  dataset = npz.npz(written(tmp_path, **first), validation=0)
+  np.testing.assert_array_equal(
+    dataset.splits['train']['image'], large['train_image']
+  )
+
+
+def test_names_of_bytes_are_decoded(tmp_path):
+  names = np.array(['ant', 'bée', 'cat'])
+  for stored in (names, np.char.encode(names, 'utf-8')):
+    dataset = npz.npz(written(tmp_path, label_names=stored))
+    assert dataset.label_names == ('ant', 'bée', 'cat')
+
+
+@pytest.mark.parametrize(
+  'names', [np.array('ant'), np.array(b'ant'), np.array([['a', 'b', 'c']])]
+)
+def test_names_that_are_no_list_are_rejected(names, tmp_path):
+  with pytest.raises(
+    UsageError, match='label_names: expected one name for each'
+  ):
+    npz.npz(written(tmp_path, label_names=names))
 
 
 def test_label_names_determine_the_number_of_classes(tmp_path):
@@ -205,6 +265,107 @@ def test_a_damaged_array_is_rejected(tmp_path):
   path.write_bytes(content)
   with pytest.raises(UsageError, match=r'cannot read .*CRC'):
     npz.npz(str(path))
+
+
+def changed_member(tmp_path, change) -> str:
+  """Writes a file whose first member has other facts in both its headers."""
+  path = pathlib.Path(written(tmp_path))
+  content = bytearray(path.read_bytes())
+  central = content.index(b'PK\1\2')
+  change(content, 0, central)
+  path.write_bytes(content)
+  return str(path)
+
+
+def with_another_method(content, local, central):
+  struct.pack_into('<H', content, local + 8, 97)
+  struct.pack_into('<H', content, central + 10, 97)
+
+
+def encrypted(content, local, central):
+  struct.pack_into('<H', content, local + 6, 1)
+  struct.pack_into('<H', content, central + 8, 1)
+
+
+def deflated_only_by_name(content, local, central):
+  struct.pack_into('<H', content, local + 8, 8)
+  struct.pack_into('<H', content, central + 10, 8)
+
+
+def longer_than_the_file(content, local, central):
+  for offset in (20, 24):
+    struct.pack_into('<I', content, central + offset, 1 << 30)
+
+
+def shorter_than_the_array(content, local, central):
+  for offset in (20, 24):
+    struct.pack_into('<I', content, central + offset, 130)
+
+
+def of_a_huge_shape(content, local, central):
+  place = content.index(b"'shape': (12,")
+  content[place : place + 13] = b"'shape': (9**"
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    with_another_method,
+    encrypted,
+    deflated_only_by_name,
+    longer_than_the_file,
+    shorter_than_the_array,
+    of_a_huge_shape,
+  ],
+)
+def test_members_that_lie_about_themselves_are_rejected_in_one_line(
+  change, tmp_path
+):
+  with pytest.raises(UsageError, match=r'cannot read .*x\.npz') as caught:
+    npz.npz(changed_member(tmp_path, change))
+  assert '\n' not in str(caught.value)
+
+
+def test_random_damage_never_raises_anything_else(tmp_path):
+  path = pathlib.Path(written(tmp_path))
+  good = np.frombuffer(path.read_bytes(), np.uint8)
+  rng = np.random.default_rng(2)
+  for _ in range(100):
+    content = good.copy()
+    content[rng.integers(0, len(good), 4)] = rng.integers(0, 256, 4)
+    path.write_bytes(content.tobytes())
+    try:
+      npz.npz(str(path))
+    except UsageError as error:
+      assert '\n' not in str(error)
+
+
+@pytest.mark.parametrize(
+  'make', [os.mkfifo, os.mkdir, lambda path: os.symlink('/dev/zero', path)]
+)
+def test_what_is_no_regular_file_is_never_opened(make, tmp_path):
+  make(tmp_path / 'x.npz')
+  with pytest.raises(UsageError, match=r'expected a \.npz file'):
+    npz.npz(str(tmp_path / 'x.npz'))
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('offsets', np.arange(13) * 1.5, 'offsets: expected integers'),
+    ('offsets', np.arange(13)[::-1].copy(), 'ascending offsets from 0 to'),
+    ('offsets', np.arange(13) - 1, 'ascending offsets from 0 to'),
+    ('offsets', np.arange(13) << 40, 'ascending offsets from 0 to'),
+    ('offsets', np.array(3), r'offsets: expected integers \[N \+ 1\]'),
+    ('bytes', np.zeros((2, 9)), r'bytes: expected uint8 \[n\]'),
+    ('bytes', np.zeros(1 << 14, np.uint8), "cannot read image 0 of 'train'"),
+  ],
+)
+def test_wrong_offsets_and_bytes_are_rejected(key, value, message, tmp_path):
+  changes = of_encoded(GOOD['train_image'])
+  changes[f'train_image_{key}'] = value
+  with pytest.raises(UsageError, match=message):
+    npz.npz(written(tmp_path, **changes))
 
 
 def test_statistics_can_be_chosen(tmp_path):
