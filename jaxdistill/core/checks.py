@@ -127,6 +127,19 @@ def number(
   return float(value)
 
 
+def weights(**values: Any) -> None:
+  """Checks the factors of losses: finite numbers from 0 to 1e9.
+
+  Args:
+    **values: the name of each argument, for the message, and its value.
+
+  Raises:
+    UsageError: a value is not such a number.
+  """
+  for name, value in values.items():
+    number(name, value, at_least=0, at_most=1e9)
+
+
 def length(name: str, values: Any, count: int, what: str) -> tuple[Any, ...]:
   """Returns a sequence as a tuple if it has the expected number of entries.
 

@@ -87,13 +87,13 @@ def contrastive_loss(
     teacher: embeddings, `[B, D]`, normalised likewise. The layer that computes
       them is trained as well: the gradient flows to both arguments.
     label: the classes, `[B]`, or None.
-    temperature: the temperature of the scores, a number above 0.
+    temperature: the temperature of the scores, a number from 0.001 to 1e6.
 
   Returns:
     A scalar in nats, because the loss compares pairs of examples.
 
   Raises:
-    UsageError: the temperature is not positive.
+    UsageError: the temperature is out of range.
 
   Example:
     >>> import jax.numpy as jnp
@@ -156,7 +156,7 @@ def memory_contrastive_loss(
     bank: from `init_memory_bank`, afterwards from the previous step.
     index: positions of the examples in the data set, all different, `[B]`.
     negatives: positions of the negatives, from `sample_negatives`, `[B, K]`.
-    temperature: the temperature of the scores, a number above 0.
+    temperature: the temperature of the scores, a number from 0.001 to 1e6.
     momentum: the share that a row of the bank keeps, in [0, 1].
 
   Returns:
@@ -348,7 +348,7 @@ def _embeddings(
   """Checks both embeddings and normalises them."""
   chex.assert_rank([student, teacher], 2)
   chex.assert_equal_shape([student, teacher])
-  checks.number('temperature', temperature, above=0)
+  numerics.check_temperature('temperature', temperature)
   student = numerics.at_least_float32(student)
   teacher = numerics.at_least_float32(teacher)
   return numerics.normalize(student), numerics.normalize(teacher)

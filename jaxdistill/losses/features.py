@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.core import checks
 from jaxdistill.losses import numerics
 
 
@@ -335,6 +336,7 @@ def softmax_regression_loss(
     learning, 2021, https://openreview.net/forum?id=ZzwDy_wiWv
   """
   chex.assert_rank([student, teacher, student_logits, teacher_logits], 2)
+  checks.weights(regression_weight=regression_weight)
   feature = squared_distance(student, teacher)
   regression = squared_distance(student_logits, teacher_logits)
   return feature + regression_weight * regression

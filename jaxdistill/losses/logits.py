@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.core import checks
-from jaxdistill.losses import numerics
+from jaxdistill.losses import divergences, numerics
 
 
 def soft_target_loss(
@@ -27,13 +27,13 @@ def soft_target_loss(
     student: the student's logits, `[..., num_classes]`.
     teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
       them.
-    temperature: `T`, a number above 0.
+    temperature: `T`, a number from 0.001 to 1e6.
 
   Returns:
     One loss per example in nats, `[...]`.
 
   Raises:
-    UsageError: the temperature is not positive.
+    UsageError: the temperature is out of range.
 
   Example:
     >>> import jax.numpy as jnp
@@ -52,11 +52,9 @@ def soft_target_loss(
       Techniques, 2020, https://arxiv.org/abs/2009.04120
   """
   chex.assert_equal_shape([student, teacher])
-  checks.number('temperature', temperature, above=0)
+  numerics.check_temperature('temperature', temperature)
   student, teacher = numerics.prepare(student, teacher)
-  log_p = jax.nn.log_softmax(teacher / temperature)
-  log_q = jax.nn.log_softmax(student / temperature)
-  return temperature**2 * _divergence(log_p, log_q)
+  return temperature**2 * divergences.softened(student, teacher, temperature)
 
 
 def tempered_cross_entropy(
@@ -77,13 +75,13 @@ def tempered_cross_entropy(
     student: the student's logits, `[..., num_classes]`.
     teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
       them.
-    temperature: `T`, a number above 0.
+    temperature: `T`, a number from 0.001 to 1e6.
 
   Returns:
     One loss per example in nats, `[...]`.
 
   Raises:
-    UsageError: the temperature is not positive.
+    UsageError: the temperature is out of range.
 
   Example:
     >>> import jax.numpy as jnp
@@ -100,7 +98,7 @@ def tempered_cross_entropy(
     distillation, 2020, https://arxiv.org/abs/2010.01189
   """
   chex.assert_equal_shape([student, teacher])
-  checks.number('temperature', temperature, above=0)
+  numerics.check_temperature('temperature', temperature)
   student, teacher = numerics.prepare(student, teacher)
   p = jax.nn.softmax(teacher / temperature)
   log_q = jax.nn.log_softmax(student / temperature)
@@ -198,17 +196,21 @@ def decoupled_kd_loss(
     student: the student's logits, `[..., num_classes]`.
     teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
       them.
-    label: the true classes, integers, `[...]`.
+    label: the true classes, integers in [0, num_classes), `[...]`. The labels
+      cannot be checked inside `jax.jit`: a negative one counts from the last
+      class, and one of num_classes or more makes the loss NaN. The task
+      `classification` refuses both before training.
     alpha: the weight of the labelled class.
     beta: the weight of the other classes; the authors use 1 to 8, depending on
       the pair of networks.
-    temperature: `T`, a number above 0.
+    temperature: `T`, a number from 0.001 to 1e6.
 
   Returns:
     One loss per example in nats, `[...]`.
 
   Raises:
-    UsageError: the temperature is not positive, or a weight is negative.
+    UsageError: the temperature is out of range, or a weight is not a
+      number from 0 to 1e9.
 
   Example:
     >>> import jax.numpy as jnp
@@ -227,14 +229,10 @@ def decoupled_kd_loss(
   """
   chex.assert_equal_shape([student, teacher])
   chex.assert_shape(label, student.shape[:-1])
-  checks.number('temperature', temperature, above=0)
-  checks.number('alpha', alpha, at_least=0)
-  checks.number('beta', beta, at_least=0)
+  numerics.check_temperature('temperature', temperature)
+  checks.weights(alpha=alpha, beta=beta)
   student, teacher = numerics.prepare(student, teacher)
-  p_margin, log_p_others = _split(teacher / temperature, label)
-  q_margin, log_q_others = _split(student / temperature, label)
-  target = _divergence(_log_binary(p_margin), _log_binary(q_margin))
-  others = _divergence(log_p_others, log_q_others)
+  target, others = divergences.decoupled(student, teacher, label, temperature)
   return temperature**2 * (alpha * target + beta * others)
 
 
@@ -256,8 +254,10 @@ def dist_loss(
   Here, p and q are the softmax of the teacher and of the student at temperature
   tau. A row p_b holds the classes of one example, and a column p_c holds one
   class for all examples of the batch. The denominator of r is enlarged by 1e-8,
-  so the correlation with a constant is 0. The defaults are those of the
-  authors' code (hunto/DIST_KD).
+  as in the authors' code (hunto/DIST_KD), whose defaults are used. The
+  correlation with a constant is 0 and has no gradient, so that a head whose
+  weights begin at zero learns from the labels first; in the authors' code, the
+  gradient is 1e8 times too large there.
 
   Args:
     student: the student's logits, `[B, num_classes]`.
@@ -265,13 +265,15 @@ def dist_loss(
       them.
     beta: the weight of the relation between classes within an example.
     gamma: the weight of the relation between examples within a class.
-    tau: the temperature, a number above 0; the paper uses 4 on CIFAR-100.
+    tau: the temperature, a number from 0.001 to 1e6; the paper uses 4 on
+      CIFAR-100.
 
   Returns:
     A scalar, because the columns are compared over the whole batch.
 
   Raises:
-    UsageError: the temperature is not positive, or a weight is negative.
+    UsageError: the temperature is out of range, or a weight is not a
+      number from 0 to 1e9.
 
   Example:
     >>> import jax.numpy as jnp
@@ -287,46 +289,31 @@ def dist_loss(
   """
   chex.assert_rank([student, teacher], 2)
   chex.assert_equal_shape([student, teacher])
-  checks.number('tau', tau, above=0)
-  checks.number('beta', beta, at_least=0)
-  checks.number('gamma', gamma, at_least=0)
+  numerics.check_temperature('tau', tau)
+  checks.weights(beta=beta, gamma=gamma)
   student, teacher = numerics.prepare(student, teacher)
   q, p = jax.nn.softmax(student / tau), jax.nn.softmax(teacher / tau)
-  inter = 1.0 - jnp.mean(_correlation(p, q, axis=1))
-  intra = 1.0 - jnp.mean(_correlation(p, q, axis=0))
+  inter = 1.0 - jnp.mean(_correlation(q, p, axis=1))
+  intra = 1.0 - jnp.mean(_correlation(q, p, axis=0))
   return tau**2 * (beta * inter + gamma * intra)
 
 
-def _divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-  """Returns KL(p || q) over the last axis."""
-  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+def _correlation(q: jax.Array, p: jax.Array, *, axis: int) -> jax.Array:
+  """Returns Pearson's correlation of probabilities along an axis.
 
-
-def _split(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Separates the labelled class from the other classes.
-
-  Returns:
-    (log odds of the label `[...]`, log softmax over the other classes
-    `[..., num_classes - 1]`).
+  It is 0, without a gradient, where one of the two has no spread: its entries
+  are equal but for rounding, which would determine the direction of a gradient
+  that has no bound.
   """
-  others = jnp.arange(logits.shape[-1] - 1)
-  others = others.reshape((1,) * label.ndim + (-1,))
-  others = others + (others >= label[..., None])
-  other_logits = jnp.take_along_axis(logits, others, axis=-1)
-  target = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
-  log_odds = target - jax.nn.logsumexp(other_logits, axis=-1)
-  return log_odds, jax.nn.log_softmax(other_logits)
-
-
-def _log_binary(log_odds: jax.Array) -> jax.Array:
-  """Returns log probabilities `[..., 2]`, finite even if one rounds to 0."""
-  both = jnp.stack([log_odds, -log_odds], axis=-1)
-  return jax.nn.log_sigmoid(both)
-
-
-def _correlation(p: jax.Array, q: jax.Array, *, axis: int) -> jax.Array:
-  """Returns Pearson's correlation along an axis."""
-  p = p - jnp.mean(p, axis=axis, keepdims=True)
+  has_spread = _has_spread(q, axis) & _has_spread(p, axis)
   q = q - jnp.mean(q, axis=axis, keepdims=True)
+  p = p - jnp.mean(p, axis=axis, keepdims=True)
   norms = numerics.norm(p, axis=axis) * numerics.norm(q, axis=axis)
-  return jnp.sum(p * q, axis=axis) / (norms + 1e-8)
+  correlation = jnp.sum(p * q, axis=axis) / (norms + 1e-8)
+  return jnp.where(has_spread, correlation, 0.0)
+
+
+def _has_spread(p: jax.Array, axis: int) -> jax.Array:
+  """Returns whether probabilities differ by more than rounding."""
+  largest = jnp.max(p, axis=axis)
+  return largest - jnp.min(p, axis=axis) > numerics.ROUNDING * largest

@@ -8,8 +8,24 @@ from jaxdistill.core import checks
 
 # A vector shorter than this has no direction (the bound of torch's normalize).
 _SHORTEST = 1e-12
+# Numbers that differ by this fraction of their size, or less, are equal but for
+# the rounding of float32.
+ROUNDING = 1e-6
 
 REDUCTIONS = ('mean', 'sum', 'position_mean')
+
+
+def check_temperature(name: str, temperature: float) -> None:
+  """Checks that logits can be divided by a temperature in float32.
+
+  Args:
+    name: the name of the argument, for the message.
+    temperature: what the user passed.
+
+  Raises:
+    UsageError: it is not a number from 0.001 to 1e6.
+  """
+  checks.number(name, temperature, at_least=1e-3, at_most=1e6)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -42,23 +58,28 @@ def absolute(x: jax.Array) -> jax.Array:
   return x * jnp.sign(x)
 
 
-def norm(x: jax.Array, *, axis: int) -> jax.Array:
+def norm(
+  x: jax.Array, *, axis: int, shortest: float | jax.Array = 0.0
+) -> jax.Array:
   """Returns the Euclidean norm; its gradient at zero is zero instead of NaN.
 
   Args:
     x: `[...]`.
     axis: the axis to reduce.
+    shortest: vectors that are not longer than this count as zero.
 
   Returns:
     `[...]` without that axis.
   """
   square = jnp.sum(x * x, axis=axis)
-  positive = square > 0
+  positive = square > shortest**2
   # The inner `where` keeps the infinite derivative out of the backward pass.
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
-def normalize(x: jax.Array, *, axis: int = -1) -> jax.Array:
+def normalize(
+  x: jax.Array, *, axis: int = -1, shortest: float | jax.Array = _SHORTEST
+) -> jax.Array:
   """Scales vectors to Euclidean norm 1.
 
   A zero vector stays zero and has a zero gradient.
@@ -66,12 +87,13 @@ def normalize(x: jax.Array, *, axis: int = -1) -> jax.Array:
   Args:
     x: `[...]`.
     axis: the axis that holds the entries of a vector.
+    shortest: vectors that are not longer than this count as zero.
 
   Returns:
     `[...]`, the same shape as `x`.
   """
   square = jnp.sum(x * x, axis=axis, keepdims=True)
-  directed = square > _SHORTEST**2
+  directed = square > shortest**2
   return jnp.where(
     directed, x * jax.lax.rsqrt(jnp.where(directed, square, 1.0)), 0.0
   )

@@ -288,9 +288,21 @@ def _differences(vectors: jax.Array) -> jax.Array:
   return vectors[None] - vectors[:, None]
 
 
+def _rounding(vectors: jax.Array) -> jax.Array:
+  """Returns the distance at which vectors are equal but for rounding, `[]`.
+
+  The direction and the relative length of such a distance are random, and their
+  gradients have no bound.
+  """
+  square = jnp.sum(jax.lax.stop_gradient(vectors) ** 2, axis=1)
+  return numerics.ROUNDING * jnp.sqrt(jnp.max(square))
+
+
 def _mean_distances(vectors: jax.Array) -> jax.Array:
   """Returns distances over their mean, `[B, B]`, or 0 if all are equal."""
-  distances = numerics.norm(_differences(vectors), axis=-1)
+  distances = numerics.norm(
+    _differences(vectors), axis=-1, shortest=_rounding(vectors)
+  )
   batch = vectors.shape[0]
   mean = jnp.sum(distances) / max(batch * (batch - 1), 1)
   return distances / jnp.where(mean > 0, mean, 1.0)
@@ -298,7 +310,9 @@ def _mean_distances(vectors: jax.Array) -> jax.Array:
 
 def _cosines(vectors: jax.Array) -> jax.Array:
   """Returns cosines of the angles at i between j and k, `[B, B, B]`."""
-  directions = numerics.normalize(_differences(vectors))
+  directions = numerics.normalize(
+    _differences(vectors), shortest=jnp.maximum(_rounding(vectors), 1e-12)
+  )
   return numerics.contract('ijd,ikd->ijk', directions, directions)
 
 

@@ -26,6 +26,7 @@ from jaxdistill.core.types import (
   PyTree,
   Recipe,
 )
+from jaxdistill.losses import numerics
 from jaxdistill.networks import graph
 from jaxdistill.phases import joint
 
@@ -123,7 +124,7 @@ def zero_shot(
   for scale in scales:
     checks.number('scales', scale, above=0)
   checks.number('rate', rate, above=0)
-  checks.number('temperature', temperature, above=0)
+  numerics.check_temperature('temperature', temperature)
   settings = _Impressions(
     count, iterations, batch, rate, tuple(scales), temperature
   )
@@ -287,11 +288,17 @@ def _class_weights(teacher: Model) -> Any:
 
 
 def _similarities(weights: Array) -> Array:
-  """Returns the cosines between classes' weights, each row scaled to [0, 1]."""
-  columns = weights / jnp.linalg.norm(weights, axis=0, keepdims=True)
+  """Returns the cosines between classes' weights, each row scaled to [0, 1].
+
+  A class without weights is similar to no class, and a row of equal cosines
+  becomes zero.
+  """
+  norms = jnp.linalg.norm(weights, axis=0, keepdims=True)
+  columns = weights / jnp.where(norms > 0, norms, 1.0)
   cosines = jnp.einsum('dk,dl->kl', columns, columns, precision='highest')
   low = cosines.min(1, keepdims=True)
-  return (cosines - low) / (cosines.max(1, keepdims=True) - low)
+  span = cosines.max(1, keepdims=True) - low
+  return (cosines - low) / jnp.where(span > 0, span, 1.0)
 
 
 def _rescaled(image: Array) -> Array:

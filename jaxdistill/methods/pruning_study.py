@@ -29,6 +29,7 @@ from jaxdistill.core.types import (
   PhaseBuilder,
   Recipe,
 )
+from jaxdistill.losses import numerics
 from jaxdistill.networks import graph
 from jaxdistill.phases import joint
 from jaxdistill.pruning import Pruning, masks
@@ -230,8 +231,8 @@ def _distillations(
   """Returns (recipe, kind, student, teacher) -> one phase of distillation."""
   # These are checked before the first network is trained and its time lost.
   checks.number('alpha', alpha, at_least=0, at_most=1)
-  checks.number('temperature', temperature, above=0)
-  checks.number('beta', beta, at_least=0)
+  numerics.check_temperature('temperature', temperature)
+  checks.weights(beta=beta)
 
   def distil(recipe: Recipe, kind: str, student: str, teacher: str) -> Method:
     objective = (

@@ -1,11 +1,18 @@
-"""Building blocks of the losses: norms at zero, adaptive pooling, types."""
+"""Norms at zero, adaptive pooling, types, and the ranges of arguments."""
+
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill import losses
+from jaxdistill.core.checks import UsageError
 from jaxdistill.losses import numerics
+
+TEMPERATURES = ' in [0.001, 1e+06]'
 
 
 def test_the_gradient_of_the_absolute_value_at_zero_is_zero():
@@ -70,3 +77,32 @@ def test_the_larger_map_is_pooled_whichever_argument_it_is():
 )
 def test_types_narrower_than_float32_become_float32(dtype, expected):
   assert numerics.at_least_float32(jnp.ones(2, dtype)).dtype == expected
+
+
+@pytest.mark.parametrize(
+  'loss, name, value, expected',
+  [
+    (losses.soft_target_loss, 'temperature', 0.0, TEMPERATURES),
+    (losses.tempered_cross_entropy, 'temperature', 1e300, TEMPERATURES),
+    (losses.dist_loss, 'tau', math.nan, TEMPERATURES),
+    (losses.activation_boundary_loss, 'margin', 0.0, ' above 0'),
+    (losses.contrastive_loss, 'temperature', 0.0, TEMPERATURES),
+  ],
+)
+def test_a_number_out_of_range_is_named_with_the_range(
+  loss, name, value, expected
+):
+  message = f'{name}: expected a number{expected}, got {value}'
+  with pytest.raises(UsageError, match=re.escape(message)):
+    loss(jnp.ones((4, 5)), jnp.ones((4, 5)), **{name: value})
+
+
+@pytest.mark.parametrize(
+  'loss, value',
+  [(losses.squared_distance, 'max'), (losses.normalized_l1_loss, 'none')],
+)
+def test_an_unknown_reduction_is_named_with_the_valid_ones(loss, value):
+  with pytest.raises(
+    UsageError, match=f"reduction '{value}'.*valid: mean, sum"
+  ):
+    loss(jnp.ones((4, 5)), jnp.ones((4, 5)), reduction=value)

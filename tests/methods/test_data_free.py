@@ -100,6 +100,20 @@ def test_similarities_are_cosines_scaled_to_the_unit_interval():
   )
 
 
+@pytest.mark.parametrize('weights', [np.zeros((2, 3)), np.ones((2, 3))])
+def test_classes_of_equal_or_no_weights_have_finite_similarities(weights):
+  similarities = data_free._similarities(jnp.asarray(weights))
+  np.testing.assert_allclose(similarities, np.zeros((3, 3)), atol=1e-6)
+
+
+def test_a_class_without_weights_is_similar_to_no_class():
+  weights = jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+  similarities = np.asarray(data_free._similarities(weights))
+  assert np.isfinite(similarities).all()
+  np.testing.assert_array_equal(similarities[1], 0)
+  np.testing.assert_array_equal(similarities[:, 1], 0)
+
+
 def test_zero_shot_does_not_depend_on_the_data(
   recipe, student, teacher, dataset
 ):
