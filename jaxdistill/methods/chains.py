@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import itertools
 
 from jaxdistill import objectives, phases
+from jaxdistill.core import checks
 from jaxdistill.core.types import Carry, Method, Model, Network, Recipe
 from jaxdistill.networks import graph
 from jaxdistill.phases import joint
@@ -37,6 +38,7 @@ def ban(
       on; 1 gives BAN+L.
     student: the role of the network that trains.
   """
+  checks.weights(label_weight=label_weight)
 
   def new_generation(rng, carry: Carry) -> dict[str, Model]:
     network = carry[student].network
@@ -88,6 +90,7 @@ def takd(
     student: the role at the end of the chain.
     teacher: the role at the beginning of the chain.
   """
+  checks.weights(weight=weight, label_weight=label_weight)
 
   def new_assistants(rng, carry: Carry) -> dict[str, Model]:
     del carry

@@ -4,7 +4,7 @@ Zhang et al., Deep Mutual Learning, 2017, https://arxiv.org/abs/1706.00384
 """
 
 from jaxdistill import losses, phases
-from jaxdistill.core import random
+from jaxdistill.core import checks, random
 from jaxdistill.core.types import Carry, Method, Model, Phase, Recipe
 from jaxdistill.networks import graph
 from jaxdistill.phases import joint
@@ -37,6 +37,7 @@ def dml(
     UsageError: when the phase begins: the outputs of the two networks differ in
       shape.
   """
+  checks.weights(weight=weight)
 
   def new_peer(rng, carry: Carry) -> dict[str, Model]:
     network = phases.model_in(carry, student).network

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill import losses, objectives, phases
+from jaxdistill.core import checks
 from jaxdistill.core.types import (
   Carry,
   FeaturePairs,
@@ -22,7 +23,7 @@ from jaxdistill.core.types import (
   Stage,
 )
 from jaxdistill.networks import graph
-from jaxdistill.objectives import adapters, pairs
+from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.phases import joint
 
 
@@ -60,6 +61,9 @@ def fitnets(
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
   """
+  checks.weights(
+    hint_weight=hint_weight, weight=weight, label_weight=label_weight
+  )
   roles = {'student': student, 'teacher': teacher}
   hint = objectives.hint(weight=hint_weight, feature_pairs=feature_pairs)
   soft_targets = objectives.kd(weight=weight, temperature=temperature)
@@ -112,6 +116,7 @@ def ab(
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
   """
+  checks.weights(boundary_weight=boundary_weight)
   roles = {'student': student, 'teacher': teacher}
   term = objectives.ab(
     weight=boundary_weight, margin=margin, feature_pairs=feature_pairs
@@ -153,6 +158,7 @@ def fsp(
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
   """
+  checks.weights(flow_weight=flow_weight)
   roles = {'student': student, 'teacher': teacher}
   term = objectives.fsp(weight=flow_weight, feature_pairs=feature_pairs)
 
@@ -198,6 +204,7 @@ def ft(
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
   """
+  checks.weights(weight=weight, label_weight=label_weight)
   return (
     *_paraphraser(recipe, first, feature_pairs, student, teacher),
     *joint.joint(
@@ -253,9 +260,11 @@ def _paraphraser(
 
   def last_map(carry: Carry) -> tuple[str, tuple[int, int, int]]:
     pair = objectives.pair_of(
-      carry[student].network, carry[teacher].network, recipe
+      phases.model_in(carry, student).network,
+      phases.model_in(carry, teacher).network,
+      recipe,
     )
-    name = objectives.middle_pairs(pair, feature_pairs)[-1][1]
+    name = pairs.map_pairs(pair, feature_pairs)[-1][1]
     return name, pairs.map_shape(pair.teacher_shapes, name)
 
   def new_paraphraser(rng, carry):
@@ -275,7 +284,7 @@ def _paraphraser(
       teacher_features, _ = graph.run(
         networks[teacher], variables[teacher], image
       )
-      target = jax.lax.stop_gradient(teacher_features[feature])
+      target = jax.lax.stop_gradient(maps.as_map(teacher_features[feature]))
       features, updates = graph.run(
         networks['paraphraser'],
         variables['paraphraser'],
@@ -296,7 +305,8 @@ def _paraphraser(
     )
     return paraphraser._replace(eval_models={})
 
-  return (
-    lambda carry: phases.setup_phase('new_paraphraser', new_paraphraser),
-    phase,
-  )
+  def setup(carry: Carry) -> Phase:
+    last_map(carry)  # refuses features that do not fit before any training
+    return phases.setup_phase('new_paraphraser', new_paraphraser)
+
+  return setup, phase

@@ -1,7 +1,7 @@
 """Adapters: small trained modules between a student and a teacher.
 
 They exist only while a method trains; the student is evaluated and exported
-without them. A vector `[B, C]` counts as a map `[B, 1, 1, C]`.
+without them. All of them turn what they read into a map; see `maps.as_map`.
 """
 
 from flax import linen as nn
@@ -12,11 +12,7 @@ import numpy as np
 from jaxdistill.core.types import Array
 from jaxdistill.losses import numerics
 from jaxdistill.networks import layers
-
-
-def as_map(x: Array) -> Array:
-  """Reshapes `[B, C]` to `[B, 1, 1, C]`; returns maps unchanged."""
-  return x[:, None, None] if x.ndim == 2 else x
+from jaxdistill.objectives import maps
 
 
 def nearest(x: Array, height: int, width: int) -> Array:
@@ -55,7 +51,7 @@ class HintRegressor(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     height, width, channels = self.shape
-    x = as_map(x)
+    x = maps.as_map(x)
     size = x.shape[1:3]
     if size == (2 * height, 2 * width):
       x = layers.conv(channels, 3, 2, use_bias=True, name='conv')(x)
@@ -86,7 +82,7 @@ class Connector(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    x = as_map(x)
+    x = maps.as_map(x)
     if self.shape is not None and x.shape[1:3] != self.shape:
       x = nearest(x, *self.shape)
     x = layers.conv(self.channels, 1, name='conv')(x)
@@ -106,7 +102,7 @@ class Regressor(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     del train
-    return layers.conv(self.channels, 1, name='conv')(nn.relu(as_map(x)))
+    return layers.conv(self.channels, 1, name='conv')(nn.relu(maps.as_map(x)))
 
 
 class Adapter(nn.Module):
@@ -126,7 +122,7 @@ class Adapter(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     del train
-    x = as_map(x)
+    x = maps.as_map(x)
     if x.shape[1:3] != self.shape[:2]:
       size = (len(x), *self.shape[:2], x.shape[-1])
       x = jax.image.resize(x, size, 'bilinear')
@@ -177,7 +173,7 @@ class VariationalHead(nn.Module):
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     del train
     height, width, channels = self.shape
-    x = as_map(x)
+    x = maps.as_map(x)
     x = numerics.adaptive_average_pool(
       x, min(height, x.shape[1]), min(width, x.shape[2])
     )
@@ -216,7 +212,7 @@ class Factor(nn.Module):
       x = layers.batch_norm(train, name=f'{name}_norm')(x)
       return nn.leaky_relu(x, 0.1)
 
-    x = as_map(x)
+    x = maps.as_map(x)
     x = unit(x, x.shape[-1], 'encoder1')
     x = unit(x, self.factor, 'encoder2')
     encoded = unit(x, self.factor, 'encoder3')
@@ -246,7 +242,7 @@ class AttentionFusion(nn.Module):
     self, x: Array, deeper: Array | None = None, *, train: bool
   ) -> dict[str, Array]:
     height, width, channels = self.shape
-    x = layers.conv(self.inner, 1, name='conv1')(as_map(x))
+    x = layers.conv(self.inner, 1, name='conv1')(maps.as_map(x))
     x = layers.batch_norm(train, name='norm1')(x)
     if deeper is not None:
       deeper = nearest(deeper, *x.shape[1:3])

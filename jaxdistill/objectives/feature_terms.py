@@ -5,10 +5,12 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from jaxdistill import losses
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Stage
 from jaxdistill.losses import numerics
 from jaxdistill.networks import graph
-from jaxdistill.objectives import adapters, pairs
+from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
 
 
@@ -50,6 +52,7 @@ def hint(
     feature_pairs: one pair; None means the second of the pairs that
       `middle_pairs` returns.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     student, teacher = hint_pair(pair, feature_pairs)
@@ -60,7 +63,7 @@ def hint(
 
     def loss(features, batch, models):
       del batch, models
-      target = adapters.as_map(features[f'teacher/{teacher}'])
+      target = maps.as_map(features[f'teacher/{teacher}'])
       return losses.hint_loss(features['hint'], target)
 
     return Term(loss, weight, (regressor,))
@@ -72,7 +75,7 @@ def hint_pair(
   pair: Pair, feature_pairs: FeaturePairs | None
 ) -> tuple[str, str]:
   """Returns the pair of a hint; by default, the second of `middle_pairs`."""
-  middle = pairs.middle_pairs(pair, feature_pairs)
+  middle = pairs.map_pairs(pair, feature_pairs)
   return middle[0] if feature_pairs else middle[min(1, len(middle) - 1)]
 
 
@@ -88,9 +91,10 @@ def vid(
     weight: the factor of the loss.
     feature_pairs: pairs of features; None means those of `middle_pairs`.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
-    chosen = pairs.middle_pairs(pair, feature_pairs)
+    chosen = pairs.map_pairs(pair, feature_pairs)
     heads = tuple(
       Stage(
         f'vid{i}',
@@ -105,7 +109,7 @@ def vid(
       total = 0.0
       for i, (_, teacher) in enumerate(chosen):
         mean, target = numerics.match_size(
-          features[f'vid{i}'], adapters.as_map(features[f'teacher/{teacher}'])
+          features[f'vid{i}'], maps.as_map(features[f'teacher/{teacher}'])
         )
         total += losses.variational_information_loss(
           mean, target, features[f'vid{i}.raw_variance']
@@ -134,9 +138,10 @@ def ft(
       False with a weight of 500 is the authors' version.
     feature_pairs: one pair; None means the last of `middle_pairs`.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
-    student, teacher = pairs.middle_pairs(pair, feature_pairs)[-1]
+    student, teacher = pairs.map_pairs(pair, feature_pairs)[-1]
     channels = pairs.map_shape(pair.teacher_shapes, teacher)[-1]
     translator = Stage(
       'translator', adapters.Factor(channels // 2), (f'student/{student}',)
@@ -176,18 +181,14 @@ def fd(
     feature_pairs: one pair of features before their ReLU; None means the last
       maps of both networks.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     if feature_pairs is None:
-      student, teacher = (
-        pairs.pre_activation(shapes, pairs.map_groups(network, shapes)[-1])
-        for network, shapes in (
-          (pair.student, pair.student_shapes),
-          (pair.teacher, pair.teacher_shapes),
-        )
-      )
+      student, teacher = pairs.last_maps(pair)
     else:
       student, teacher = pairs.check(pair, feature_pairs)[0]
+    pairs.check_maps(pair, ((student, teacher),))
     channels = pairs.map_shape(pair.teacher_shapes, teacher)[-1]
     regressor = Stage(
       'regressor', adapters.Regressor(channels), (f'student/{student}',)
@@ -195,7 +196,7 @@ def fd(
 
     def loss(features, batch, models):
       del batch, models
-      target = nn.relu(adapters.as_map(features[f'teacher/{teacher}']))
+      target = nn.relu(maps.as_map(features[f'teacher/{teacher}']))
       regressed, target = numerics.match_size(features['regressor'], target)
       return losses.normalized_l1_loss(regressed, target, reduction=reduction)
 
@@ -215,14 +216,22 @@ def srrl(*, weight: float = 1.0, regression_weight: float = 1.0) -> Objective:
     weight: the factor of the loss.
     regression_weight: the weight of the squared error of the logits.
   """
+  checks.weights(weight=weight, regression_weight=regression_weight)
 
   def objective(pair: Pair) -> Term:
-    student = pairs.map_groups(pair.student, pair.student_shapes)[-1]
+    student = pairs.map_groups(pair.student, pair.student_shapes)[-1:]
     pooled = pairs.pooled_feature(pair.teacher, 'teacher')
     output = graph.output(pair.teacher)
-    channels = pair.teacher_shapes[pooled].shape[-1]
+    shape = pair.teacher_shapes[pooled].shape
+    if not student or len(shape) != 2:
+      raise UsageError(
+        'SRRL: expected a student with groups of maps and a teacher whose last '
+        f"stage reads a vector, got the student's features "
+        f'{", ".join(pair.student_shapes)} and {shape[1:]} for {pooled!r} of '
+        'the teacher'
+      )
     connector = Stage(
-      'srrl', adapters.Connector(channels, True), (f'student/{student}',)
+      'srrl', adapters.Connector(shape[-1], True), (f'student/{student[0]}',)
     )
 
     def loss(features, batch, models):
@@ -265,11 +274,12 @@ def reviewkd(
       default is 20 of 240 epochs.
     inner: the largest number of channels of the fused maps.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     levels = [
       (student, pairs.pre_activation(pair.teacher_shapes, teacher))
-      for student, teacher in pairs.middle_pairs(pair, None)
+      for student, teacher in pairs.map_pairs(pair, None)
     ]
     levels.append(pairs.last_pair(pair, None))
     deepest = pairs.map_shape(pair.student_shapes, levels[-1][0])[-1]
@@ -287,7 +297,7 @@ def reviewkd(
       return sum(
         losses.hierarchical_context_loss(
           features[f'review{i}'],
-          adapters.as_map(features[f'teacher/{teacher}']),
+          maps.as_map(features[f'teacher/{teacher}']),
         )
         for i, (_, teacher) in enumerate(levels)
       )
@@ -303,14 +313,19 @@ def _of_maps(
   feature_pairs: FeaturePairs | None,
 ) -> Objective:
   """Makes an objective that sums a loss of two maps over the feature pairs."""
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
-    chosen = pairs.middle_pairs(pair, feature_pairs)
+    chosen = pairs.map_pairs(pair, feature_pairs)
+    pairs.check_positions(pair, chosen)
 
     def loss(features, batch, models):
       del batch, models
       return sum(
-        map_loss(features[f'student/{student}'], features[f'teacher/{teacher}'])
+        map_loss(
+          maps.as_map(features[f'student/{student}']),
+          maps.as_map(features[f'teacher/{teacher}']),
+        )
         for student, teacher in chosen
       )
 

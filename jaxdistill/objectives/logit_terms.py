@@ -5,7 +5,9 @@ from typing import Protocol
 import jax
 
 from jaxdistill import losses
+from jaxdistill.core import checks
 from jaxdistill.core.types import Array, Batch
+from jaxdistill.losses import numerics
 from jaxdistill.objectives import pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
 
@@ -30,6 +32,7 @@ def kd(*, weight: float = 0.9, temperature: float = 4.0) -> Objective:
     weight: the factor of the loss.
     temperature: the temperature of both softmax functions.
   """
+  numerics.check_temperature('temperature', temperature)
 
   def loss(student, teacher, batch):
     del batch
@@ -48,6 +51,7 @@ def tempered(*, weight: float = 1.0, temperature: float = 2.5) -> Objective:
     weight: the factor of the loss.
     temperature: the temperature of both softmax functions.
   """
+  numerics.check_temperature('temperature', temperature)
 
   def loss(student, teacher, batch):
     del batch
@@ -104,6 +108,7 @@ def dkd(
     warmup: the fraction of the training during which the weight rises; the
       default is 20 of 240 epochs.
   """
+  checks.weights(alpha=alpha, beta=beta)
 
   def loss(student, teacher, batch):
     return losses.decoupled_kd_loss(
@@ -133,6 +138,7 @@ def dist(
     gamma: the weight of the relations between examples within a class.
     tau: the temperature of both softmax functions.
   """
+  checks.weights(beta=beta, gamma=gamma)
 
   def loss(student, teacher, batch):
     del batch
@@ -145,6 +151,7 @@ def _of_outputs(
   output_loss: OutputLoss, weight: float, warmup: float = 0.0
 ) -> Objective:
   """Makes an objective from a loss of the outputs of both networks."""
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.output_names(pair)

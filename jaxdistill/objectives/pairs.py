@@ -6,6 +6,7 @@ from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import FeaturePairs, Network
 from jaxdistill.networks import graph
+from jaxdistill.objectives import maps
 from jaxdistill.objectives.types import Pair, Shapes
 
 
@@ -15,8 +16,8 @@ def output_names(pair: Pair) -> tuple[str, str]:
 
 
 def map_groups(network: Network, shapes: Shapes) -> list[str]:
-  """Returns the groups whose output is a map, including the stem."""
-  return [g for g in graph.groups(network) if len(shapes[g].shape) == 4]
+  """Returns the groups whose output is a map or tokens, including the stem."""
+  return [g for g in graph.groups(network) if len(shapes[g].shape) in (3, 4)]
 
 
 def middle_groups(network: Network, shapes: Shapes) -> list[str]:
@@ -30,7 +31,7 @@ def middle_groups(network: Network, shapes: Shapes) -> list[str]:
   names = [g for g in after_stem if g.startswith('group')] or after_stem
   if len(names) <= 5:
     return names
-  sizes = [shapes[g].shape[1:3] for g in names]
+  sizes = [map_shape(shapes, g)[:2] for g in names]
   return [g for i, g in enumerate(names) if sizes[i] not in sizes[i + 1 :]]
 
 
@@ -94,12 +95,7 @@ def middle_pairs(
   teacher_groups = middle_groups(pair.teacher, pair.teacher_shapes)
   count = min(len(student_groups), len(teacher_groups))
   if not count:
-    raise UsageError(
-      f'{name}: expected pairs (student feature, teacher feature), '
-      'because a network has no groups of maps to pair; the student has the '
-      f'features {", ".join(pair.student_shapes)} and the teacher '
-      f'{", ".join(pair.teacher_shapes)}'
-    )
+    raise _no_maps(pair, name)
   pairs = zip(student_groups[-count:], teacher_groups[-count:])
   if not pre:
     return tuple(pairs)
@@ -109,6 +105,76 @@ def middle_pairs(
       pre_activation(pair.teacher_shapes, teacher),
     )
     for student, teacher in pairs
+  )
+
+
+def map_pairs(
+  pair: Pair, feature_pairs: FeaturePairs | None, *, pre: bool = False
+) -> FeaturePairs:
+  """Returns the pairs of a term that compares maps; see `middle_pairs`.
+
+  Raises:
+    UsageError: see `middle_pairs` and `check_maps`.
+  """
+  chosen = middle_pairs(pair, feature_pairs, pre=pre)
+  check_maps(pair, chosen)
+  return chosen
+
+
+def check_maps(pair: Pair, feature_pairs: FeaturePairs) -> None:
+  """Checks that all features are maps, or can become maps of comparable size.
+
+  Raises:
+    UsageError: a feature is neither a map nor tokens nor a vector, or its
+      tokens are not a square and are paired with a map of another size.
+  """
+  for student, teacher in feature_pairs:
+    student_size = map_shape(pair.student_shapes, student)[:2]
+    teacher_size = map_shape(pair.teacher_shapes, teacher)[:2]
+    shapes = (
+      pair.student_shapes[student].shape,
+      pair.teacher_shapes[teacher].shape,
+    )
+    has_column = any(
+      len(shape) == 3 and height > width
+      for shape, (height, width) in zip(shapes, (student_size, teacher_size))
+    )
+    if has_column and student_size != teacher_size:
+      raise UsageError(
+        'feature_pairs: expected as many tokens in both features, or tokens '
+        f'that are a square of patches, got {shapes[0][1:]} for {student!r} of '
+        f'the student and {shapes[1][1:]} for {teacher!r} of the teacher'
+      )
+
+
+def check_positions(pair: Pair, feature_pairs: FeaturePairs) -> None:
+  """Checks that no feature is a vector, which has no positions to compare.
+
+  Raises:
+    UsageError: a feature is a vector.
+  """
+  for names in feature_pairs:
+    for name, shapes in zip(names, (pair.student_shapes, pair.teacher_shapes)):
+      if len(shapes[name].shape) == 2:
+        raise UsageError(
+          'feature_pairs: expected maps or tokens, whose positions are '
+          f'compared, got the vector {shapes[name].shape[1:]} for {name!r}'
+        )
+
+
+def last_maps(pair: Pair) -> tuple[str, str]:
+  """Returns the last map of each network, before its last activation.
+
+  Raises:
+    UsageError: a network has no groups of maps.
+  """
+  student_groups = map_groups(pair.student, pair.student_shapes)
+  teacher_groups = map_groups(pair.teacher, pair.teacher_shapes)
+  if not student_groups or not teacher_groups:
+    raise _no_maps(pair, 'feature_pairs')
+  return (
+    pre_activation(pair.student_shapes, student_groups[-1]),
+    pre_activation(pair.teacher_shapes, teacher_groups[-1]),
   )
 
 
@@ -179,9 +245,22 @@ def pre_activation(shapes: Shapes, feature: str) -> str:
 
 
 def map_shape(shapes: Shapes, feature: str) -> tuple[int, int, int]:
-  """Returns (H, W, C) of a feature; a vector counts as a map of size 1 x 1."""
-  shape = shapes[feature].shape
-  if len(shape) == 2:
-    return 1, 1, shape[-1]
-  _, height, width, channels = shape
-  return height, width, channels
+  """Returns (H, W, C) of a feature as a map.
+
+  Raises:
+    UsageError: it cannot become a map; see `maps.map_shape`.
+  """
+  try:
+    return maps.map_shape(shapes[feature].shape)
+  except UsageError as error:
+    raise UsageError(f'feature_pairs: {feature!r}: {error}') from None
+
+
+def _no_maps(pair: Pair, name: str) -> UsageError:
+  """Returns the error for networks whose groups cannot be paired."""
+  return UsageError(
+    f'{name}: expected pairs (student feature, teacher feature), because a '
+    'network has no groups of maps to pair; the student has the features '
+    f'{", ".join(pair.student_shapes)} and the teacher '
+    f'{", ".join(pair.teacher_shapes)}'
+  )

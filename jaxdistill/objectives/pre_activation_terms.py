@@ -6,12 +6,10 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from jaxdistill import losses
+from jaxdistill.core import checks
 from jaxdistill.core.types import Array, FeaturePairs, Stage
-from jaxdistill.objectives import adapters, pairs
+from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
-
-# (H, W, C)
-_MapShape = tuple[int, int, int]
 
 
 def ab(
@@ -33,7 +31,9 @@ def ab(
       of `middle_pairs`.
   """
 
-  def regressor(student: _MapShape, teacher: _MapShape) -> nn.Module | None:
+  def regressor(
+    student: maps.MapShape, teacher: maps.MapShape
+  ) -> nn.Module | None:
     if student == teacher:
       return None
     return adapters.HintRegressor(teacher, activation=False)
@@ -69,7 +69,7 @@ def ofd(
     margin = jnp.where(negative, teacher, 0).sum(axes) / count
     return losses.margin_relu_loss(student, teacher, margin)
 
-  def connector(student: _MapShape, teacher: _MapShape) -> nn.Module:
+  def connector(student: maps.MapShape, teacher: maps.MapShape) -> nn.Module:
     del student
     return adapters.Connector(teacher[-1], shape=teacher[:2])
 
@@ -78,7 +78,7 @@ def ofd(
 
 def _halving(
   feature_loss: Callable[[Array, Array], Array],
-  make_adapter: Callable[[_MapShape, _MapShape], nn.Module | None],
+  make_adapter: Callable[[maps.MapShape, maps.MapShape], nn.Module | None],
   weight: float,
   feature_pairs: FeaturePairs | None,
   name: str,
@@ -93,9 +93,10 @@ def _halving(
     feature_pairs: what the user chose, or None.
     name: the beginning of the adapters' names.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
-    chosen = pairs.middle_pairs(pair, feature_pairs, pre=True)
+    chosen = pairs.map_pairs(pair, feature_pairs, pre=True)
     adapted_names, stages = [], []
     for i, (student, teacher) in enumerate(chosen):
       module = make_adapter(
@@ -113,8 +114,8 @@ def _halving(
       return sum(
         2.0 ** (i + 1 - len(chosen))
         * feature_loss(
-          adapters.as_map(features[adapted_names[i]]),
-          adapters.as_map(features[f'teacher/{teacher}']),
+          maps.as_map(features[adapted_names[i]]),
+          maps.as_map(features[f'teacher/{teacher}']),
         )
         for i, (_, teacher) in enumerate(chosen)
       )

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import losses
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Stage
-from jaxdistill.objectives import adapters, pairs
+from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
 
 
@@ -22,6 +23,7 @@ def sp(
     weight: the factor of the loss.
     feature_pairs: one pair; None means the last of `middle_pairs`.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.middle_pairs(pair, feature_pairs)[-1]
@@ -55,6 +57,9 @@ def rkd(
     angle_weight: the factor of the angles between three examples.
     feature_pairs: one pair; None means the pooled features.
   """
+  checks.weights(
+    weight=weight, distance_weight=distance_weight, angle_weight=angle_weight
+  )
 
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.last_pair(pair, feature_pairs)
@@ -83,6 +88,7 @@ def pkt(
     weight: the factor of the loss.
     feature_pairs: one pair; None means the pooled features.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.last_pair(pair, feature_pairs)
@@ -113,6 +119,7 @@ def cc(
     size: the size of the embeddings.
     feature_pairs: one pair; None means the pooled features.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     embeddings = _embeddings(pair, feature_pairs, size, 'cc')
@@ -138,16 +145,19 @@ def fsp(
     feature_pairs: pairs of maps in order, with equal numbers of channels; None
       means the stem and the groups of maps.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     if feature_pairs is None:
+      groups = pairs.middle_pairs(pair, None)
       stems = (
         pairs.map_groups(pair.student, pair.student_shapes)[0],
         pairs.map_groups(pair.teacher, pair.teacher_shapes)[0],
       )
-      chosen = pairs.check(pair, (stems, *pairs.middle_pairs(pair, None)))
+      chosen = pairs.check(pair, (stems, *groups))
     else:
       chosen = pairs.check(pair, feature_pairs)
+    pairs.check_maps(pair, chosen)
     for student, teacher in chosen:
       student_channels = pair.student_shapes[student].shape[-1]
       teacher_channels = pair.teacher_shapes[teacher].shape[-1]
@@ -161,8 +171,8 @@ def fsp(
     def loss(features, batch, models):
       del batch, models
       return losses.flow_loss(
-        [features[f'student/{student}'] for student, _ in chosen],
-        [features[f'teacher/{teacher}'] for _, teacher in chosen],
+        [maps.as_map(features[f'student/{s}']) for s, _ in chosen],
+        [maps.as_map(features[f'teacher/{t}']) for _, t in chosen],
       )
 
     return Term(loss, weight)
@@ -191,6 +201,7 @@ def crd(
       update.
     feature_pairs: one pair; None means the pooled features.
   """
+  checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
     embeddings = _embeddings(pair, feature_pairs, size, 'crd')

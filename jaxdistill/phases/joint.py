@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill import objectives, phases
-from jaxdistill.core import random
+from jaxdistill.core import checks, random
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Array,
@@ -128,6 +128,7 @@ def joint(
       outputs of the two networks differ in shape, or two terms have adapters
       of the same name.
   """
+  checks.weights(label_weight=label_weight)
 
   def phase(carry: Carry) -> Phase:
     roles = (student, teacher, *constant)

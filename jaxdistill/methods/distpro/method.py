@@ -152,6 +152,7 @@ def distpro_retrain(
     UsageError: an argument is out of its range, the file is not a process, or,
       when the phase begins, its pathways are not those of the space.
   """
+  checks.weights(weight=weight, label_weight=label_weight)
   checks.choice('use', use, USES)
   checks.integer('segments', segments)
   checks.number('weight', weight, at_least=0)
@@ -232,6 +233,7 @@ def distpro(
   Raises:
     UsageError: see `distpro_search` and `distpro_retrain`.
   """
+  checks.weights(weight=weight, label_weight=label_weight)
   if use == 'equal':
     raise UsageError(
       "use: expected 'process' or 'last', got 'equal', which needs no search; "

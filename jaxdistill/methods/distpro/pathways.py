@@ -20,7 +20,7 @@ from jaxdistill.core.types import Array, Features, Network, Stage, Variables
 from jaxdistill.methods.distpro import transforms
 from jaxdistill.methods.distpro.process import Pathway
 from jaxdistill.networks import graph
-from jaxdistill.objectives import pairs
+from jaxdistill.objectives import maps, pairs
 
 Names = Sequence[str] | None
 
@@ -142,7 +142,7 @@ def build(pair: objectives.Pair, space: Space) -> Pathways:
   for number, path in enumerate(paths):
     pairs.check(pair, ((path.student, path.teacher),))
     _check_transforms((path.transform,))
-    shape = transforms.map_shape(pair.teacher_shapes[path.teacher].shape)
+    shape = pairs.map_shape(pair.teacher_shapes, path.teacher)
     module = transforms.TRANSFORMS[path.transform](shape)
     stages.append(Stage(_name(number), module, (f'student/{path.student}',)))
   return Pathways(paths, Network(tuple(stages)))
@@ -187,7 +187,7 @@ def losses(
   values = [jnp.zeros(())] * len(pathways.paths)
   for teacher in dict.fromkeys(pathways.paths[n].teacher for n in chosen):
     members = [n for n in chosen if pathways.paths[n].teacher == teacher]
-    target = transforms.as_map(features[f'teacher/{teacher}'])
+    target = maps.as_map(features[f'teacher/{teacher}'])
     stack = jnp.stack([outputs[_name(n)] for n in members])
 
     def distance(output: Array, target: Array = target) -> Array:

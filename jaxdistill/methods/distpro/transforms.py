@@ -22,43 +22,9 @@ import jax.numpy as jnp
 
 from jaxdistill.core.types import Array
 from jaxdistill.networks import layers
-from jaxdistill.objectives import adapters
+from jaxdistill.objectives import adapters, maps
 
-Shape = tuple[int, int, int]
 _MAX_CHANNELS = 512  # Inside a transform.
-
-
-def as_map(x: Array) -> Array:
-  """Turns a feature into a map `[B, H, W, C]`.
-
-  Args:
-    x: a map; a vector `[B, C]`, which becomes a map of one pixel; or tokens
-      `[B, N, C]`, whose patches become a square. A class token is left out.
-  """
-  if x.ndim != 3:
-    return adapters.as_map(x)
-  height, width, channels = map_shape(x.shape)
-  return x[:, -height * width :].reshape(len(x), height, width, channels)
-
-
-def map_shape(shape: tuple[int, ...]) -> Shape:
-  """Returns (H, W, C) of the map that `as_map` makes of a feature.
-
-  Tokens become a square if their number, or their number minus one for a class
-  token, is a square. Otherwise they become a column.
-
-  Args:
-    shape: the shape of the feature, `[B, ...]`.
-  """
-  if len(shape) == 2:
-    return 1, 1, shape[-1]
-  if len(shape) == 4:
-    return shape[1], shape[2], shape[3]
-  for patches in (shape[1] - 1, shape[1]):
-    side = round(patches**0.5)
-    if patches and side**2 == patches:
-      return side, side, shape[-1]
-  return shape[1], 1, shape[-1]
 
 
 class Linear(nn.Module):
@@ -68,11 +34,11 @@ class Linear(nn.Module):
     shape: (H, W, C) of the teacher's feature, as in all transforms.
   """
 
-  shape: Shape
+  shape: maps.MapShape
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    layer = _Layers(as_map(x), train)
+    layer = _Layers(maps.as_map(x), train)
     x = layer.conv(layer.start, self.shape[-1], 1, 'conv')
     return _resized(x, self.shape)
 
@@ -85,12 +51,12 @@ class Attended(nn.Module):
     deep: whether there is one more convolution, which gives T3.
   """
 
-  shape: Shape
+  shape: maps.MapShape
   deep: bool = False
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    layer = _Layers(as_map(x), train)
+    layer = _Layers(maps.as_map(x), train)
     inner = _inner(layer.start, self.shape)
     x = layer.conv(layer.start, inner, 1, 'conv1')
     x = _resized(layer.attend(x), self.shape)
@@ -106,11 +72,11 @@ class Rectified(nn.Module):
     shape: (H, W, C) of the teacher's feature.
   """
 
-  shape: Shape
+  shape: maps.MapShape
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    layer = _Layers(as_map(x), train)
+    layer = _Layers(maps.as_map(x), train)
     inner = _inner(layer.start, self.shape)
     x = nn.relu(layer.conv(layer.start, inner, 3, 'conv1'))
     x = nn.relu(layer.conv(layer.attend(x), inner, 3, 'conv2'))
@@ -124,12 +90,12 @@ class Tokens(nn.Module):
     shape: (H, W, C) of the teacher's feature.
   """
 
-  shape: Shape
+  shape: maps.MapShape
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     del train
-    x = as_map(x)
+    x = maps.as_map(x)
     dtype = _at_least_float32(x)
     x = nn.Dense(self.shape[-1], dtype=dtype, name='linear')(x)
     x = nn.LayerNorm(1e-6, dtype=dtype, use_fast_variance=False, name='norm')(x)
@@ -178,12 +144,12 @@ def _at_least_float32(x: Array) -> Any:
   return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _inner(x: Array, shape: Shape) -> int:
+def _inner(x: Array, shape: maps.MapShape) -> int:
   """Returns m, the number of channels inside a transform."""
   return min(_MAX_CHANNELS, x.shape[-1], shape[-1])
 
 
-def _resized(x: Array, shape: Shape) -> Array:
+def _resized(x: Array, shape: maps.MapShape) -> Array:
   """Resizes a map to the teacher's size by the nearest neighbour."""
   height, width = shape[:2]
   if x.shape[1:3] == (height, width):

@@ -20,7 +20,7 @@ from jaxdistill.core.types import (
   Variables,
 )
 from jaxdistill.networks import graph, layers
-from jaxdistill.objectives import adapters, pairs
+from jaxdistill.objectives import maps, pairs
 
 
 class Matching(NamedTuple):
@@ -51,7 +51,7 @@ class Projection(nn.Module):
     del train
     return layers.conv(
       self.channels, 1, use_bias=True, initial='uniform', name='conv'
-    )(adapters.as_map(x))
+    )(maps.as_map(x))
 
 
 class Weights(nn.Module):
@@ -66,7 +66,7 @@ class Weights(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     del train
-    x = adapters.as_map(x).mean((1, 2)).astype(jnp.float32)
+    x = maps.as_map(x).mean((1, 2)).astype(jnp.float32)
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
     channels = nn.Dense(x.shape[-1], kernel_init=zeros, name='channels')(x)
     uniform = layers.torch_uniform(x.shape[-1])
@@ -92,6 +92,7 @@ def build(
     levels = pairs.middle_pairs(pair, None)
     feature_pairs = tuple((s, t) for _, t in levels for s, _ in levels)
   chosen = pairs.check(pair, feature_pairs)
+  pairs.check_maps(pair, chosen)
   projections, weights = [], []
   for n, (s, t) in enumerate(chosen):
     module = Projection(pairs.map_shape(pair.teacher_shapes, t)[-1])
@@ -126,7 +127,7 @@ def loss(
   total = jnp.zeros(())
   for n, (_, t) in enumerate(matching.feature_pairs):
     student = projected[f'match{n}']
-    teacher = adapters.as_map(features[f'teacher/{t}'])
+    teacher = maps.as_map(features[f'teacher/{t}'])
     size = (*student.shape[:3], teacher.shape[-1])
     teacher = jax.image.resize(teacher, size, 'bilinear', antialias=False)
     distance = ((student - teacher).astype(jnp.float32) ** 2).mean((1, 2))

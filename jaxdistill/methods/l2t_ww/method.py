@@ -92,6 +92,7 @@ def l2t_ww(
   Raises:
     UsageError: a number is out of its range, or a feature does not exist.
   """
+  checks.weights(weight=weight)
   checks.number('weight', weight, at_least=0)
   checks.integer('look_ahead', look_ahead)
   meta_optimizer = (weights_optimizer or _adam)(recipe.num_steps)

@@ -136,8 +136,8 @@ def masked_layer(
     UsageError: a number or name is out of its range. When the first phase
       begins: the features of a breakpoint do not exist or differ in shape.
   """
+  checks.weights(alpha=alpha)
   for name, value in (
-    ('alpha', alpha),
     ('mask_epochs', mask_epochs),
     ('local_epochs', local_epochs),
     ('label_epochs', label_epochs),

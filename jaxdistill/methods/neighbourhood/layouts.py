@@ -195,7 +195,8 @@ def _common_stages(
   )
   raise UsageError(
     'expected at least two stages of the same name and shape in both networks, '
-    f'got the maps {student_maps} in the student and {teacher_maps} in the '
+    f'got the maps {student_maps or "none"} in the student and '
+    f'{teacher_maps or "none"} in the '
     "teacher; use the network 'narrowed' to derive the student from the "
     'teacher, or give boundaries of equal shapes as cut'
   )

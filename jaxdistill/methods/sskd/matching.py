@@ -25,7 +25,7 @@ from jaxdistill.core.types import (
 from jaxdistill.losses import numerics
 from jaxdistill.networks import graph
 from jaxdistill.objectives import adapters as adapters_lib
-from jaxdistill.objectives import cuts, pairs
+from jaxdistill.objectives import cuts, maps, pairs
 from jaxdistill.phases import joint
 
 
@@ -208,7 +208,7 @@ def match_phase(name: str, part: Part, recipe: Recipe, reduction: str) -> Phase:
       feature, target = student_features[s], teacher_features[t]
       if f'adapter{i}' in adapted:
         feature = adapted[f'adapter{i}']
-        target = adapters_lib.as_map(target)
+        target = maps.as_map(target)
       distance = losses.squared_distance(feature, target, reduction=reduction)
       metrics[f'distance/{s}'] = distance.mean()
       total += metrics[f'distance/{s}']

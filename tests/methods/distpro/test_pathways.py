@@ -7,9 +7,10 @@ import pytest
 
 from jaxdistill import losses, objectives
 from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Network, Stage
 from jaxdistill.data.sources import arrays
 from jaxdistill.methods.distpro import pathways, transforms
-from jaxdistill.networks import NETWORKS, graph
+from jaxdistill.networks import NETWORKS, graph, layers
 from jaxdistill.networks.models import resnet, vit
 from jaxdistill.phases import recipes
 from jaxdistill.tasks import classification
@@ -127,15 +128,6 @@ def test_t2_agrees_with_numpy_on_one_pixel():
   np.testing.assert_allclose(output, y, rtol=1e-5)
 
 
-def test_patches_become_a_square_without_the_class_token():
-  x = jnp.arange(2 * 5 * 3.0).reshape(2, 5, 3)
-  map_of_patches = transforms.as_map(x)
-  assert map_of_patches.shape == (2, 2, 2, 3)
-  np.testing.assert_array_equal(map_of_patches[1, 1, 0], x[1, 3])
-  assert transforms.map_shape((2, 4, 3)) == (2, 2, 3)
-  assert transforms.map_shape((2, 7, 3)) == (7, 1, 3)
-
-
 def test_transformers_have_pathways_between_tokens():
   networks = (vit.vit(width, 2, 1, num_classes=3, patch=4) for width in (4, 6))
   names = ('group1.block1', 'group1.block2', 'pool')
@@ -150,12 +142,17 @@ def test_transformers_have_pathways_between_tokens():
 
 
 def test_networks_without_maps_need_the_names_of_their_features():
-  networks = (vit.vit(width, 2, 1, num_classes=3, patch=4) for width in (4, 6))
+  stages = (
+    Stage('flat', layers.Pool()),
+    Stage('hidden', layers.Hidden(4)),
+    Stage('head', layers.Classifier(3)),
+  )
+  networks = Network(stages), Network(stages)
   with pytest.raises(UsageError) as caught:
-    pathways.all_pairs(teacher=('pool',))(pair_of(*networks))
+    pathways.all_pairs(teacher=('hidden',))(pair_of(*networks))
   message = str(caught.value)
   assert message.startswith('space.student: the student has no groups of maps')
-  assert 'group1.block2, ' in message
+  assert 'hidden, ' in message
 
 
 def _losses(pair, built, active=None):
