@@ -6,7 +6,7 @@ the batch size, `N` the number of examples of a split, and `H, W, C` are height,
 width and channels. The student always comes before the teacher.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -139,6 +139,10 @@ class Agreement(Protocol):
     """
 
 
+def _no_check(dataset: Dataset, /) -> None:
+  del dataset
+
+
 class Task(NamedTuple):
   """What a label means.
 
@@ -150,6 +154,7 @@ class Task(NamedTuple):
     predict: outputs -> predictions `[B, ...]`.
     agreement: the predictions of two models on one split -> a number.
     score: the metric that chooses the best epoch; higher is better.
+    check: dataset -> None; a UsageError refuses labels that are not valid.
   """
 
   loss: TaskLoss
@@ -158,6 +163,7 @@ class Task(NamedTuple):
   predict: Predict
   agreement: Agreement
   score: str
+  check: Callable[[Dataset], None] = _no_check
 
 
 class Stream(NamedTuple):

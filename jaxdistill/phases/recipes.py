@@ -45,8 +45,10 @@ def recipe(
 
   Raises:
     UsageError: the split does not exist, is the test split, or has fewer
-      examples than a batch.
+      examples than a batch, or a label is not valid for the task.
   """
+  task = task or classification()
+  task.check(dataset)
   trainable = [name for name in dataset.splits if name != 'test']
   if subset not in trainable:
     raise checks.unknown('subset to train on', subset, trainable)
@@ -63,7 +65,7 @@ def recipe(
     steps_per_epoch=batches.steps_per_epoch(size, batch_size),
     optimizer=optimizer or optimizers.sgd(optimizers.cosine()),
     stream=Stream(batch_size, augment, subset=subset),
-    task=task or classification(),
+    task=task,
     example=example(dataset, augment, batch_size),
     examples={k: dataset.splits[subset][k] for k in ('index', 'label')},
     validation=Stream(validation_batch, prepare, subset='validation'),

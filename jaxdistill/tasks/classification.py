@@ -6,7 +6,8 @@ import numpy as np
 import optax
 
 from jaxdistill.core import checks
-from jaxdistill.core.types import Array, Batch, Task
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Array, Batch, Dataset, Task
 
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
@@ -29,7 +30,38 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
     target = optax.smooth_labels(target, label_smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), target)
 
-  return Task(loss, _statistics, _summarize, _predict, _agreement, 'top1')
+  return Task(
+    loss,
+    _statistics,
+    _summarize,
+    _predict,
+    _agreement,
+    'top1',
+    check=check_labels,
+  )
+
+
+def check_labels(dataset: Dataset) -> None:
+  """Checks that all labels of a data set are classes.
+
+  Args:
+    dataset: the data. Labels `[N, num_classes]`, which are probabilities, are
+      not checked.
+
+  Raises:
+    UsageError: a label is not an integer in [0, num_classes). Inside `jax.jit`,
+      where it cannot be refused, it would silently count as no class at all.
+  """
+  for name, split in dataset.splits.items():
+    label = np.asarray(split['label'])
+    if label.ndim > 1 or not label.size:
+      continue
+    low, high = label.min(), label.max()
+    if label.dtype.kind not in 'iu' or low < 0 or high >= dataset.num_classes:
+      raise UsageError(
+        f'labels: expected integers from 0 to {dataset.num_classes - 1} in the '
+        f'split {name!r}, got {low} to {high}'
+      )
 
 
 def one_hot(label: Array, num_classes: int) -> Array:

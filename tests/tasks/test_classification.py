@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Dataset, Task
+from jaxdistill.phases import recipes
 from jaxdistill.tasks.classification import classification, one_hot
 
 RNG = np.random.default_rng(0)
@@ -130,3 +133,48 @@ def test_the_loss_has_the_gradient_of_softmax_regression():
   gradient = jax.grad(lambda x: TASK.loss(x, batch).sum())(jnp.asarray(LOGITS))
   expected = np.exp(log_softmax(LOGITS)) - np.eye(7)[LABEL]
   np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+def _labelled(**labels):
+  """Returns a data set of 3 classes with the labels of each split."""
+  splits = {
+    name: {
+      'image': np.zeros((len(label), 4, 4, 1), np.uint8),
+      'label': np.asarray(label),
+      'index': np.arange(len(label), dtype=np.int32),
+    }
+    for name, label in labels.items()
+  }
+  return Dataset(splits, 3, (0.0,), (1.0,))
+
+
+@pytest.mark.parametrize(
+  'split, label, received',
+  [
+    ('train', [0, 1, 3, 2], '0 to 3'),
+    ('validation', [-1, 0, 1, 2], '-1 to 2'),
+    ('test', [1000, 1, 2, 1], '1 to 1000'),
+    ('train', [0.0, 0.5, 1.0, 2.0], '0.0 to 2.0'),
+  ],
+)
+def test_labels_that_are_no_class_are_refused_before_training(
+  split, label, received
+):
+  labels = {'train': [0, 1, 2, 2], 'test': [0, 1], split: label}
+  with pytest.raises(UsageError) as caught:
+    recipes.recipe(_labelled(**labels), epochs=1, batch_size=2)
+  assert str(caught.value) == (
+    f'labels: expected integers from 0 to 2 in the split {split!r}, got '
+    f'{received}'
+  )
+
+
+def test_all_classes_and_mixed_labels_are_accepted():
+  TASK.check(_labelled(train=[0, 1, 2], test=[2], validation=[]))
+  TASK.check(_labelled(train=MIXED, test=[0]))
+
+
+def test_a_users_task_need_not_check_labels():
+  anything = TASK._replace(check=Task._field_defaults['check'])
+  data = _labelled(train=[7, -7], test=[0.5])
+  assert recipes.recipe(data, anything, epochs=1, batch_size=2).task == anything
