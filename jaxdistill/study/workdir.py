@@ -14,10 +14,10 @@ export/: the files that `--mode=export` writes.
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import fcntl
+import importlib
 import json
 import pathlib
-from typing import Any
+from typing import IO, Any
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study.drafts import slug
@@ -132,12 +132,30 @@ def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> str:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     lock = stack.enter_context((workdir / 'lock').open('w'))
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _hold(lock)
   except BlockingIOError:
     return f'workdir: another run is using {workdir}'
   except OSError as error:
     return f'workdir: cannot write to {str(workdir)!r} ({error})'
   return ''
+
+
+def _hold(file: IO[str]) -> None:
+  """Locks an open file; the system frees it when the process ends.
+
+  Raises:
+    BlockingIOError: another process holds it.
+  """
+  try:
+    import fcntl
+  except ImportError:  # Windows has the module msvcrt instead
+    msvcrt: Any = importlib.import_module('msvcrt')
+    try:
+      msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except PermissionError as error:
+      raise BlockingIOError(*error.args) from error
+  else:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import os
-import resource
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -283,6 +282,10 @@ def _allow_open_files(count: int) -> None:
   Raises:
     UsageError: the limit of the system is lower.
   """
+  try:
+    import resource
+  except ImportError:  # Windows has no such limit
+    return
   needed = count + SPARE_FILES
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   if soft == resource.RLIM_INFINITY or soft >= needed:
