@@ -172,7 +172,7 @@ def test_a_feature_that_is_no_map_is_named_with_its_shape(shape, recipe):
   )
   for name in ('at', 'nst', 'hint', 'vid', 'ofd', 'ab', 'ft', 'fd', 'fsp'):
     with pytest.raises(UsageError, match=message):
-      registry.OBJECTIVES[name](feature_pairs=(('group1', 'group1'),))(pair)
+      getattr(objectives, name)(feature_pairs=(('group1', 'group1'),))(pair)
 
 
 def test_tokens_that_are_not_a_square_are_paired_with_as_many(recipe):

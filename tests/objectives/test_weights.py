@@ -16,7 +16,11 @@ FACTORS = {
   'masked_layer': ('alpha',),
   'pruning_protocol': ('beta',),
 }
-ARGUMENTS = {'joint': {'terms': {}}}
+ARGUMENTS = {
+  'joint': {'terms': {}},
+  'pruning_protocol': {'prunings': {'half': None}},
+  'takd': {'assistants': {}},
+}
 
 
 def _factors(function, name):
