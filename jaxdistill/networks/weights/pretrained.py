@@ -60,7 +60,7 @@ def load(
       another epsilon, load them into a network with the usual one: the
       variables fit networks of any epsilon.
   """
-  tensors = _respelled(path, _read(path))
+  tensors = _respelled(path, _without_prefix(_read(path)))
   shapes = graph.variable_shapes(network, example)
   candidates = _names(network, shapes)
   # The naming that has most names in common with the file.
@@ -68,15 +68,12 @@ def load(
     candidates, key=lambda n: len(tensors.keys() & set(candidates[n].values()))
   )
   names = candidates[naming]
-  _check_names(path, set(names.values()), set(tensors))
   flat = dict(jax.tree_util.tree_leaves_with_path(shapes))
-  for place, name in names.items():
-    expected = _torch_shape(network, name, flat[place].shape)
-    if tensors[name].shape != expected:
-      raise UsageError(
-        f'{path}: expected shape {expected} for tensor {name!r}, got '
-        f'{tensors[name].shape}'
-      )
+  expected = {
+    name: _torch_shape(network, name, flat[place].shape)
+    for place, name in names.items()
+  }
+  _check_shapes(path, expected, {k: v.shape for k, v in tensors.items()})
   _check_epsilon(path, network, naming)
   return jax.tree_util.tree_map_with_path(
     lambda place, leaf: jnp.asarray(
@@ -133,6 +130,27 @@ def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   return {name: np.asarray(tensor) for name, tensor in tensors.items()}
 
 
+def _without_prefix(
+  tensors: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+  """Returns the tensors without the dotted prefix that all names share.
+
+  Wrappers add such prefixes: 'module.', '_orig_mod.', 'model.', 'backbone.'.
+  Counts, which some wrappers add on top of the network, are left out.
+  """
+  tensors = {k: v for k, v in tensors.items() if k not in torch_names.COUNTS}
+  paths = [name.split('.') for name in tensors]
+  depth = 0
+  while len({tuple(path[: depth + 1]) for path in paths}) == 1 and all(
+    len(path) > depth + 1 for path in paths
+  ):
+    depth += 1
+  return {
+    '.'.join(path[depth:]): tensor
+    for path, tensor in zip(paths, tensors.values())
+  }
+
+
 def _respelled(
   path: Any, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -175,16 +193,35 @@ def _name(place: tuple[Any, ...], names: torch_naming.Names) -> str:
   return name + ('' if name.endswith('_') else '.') + _LEAVES[leaf[0]]
 
 
-def _check_names(path: Any, expected: set[str], received: set[str]) -> None:
-  """Raises a UsageError if tensors are missing or superfluous."""
-  for fault, names in (
-    ('lacks tensor', expected - received),
-    ('has the extra tensor', received - expected),
+def _check_shapes(
+  path: Any,
+  expected: Mapping[str, tuple[int, ...]],
+  received: Mapping[str, tuple[int, ...]],
+) -> None:
+  """Raises a UsageError if tensors are missing, superfluous or misshapen.
+
+  Args:
+    path: the file.
+    expected: name -> shape of the network's tensors.
+    received: name -> shape of the file's tensors.
+  """
+  faults = []
+  for fault, shapes, others in (
+    ('lacks tensor', expected, received),
+    ('has the extra tensor', received, expected),
   ):
+    names = sorted(shapes.keys() - others.keys())
     if names:
-      first, *further = sorted(names)
-      more = f' and {len(further)} more' if further else ''
-      raise UsageError(f'{path}: {fault} {first!r}{more}')
+      more = f' and {len(names) - 1} more' if len(names) > 1 else ''
+      faults.append(f'{fault} {names[0]!r} of shape {shapes[names[0]]}{more}')
+  if faults:
+    raise UsageError(f'{path}: {", and ".join(faults)}')
+  for name, shape in expected.items():
+    if received[name] != shape:
+      raise UsageError(
+        f'{path}: expected shape {shape} for tensor {name!r}, got '
+        f'{received[name]}'
+      )
 
 
 def _check_epsilon(path: Any, network: Network, naming: str) -> None:

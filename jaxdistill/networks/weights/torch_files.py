@@ -1,12 +1,13 @@
 """Reads tensors from files of `torch.save`, without PyTorch.
 
 Such a file is a pickle, and a pickle can run any program. Therefore only the
-functions that rebuild tensors are admitted. If a file asks for anything else,
-it is rejected with a message that names it.
+functions that rebuild tensors are admitted. Everything else that a file asks
+for, such as the options of a training, becomes an inert `_Placeholder`: nothing
+of that name is imported or called.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import functools
 import io
 import math
@@ -35,23 +36,31 @@ _DTYPES: dict[str, Any] = {
 # The first pickle of a file from before PyTorch 1.6, and a key of its third.
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _OLD_LITTLE_ENDIAN = 'little_endian'
+# Where checkpoints keep their dictionary of tensors, the best place first.
+CONTAINERS = (
+  *('state_dict', 'model', 'model_state_dict', 'model_state', 'net'),
+  *('network', 'params', 'weights', 'module', 'student', 'teacher', 'backbone'),
+  *('state_dict_ema', 'model_ema', 'ema', 'ema_state_dict', 'params_ema'),
+)
+# How many dictionaries deep the tensors may be.
+_DEPTH = 3
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """Returns name -> tensor of a `.pth` file.
 
-  The dictionary of tensors may be stored under 'state_dict', 'model' or
-  'model_state_dict', next to plain values.
+  The dictionary of tensors may be nested in others, beside anything else. If
+  there are several, the one with the first name of `CONTAINERS` is taken.
 
   Raises:
-    UsageError: the file is missing or unreadable, asks for anything but
-      tensors, or holds no dictionary of them.
+    UsageError: the file is missing or unreadable, or does not say which
+      dictionary of tensors is meant.
   """
   try:
     with open(path, 'rb') as file:
       is_zip = zipfile.is_zipfile(file)
       file.seek(0)
-      content = _read_zip(file) if is_zip else _read_old(file)
+      return _read_zip(file) if is_zip else _read_old(file)
   except FileNotFoundError:
     raise UsageError(f'{path}: no such file') from None
   except _Refused as error:
@@ -63,21 +72,38 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'{path}: expected a PyTorch file ({type(error).__name__}: '
       f'{str(error)!r})'
     ) from None
-  for key in ('state_dict', 'model', 'model_state_dict'):
-    if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-      content = content[key]
-  if not isinstance(content, Mapping):
-    raise UsageError(f'{path}: holds no dictionary of tensors')
-  for name, tensor in content.items():
-    if not isinstance(tensor, np.ndarray):
-      raise UsageError(
-        f'{path}: holds no dictionary of tensors: {name!r} is not a tensor'
-      )
-  return {str(name): tensor for name, tensor in content.items()}
 
 
 class _Refused(Exception):
-  """The file asks for something other than tensors."""
+  """The file does not hold what it should."""
+
+
+class _Placeholder:
+  """Stands for an object of a class that is not admitted; it does nothing.
+
+  A pickle calls the class, and fills the object in the ways of objects, lists,
+  dictionaries and sets.
+  """
+
+  reference = ''
+
+  def __new__(cls, *arguments: Any, **options: Any) -> '_Placeholder':
+    del arguments, options
+    return super().__new__(cls)
+
+  def __init__(self, *arguments: Any, **options: Any):
+    del arguments, options
+
+  def __setstate__(self, state: Any) -> None:
+    del state
+
+  def __setitem__(self, key: Any, value: Any) -> None:
+    del key, value
+
+  def _ignore(self, value: Any) -> None:
+    del value
+
+  append = extend = add = _ignore
 
 
 class _Storage(NamedTuple):
@@ -145,7 +171,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-  """Unpickles only tensors, dictionaries and plain values.
+  """Unpickles tensors, dictionaries and plain values; see `_Placeholder`.
 
   Attributes:
     storages: key -> storage, for all storages that the pickle names.
@@ -157,10 +183,8 @@ class _Unpickler(pickle.Unpickler):
 
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) not in _ADMITTED:
-      raise _Refused(
-        f'asks for {f"{module}.{name}"!r}, which is not a tensor; save only '
-        'the state_dict'
-      )
+      reference = {'reference': f'{module}.{name}'}
+      return type('_Placeholder', (_Placeholder,), reference)
     admitted = _ADMITTED[module, name]
     # A pickle may set attributes of the object that it receives, so it receives
     # a copy.
@@ -172,11 +196,13 @@ class _Unpickler(pickle.Unpickler):
       raise _Refused(f'asks for a {kind!r}, which is not a storage of a tensor')
     if any(part is not None for part in rest):
       raise _Refused('a storage is a view of another one; save the file again')
+    if not isinstance(dtype, str):
+      raise _Refused(f'holds {_words(dtype)}, whose numbers cannot be read')
     storage = _Storage(str(key), np.dtype(_DTYPES[dtype]), int(count))
     return self.storages.setdefault(storage.key, storage)
 
 
-def _read_zip(file: Any) -> Any:
+def _read_zip(file: Any) -> dict[str, np.ndarray]:
   with zipfile.ZipFile(file) as archive:
     # torch.save does not compress, and a few compressed bytes can expand to
     # many.
@@ -188,31 +214,34 @@ def _read_zip(file: Any) -> Any:
     order = f'{root}byteorder'
     if order in names and archive.read(order) != b'little':
       raise _Refused('was written on a big-endian machine')
-    unpickler = _Unpickler(io.BytesIO(archive.read(f'{root}data.pkl')))
-    content = unpickler.load()
+    pickled = archive.read(f'{root}data.pkl')
+    views = _views(_Unpickler(io.BytesIO(pickled)).load())
+    storages = {view.storage.key: view.storage for view in views.values()}
     values = {
       key: _values(storage, storage.size, archive.read(f'{root}data/{key}'))
-      for key, storage in unpickler.storages.items()
+      for key, storage in storages.items()
     }
-  return _arrays(content, values)
+  return _arrays(views, values)
 
 
-def _read_old(file: Any) -> Any:
+def _read_old(file: Any) -> dict[str, np.ndarray]:
   """Reads several pickles, then the storages one after the other."""
-  magic, _, system = (_Unpickler(file).load() for _ in range(3))
+  magic = _Unpickler(file).load()
   if magic != _OLD_MAGIC:
-    raise _Refused('expected a file of torch.save')
+    raise _Refused(f'expected a file of torch.save, got {_words(magic)}')
+  _, system = (_Unpickler(file).load() for _ in range(2))
   if not system[_OLD_LITTLE_ENDIAN]:
     raise _Refused('was written on a big-endian machine')
   unpickler = _Unpickler(file)
   content, keys = unpickler.load(), _Unpickler(file).load()
+  views = _views(content)
   values = {}
   for key in map(str, keys):
     storage = unpickler.storages[key]
     count = int.from_bytes(file.read(8), 'little')
     data = file.read(count * storage.dtype.itemsize)
     values[key] = _values(storage, count, data)
-  return _arrays(content, values)
+  return _arrays(views, values)
 
 
 def _values(storage: _Storage, count: int, data: bytes) -> np.ndarray:
@@ -221,10 +250,71 @@ def _values(storage: _Storage, count: int, data: bytes) -> np.ndarray:
   return np.frombuffer(data, storage.dtype)
 
 
-def _arrays(value: Any, values: Mapping[str, np.ndarray]) -> Any:
-  """Returns dictionaries in which arrays have replaced the views."""
-  if isinstance(value, _View):
-    return _array(value, values[value.storage.key])
-  if isinstance(value, Mapping):
-    return {k: _arrays(v, values) for k, v in value.items()}
-  return value
+def _views(content: Any) -> dict[str, _View]:
+  """Returns the dictionary of tensors in what a file holds."""
+  found = dict(_dictionaries(content, (), set()))
+  if not found:
+    raise _Refused(_problem(content))
+  if len(found) == 1:
+    (views,) = found.values()
+    return views
+  for container in CONTAINERS:
+    inside = [views for place, views in found.items() if container in place]
+    if len(inside) == 1:
+      return inside[0]
+  places = ', '.join(repr('.'.join(place)) for place in found)
+  raise _Refused(
+    f'holds several dictionaries of tensors ({places}); save only the '
+    'state_dict'
+  )
+
+
+def _dictionaries(
+  content: Any, place: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, _View]]]:
+  """Yields (keys that lead to it, dictionary) of dictionaries of tensors.
+
+  Args:
+    content: what to search.
+    place: the keys that lead to it.
+    seen: the identities of what has been searched; a hostile file can hold one
+      dictionary at more places than could ever be searched.
+  """
+  is_empty = not isinstance(content, Mapping) or not content
+  if is_empty or id(content) in seen or len(place) > _DEPTH:
+    return
+  seen.add(id(content))
+  if all(isinstance(value, _View) for value in content.values()):
+    yield place, {str(name): view for name, view in content.items()}
+    return
+  for key, value in content.items():
+    if isinstance(key, str):  # an optimizer numbers its tensors
+      yield from _dictionaries(value, (*place, key), seen)
+
+
+def _problem(content: Any) -> str:
+  """Says why what a file holds is no dictionary of tensors."""
+  problem = 'holds no dictionary of tensors'
+  if not isinstance(content, Mapping):
+    return f'{problem} but {_words(content)}; save only the state_dict'
+  for name, value in content.items():
+    if not isinstance(value, (_View, Mapping)):
+      return f'{problem}: {name!r} is not a tensor but {_words(value)}'
+  return problem
+
+
+def _words(value: Any) -> str:
+  """Says what kind of object a file holds."""
+  kind = value if isinstance(value, type) else type(value)
+  if issubclass(kind, _Placeholder):
+    return f'an object of {kind.reference!r}'
+  return f'an object of {kind.__name__!r}'
+
+
+def _arrays(
+  views: Mapping[str, _View], values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns the tensors of views, given the numbers of their storages."""
+  return {
+    name: _array(view, values[view.storage.key]) for name, view in views.items()
+  }

@@ -29,6 +29,8 @@ RESPELLED = (
   (r'mlp\.linear_2\.', 'mlp.3.'),
   (r'^feature\.', 'features.'),
 )
+# Scalars of wrappers (averages of weights) that are no part of the network.
+COUNTS = ('n_averaged',)
 # Linear layers that timm stores as convolutions -> the size of their kernels.
 LINEAR_AS_CONV = {'pre_logits.fc1': 7, 'pre_logits.fc2': 1, 'conv_head': 1}
 
