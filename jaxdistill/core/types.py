@@ -13,6 +13,7 @@ import jax
 import optax
 
 from jaxdistill.core.values import (
+  Affine,
   Array,
   Batch,
   Carry,
@@ -31,6 +32,7 @@ from jaxdistill.core.values import (
 
 __all__ = [
   'DIFFERENCES',
+  'Affine',
   'Agreement',
   'Array',
   'Augment',

@@ -57,6 +57,18 @@ class StageModule(Protocol):
     """
 
 
+class Affine(NamedTuple):
+  """What is done to each channel of images: `image * scale + offset`.
+
+  Attributes:
+    scale: one number for each channel.
+    offset: one number for each channel.
+  """
+
+  scale: tuple[float, ...]
+  offset: tuple[float, ...]
+
+
 class Stage(NamedTuple):
   """One piece of a network.
 
@@ -71,11 +83,15 @@ class Stage(NamedTuple):
       the stage's name, and any other key is the full name of a feature.
     inputs: the names of the features that the stage reads. If empty, it reads
       the output of the stage before it, and the first stage reads 'image'.
+    image: what is done to 'image' before the stage reads it, for a network
+      whose images are standardised in another way than the data's; None: it
+      reads them as they are.
   """
 
   name: str
   module: Any
   inputs: tuple[str, ...] = ()
+  image: Affine | None = None
 
 
 class Network(NamedTuple):

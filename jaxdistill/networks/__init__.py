@@ -9,7 +9,7 @@ A network is a tuple of named stages. It holds no weights: those are variables,
     `variable_shapes`, `check_feature_pairs`, `summary`, `count_parameters`.
   Changing: `splice`.
   Files: `save`, `load`, `load_torch`, `to_torch`, `to_description`,
-    `from_description`.
+    `from_description`, `register`.
 """
 
 from jaxdistill.networks.adapters import (
@@ -18,7 +18,11 @@ from jaxdistill.networks.adapters import (
   from_nnx,
   to_nnx,
 )
-from jaxdistill.networks.description import from_description, to_description
+from jaxdistill.networks.description import (
+  from_description,
+  register,
+  to_description,
+)
 from jaxdistill.networks.graph import (
   apply,
   check_feature_pairs,
@@ -56,6 +60,7 @@ __all__ = [
   'load_torch',
   'names',
   'output',
+  'register',
   'run',
   'save',
   'shapes',

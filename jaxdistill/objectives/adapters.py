@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdistill.core.types import Array
 from jaxdistill.losses import numerics
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.objectives import maps
 
 
@@ -31,6 +31,7 @@ def nearest(x: Array, height: int, width: int) -> Array:
   return x[:, rows][:, :, columns]
 
 
+@description.register
 class HintRegressor(nn.Module):
   """Maps a student's feature to a teacher's shape: convolution, norm, ReLU.
 
@@ -66,6 +67,7 @@ class HintRegressor(nn.Module):
     return nn.relu(x) if self.activation else x
 
 
+@description.register
 class Connector(nn.Module):
   """A 1x1 convolution without bias, followed by batch norm.
 
@@ -90,6 +92,7 @@ class Connector(nn.Module):
     return nn.relu(x) if self.activation else x
 
 
+@description.register
 class Regressor(nn.Module):
   """A ReLU, followed by a 1x1 convolution without bias.
 
@@ -105,6 +108,7 @@ class Regressor(nn.Module):
     return layers.conv(self.channels, 1, name='conv')(nn.relu(maps.as_map(x)))
 
 
+@description.register
 class Adapter(nn.Module):
   """Resizes a map bilinearly and maps its channels linearly.
 
@@ -132,6 +136,7 @@ class Adapter(nn.Module):
     return x
 
 
+@description.register
 class Embedding(nn.Module):
   """A linear map of the flattened feature to `[B, size]`.
 
@@ -154,6 +159,7 @@ class Embedding(nn.Module):
     )(x)
 
 
+@description.register
 class VariationalHead(nn.Module):
   """Predicts mean and raw variance of a teacher's feature, given a student's.
 
@@ -193,6 +199,7 @@ class VariationalHead(nn.Module):
     return {'': x, '.raw_variance': raw_variance}
 
 
+@description.register
 class Factor(nn.Module):
   """Three 3x3 convolutions that reduce a map to `factor` channels.
 
@@ -223,6 +230,7 @@ class Factor(nn.Module):
     return {'': encoded, '.reconstruction': unit(x, self.decode, 'decoder3')}
 
 
+@description.register
 class AttentionFusion(nn.Module):
   """Fuses a student's feature with the result of the deeper levels (ABF).
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Model, Network, Stage, Variables
+from jaxdistill.core.types import Array, Model, Network, Variables
 from jaxdistill.networks import layers
 from jaxdistill.networks.models import vgg
 
@@ -100,7 +100,7 @@ def keep_channels(model: Model, kept: KeptChannels) -> Model:
     if len(indices) < channels.size:
       flat |= _smaller_leaves(flat, channels, indices)
   stages = tuple(
-    Stage(s.name, s.module.clone(**fields[s.name]), s.inputs)
+    s._replace(module=s.module.clone(**fields[s.name]))
     if s.name in fields
     else s
     for s in model.network.stages

@@ -21,12 +21,13 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from jaxdistill.core.types import Array
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.objectives import adapters, maps
 
 _MAX_CHANNELS = 512  # Inside a transform.
 
 
+@description.register
 class Linear(nn.Module):
   """T1.
 
@@ -43,6 +44,7 @@ class Linear(nn.Module):
     return _resized(x, self.shape)
 
 
+@description.register
 class Attended(nn.Module):
   """T2.
 
@@ -65,6 +67,7 @@ class Attended(nn.Module):
     return layer.conv(x, self.shape[-1], 3, 'conv3')
 
 
+@description.register
 class Rectified(nn.Module):
   """T4.
 
@@ -83,6 +86,7 @@ class Rectified(nn.Module):
     return layer.conv(_resized(x, self.shape), self.shape[-1], 3, 'conv3')
 
 
+@description.register
 class Tokens(nn.Module):
   """The transform of tokens.
 
@@ -102,6 +106,7 @@ class Tokens(nn.Module):
     return _resized(x, self.shape)
 
 
+@description.register
 class Deep(Attended):
   """T3, which is T2 with one more convolution."""
 

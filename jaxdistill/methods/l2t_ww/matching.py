@@ -19,7 +19,7 @@ from jaxdistill.core.types import (
   Stage,
   Variables,
 )
-from jaxdistill.networks import graph, layers
+from jaxdistill.networks import description, graph, layers
 from jaxdistill.objectives import maps, pairs
 
 
@@ -37,6 +37,7 @@ class Matching(NamedTuple):
   weights: Network
 
 
+@description.register
 class Projection(nn.Module):
   """A 1x1 convolution with bias.
 
@@ -54,6 +55,7 @@ class Projection(nn.Module):
     )(maps.as_map(x))
 
 
+@description.register
 class Weights(nn.Module):
   """Computes weights of channels and of a pair from the teacher's feature.
 

@@ -23,11 +23,12 @@ from jaxdistill.core.types import (
   Stage,
   Variables,
 )
-from jaxdistill.networks import adapters, graph
+from jaxdistill.networks import adapters, description, graph
 from jaxdistill.networks.surgery import edits
 from jaxdistill.objectives import cuts, pairs
 
 
+@description.register
 class NoiseMask(nn.Module):
   """Adds noise to a teacher's feature where a mask lets it pass.
 

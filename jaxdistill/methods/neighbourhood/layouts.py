@@ -276,8 +276,8 @@ def _between(
 
 
 def _modules(network: Network, names: Sequence[str]) -> list[Any]:
-  """Returns the modules of some stages."""
-  return [stage.module for stage in network.stages if stage.name in names]
+  """Returns the modules of some stages, and what they do to images first."""
+  return [(s.module, s.image) for s in network.stages if s.name in names]
 
 
 def _outside(student, teacher, first, last, *, before: bool) -> FeaturePairs:

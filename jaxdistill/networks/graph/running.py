@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
+  Affine,
   Array,
   FeaturePairs,
   Features,
@@ -266,7 +267,19 @@ def _inputs(network: Network, i: int, features: Features) -> Sequence[Array]:
         f'stage {stage.name!r} reads {name!r}, which is not among the features '
         f'given or computed: {", ".join(features)}'
       )
-  return [features[name] for name in names]
+  inputs = [features[name] for name in names]
+  if stage.image is None:
+    return inputs
+  return [
+    _mapped(x, stage.image) if name == 'image' else x
+    for name, x in zip(names, inputs)
+  ]
+
+
+def _mapped(image: Array, affine: Affine) -> Array:
+  """Applies an affine map to each channel of images `[B, H, W, C]`."""
+  scale, offset = (jnp.asarray(x, image.dtype) for x in affine)
+  return image * scale[None, None, None] + offset[None, None, None]
 
 
 def _named(network: Network, i: int, outputs: Any) -> Features:

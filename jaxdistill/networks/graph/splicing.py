@@ -37,10 +37,9 @@ def splice(model: Model, start: str, stop: str, part: Model) -> Model:
   for name in naming.stage_names(part.network):
     new_names[name] = _free_name(name, kept | set(new_names.values()))
   stages = tuple(
-    Stage(
-      new_names[s.name],
-      s.module,
-      tuple(new_names.get(i, i) for i in s.inputs),
+    s._replace(
+      name=new_names[s.name],
+      inputs=tuple(new_names.get(i, i) for i in s.inputs),
     )
     for s in part.network.stages
   )

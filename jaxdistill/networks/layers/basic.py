@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.core.types import Array
+from jaxdistill.networks import description
 from jaxdistill.networks.layers import convolutions
 
 # How the kernels of convolutions are initialised: Kaiming normal, not
@@ -154,6 +155,7 @@ def pool_and_pad(x: Array, width: int, stride: int) -> Array:
   return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
 
 
+@description.register
 class Classifier(nn.Module):
   """Linear map `[B, C]` -> logits `[B, num_classes]`, in float32.
 
@@ -185,6 +187,7 @@ class Classifier(nn.Module):
     )
 
 
+@description.register
 class Hidden(nn.Module):
   """Linear map `[B, C]` -> `[B, width]`, then an activation; see
   `Classifier`."""
@@ -221,6 +224,7 @@ def linear(
   )(x)
 
 
+@description.register
 class Pool(nn.Module):
   """Global average `[B, H, W, C]` -> `[B, C]`."""
 
@@ -230,6 +234,7 @@ class Pool(nn.Module):
     return x.mean((1, 2))
 
 
+@description.register
 class NormPool(nn.Module):
   """Batch norm, ReLU and global average `[B, H, W, C]` -> `[B, C]`.
 
@@ -254,6 +259,7 @@ class NormPool(nn.Module):
     return {'': nn.relu(x).mean((1, 2)), self.pre: x}
 
 
+@description.register
 class ConvUnit(nn.Module):
   """Convolution [, batch norm] [, activation] [, pooling].
 

@@ -6,10 +6,11 @@ from flax import linen as nn
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.layers import stochastic_depth
 
 
+@description.register
 class InvertedResidual(nn.Module):
   """1x1 expansion, depthwise convolution, [squeeze,] 1x1 projection.
 

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.models import arguments
 
 # Kernel, stride and max-pooling of DenseNet-121's stems.
 _STEMS = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
 
 
+@description.register
 class DenseLayer(nn.Module):
   """Appends `growth` channels: batch norm, ReLU, [1x1,] 3x3 convolution.
 
@@ -64,6 +65,7 @@ class DenseLayer(nn.Module):
     return jnp.concatenate([x, y], -1)
 
 
+@description.register
 class Transition(nn.Module):
   """Batch norm, ReLU, 1x1 convolution, average pooling.
 

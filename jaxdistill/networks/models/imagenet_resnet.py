@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.models import arguments, resnet
 
 BLOCKS = {
@@ -27,6 +27,7 @@ BLOCKS = {
 _STEMS = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
 
 
+@description.register
 class Bottleneck(nn.Module):
   """1x1, 3x3 and 1x1 convolutions plus a shortcut, with a ReLU after the sum.
 

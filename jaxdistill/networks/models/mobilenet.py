@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.layers import inverted_residual
 from jaxdistill.networks.models import arguments
 
@@ -31,6 +31,7 @@ _V2_GROUPS = (
 )
 
 
+@description.register
 class SeparableBlock(nn.Module):
   """3x3 depthwise and 1x1 convolution, each with batch norm and ReLU."""
 

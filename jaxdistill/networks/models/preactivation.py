@@ -12,10 +12,11 @@ from flax import linen as nn
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.models import arguments
 
 
+@description.register
 class PreactivationBottleneck(nn.Module):
   """Batch norm and ReLU before each convolution, and none after the sum.
 

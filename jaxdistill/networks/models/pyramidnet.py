@@ -11,11 +11,12 @@ from flax import linen as nn
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.layers import stochastic_depth
 from jaxdistill.networks.models import arguments
 
 
+@description.register
 class PyramidBlock(nn.Module):
   """Batch norm at both ends of the branch, no activation after the sum.
 

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.models import arguments
 
 
+@description.register
 class BasicBlock(nn.Module):
   """Two 3x3 convolutions plus a shortcut, with a ReLU after the sum.
 
@@ -71,6 +72,7 @@ def subsample(x: Array, width: int, stride: int) -> Array:
 WITHOUT_PARAMETERS = {'A': subsample, 'pool': layers.pool_and_pad}
 
 
+@description.register
 class PreactivationBlock(nn.Module):
   """Batch norm and ReLU before each 3x3 convolution, and none after the sum.
 

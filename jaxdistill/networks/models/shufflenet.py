@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.layers import convolutions
 from jaxdistill.networks.models import arguments
 
@@ -25,6 +25,7 @@ _V2_BLOCKS = (4, 8, 4)
 _STEMS = {'imagenet': (3, 2, True), 'cifar': (1, 1, False)}
 
 
+@description.register
 class GroupedUnit(nn.Module):
   """ShuffleNetV1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1.
 
@@ -75,6 +76,7 @@ class GroupedUnit(nn.Module):
     return {'': nn.relu(y), '.pre': y}
 
 
+@description.register
 class SplitUnit(nn.Module):
   """ShuffleNetV2: half of the channels pass, the others are convolved.
 

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.models import arguments
 
 CONVOLUTIONS = {
@@ -27,6 +27,7 @@ CONVOLUTIONS = {
 WIDTHS = (64, 128, 256, 512, 512)
 
 
+@description.register
 class VGGUnit(nn.Module):
   """[2x2 max-pooling,] 3x3 convolution, [batch norm,] ReLU.
 
@@ -62,6 +63,7 @@ class VGGUnit(nn.Module):
     return {'': nn.relu(x), '.pre': x}
 
 
+@description.register
 class PoolFlatten(nn.Module):
   """[2x2 max-pooling,] `[B, H, W, C]` -> `[B, C * H * W]`, channels first."""
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.layers import stochastic_depth
 from jaxdistill.networks.models import arguments
 
@@ -25,6 +25,7 @@ from jaxdistill.networks.models import arguments
 _normal = nn.initializers.normal(0.02)
 
 
+@description.register
 class Patches(nn.Module):
   """Image -> class token and N patches `[B, 1 + N, width]` with positions.
 
@@ -62,6 +63,7 @@ class Patches(nn.Module):
     return nn.Dropout(self.dropout)(x, deterministic=not train)
 
 
+@description.register
 class TransformerBlock(nn.Module):
   """Layer norm and attention, then layer norm and two dense layers.
 
@@ -103,6 +105,7 @@ class TransformerBlock(nn.Module):
     )
 
 
+@description.register
 class ClassToken(nn.Module):
   """Layer norm of the class token, `[B, 1 + N, C]` -> `[B, C]`."""
 

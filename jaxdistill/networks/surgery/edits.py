@@ -133,13 +133,13 @@ def inherit(network: Network, variables: Variables, source: Model) -> Variables:
   Returns:
     `variables`, except that a stage has the variables of `source` if `source`
     has a stage of the same name with an equal module and variables of the same
-    shapes.
+    shapes, which reads images in the same way.
   """
-  modules = {stage.name: stage.module for stage in source.network.stages}
+  parts = {s.name: (s.module, s.image) for s in source.network.stages}
   surviving = [
     stage.name
     for stage in network.stages
-    if modules.get(stage.name) == stage.module
+    if parts.get(stage.name) == (stage.module, stage.image)
     and _shapes(variables, stage.name) == _shapes(source.variables, stage.name)
   ]
   kept = graph.select(source.variables, surviving)

@@ -5,10 +5,11 @@ from typing import Any
 from flax import linen as nn
 
 from jaxdistill.core.types import Array, Model, Network, Stage
-from jaxdistill.networks import layers
+from jaxdistill.networks import description, layers
 from jaxdistill.networks.models import imagenet_resnet, resnet
 
 
+@description.register
 class ConvSum(nn.Module):
   """Convolution and batch norm, the sum with a shortcut, and ReLU.
 
@@ -32,6 +33,7 @@ class ConvSum(nn.Module):
     return {'': nn.relu(y), '.pre': y}
 
 
+@description.register
 class Subsample(nn.Module):
   """A shortcut without parameters; see `resnet.BasicBlock`.
 

@@ -8,9 +8,10 @@ import jax
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import graph
+from jaxdistill.networks import description, graph
 
 
+@description.register
 class GaussianNoise(nn.Module):
   """Adds noise from N(0, sigma**2) to each value in training.
 

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import json
-import pathlib
 import pkgutil
 import sys
 
@@ -20,6 +19,7 @@ from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.networks import adapters, description, graph, layers
 from jaxdistill.networks.models import resnet, vgg
 from jaxdistill.networks.weights import files
+from jaxdistill.objectives import adapters as objective_adapters
 
 BUILT = {
   'resnet': resnet.cifar_resnet(14, stem_width=2, widths=(2, 2, 4)),
@@ -32,10 +32,11 @@ BUILT = {
 }
 
 
+@networks.register
 class Elsewhere(nn.Module):
-  """A user's module."""
+  """A user's module that files may name."""
 
-  widths: tuple[int, ...] = (1, 2)
+  widths: tuple[int | tuple[int, ...], ...] = (1, 2)
 
   @nn.compact
   def __call__(self, x, train):
@@ -77,7 +78,8 @@ def test_no_two_modules_of_the_library_share_a_name():
         if inspect.isclass(value) and issubclass(value, nn.Module):
           home = value.__module__
           assert names.setdefault(name, home) == home, name
-  assert 'BasicBlock' in names
+  # Conv is used inside of stages only, and _Memory holds the data.
+  assert set(names) - {'Conv', '_Memory'} <= set(description.MODULES)
 
 
 def test_a_saved_model_reopens_bit_for_bit(student, tmp_path):
@@ -189,8 +191,16 @@ def test_a_file_of_another_program_is_refused(tmp_path):
     'jaxdistill.networks.antigravity:Easter',
     'os:system',
     'flax.linen:nothing',
+    # Modules, and imported, but not the library's own.
+    'flax.linen:Dense',
+    'flax.linen:Conv',
+    'flax.linen.linear:Embed',
+    'Module',
+    'Conv',
     'Nothing',
     'jax',
+    3,
+    None,
   ],
 )
 def test_a_description_imports_nothing_and_calls_no_function(
@@ -206,28 +216,87 @@ def test_a_description_imports_nothing_and_calls_no_function(
   assert set(sys.modules) == before
 
 
-def test_a_description_with_fields_that_a_class_lacks_is_refused():
-  stages = description.to_description(Network((Stage('a', layers.Pool()),)))
-  stages[0]['fields'] = {'colour': 'red'}
-  with pytest.raises(UsageError, match='colour'):
-    description.from_description(stages)
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'colour': 'red'},
+    {'parent': None},
+    {'name': 'x'},
+    {'width': '4'},
+    {'width': True},
+    {'width': 4.0},
+    {'width': [4]},
+    {'width': None},
+    {'norm': 1},
+    {'activation': 3},
+    {'epsilon': float('inf')},
+    {'epsilon': {'name': 'x'}},
+    {'setup': 'x'},
+  ],
+)
+def test_a_field_of_a_description_is_checked(fields):
+  network = Network((Stage('a', layers.ConvUnit(4)),))
+  (stage,) = json.loads(json.dumps(description.to_description(network)))
+  stage['fields'] |= fields
+  (field,) = fields
+  with pytest.raises(UsageError, match=f"'a': ConvUnit.*'{field}'") as error:
+    description.from_description([stage])
+  assert '\n' not in str(error.value)
 
 
-def test_a_failed_save_leaves_the_earlier_file(student, tmp_path, monkeypatch):
-  path = tmp_path / 'new' / 'x.safetensors'
-  files.save(path, student)
-  before = path.read_bytes()
+def test_sequences_in_a_description_have_their_types_and_lengths():
+  def described(shape):
+    module = objective_adapters.Adapter((1, 2, 3))
+    network = Network((Stage('a', module),))
+    (stage,) = json.loads(json.dumps(description.to_description(network)))
+    return [{**stage, 'fields': {'shape': shape}}]
 
-  write = pathlib.Path.write_bytes
+  (stage,) = description.from_description(described([4, 5, 6])).stages
+  assert stage.module.shape == (4, 5, 6)
+  for shape in ([4, 5], [4, 5, '6'], 'abc', 456, [4, 5, 6.5], {'0': 1}):
+    with pytest.raises(UsageError, match=r'not valid as .shape'):
+      description.from_description(described(shape))
 
-  def fail(file, data):
-    write(file, data[: len(data) // 2])
-    raise OSError('the disk is full')
 
-  monkeypatch.setattr(pathlib.Path, 'write_bytes', fail)
-  with pytest.raises(OSError, match='full'):
-    files.save(path, student)
-  assert path.read_bytes() == before
+@pytest.mark.parametrize(
+  'content',
+  [
+    *('text', 3, None, {}, ['text'], [None], [{}], [{'name': 'a'}]),
+    [{'name': 'a', 'inputs': 3, 'class': 'Pool', 'fields': {}}],
+    [{'name': 3, 'inputs': [], 'class': 'Pool', 'fields': {}}],
+    [{'name': 'a', 'inputs': [3], 'class': 'Pool', 'fields': {}}],
+    [{'name': 'a', 'inputs': [], 'class': 'Pool', 'fields': [1]}],
+    [{'name': 'a', 'inputs': [], 'class': 'Pool', 'fields': {}, 'image': 3}],
+    [
+      {
+        'name': 'a',
+        'inputs': [],
+        'class': 'Pool',
+        'fields': {},
+        'image': {'scale': ['x'], 'offset': [1]},
+      }
+    ],
+  ],
+)
+def test_a_description_of_another_form_is_refused_in_one_line(content):
+  with pytest.raises(UsageError, match='network: ') as error:
+    description.from_description(content)
+  assert '\n' not in str(error.value)
+
+
+def test_a_class_of_the_user_is_built_only_if_the_user_names_it():
+  class Mine(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+      return x
+
+  network = Network((Stage('a', Mine()),))
+  described = description.to_description(network)
+  with pytest.raises(UsageError, match=r'Mine.*jd\.networks\.register'):
+    description.from_description(described)
+  assert description.from_description(described, [Mine]) == network
+  with pytest.raises(UsageError, match='expected a class of Linen modules'):
+    networks.register(print)
 
 
 def test_a_save_leaves_nothing_but_the_file(student, tmp_path):
