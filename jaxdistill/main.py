@@ -23,8 +23,9 @@ def run(argv: Sequence[str] | None = None) -> int:
   """Runs the command line and returns the exit code.
 
   0: finished. 1: the loss became NaN or infinite. 2: the user chose something
-  that does not work, or another process was lost. 75: stopped by a signal; the
-  run can resume. 130: interrupted when nothing was being trained.
+  that does not work, a file cannot be written, or another process was lost. 75:
+  stopped by a signal; the run can resume. 130: interrupted when nothing was
+  being trained.
 
   Args:
     argv: the arguments; None: those of the process.

@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_collections
 
+from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 
 # The name under which a work directory keeps the config that it was made with.
@@ -103,8 +104,9 @@ def keep(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     ast.literal_eval(text)
   except (ValueError, SyntaxError):
     return
-  (workdir / KEPT).write_text(
-    f'def get_config():\n  return {textwrap.indent(text, "  ").lstrip()}\n'
+  writing.write(
+    workdir / KEPT,
+    f'def get_config():\n  return {textwrap.indent(text, "  ").lstrip()}\n',
   )
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 import os
 import pathlib
-from typing import Any
 
 import jax
 
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Model
 from jaxdistill.networks.weights import files
 from jaxdistill.study import results, selection, stablehlo
@@ -40,8 +40,8 @@ def export(
     The paths of the files.
 
   Raises:
-    UsageError: no student is finished, or a row does not exist or belongs to
-      another config.
+    UsageError: no student is finished, a row does not exist or belongs to
+      another config, or a file cannot be written.
     RuntimeError: the outputs of a file differ from the student's.
   """
   workdir = pathlib.Path(workdir)
@@ -87,7 +87,7 @@ def _write_safetensors(
 ) -> Array:
   """Writes the variables; returns the outputs of the file's model."""
   image_shape = list(plan.image.shape[1:])
-  files.save(path, model, {**_metadata(plan), 'image_shape': image_shape})
+  files.save(path, model, {**plan.about_data, 'image_shape': image_shape})
   describes_network = 'network' in files.load_tree(path)[1]
   read = files.load(path, None if describes_network else model.network)
   return _outputs(plan, read, images)
@@ -99,27 +99,20 @@ def _write_stablehlo(
   """Writes a program and its description; returns the program's outputs."""
   shape = images.shape[1:]
   program = stablehlo.to_stablehlo(model, shape, preprocess=plan.preprocess)
-  stablehlo.save(path, program)
-  checkpoint.write_json(
-    path.with_name(f'{path.name}.json'),
-    {
-      **_metadata(plan),
-      'input': f'raw images, uint8 [B, {", ".join(map(str, shape))}]',
-      'output': f'[B, {plan.dataset.num_classes}] logits',
-      'platforms': stablehlo.PLATFORMS,
-      'standardized': 'by the program, with mean and std',
-    },
-  )
-  return stablehlo.load(path)(images)
-
-
-def _metadata(plan: Plan) -> dict[str, Any]:
-  """Returns what a user of the file has to know about the data."""
-  return {
-    'label_names': list(plan.dataset.label_names),
-    'mean': list(plan.dataset.mean),
-    'std': list(plan.dataset.std),
+  description = {
+    **plan.about_data,
+    'input': f'raw images, uint8 [B, {", ".join(map(str, shape))}]',
+    'output': f'[B, {plan.dataset.num_classes}] logits',
+    'platforms': stablehlo.PLATFORMS,
+    'standardized': 'by the program, with mean and std',
   }
+  stablehlo.save(path, program)
+  try:
+    checkpoint.write_json(path.with_name(f'{path.name}.json'), description)
+  except UsageError:  # nobody could use the program without its description
+    path.unlink()
+    raise
+  return stablehlo.load(path)(images)
 
 
 def _outputs(plan: Plan, model: Model, images: Array) -> Array:

@@ -48,9 +48,12 @@ class Plan(NamedTuple):
     preprocess: what evaluation does to images in place of augmentation.
     networks: role -> network, of the models that begin with initial weights.
     teacher: a teacher that was read from a file, or None.
+    foreign_teacher: why the outputs of this teacher are not scores of the
+      data's classes, in words; '' if they are.
     initial: draws the student's initial kernels, if not the network.
     rows: what to train. The teacher comes first if it has to be trained.
     options: keyword arguments of `loop.FitOptions`.
+    notes: lines about the teacher that the user should read.
     config: the plain config that the plan was made from.
   """
 
@@ -62,9 +65,20 @@ class Plan(NamedTuple):
   initial: Scheme | None
   rows: tuple[Row, ...]
   options: dict[str, Any]
+  foreign_teacher: str = ''
+  notes: tuple[str, ...] = ()
   config: Mapping[str, Any] = {}
 
   @property
   def image(self) -> jax.ShapeDtypeStruct:
     """Shape and dtype of one preprocessed image, `[1, H, W, C]`."""
     return recipes.example(self.dataset, self.preprocess, 1)['image']
+
+  @property
+  def about_data(self) -> dict[str, Any]:
+    """What a user of a model's file has to know about the data, as JSON."""
+    return {
+      'label_names': list(self.dataset.label_names),
+      'mean': list(self.dataset.mean),
+      'std': list(self.dataset.std),
+    }

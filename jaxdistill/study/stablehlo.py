@@ -15,6 +15,7 @@ from jax import export as jax_export
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Augment, Model, Network, Variables
 from jaxdistill.networks import graph
@@ -78,12 +79,8 @@ def outputs(
 
 
 def save(path: str | os.PathLike[str], program: bytes) -> None:
-  """Writes a program completely or not at all."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_bytes(program)
-  os.replace(partial, path)
+  """Writes a program completely or not at all; see `core.writing.write`."""
+  writing.write(path, program)
 
 
 def load(path: str | os.PathLike[str]) -> Callable[[Array], Array]:

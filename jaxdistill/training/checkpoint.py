@@ -18,6 +18,7 @@ import zlib
 import jax
 import numpy as np
 
+from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Model, PyTree
 from jaxdistill.networks import description
@@ -25,6 +26,7 @@ from jaxdistill.networks.weights import files
 from jaxdistill.training.distributed import hosts, sharding
 
 KEPT = 2  # the number of checkpoints of a phase
+OVERHEAD = 1 << 18  # bytes of a checkpoint besides its arrays, at most
 SEEN = KEPT + 2  # there may be more while old ones are being removed
 
 
@@ -36,22 +38,27 @@ class Checkpoints:
 
     Args:
       directory: the folder, which need not exist.
+
+    Raises:
+      UsageError: the folder cannot be written.
     """
     # Here, because runs without a directory do not need this slow import.
     from orbax.checkpoint import v1
 
     self._directory = pathlib.Path(directory).absolute()
-    # Orbax logs every save at a level that would fill the screen.
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    # Orbax would fill the screen: it logs every save, and with a traceback each
+    # error that it raises as well.
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
     saving = v1.training.save_decision_policies
     keeping = v1.training.preservation_policies
-    self._checkpointer = v1.training.Checkpointer(
-      self._directory,
-      cleanup_tmp_directories=True,
-      # The default policy skips a save while another one is in progress.
-      save_decision_policy=saving.FixedIntervalPolicy(1),
-      preservation_policy=keeping.LatestN(KEPT),
-    )
+    with writing.reported(self._directory):
+      self._checkpointer = v1.training.Checkpointer(
+        self._directory,
+        cleanup_tmp_directories=True,
+        # The default policy skips a save while another one is in progress.
+        save_decision_policy=saving.FixedIntervalPolicy(1),
+        preservation_policy=keeping.LatestN(KEPT),
+      )
 
   def save(self, step: int, tree: PyTree, meta: Mapping[str, Any]) -> None:
     """Writes a checkpoint, and returns when it is safe on disk.
@@ -60,12 +67,16 @@ class Checkpoints:
       step: the number of steps that the phase has taken.
       tree: the arrays.
       meta: further values that JSON can hold.
+
+    Raises:
+      UsageError: the folder cannot be written. The older checkpoints remain.
     """
-    self._checkpointer.save_checkpointables(
-      step,
-      {'tree': tree, 'meta': {**meta, 'checksum': _checksum(tree)}},
-      overwrite=True,
-    )
+    content = {'tree': tree, 'meta': {**meta, 'checksum': _checksum(tree)}}
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    with writing.reported(self._directory):
+      # On a full disk, TensorStore's threads would print their errors, too.
+      writing.check_room(self._directory, size + OVERHEAD)
+      self._checkpointer.save_checkpointables(step, content, overwrite=True)
 
   def load(self, like: PyTree) -> tuple[int, PyTree, dict[str, Any], list[str]]:
     """Returns the newest checkpoint that every process can read.
@@ -110,7 +121,8 @@ class Checkpoints:
 
   def close(self) -> None:
     """Closes the folder."""
-    self._checkpointer.close()
+    with writing.reported(self._directory):
+      self._checkpointer.close()
 
 
 def delete(directory: str | os.PathLike[str]) -> None:
@@ -157,6 +169,13 @@ def load_carry(
     before: the carry before; it provides the entries that did not change.
   """
   tree, metadata = files.load_tree(path)
+  # The networks before come from the config, so their classes are trusted.
+  classes = {
+    type(stage.module)
+    for model in before.values()
+    if isinstance(model, Model)
+    for stage in model.network.stages
+  }
   carry = {k: v for k, v in before.items() if k not in metadata['removed']}
   for key, value in tree.items():
     if key in metadata['networks']:
@@ -164,7 +183,7 @@ def load_carry(
       network = (
         before[spec].network
         if isinstance(spec, str)
-        else description.from_description(spec)
+        else description.from_description(spec, classes)
       )
       value = Model(network, value)
     carry[key] = value
@@ -172,12 +191,8 @@ def load_carry(
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-  """Writes a JSON file completely or not at all."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')
-  os.replace(partial, path)
+  """Writes a JSON file completely or not at all; see `core.writing.write`."""
+  writing.write(path, json.dumps(value, indent=2, sort_keys=True) + '\n')
 
 
 def _spec(model: Model, key: str, before: Carry) -> Any:

@@ -1,7 +1,6 @@
 """Where the numbers of a run go: metrics.jsonl, TensorBoard, a progress bar."""
 
 from collections.abc import Mapping
-import functools
 import json
 import os
 import pathlib
@@ -9,8 +8,8 @@ import sys
 import time
 from typing import Any
 
-from jaxdistill.core import optional
-from jaxdistill.core.checks import UsageError
+from jaxdistill.core import writing
+from jaxdistill.training.log_files import Board, Records
 
 
 class Log:
@@ -41,8 +40,8 @@ class Log:
     self._directory = None if directory is None else pathlib.Path(directory)
     self._name = name
     self._bar = _Bar() if show else None
-    self._file: Any = None
-    self._board: _Board | None = None
+    self._records: Records | None = None
+    self._board: Board | None = None
     self._offset = 0
 
   def begin(
@@ -62,11 +61,10 @@ class Log:
     if self._directory is not None:
       self._close_files()
       path = self._directory / 'metrics.jsonl'
-      path.parent.mkdir(parents=True, exist_ok=True)
       drop_records(path, self._labels, order, step)
-      self._file = path.open('a')
+      self._records = Records(path)
       folder = self._directory / 'tensorboard' / self._name.replace('/', '-')
-      self._board = _Board(folder, offset + step)
+      self._board = Board(folder, offset + step)
     if self._bar:
       is_named = self._name.startswith(phase) or not self._name
       title = (self._name or phase) if is_named else f'{self._name}: {phase}'
@@ -82,10 +80,9 @@ class Log:
       split: the split of the data that the metrics belong to.
       metrics: {name: value}.
     """
-    if self._file is not None and self._board is not None:
-      record = {**self._place, 'step': step, 'split': split, **metrics}
-      self._file.write(json.dumps(record) + '\n')
-      self._file.flush()
+    if self._records is not None and self._board is not None:
+      place = {**self._place, 'step': step, 'split': split}
+      self._records.write({**place, **metrics})
       for key, value in metrics.items():
         self._board.add_scalar(
           f'{self._place["phase"]}/{split}/{key}', value, self._offset + step
@@ -121,10 +118,10 @@ class Log:
       self._bar.stop()
 
   def _close_files(self) -> None:
-    if self._file is not None and self._board is not None:
-      self._file.close()
+    if self._records is not None and self._board is not None:
+      self._records.close()
       self._board.close()
-    self._file = self._board = None
+    self._records = self._board = None
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -156,66 +153,13 @@ def drop_records(
   """
   path = pathlib.Path(path)
   lines = []
-  for record in read_records(path):
+  with writing.reported(path):
+    records = read_records(path)
+  for record in records:
     is_of_run = all(record.get(k) == v for k, v in labels.items())
     if not is_of_run or (record['order'], record['step']) <= (order, step):
       lines.append(json.dumps(record) + '\n')
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(''.join(lines))
-  os.replace(partial, path)
-
-
-class _Board:
-  """A TensorBoard file, opened when the first scalar is written.
-
-  tensorboardX imports PyTorch if that is installed, which takes seconds.
-  Without tensorboardX nothing is written, and one line says so.
-  """
-
-  def __init__(self, folder: pathlib.Path, purge_step: int):
-    """Opens nothing yet.
-
-    Args:
-      folder: where the file goes.
-      purge_step: the step from which on TensorBoard ignores older files.
-    """
-    self._folder = folder
-    self._purge_step = purge_step
-    self._writer: Any = None
-    self._is_open = False
-
-  def add_scalar(self, key: str, value: float, step: int) -> None:
-    """Writes one number."""
-    if not self._is_open:
-      self._is_open = True
-      self._writer = self._open()
-    if self._writer is not None:
-      self._writer.add_scalar(key, value, step)
-
-  def close(self) -> None:
-    """Closes the file."""
-    if self._writer is not None:
-      self._writer.close()
-
-  def _open(self) -> Any:
-    """Returns the writer, or None if tensorboardX is not installed."""
-    try:
-      tensorboard = optional.require('tensorboardX', 'TensorBoard output')
-    except UsageError as error:
-      _notify(str(error))
-      return None
-    return tensorboard.SummaryWriter(
-      str(self._folder), purge_step=self._purge_step, write_to_disk=True
-    )
-
-
-@functools.cache
-def _notify(problem: str) -> None:
-  """Says once per process that the TensorBoard files are left out."""
-  print(
-    f'jaxdistill: no TensorBoard files are written; {problem}',
-    file=sys.stderr,
-  )
+  writing.write(path, ''.join(lines))
 
 
 class _Bar:

@@ -256,36 +256,6 @@ def test_records_are_means_since_the_record_before(dataset, tmp_path):
   ]
 
 
-def test_the_steps_in_tensorboard_continue_from_phase_to_phase(
-  dataset, tmp_path, monkeypatch
-):
-  written = []
-
-  class Board:
-    def __init__(self, path, purge_step, write_to_disk):
-      written.append((path, purge_step))
-
-    def add_scalar(self, key, value, step):
-      written.append((key, value, step))
-
-    def close(self):
-      pass
-
-  monkeypatch.setattr('tensorboardX.SummaryWriter', Board)
-  method = tuple(lambda carry, n=n: counter(n, 2) for n in ('a', 'b'))
-  log = log_lib.Log(tmp_path, name='row', show=False)
-  loop.fit(method, {}, dataset, options=loop.FitOptions(log=log, log_every=1))
-  path = str(tmp_path / 'tensorboard' / 'row')
-  assert [w for w in written if 'double' not in w[0]] == [
-    (path, 0),
-    ('a/train/loss', 1.0, 1),
-    ('a/train/loss', 2.0, 2),
-    (path, 2),
-    ('b/train/loss', 1.0, 3),
-    ('b/train/loss', 2.0, 4),
-  ]
-
-
 def scores(values):
   """A function that evaluates the counter after n steps as values[n]."""
 
@@ -438,7 +408,7 @@ def test_the_log_is_closed_when_a_phase_fails(dataset, tmp_path):
   log = log_lib.Log(tmp_path, show=False)
   with pytest.raises(loop.NonFiniteLossError):
     fit(failing_at(2), dataset, log=log)
-  assert log._file is None
+  assert log._records is None
 
 
 def test_streamed_data_is_loaded_by_the_chosen_number_of_workers(dataset):

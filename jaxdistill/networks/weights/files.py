@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import json
 import os
-import pathlib
 from typing import Any
 
 from flax import linen as nn
@@ -12,6 +11,7 @@ import jax
 import safetensors
 import safetensors.flax
 
+from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, PyTree
 from jaxdistill.networks import description
@@ -51,8 +51,16 @@ def load(path: str | os.PathLike, network: Network | None = None) -> Model:
 
   Raises:
     UsageError: the file is missing, is not a safetensors file, or holds no
-      description while `network` is None.
+      description while `network` is None; or its description is not valid, see
+      `description.from_description`.
   """
+  return load_with_metadata(path, network)[0]
+
+
+def load_with_metadata(
+  path: str | os.PathLike, network: Network | None = None
+) -> tuple[Model, dict[str, Any]]:
+  """Returns (model, metadata) of a file; see `load`."""
   tree, metadata = load_tree(path)
   if network is None:
     if 'network' not in metadata:
@@ -60,9 +68,12 @@ def load(path: str | os.PathLike, network: Network | None = None) -> Model:
         f'{path}: holds no description of its network; pass the network: '
         'load(path, network)'
       )
-    network = description.from_description(metadata['network'])
+    try:
+      network = description.from_description(metadata['network'])
+    except UsageError as error:
+      raise UsageError(f'{path}: {error}') from None
   _check_stages(path, network, tree)
-  return Model(network, tree)
+  return Model(network, tree), metadata
 
 
 def _check_stages(
@@ -84,16 +95,12 @@ def save_tree(
 ) -> None:
   """Writes nested dicts of arrays with JSON metadata to a file.
 
-  The file is written completely or not at all.
+  The file is written completely or not at all; see `core.writing.write`.
   """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   flat = traverse_util.flatten_dict(tree, sep='/')
   flat = {k: jax.numpy.asarray(v) for k, v in flat.items()}
-  partial = path.with_name(path.name + '.partial')
   text = {k: json.dumps(v) for k, v in metadata.items()}
-  partial.write_bytes(safetensors.flax.save(flat, metadata=text))
-  os.replace(partial, path)
+  writing.write(path, safetensors.flax.save(flat, metadata=text))
 
 
 def load_tree(path: str | os.PathLike) -> tuple[PyTree, dict[str, Any]]:
@@ -105,6 +112,11 @@ def load_tree(path: str | os.PathLike) -> tuple[PyTree, dict[str, Any]]:
     metadata = {k: json.loads(v) for k, v in text.items()}
   except FileNotFoundError:
     raise UsageError(f'{path}: no such file') from None
-  except (safetensors.SafetensorError, ValueError, OSError) as error:
+  except (
+    safetensors.SafetensorError,
+    ValueError,
+    OSError,
+    RecursionError,  # JSON that is nested too deeply
+  ) as error:
     raise UsageError(f'{path}: expected a safetensors file ({error})') from None
   return traverse_util.unflatten_dict(flat, sep='/'), metadata
