@@ -5,6 +5,7 @@ to be trained only once this way.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import jax
@@ -65,6 +66,7 @@ def snapshots(
   def with_snapshots(
     phase_of: PhaseBuilder,
   ) -> PhaseBuilder:
+    @functools.wraps(phase_of)
     def build(carry: Carry) -> Phase:
       phase = phase_of(carry)
       if student not in phase.eval_models:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill import losses, objectives, phases
-from jaxdistill.core import checks
+from jaxdistill.core import checks, marks
 from jaxdistill.core.types import (
   Carry,
   FeaturePairs,
@@ -69,6 +69,8 @@ def fitnets(
   soft_targets = objectives.kd(weight=weight, temperature=temperature)
 
   def up_to_hint(pair: objectives.Pair) -> Sequence[str]:
+    # The second phase needs it, and would find out only after the first.
+    phases.check_outputs(pair.student, pair.teacher, recipe)
     return pairs.stages_up_to(
       pair.student,
       pair.student_shapes,
@@ -274,6 +276,7 @@ def _paraphraser(
     image = {'image': jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
     return {'paraphraser': Model(network, graph.init(network, rng, image))}
 
+  @marks.any_classes
   def phase(carry: Carry) -> Phase:
     feature, _ = last_map(carry)
     networks = {role: carry[role].network for role in ('paraphraser', teacher)}
@@ -305,6 +308,7 @@ def _paraphraser(
     )
     return paraphraser._replace(eval_models={})
 
+  @marks.any_classes
   def setup(carry: Carry) -> Phase:
     last_map(carry)  # refuses features that do not fit before any training
     return phases.setup_phase('new_paraphraser', new_paraphraser)

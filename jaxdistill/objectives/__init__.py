@@ -45,8 +45,16 @@ that trains an adapter lists it in the term::
   return jd.Term(loss, weight, adapters=(adapter,))
 
 The loss then finds the adapter's output as `features['regressor']`.
+
+An objective that never takes the teacher's outputs for scores of the data's
+classes says so with a mark, and then the teacher may have other classes::
+
+  @jd.objectives.any_classes
+  def objective(pair: jd.Pair) -> jd.Term:
+    ...
 '''
 
+from jaxdistill.core.marks import any_classes
 from jaxdistill.objectives.feature_terms import (
   at,
   fd,
@@ -85,6 +93,7 @@ __all__ = [
   'TermLoss',
   'ab',
   'adapter_inputs',
+  'any_classes',
   'at',
   'cc',
   'crd',

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from flax import linen as nn
 
 from jaxdistill import losses
-from jaxdistill.core import checks
+from jaxdistill.core import checks, marks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Stage
 from jaxdistill.losses import numerics
@@ -54,6 +54,7 @@ def hint(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     student, teacher = hint_pair(pair, feature_pairs)
     shape = pairs.map_shape(pair.teacher_shapes, teacher)
@@ -93,6 +94,7 @@ def vid(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     chosen = pairs.map_pairs(pair, feature_pairs)
     heads = tuple(
@@ -140,6 +142,7 @@ def ft(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.map_pairs(pair, feature_pairs)[-1]
     channels = pairs.map_shape(pair.teacher_shapes, teacher)[-1]
@@ -183,6 +186,7 @@ def fd(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     if feature_pairs is None:
       student, teacher = pairs.last_maps(pair)
@@ -218,6 +222,7 @@ def srrl(*, weight: float = 1.0, regression_weight: float = 1.0) -> Objective:
   """
   checks.weights(weight=weight, regression_weight=regression_weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     student = pairs.map_groups(pair.student, pair.student_shapes)[-1:]
     pooled = pairs.pooled_feature(pair.teacher, 'teacher')
@@ -276,6 +281,7 @@ def reviewkd(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     levels = [
       (student, pairs.pre_activation(pair.teacher_shapes, teacher))
@@ -315,6 +321,7 @@ def _of_maps(
   """Makes an objective that sums a loss of two maps over the feature pairs."""
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     chosen = pairs.map_pairs(pair, feature_pairs)
     pairs.check_positions(pair, chosen)

@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from jaxdistill import losses
-from jaxdistill.core import checks
+from jaxdistill.core import checks, marks
 from jaxdistill.core.types import Array, FeaturePairs, Stage
 from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
@@ -95,6 +95,7 @@ def _halving(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     chosen = pairs.map_pairs(pair, feature_pairs, pre=True)
     adapted_names, stages = [], []

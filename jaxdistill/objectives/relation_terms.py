@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill import losses
-from jaxdistill.core import checks
+from jaxdistill.core import checks, marks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Stage
 from jaxdistill.objectives import adapters, maps, pairs
@@ -25,6 +25,7 @@ def sp(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.middle_pairs(pair, feature_pairs)[-1]
 
@@ -61,6 +62,7 @@ def rkd(
     weight=weight, distance_weight=distance_weight, angle_weight=angle_weight
   )
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.last_pair(pair, feature_pairs)
 
@@ -90,6 +92,7 @@ def pkt(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     student, teacher = pairs.last_pair(pair, feature_pairs)
 
@@ -121,6 +124,7 @@ def cc(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     embeddings = _embeddings(pair, feature_pairs, size, 'cc')
 
@@ -147,6 +151,7 @@ def fsp(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     if feature_pairs is None:
       groups = pairs.middle_pairs(pair, None)
@@ -203,6 +208,7 @@ def crd(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     embeddings = _embeddings(pair, feature_pairs, size, 'crd')
     memory = _Memory(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill import objectives, phases
-from jaxdistill.core import checks, random
+from jaxdistill.core import checks, marks, random
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Array,
@@ -54,6 +54,7 @@ def supervised(
     name: the name of the phase.
   """
 
+  @marks.any_classes
   def phase(carry: Carry) -> Phase:
     network = phases.model_in(carry, student).network
     names = (
@@ -124,16 +125,18 @@ def joint(
     name: the name of the phase.
 
   Raises:
-    UsageError: when the phase begins: a role is missing from the carry, the
-      outputs of the two networks differ in shape, or two terms have adapters
-      of the same name.
+    UsageError: when the phase begins: a role is missing from the carry, two
+      terms have adapters of the same name, or the outputs of the two networks
+      differ in shape while a term takes the teacher's for scores of classes.
   """
   checks.weights(label_weight=label_weight)
+  takes_any_classes = all(map(marks.allows_any_classes, terms.values()))
 
   def phase(carry: Carry) -> Phase:
     roles = (student, teacher, *constant)
     networks = {role: phases.model_in(carry, role).network for role in roles}
-    phases.check_outputs(networks[student], networks[teacher], recipe)
+    if not takes_any_classes:
+      phases.check_outputs(networks[student], networks[teacher], recipe)
     pair = objectives.pair_of(networks[student], networks[teacher], recipe)
     built_terms = {k: objective(pair) for k, objective in terms.items()}
     adapters = _adapters(built_terms)
@@ -184,7 +187,7 @@ def joint(
       else None,
     )
 
-  return (phase,)
+  return (marks.any_classes(phase) if takes_any_classes else phase,)
 
 
 class SingleTermMethod(Protocol):

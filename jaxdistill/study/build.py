@@ -8,7 +8,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Network
 from jaxdistill.phases import recipes
 from jaxdistill.study import config as config_lib
-from jaxdistill.study import load, models, settings, validate
+from jaxdistill.study import load, models, settings, teachers, validate
 from jaxdistill.study.drafts import Draft, RowDraft
 from jaxdistill.study.load import Loaded
 from jaxdistill.study.plans import Plan, Row
@@ -28,13 +28,12 @@ def plan(config: Mapping[str, Any]) -> Plan:
   draft = validate.validate(settings.check(plain_config))
   loaded = load.load(draft)
   built_plan = build(draft, loaded)._replace(config=plain_config)
+  built_plan = teachers.checked(built_plan)
   for row in built_plan.rows:
     # The first phase checks stages, shapes and numbers of classes.
     carry = models.abstract_carry(built_plan, row.role)
     with _naming_row(row.label):
       row.method[0](carry)
-  if built_plan.teacher is not None:
-    models.check_teacher_file(built_plan, built_plan.teacher)
   return built_plan
 
 
@@ -67,12 +66,15 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
     shared['initial'] = draft.initial_section.resolved
   rows += [_row(row, draft, loaded, shared) for row in draft.rows]
   _check_validation(rows, loaded)
+  file_teacher = loaded.teacher
   return Plan(
     dataset=loaded.dataset,
     task=draft.task,
     preprocess=loaded.preprocess,
     networks=networks,
-    teacher=loaded.teacher,
+    teacher=None if file_teacher is None else file_teacher.model,
+    foreign_teacher='' if file_teacher is None else file_teacher.foreign,
+    notes=() if file_teacher is None else file_teacher.notes,
     initial=draft.initial,
     rows=tuple(rows),
     options=_fit_options(draft.settings),

@@ -1,17 +1,16 @@
 """Step 3 of a study: the data set and the teacher's file are read."""
 
-import pathlib
 from typing import NamedTuple
 import zlib
 
 import numpy as np
 
-from jaxdistill.core.types import Augment, Dataset, Model
-from jaxdistill.networks.weights import files, pretrained
+from jaxdistill.core.types import Augment, Dataset
 from jaxdistill.phases import recipes
-from jaxdistill.study import models
-from jaxdistill.study.drafts import Draft, TeacherDraft
+from jaxdistill.study import teachers
+from jaxdistill.study.drafts import Draft
 from jaxdistill.study.parse import Section
+from jaxdistill.study.teachers import FileTeacher
 
 
 class Loaded(NamedTuple):
@@ -29,7 +28,7 @@ class Loaded(NamedTuple):
   checksum: int
   augment: Augment
   preprocess: Augment
-  teacher: Model | None
+  teacher: FileTeacher | None
 
 
 def load(draft: Draft) -> Loaded:
@@ -43,7 +42,8 @@ def load(draft: Draft) -> Loaded:
   preprocess = recipes.preprocess(dataset, augment)
   teacher = None
   if draft.teacher is not None and draft.teacher.file is not None:
-    teacher = _teacher(draft.teacher, draft.teacher.file, dataset, preprocess)
+    file = draft.teacher.file
+    teacher = teachers.read(draft.teacher, file, dataset, preprocess)
   return Loaded(dataset, checksum(dataset), augment, preprocess, teacher)
 
 
@@ -63,22 +63,3 @@ def checksum(dataset: Dataset) -> int:
       content = np.ascontiguousarray(array).tobytes()
       total = zlib.crc32(content, zlib.crc32(name.encode(), total))
   return total
-
-
-def _teacher(
-  draft: TeacherDraft,
-  file: pathlib.Path,
-  dataset: Dataset,
-  preprocess: Augment,
-) -> Model:
-  """Reads the file of a teacher."""
-  network = None
-  if draft.network is not None:
-    network = models.build_network(
-      draft.network, 'teacher', dataset.num_classes
-    )
-  if network is None or not draft.is_torch:
-    return files.load(file, network)
-  image = recipes.example(dataset, preprocess, 1)['image']
-  variables = pretrained.load(file, network, {'image': image})
-  return Model(network, variables)

@@ -32,7 +32,7 @@ def measure(
     plan: what was run.
     row: the row of the run.
     fitted: what the run ended with.
-    teacher_predictions: see `lazy_predictions`; None if there is no teacher.
+    teacher_predictions: see `lazy_predictions`.
     mesh: the devices.
 
   Returns:
@@ -101,8 +101,12 @@ def predictions(plan: Plan, model: Model, mesh: Mesh) -> Any:
 def lazy_predictions(
   plan: Plan, teacher: Model | None, mesh: Mesh
 ) -> Callable[[], Any] | None:
-  """Returns a function that computes the teacher's predictions only once."""
-  if teacher is None:
+  """Returns a function that computes the teacher's predictions only once.
+
+  Returns None if there is no teacher, or if its classes are not the data's, so
+  that its predictions cannot be compared with the student's.
+  """
+  if teacher is None or plan.foreign_teacher:
     return None
   return functools.cache(lambda: predictions(plan, teacher, mesh))
 

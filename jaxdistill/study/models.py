@@ -129,6 +129,6 @@ def _usage_errors(problem: str) -> Iterator[None]:
     yield
   except UsageError:
     raise
-  except (TypeError, ValueError, ArithmeticError) as error:
+  except (TypeError, ValueError, ArithmeticError, LookupError) as error:
     reason = str(error).partition('\n')[0]
     raise UsageError(f'{problem} ({reason})') from error

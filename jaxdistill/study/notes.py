@@ -7,8 +7,8 @@ from jaxdistill.study.plans import Plan
 
 def notes(plan: Plan) -> list[str]:
   """Returns one line for each thing that the user may not expect."""
-  every = (statistics_note(plan), size_note(plan), classes_note(plan))
-  return [note for note in every if note]
+  of_data = (statistics_note(plan), size_note(plan), classes_note(plan))
+  return [*filter(None, of_data), *plan.notes]
 
 
 def statistics_note(plan: Plan) -> str:

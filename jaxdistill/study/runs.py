@@ -60,12 +60,16 @@ class _Study(NamedTuple):
   show: bool
   console: rich.console.Console
 
+  def say(self, text: str) -> None:
+    """Prints a line as it is, however long."""
+    self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
 
 class _Teacher(NamedTuple):
-  """A trained teacher, and a function that returns its test predictions."""
+  """A trained teacher, and what `measurements.lazy_predictions` returns."""
 
   model: Model
-  predictions: Callable[[], Any]
+  predictions: Callable[[], Any] | None
 
 
 def run(
@@ -126,7 +130,7 @@ def _run_rows(study: _Study, rows: Sequence[Row]) -> dict[str, Any]:
   """Trains rows in a locked work directory and writes their results."""
   plan, workdir = study.plan, study.workdir
   for note in notes_lib.notes(plan):
-    study.console.print(note)
+    study.say(note)
   for row in plan.rows:
     workdir_lib.check_row(workdir, row)
   if hosts.first():
@@ -162,8 +166,14 @@ def _teacher_from_file(study: _Study) -> _Teacher | None:
   plan, model = study.plan, study.plan.teacher
   if model is None:
     return None
+  if plan.foreign_teacher:
+    study.say(
+      'teacher from a file: neither its accuracy nor the agreement with it is '
+      f'measured, because {plan.foreign_teacher}'
+    )
+    return _teacher(study, model)
   metrics = measurements.evaluate_on(plan, model, 'test', study.mesh)
-  study.console.print(f'teacher from a file: {_percent(metrics, plan)} on test')
+  study.say(f'teacher from a file: {_percent(metrics, plan)} on test')
   return _teacher(study, model)
 
 
@@ -172,15 +182,14 @@ def _trained_teacher(study: _Study, row: Row) -> _Teacher:
   plan, workdir, (seed,) = study.plan, study.workdir, row.seeds
   model = results.trained(plan, row, seed, workdir)['last']
   if hosts.first():
-    files.save(workdir / 'teacher.safetensors', model)
+    files.save(workdir / 'teacher.safetensors', model, plan.about_data)
   metrics = workdir_lib.read_result(workdir, row, seed)['test']['last']
-  study.console.print(f'teacher: {_percent(metrics, plan)} on test')
+  study.say(f'teacher: {_percent(metrics, plan)} on test')
   return _teacher(study, model)
 
 
 def _teacher(study: _Study, model: Model) -> _Teacher:
   lazy = measurements.lazy_predictions(study.plan, model, study.mesh)
-  assert lazy is not None
   return _Teacher(model, lazy)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdistill import objectives, optimizers, phases
-from jaxdistill.core import checks, random
+from jaxdistill.core import checks, marks, random
 from jaxdistill.core.types import (
   Array,
   Batch,
@@ -97,11 +97,11 @@ def l2t_ww(
   checks.integer('look_ahead', look_ahead)
   meta_optimizer = (weights_optimizer or _adam)(recipe.num_steps)
 
+  @marks.any_classes
   def phase(carry: Carry) -> Phase:
     networks = {
       k: phases.model_in(carry, k).network for k in (student, teacher)
     }
-    phases.check_outputs(networks[student], networks[teacher], recipe)
     pair = objectives.pair_of(networks[student], networks[teacher], recipe)
     optimizer = recipe.optimizer(recipe.num_steps)
     matching = matching_lib.build(pair, feature_pairs)

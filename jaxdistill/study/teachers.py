@@ -1,0 +1,231 @@
+"""A teacher from a file: it is read and made to suit the data."""
+
+from collections.abc import Mapping, Sequence
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdistill.core import marks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
+  Affine,
+  Augment,
+  Dataset,
+  Model,
+  Network,
+  Stage,
+)
+from jaxdistill.networks import graph, layers
+from jaxdistill.networks.weights import files, pretrained
+from jaxdistill.phases import recipes
+from jaxdistill.study import models
+from jaxdistill.study.drafts import TeacherDraft
+from jaxdistill.study.plans import Plan
+
+
+class FileTeacher(NamedTuple):
+  """A teacher from a file, for images and classes as the data have them.
+
+  Attributes:
+    model: the model.
+    notes: what was changed in it, in lines for the user.
+    foreign: why its outputs are not scores of the data's classes, in words; ''
+      if they are.
+  """
+
+  model: Model
+  notes: tuple[str, ...] = ()
+  foreign: str = ''
+
+
+def read(
+  draft: TeacherDraft,
+  file: pathlib.Path,
+  dataset: Dataset,
+  preprocess: Augment,
+) -> FileTeacher:
+  """Reads the file of a teacher.
+
+  If the file says how its images were standardised, and which classes its
+  outputs belong to, the teacher is changed so that it takes images that are
+  standardised as the data, and its outputs have the data's order.
+
+  Args:
+    draft: the section of the teacher.
+    file: the file.
+    dataset: the data.
+    preprocess: how images are prepared for evaluation.
+
+  Raises:
+    UsageError: the file cannot be read, or does not suit the data.
+  """
+  network = None
+  if draft.network is not None:
+    network = models.build_network(
+      draft.network, 'teacher', dataset.num_classes
+    )
+  if draft.is_torch and network is not None:
+    image = recipes.example(dataset, preprocess, 1)['image']
+    variables = pretrained.load(file, network, {'image': image})
+    return FileTeacher(Model(network, variables))
+  model, metadata = files.load_with_metadata(file, network)
+  return _with_names(_standardized(model, metadata, dataset), metadata, dataset)
+
+
+def checked(plan: Plan) -> Plan:
+  """Checks the plan's teacher from a file, and says whether it is foreign.
+
+  Args:
+    plan: the plan, without rows that have begun.
+
+  Raises:
+    UsageError: the file does not fit the network and the data, or a row takes
+      the outputs of a foreign teacher for scores of classes.
+  """
+  if plan.teacher is None:
+    return plan
+  models.check_teacher_file(plan, plan.teacher)
+  foreign = plan.foreign_teacher or _other_outputs(plan, plan.teacher)
+  for row in plan.rows if foreign else ():
+    if not all(map(marks.allows_any_classes, row.method)):
+      raise UsageError(
+        f"{row.label}: the method takes the teacher's outputs for scores of "
+        f"the data's classes, but {foreign}; such a teacher can teach by "
+        "methods that compare features only, such as 'at'"
+      )
+  return plan._replace(foreign_teacher=foreign)
+
+
+def _other_outputs(plan: Plan, teacher: Model) -> str:
+  """Says how the outputs of student and teacher differ in shape; or ''."""
+  student_shape, teacher_shape = (
+    graph.shapes(network, {'image': plan.image})[graph.output(network)].shape
+    for network in (plan.networks['student'], teacher.network)
+  )
+  if student_shape == teacher_shape:
+    return ''
+  return (
+    f"the teacher's outputs have the shape {teacher_shape[1:]} for each image, "
+    f"and the student's {student_shape[1:]}"
+  )
+
+
+def _standardized(
+  model: Model, metadata: Mapping[str, Any], dataset: Dataset
+) -> FileTeacher:
+  """Returns a teacher that takes images standardised as the data are."""
+  if 'mean' not in metadata or 'std' not in metadata:
+    return FileTeacher(model)
+  mean, std = (
+    _numbers(name, metadata[name], len(dataset.mean))
+    for name in ('mean', 'std')
+  )
+  if min(std) <= 0:
+    raise UsageError(f'teacher.checkpoint: expected std above 0, got {std}')
+  if mean == dataset.mean and std == dataset.std:
+    return FileTeacher(model)
+  affine = Affine(
+    tuple(d / s for d, s in zip(dataset.std, std)),
+    tuple((d - m) / s for d, m, s in zip(dataset.mean, mean, std)),
+  )
+  stages = tuple(
+    _after(stage, affine) if i == 0 or 'image' in stage.inputs else stage
+    for i, stage in enumerate(model.network.stages)
+  )
+  note = (
+    f'teacher.checkpoint: was trained on images of mean {_words(mean)} and std '
+    f'{_words(std)}, not those of the data, {_words(dataset.mean)} and '
+    f'{_words(dataset.std)}; it sees images as in its own training'
+  )
+  return FileTeacher(Model(Network(stages), model.variables), (note,))
+
+
+def _after(stage: Stage, affine: Affine) -> Stage:
+  """Returns a stage that reads images after an affine map."""
+  if stage.image is None:
+    return stage._replace(image=affine)
+  scale, offset = stage.image
+  return stage._replace(
+    image=Affine(
+      tuple(a * b for a, b in zip(affine.scale, scale)),
+      tuple(a * b + c for a, b, c in zip(affine.offset, scale, offset)),
+    )
+  )
+
+
+def _with_names(
+  teacher: FileTeacher, metadata: Mapping[str, Any], dataset: Dataset
+) -> FileTeacher:
+  """Returns a teacher whose outputs have the order of the data's classes."""
+  names, data_names = metadata.get('label_names', ()), dataset.label_names
+  if not _are_names(names):
+    raise UsageError(
+      'teacher.checkpoint: expected different names as label_names, got '
+      f'{names}'
+    )
+  if not names or not data_names or tuple(names) == data_names:
+    return teacher
+  if sorted(names) != sorted(data_names):
+    unshared = {*names} ^ {*data_names}
+    name = next(n for n in (*data_names, *names) if n in unshared)
+    owner = 'the data have' if name in data_names else 'the teacher has'
+    return teacher._replace(foreign=f'only {owner} the class {name!r}')
+  order = np.array([names.index(name) for name in data_names])
+  note = (
+    "teacher.checkpoint: has the data's classes in another order; its outputs "
+    'are reordered by name'
+  )
+  model = _reordered(teacher.model, order)
+  return teacher._replace(model=model, notes=(*teacher.notes, note))
+
+
+def _reordered(model: Model, order: np.ndarray) -> Model:
+  """Returns a classifier whose outputs are in another order."""
+  head = model.network.stages[-1]
+  if not isinstance(head.module, layers.Classifier):
+    raise UsageError(
+      "teacher.checkpoint: has the data's classes in another order, and the "
+      f'outputs of its last stage {head.name!r} cannot be reordered, because '
+      "it is not one of the library's classifiers"
+    )
+  variables = {
+    collection: {
+      **tree,
+      **(
+        {head.name: jax.tree.map(lambda x: x[..., order], tree[head.name])}
+        if head.name in tree
+        else {}
+      ),
+    }
+    for collection, tree in model.variables.items()
+  }
+  return model._replace(variables=variables)
+
+
+def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
+  """Returns the numbers of a file, one for each channel."""
+  is_list = isinstance(value, list) and len(value) == count
+  if not is_list or not all(
+    type(x) in (int, float) and math.isfinite(x) for x in value
+  ):
+    raise UsageError(
+      f'teacher.checkpoint: expected {name} with {count} numbers, one for each '
+      f"of the data's channels, got {value}"
+    )
+  return tuple(map(float, value))
+
+
+def _are_names(names: Any) -> bool:
+  """Returns whether a value is a list of different strings."""
+  return (
+    isinstance(names, (list, tuple))
+    and all(isinstance(name, str) for name in names)
+    and len(set(names)) == len(names)
+  )
+
+
+def _words(numbers: Sequence[float]) -> str:
+  return f'({", ".join(f"{x:.4g}" for x in numbers)})'
