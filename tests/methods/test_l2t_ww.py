@@ -262,7 +262,7 @@ def test_the_helpful_pair_counts_more_than_the_random_one():
 @pytest.mark.parametrize(
   ('options', 'words'),
   [
-    ({'weight': -1.0}, 'weight: expected a number of at least 0, got -1.0'),
+    ({'weight': -1.0}, 'weight: expected a number in [0, 1e+09], got -1.0'),
     ({'weight': True}, 'weight: expected'),
     (
       {'look_ahead': 0},

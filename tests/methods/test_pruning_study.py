@@ -408,7 +408,7 @@ def test_in_a_config_the_method_after_pruning_has_a_recipe_of_its_own(
   [
     ({'prunings': {}}, 'prunings: expected .* at least one'),
     ({'prunings': HALF['half']}, 'prunings: expected {label: pruning}'),
-    ({'temperature': 0.0}, r'temperature: .* above 0, got 0\.0'),
+    ({'temperature': 0.0}, r'temperature: .* in \[0.001, .* got 0\.0'),
     ({'beta': float('nan')}, 'beta: expected .* got nan'),
     ({'fine_tune_epochs': 0}, 'fine_tune_epochs: expected .* got 0'),
     ({'prunings': {'a/b': HALF['half']}}, "expected labels of .* got 'a/b'"),

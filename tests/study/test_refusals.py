@@ -100,7 +100,7 @@ REFUSALS = {
   ),
   'temperature': (
     ['methods.kd.temperature=-4'],
-    ['kd', 'temperature', 'above 0', '-4'],
+    ['kd', 'temperature', '[0.001, 1e+06]', '-4'],
   ),
   'steps': (['steps_per_call=0'], ['steps_per_call', 'at least 1', '0']),
   'workers': (['workers=-1'], ['workers', 'at least 0', '-1']),

@@ -155,8 +155,6 @@ def distpro_retrain(
   checks.weights(weight=weight, label_weight=label_weight)
   checks.choice('use', use, USES)
   checks.integer('segments', segments)
-  checks.number('weight', weight, at_least=0)
-  checks.number('label_weight', label_weight, at_least=0)
   if threshold is not None:
     checks.number('threshold', threshold)
   loaded = None
@@ -233,7 +231,6 @@ def distpro(
   Raises:
     UsageError: see `distpro_search` and `distpro_retrain`.
   """
-  checks.weights(weight=weight, label_weight=label_weight)
   if use == 'equal':
     raise UsageError(
       "use: expected 'process' or 'last', got 'equal', which needs no search; "

@@ -93,7 +93,6 @@ def l2t_ww(
     UsageError: a number is out of its range, or a feature does not exist.
   """
   checks.weights(weight=weight)
-  checks.number('weight', weight, at_least=0)
   checks.integer('look_ahead', look_ahead)
   meta_optimizer = (weights_optimizer or _adam)(recipe.num_steps)
 

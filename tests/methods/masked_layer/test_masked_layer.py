@@ -686,10 +686,10 @@ def test_a_deeper_student_learns_from_a_shallower_teacher(carry, recipe, batch):
 @pytest.mark.parametrize(
   ('arguments', 'words'),
   [
-    ({'alpha': -1e-3}, 'alpha: expected a number of at least 0, got -0.001'),
+    ({'alpha': -1e-3}, 'alpha: expected a number in [0, 1e+09], got -0.001'),
     (
       {'alpha': float('nan')},
-      'alpha: expected a number of at least 0, got nan',
+      'alpha: expected a number in [0, 1e+09], got nan',
     ),
     ({'mask_value': 1.5}, 'mask_value: expected a number in [0, 1], got 1.5'),
     (
