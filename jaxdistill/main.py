@@ -56,11 +56,13 @@ def _run(argv: list[str]) -> int:
     hosts.join(*cluster, options.timeout)
   path = options.config or config.kept(options.workdir)
   file_config = config.load(path)
-  overrides.apply(file_config, changes)
+  notes = overrides.apply(file_config, changes)
   plain_config = config.plain(file_config)
   settings.check(plain_config)
   workdir = pathlib.Path(options.workdir or config.default_workdir(path))
   plan = _plan(plain_config, options.model_parallel)
+  for note in notes:  # after everything has been checked: an error is one line
+    print(f'jaxdistill: {note}', file=sys.stderr)
   return _execute(plan, workdir, options)
 
 

@@ -80,7 +80,7 @@ def sgd(
   Raises:
     UsageError: a number is out of its range.
   """
-  checks.number('optimizer.momentum', momentum, at_least=0, below=1)
+  checks.number('momentum', momentum, at_least=0, below=1)
   _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
@@ -121,8 +121,8 @@ def lars(
     You et al., Large Batch Training of Convolutional Networks, 2017,
     https://arxiv.org/abs/1708.03888
   """
-  checks.number('optimizer.trust', trust, above=0)
-  checks.number('optimizer.momentum', momentum, at_least=0, below=1)
+  checks.number('trust', trust, above=0)
+  checks.number('momentum', momentum, at_least=0, below=1)
   _check_decay(weight_decay, None)
 
   def kernels(params: optax.Params) -> optax.Params:
@@ -161,7 +161,7 @@ def adamw(
     UsageError: a number is out of its range.
   """
   for name, value in (('b1', b1), ('b2', b2)):
-    checks.number(f'optimizer.{name}', value, at_least=0, below=1)
+    checks.number(name, value, at_least=0, below=1)
   _check_decay(weight_decay, clip)
 
   def make(num_steps: int) -> optax.GradientTransformation:
@@ -189,6 +189,7 @@ def cosine(
     UsageError: a number is out of its range.
   """
   _check(rate, warmup)
+  checks.number('final', final, at_least=0)
 
   def make(num_steps: int) -> optax.Schedule:
     steps = num_steps - _warmup_steps(num_steps, warmup)
@@ -213,6 +214,7 @@ def linear(
     UsageError: a number is out of its range.
   """
   _check(rate, warmup)
+  checks.number('final', final, at_least=0)
 
   def make(num_steps: int) -> optax.Schedule:
     steps = num_steps - _warmup_steps(num_steps, warmup)
@@ -243,6 +245,9 @@ def step(
     UsageError: a number is out of its range.
   """
   _check(rate, warmup)
+  checks.number('factor', factor, above=0, below=1)
+  for boundary in boundaries:
+    checks.number('boundaries', boundary, at_least=0, at_most=1)
 
   def make(num_steps: int) -> optax.Schedule:
     before = _warmup_steps(num_steps, warmup)
@@ -313,7 +318,7 @@ def plateau(
     ('window', window, 0, None),
     ('final', final, 0, rate),
   ):
-    checks.number(f'schedule.{name}', value, above=least, below=most)
+    checks.number(name, value, above=least, below=most)
   lowest = final / rate
   rule = optax.contrib.reduce_on_plateau(
     factor=factor,
@@ -346,15 +351,15 @@ def plateau(
 
 def _check(rate: float, warmup: float = 0.0) -> None:
   """Checks the arguments that most schedules share."""
-  checks.number('schedule.rate', rate, above=0)
-  checks.number('schedule.warmup', warmup, at_least=0, below=1)
+  checks.number('rate', rate, above=0)
+  checks.number('warmup', warmup, at_least=0, below=1)
 
 
 def _check_decay(weight_decay: float, clip: float | None) -> None:
   """Checks the arguments that most optimizers share."""
-  checks.number('optimizer.weight_decay', weight_decay, at_least=0)
+  checks.number('weight_decay', weight_decay, at_least=0)
   if clip is not None:
-    checks.number('optimizer.clip', clip, above=0)
+    checks.number('clip', clip, above=0)
 
 
 def _clip(norm: float | None) -> optax.GradientTransformation:

@@ -272,7 +272,7 @@ def test_a_plateau_rule_ends_training_when_the_final_rate_does_not_help():
 def test_a_plateau_whose_rate_never_falls_or_falls_at_once_is_refused(
   arguments,
 ):
-  with pytest.raises(UsageError, match=f'schedule.{next(iter(arguments))}'):
+  with pytest.raises(UsageError, match=next(iter(arguments))):
     optimizers.plateau(**arguments)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import optax
 
+from jaxdistill.core import checks
 from jaxdistill.core.values import (
   Affine,
   Array,
@@ -227,7 +228,12 @@ class Recipe(NamedTuple):
 
   @property
   def num_steps(self) -> int:
-    """The length of a phase in steps, at least 1."""
+    """The length of a phase in steps, at least 1.
+
+    Raises:
+      UsageError: `epochs` is negative or not finite.
+    """
+    checks.number('epochs', self.epochs, at_least=0)
     return max(1, round(self.epochs * self.steps_per_epoch))
 
 

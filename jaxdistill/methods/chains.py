@@ -37,8 +37,12 @@ def ban(
     label_weight: the factor on the loss of the labels from the second network
       on; 1 gives BAN+L.
     student: the role of the network that trains.
+
+  Raises:
+    UsageError: a number is out of its range.
   """
   checks.weights(label_weight=label_weight)
+  checks.integer('generations', generations, at_most=1000)
 
   def new_generation(rng, carry: Carry) -> dict[str, Model]:
     network = carry[student].network

@@ -246,7 +246,12 @@ def _first_phase(
 
 
 def _remaining(recipe: Recipe, fraction: float) -> Recipe:
-  """Returns the recipe of the second phase."""
+  """Returns the recipe of the second phase.
+
+  Raises:
+    UsageError: the fraction of the first phase is not in [0, 1].
+  """
+  checks.number('first', fraction, at_least=0, at_most=1)
   return recipe._replace(epochs=(1 - fraction) * recipe.epochs)
 
 

@@ -280,6 +280,7 @@ def reviewkd(
     inner: the largest number of channels of the fused maps.
   """
   checks.weights(weight=weight)
+  checks.integer('inner', inner)
 
   @marks.any_classes
   def objective(pair: Pair) -> Term:

@@ -37,7 +37,7 @@ def middle_groups(network: Network, shapes: Shapes) -> list[str]:
 
 def check(
   pair: Pair,
-  feature_pairs: FeaturePairs | None,
+  feature_pairs: FeaturePairs,
   *,
   name: str = 'feature_pairs',
 ) -> FeaturePairs:
@@ -45,14 +45,20 @@ def check(
 
   Args:
     pair: the networks.
-    feature_pairs: what the user chose; None counts as no pairs.
+    feature_pairs: what the user chose.
     name: the name of the argument, for the message.
 
   Raises:
-    UsageError: a feature does not exist, or an entry is not a pair.
+    UsageError: there are no pairs, a feature does not exist, or an entry is
+      not a pair.
   """
+  if not feature_pairs:
+    raise UsageError(
+      f'{name}: expected at least one pair (student feature, teacher feature), '
+      'got none'
+    )
   checked = []
-  for entry in feature_pairs or ():
+  for entry in feature_pairs:
     is_sequence = isinstance(entry, Sequence) and not isinstance(entry, str)
     if not is_sequence or len(entry) != 2:
       raise UsageError(

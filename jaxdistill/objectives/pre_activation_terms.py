@@ -30,6 +30,7 @@ def ab(
     feature_pairs: pairs of features before their activation; None means those
       of `middle_pairs`.
   """
+  checks.number('margin', margin, above=0)
 
   def regressor(
     student: maps.MapShape, teacher: maps.MapShape

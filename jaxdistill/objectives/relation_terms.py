@@ -208,6 +208,9 @@ def crd(
   """
   checks.weights(weight=weight)
 
+  checks.number('temperature', temperature, above=0)
+  checks.number('momentum', momentum, at_least=0, at_most=1)
+
   @marks.any_classes
   def objective(pair: Pair) -> Term:
     embeddings = _embeddings(pair, feature_pairs, size, 'crd')
@@ -233,7 +236,7 @@ def _embeddings(
 ) -> tuple[Stage, Stage]:
   """Makes trained embeddings of a student's and a teacher's feature."""
   student, teacher = pairs.last_pair(pair, feature_pairs)
-  module = adapters.Embedding(size)
+  module = adapters.Embedding(checks.integer('size', size))
   return (
     Stage(f'{name}_student', module, (f'student/{student}',)),
     Stage(f'{name}_teacher', module, (f'teacher/{teacher}',)),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdistill import optimizers
+from jaxdistill.core import checks
 from jaxdistill.core.types import (
   Array,
   Batch,
@@ -96,8 +97,12 @@ def gradient_phase(
     The phase. It shows every trained role for evaluation.
 
   Raises:
-    UsageError: `trainable` names a stage that a network does not have.
+    UsageError: `trainable` names a stage that a network does not have, or
+      there are more steps than 32 bits can count.
   """
+  checks.integer(
+    f'the steps of {name!r}', num_steps, at_least=0, at_most=2**31 - 1
+  )
   trained = {
     role: _stages(networks[role], trainable[role]) for role in trainable
   }

@@ -139,6 +139,8 @@ def joint(
       phases.check_outputs(networks[student], networks[teacher], recipe)
     pair = objectives.pair_of(networks[student], networks[teacher], recipe)
     built_terms = {k: objective(pair) for k, objective in terms.items()}
+    for term in built_terms.values():
+      checks.number('warmup', term.warmup, at_least=0, at_most=1)
     adapters = _adapters(built_terms)
     names = (
       graph.stage_names(networks[student])

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.core import random
+from jaxdistill.core import checks, random
 from jaxdistill.core.types import (
   Array,
   Batch,
@@ -88,8 +88,12 @@ def statistics_phase(
     constant: the roles whose variables `forward` reads.
 
   Raises:
-    UsageError: the network does not have one of the stages.
+    UsageError: the network does not have one of the stages, or the number of
+      batches is negative or more than 32 bits can count.
   """
+  checks.integer(
+    f'the batches of {name!r}', num_steps, at_least=0, at_most=2**31 - 1
+  )
   graph.check_stages(network, stages)
   changed_by = forward or _from_image(network, stages)
 

@@ -47,7 +47,7 @@ def filters(
   one = isinstance(keep, int | float)
   fractions = (keep,) if isinstance(keep, int | float) else tuple(keep)
   for fraction in fractions:
-    checks.number('pruning.keep', fraction, above=0, at_most=1)
+    checks.number('keep', fraction, above=0, at_most=1)
 
   def counts(model: Model) -> dict[surgery.ChannelSet, int]:
     """Returns how many channels of each set stay.

@@ -73,7 +73,7 @@ def magnitude(
   Raises:
     UsageError: an argument is out of its range.
   """
-  checks.number('pruning.keep', keep, above=0, at_most=1)
+  checks.number('keep', keep, above=0, at_most=1)
   checks.choice('scope', scope, SCOPES)
 
   def check(model: Model) -> None:
@@ -243,8 +243,8 @@ def gradual(
   Raises:
     UsageError: an argument is out of its range.
   """
-  checks.number('optimizer.final', final, at_least=0, below=1)
-  checks.number('optimizer.until', until, above=0, at_most=1)
+  checks.number('final', final, at_least=0, below=1)
+  checks.number('until', until, above=0, at_most=1)
 
   def make(num_steps: int) -> optax.GradientTransformation:
     return gradual_magnitude(

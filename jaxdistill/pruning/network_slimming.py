@@ -34,7 +34,7 @@ def slimming(*, keep: float, skip: Sequence[str] = ()) -> interface.Pruning:
   Raises:
     UsageError: the fraction is not in (0, 1].
   """
-  checks.number('pruning.keep', keep, above=0, at_most=1)
+  checks.number('keep', keep, above=0, at_most=1)
 
   def sets(model: Model) -> list[surgery.ChannelSet]:
     interface.check_skip(model.network, skip)
@@ -108,5 +108,5 @@ def slim(
   Raises:
     UsageError: the strength is out of its range.
   """
-  strength = checks.number('optimizer.strength', strength, at_least=0)
+  strength = checks.number('strength', strength, at_least=0)
   return lambda num_steps: sparse_scales(optimizer(num_steps), strength)

@@ -126,7 +126,7 @@ def _row(
 
   Raises:
     UsageError: the row would train on images of another size than it is
-      evaluated on, or its method cannot be built.
+      evaluated on or on labels of other classes, or its method cannot be built.
   """
   dataset, training = loaded.dataset, row.training
   augment = loaded.augment
@@ -149,9 +149,14 @@ def _row(
       f'{row.label}: its augment makes images {trained_shape}, but the augment '
       f'of the config, with which all rows are evaluated, {evaluated_shape}'
     )
+  mixed = recipe.example['label'].shape[1:]
+  if mixed not in ((), (dataset.num_classes,)):
+    raise UsageError(
+      f'{row.label}: its augment makes labels of {mixed[0]} classes, but the '
+      f'data have {dataset.num_classes}; remove num_classes from the augment'
+    )
   context = {'recipe': recipe, 'num_classes': dataset.num_classes}
-  with _naming_row(row.label):
-    method = row.method.build(context)
+  method = row.method.build(context)
   resolved = {**row.resolved, **shared}
   return Row(row.label, row.role, method, row.seeds, resolved, row.trial)
 

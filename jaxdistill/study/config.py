@@ -59,7 +59,12 @@ def plain(config: Any, place: str = '') -> dict[str, Any]:
   if not isinstance(config, (Mapping, ml_collections.ConfigDict)):
     raise UsageError(f'the config: expected keys and values, got {config!r}')
   sections: dict[str, Any] = {}
-  for key in config:
+  try:
+    keys = list(config)
+  except TypeError:  # a `ConfigDict` sorts its keys
+    where = place.rstrip('.') or 'the config'
+    raise UsageError(f'{where}: expected keys that are all strings') from None
+  for key in keys:
     try:
       value = config[key]
     except ml_collections.config_dict.RequiredValueError:

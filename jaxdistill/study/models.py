@@ -14,6 +14,9 @@ from jaxdistill.study.drafts import Role
 from jaxdistill.study.parse import Section
 from jaxdistill.study.plans import Plan
 
+# No computer can train a network of more parameters.
+LARGEST = 10**13
+
 
 def build_network(section: Section, role: Role, num_classes: int) -> Network:
   """Builds the network of a section.
@@ -81,7 +84,14 @@ def variable_shapes(plan: Plan, role: Role, network: Network) -> Variables:
   image = plan.image
   problem = f'{role}: the network cannot read images {image.shape[1:]}'
   with _usage_errors(problem):
-    return graph.variable_shapes(network, {'image': image})
+    shapes = graph.variable_shapes(network, {'image': image})
+  size = graph.count_parameters(shapes)
+  if size > LARGEST:
+    raise UsageError(
+      f'{role}: expected a network of at most {LARGEST:.0e} parameters, got '
+      f'{size:.1e}'
+    )
+  return shapes
 
 
 def check_teacher_file(plan: Plan, teacher: Model) -> None:

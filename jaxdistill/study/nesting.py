@@ -155,6 +155,7 @@ def choose(
     if 'unsupported' in nested:
       raise _unsupported(value, annotation, where)
   if _fits(value, plain):
+    values.check_kinds(where, value, plain)
     return None
   if is_container and containers and not has_name:
     return _joined(containers)
@@ -237,7 +238,10 @@ def _mismatch(
 def string_error(value: str, where: str) -> UsageError:
   """Returns the error for a name in the place of a section."""
   *_, key = where.split('.')
-  hint = '' if key.isdigit() else f'; write {where}.name={value}'
+  is_word = value.replace(':', '').replace('.', '').isidentifier()
+  hint = f'; write {where}.name={value}' if is_word else ''
+  if key.isdigit():  # an entry of a sequence, which no override can name
+    hint = ''
   return UsageError(
     f"{where}: expected a section {{'name': ...}}, got {value!r}{hint}"
   )

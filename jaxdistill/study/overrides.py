@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Iterable, Sequence
 import contextlib
-import sys
 from typing import Any
 
 import ml_collections
@@ -39,19 +38,26 @@ def split(
 
 def apply(
   config: ml_collections.ConfigDict, overrides: Iterable[tuple[str, str]]
-) -> None:
+) -> list[str]:
   """Applies overrides to a config, those of names first.
 
   A new name drops the keys that the file gave the section, and must not drop
   those that the command line gave it.
+
+  Returns:
+    One line for each part of the file that the overrides dropped.
   """
+  notes = []
   for path, text in sorted(
     overrides, key=lambda pair: not pair[0].endswith('.name')
   ):
-    override(config, path, text)
+    notes += override(config, path, text)
+  return notes
 
 
-def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
+def override(
+  config: ml_collections.ConfigDict, path: str, text: str
+) -> list[str]:
   """Sets one key of a config, whether or not the config has it.
 
   `method.name=other` drops the other keys of that section, because they belong
@@ -62,31 +68,35 @@ def override(config: ml_collections.ConfigDict, path: str, text: str) -> None:
     path: the key, with dots between the sections: 'schedule.rate'.
     text: the value, a Python literal or a string without quotes.
 
+  Returns:
+    One line for each part of the file that the override dropped.
+
   Raises:
     UsageError: there is no such row, or part of the path is not a section.
   """
   *parents, key = path.split('.')
+  notes = []
   if parents[:1] == ['method'] and 'methods' in config:
-    _replace_rows(config)
+    notes.append(_replace_rows(config))
   _check_row(config, parents, key)
   with config.unlocked():
     section = _section(config, parents, path)
     value = _literal(text)
     if key == 'name':
-      _drop_old_keys(section, path, value)
-    _set(section, key, value)
+      notes += _drop_old_keys(section, path, value)
+    _set(section, path, key, value)
+  return notes
 
 
-def _replace_rows(config: ml_collections.ConfigDict) -> None:
-  """Replaces all rows by one method, and says so."""
+def _replace_rows(config: ml_collections.ConfigDict) -> str:
+  """Replaces all rows by one method; returns the note that says so."""
   rows = ', '.join(map(repr, config.methods))
   with config.unlocked():
     del config['methods']
     config['method'] = ml_collections.ConfigDict()
-  print(
-    f'jaxdistill: --config.method replaces the rows {rows}; to change one of '
-    'them, write --config.methods.ROW.KEY=VALUE',
-    file=sys.stderr,
+  return (
+    f'--config.method replaces the rows {rows}; to change one of them, write '
+    '--config.methods.ROW.KEY=VALUE'
   )
 
 
@@ -115,23 +125,25 @@ def _section(
 
 def _drop_old_keys(
   section: ml_collections.ConfigDict, path: str, name: Any
-) -> None:
-  """Drops the keys of another name, and says which."""
+) -> list[str]:
+  """Drops the keys of another name; returns the note that says which."""
   old_name = section.get('name')
   if old_name is None or old_name == name:
-    return
+    return []
   dropped = [key for key in section if key != 'name']
   for key in dropped:
     del section[key]
-  if dropped:
-    print(
-      f'jaxdistill: {path} is now {name!r}; dropped the keys of {old_name!r}: '
-      f'{", ".join(dropped)}',
-      file=sys.stderr,
-    )
+  if not dropped:
+    return []
+  return [
+    f'{path} is now {name!r}; dropped the keys of {old_name!r}: '
+    f'{", ".join(dropped)}'
+  ]
 
 
-def _set(section: ml_collections.ConfigDict, key: str, value: Any) -> None:
+def _set(
+  section: ml_collections.ConfigDict, path: str, key: str, value: Any
+) -> None:
   """Sets a key to a value of any type."""
   if isinstance(section.get(key), float) and type(value) is int:
     stored = dict(section.items(preserve_field_references=True))[key]
@@ -140,11 +152,16 @@ def _set(section: ml_collections.ConfigDict, key: str, value: Any) -> None:
       del section[key]
   # A ConfigDict keeps the type of a key. The checks of sections say more.
   with section.ignore_type():
-    section[key] = value
+    try:
+      section[key] = value
+    except (TypeError, ValueError) as error:  # dots in the keys of a value
+      raise UsageError(f'--config.{path}: {error}') from error
 
 
 def _literal(text: str) -> Any:
   """Returns the Python value of a text, or the text itself."""
-  with contextlib.suppress(ValueError, SyntaxError):
+  with contextlib.suppress(
+    ValueError, SyntaxError, MemoryError, RecursionError
+  ):
     return ast.literal_eval(text)
   return {'true': True, 'false': False, 'none': None}.get(text.lower(), text)

@@ -94,7 +94,7 @@ def parse(
       raise UsageError(f'{where}: {section["name"]!r} needs the key {name!r}')
   return Section(
     _resolved_section(section['name'], parameters, arguments, where),
-    functools.partial(_build, function, tuple(parameters), arguments),
+    functools.partial(_build, function, tuple(parameters), arguments, where),
   )
 
 
@@ -120,6 +120,8 @@ def _argument(
   if nested is None:
     return values.converted(value, annotation)
   if nested.form == 'mapping':
+    for label in value:
+      values.check(f'a label of {where}', label, str)
     labelled = {
       label: _labelled(label, part, nested.entry, tables)
       for label, part in value.items()
@@ -214,12 +216,25 @@ def _build(
   function: Callable[..., Any],
   parameters: tuple[str, ...],
   arguments: Mapping[str, Any],
+  where: str,
   context: Mapping[str, Any],
 ) -> Any:
-  """Calls the function of a section."""
+  """Calls the function of a section.
+
+  Raises:
+    UsageError: that of the function, with the place of the section or of the
+      argument that the message names.
+  """
   built = {key: _built(value, context) for key, value in arguments.items()}
   missing = {key: context[key] for key in parameters if key in context}
-  return function(**{**missing, **built})
+  try:
+    return function(**{**missing, **built})
+  except UsageError as error:
+    message = str(error)
+    if message.startswith(where):
+      raise
+    separator = '.' if message.partition(':')[0] in parameters else ': '
+    raise UsageError(f'{where}{separator}{message}') from error
 
 
 def _built(value: Any, context: Mapping[str, Any]) -> Any:

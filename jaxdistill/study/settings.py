@@ -57,7 +57,7 @@ class Settings(NamedTuple):
   student: RawSection
   teacher: RawSection | None = None
   method: RawSection | None = None
-  methods: Mapping[str, RawSection] | None = None
+  methods: Mapping[Any, RawSection] | None = None
   task: RawSection | None = None
   initial: RawSection | None = None
   augment: RawSection | None = None
@@ -80,6 +80,8 @@ RECIPE_KEYS = (
   *('epochs', 'batch_size', 'augment', 'optimizer', 'schedule', 'subset'),
 )
 RECIPE_FIELDS = {key: FIELDS[key] for key in RECIPE_KEYS}
+# The most seeds of a row.
+MOST_SEEDS = 1000
 # The function that a section means if it holds no 'name'.
 DEFAULT_NAMES = {
   'task': 'classification',
@@ -111,9 +113,9 @@ def check(config: Mapping[str, Any]) -> Settings:
   checks.integer('log_every', settings.log_every)
   checks.number('checkpoint_seconds', settings.checkpoint_seconds, at_least=0)
   if settings.workers is not None:
-    checks.integer('workers', settings.workers, at_least=0)
+    checks.integer('workers', settings.workers, at_least=0, at_most=1000)
   if settings.steps_per_call is not None:
-    checks.integer('steps_per_call', settings.steps_per_call)
+    checks.integer('steps_per_call', settings.steps_per_call, at_most=10_000)
   return settings
 
 
@@ -140,12 +142,16 @@ def check_seeds(where: str, seeds: int | Sequence[int]) -> tuple[int, ...]:
     UsageError: there are none, one is repeated, or one is not an integer in
       [0, 2**32).
   """
-  chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+  if isinstance(seeds, int):
+    chosen = tuple(range(min(seeds, MOST_SEEDS + 1)))
+  else:
+    chosen = tuple(seeds)
   are_seeds = all(type(seed) is int and 0 <= seed < 1 << 32 for seed in chosen)
-  if not chosen or not are_seeds or len(set(chosen)) < len(chosen):
+  are_different = len(set(chosen)) == len(chosen) <= MOST_SEEDS
+  if not chosen or not are_seeds or not are_different:
     raise UsageError(
-      f'{where}: expected a count of at least 1 or a list of different whole '
-      f'numbers from 0 to 2**32 - 1, got {seeds!r}'
+      f'{where}: expected a count from 1 to {MOST_SEEDS} or a list of '
+      f'different whole numbers from 0 to 2**32 - 1, got {seeds!r}'
     )
   return chosen
 

@@ -6,6 +6,7 @@ value is refused at once.
 
 from collections.abc import Callable, Mapping, Sequence
 import inspect
+import numbers
 import types
 import typing
 from typing import Any
@@ -16,7 +17,13 @@ from jaxdistill.core.checks import UsageError
 _UNIONS = (typing.Union, types.UnionType)
 # `type X = ...`, which Python 3.11 lacks.
 _ALIASES: Any = getattr(typing, 'TypeAliasType', ())
+# Numbers whose squares float32 can hold, and whole numbers of 32 bits: no
+# computation can use any that are larger.
+LARGEST = 1e18
+SMALLEST = 1e-18
+LARGEST_WHOLE = 2**32 - 1
 _WORDS = {
+  Callable: 'a function, which a config cannot hold',
   bool: 'True or False',
   float: 'a number',
   int: 'a whole number',
@@ -94,9 +101,11 @@ def converted(value: Any, annotation: Any) -> Any:
   """Returns a value with its lists and tuples as the annotation names them.
 
   Configs hold either, and JSON holds only lists, so `tuple[int, ...]` means a
-  tuple and `list[int]` a list, whichever the config holds. All other values are
-  returned unchanged.
+  tuple and `list[int]` a list, whichever the config holds. NumPy's numbers
+  become Python's. All other values are returned unchanged.
   """
+  if isinstance(value, numbers.Real) and not isinstance(value, (int, float)):
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
   if type(value) not in (list, tuple):
     return value
   kinds = [(typing.get_origin(m) or m, m) for m in members(annotation)]
@@ -104,15 +113,20 @@ def converted(value: Any, annotation: Any) -> Any:
     for origin, kind in kinds:
       if origin is wanted:
         container: Any = type(value) if origin is Sequence else origin
-        arguments = typing.get_args(kind)
-        if len(arguments) != len(value) or Ellipsis in arguments:
-          arguments = (arguments or (Any,))[:1] * len(value)
-        return container(map(converted, value, arguments))
+        return container(map(converted, value, _entries(kind, len(value))))
   return value
 
 
+def _entries(kind: Any, count: int) -> tuple[Any, ...]:
+  """Returns the annotation of each entry of a sequence of `count` entries."""
+  arguments = typing.get_args(kind)
+  if len(arguments) == count and Ellipsis not in arguments:
+    return arguments
+  return (arguments or (Any,))[:1] * count
+
+
 def check(where: str, value: Any, annotation: Any) -> None:
-  """Checks a plain value against an annotation.
+  """Checks a plain value, and whatever it holds, against an annotation.
 
   Annotations that do not name plain types, such as protocols, accept any value.
 
@@ -122,10 +136,60 @@ def check(where: str, value: Any, annotation: Any) -> None:
     annotation: the annotation; None accepts any value.
 
   Raises:
-    UsageError: the value has another type.
+    UsageError: the value or a part of it has another type, or is a number that
+      no computation can use: NaN, infinite, or beyond the limits above.
   """
-  if annotation is not None and not fits(value, members(annotation)):
-    raise mismatch(where, value, members(annotation))
+  if annotation is not None:
+    check_kinds(where, value, members(annotation))
+
+
+def check_kinds(where: str, value: Any, kinds: Sequence[Any]) -> None:
+  """Checks a value as `check` does.
+
+  Args:
+    where: the place of the value in the config, for the message.
+    value: the value.
+    kinds: the types that it may have, without unions.
+
+  Raises:
+    UsageError: see `check`.
+  """
+  suitable = [kind for kind in kinds if fits(value, (kind,))]
+  if not suitable:
+    raise mismatch(where, value, kinds)
+  for kind in suitable[:-1]:
+    try:
+      return _check_content(where, value, kind)
+    except UsageError:
+      pass  # the parts may suit another member of the union
+  return _check_content(where, value, suitable[-1])
+
+
+def _check_content(where: str, value: Any, kind: Any) -> None:
+  """Checks the size of a number, or the parts of a container."""
+  if kind is int and not isinstance(value, bool):
+    checks.integer(where, value, at_least=-LARGEST_WHOLE, at_most=LARGEST_WHOLE)
+  elif kind is float:
+    checks.number(where, value, at_least=-LARGEST, at_most=LARGEST)
+    if 0 < abs(value) < SMALLEST:
+      raise UsageError(
+        f'{where}: expected 0 or a number of at least {SMALLEST:g} in size, '
+        f'got {value!r}'
+      )
+  elif isinstance(value, (list, tuple)):
+    arguments = typing.get_args(kind)
+    is_fixed = typing.get_origin(kind) is tuple and Ellipsis not in arguments
+    if is_fixed and arguments and len(arguments) != len(value):
+      raise UsageError(
+        f'{where}: expected {len(arguments)} entries, got {value!r}'
+      )
+    for i, entry in enumerate(_entries(kind, len(value))):
+      check(f'{where}.{i}', value[i], entry)
+  elif isinstance(value, Mapping) and typing.get_args(kind):
+    key_kind, entry = typing.get_args(kind)
+    for key, part in value.items():
+      check(f'a key of {where}', key, key_kind)
+      check(f'{where}.{key}', part, entry)
 
 
 def mismatch(
@@ -148,11 +212,11 @@ def mismatch(
 
 
 def fits(value: Any, kinds: Sequence[Any]) -> bool:
-  """Returns whether a value is of one of the types.
+  """Returns whether a value is of one of the types, whatever it holds.
 
-  An int is also a float. A bool is not a number, and a string is not a
-  sequence: nobody who writes 'abc' means ('a', 'b', 'c'). Lists and tuples
-  stand for each other, see `converted`.
+  An int is also a float, and NumPy's numbers are numbers. A bool is not a
+  number, and a string is not a sequence: nobody who writes 'abc' means
+  ('a', 'b', 'c'). Lists and tuples stand for each other, see `converted`.
   """
   for choice in (choice for kind in kinds for choice in _literals(kind)):
     if type(value) is type(choice) and value == choice:
@@ -161,12 +225,13 @@ def fits(value: Any, kinds: Sequence[Any]) -> bool:
   classes = [typing.get_origin(kind) or kind for kind in kinds]
   if not all(_is_checkable(kind) for kind in classes):
     return True
-  if isinstance(value, bool):
-    return bool in classes or object in classes
-  if isinstance(value, int) and float in classes:
+  for scalar in (bool, str, bytes):
+    if isinstance(value, scalar):
+      return scalar in classes or object in classes
+  if isinstance(value, numbers.Integral) and {int, float} & {*classes}:
     return True
-  if isinstance(value, str):
-    return str in classes or object in classes
+  if isinstance(value, numbers.Real) and float in classes:
+    return True
   if isinstance(value, (list, tuple)) and {list, tuple} & {*classes}:
     return True
   return isinstance(value, tuple(classes))

@@ -23,7 +23,7 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
   Raises:
     UsageError: the label smoothing is not in [0, 1).
   """
-  checks.number('task.label_smoothing', label_smoothing, at_least=0, below=1)
+  checks.number('label_smoothing', label_smoothing, at_least=0, below=1)
 
   def loss(logits: Array, batch: Batch) -> Array:
     target = one_hot(batch['label'], logits.shape[-1])

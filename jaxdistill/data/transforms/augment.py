@@ -14,6 +14,9 @@ from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Augment, Batch
 
+# The largest height and width of an image, in pixels.
+LARGEST_SIZE = 8192
+
 
 def chain(*functions: Augment) -> Augment:
   """Applies augmentations in order, each with its own random key.
@@ -60,7 +63,7 @@ def repeated(augment: Augment, *, count: int = 3) -> Augment:
     count: the number of copies; DeiT uses 3.
 
   Raises:
-    UsageError: the count is not a whole number of at least 1.
+    UsageError: the count is not a whole number from 1 to 100.
 
   References:
     Hoffer et al., Augment Your Batch: Improving Generalization Through Instance
@@ -68,7 +71,7 @@ def repeated(augment: Augment, *, count: int = 3) -> Augment:
     Touvron et al., Training data-efficient image transformers & distillation
     through attention, 2021, https://arxiv.org/abs/2012.12877
   """
-  count = checks.integer('augment.count', count)
+  count = checks.integer('count', count, at_most=100)
 
   def repeat(rng: Array, batch: Batch) -> Batch:
     rows = np.arange(len(batch['image'])) // count
@@ -81,11 +84,12 @@ def pad_crop(padding: int = 4) -> Augment:
   """Pads images with zeros and crops them at random to their former size.
 
   Args:
-    padding: the number of pixels on each side.
+    padding: the number of pixels on each side, at most the size of the images.
   """
 
   def augment(rng: Array, batch: Batch) -> Batch:
     image = batch['image']
+    checks.integer('padding', padding, at_most=min(image.shape[1:3]))
     pad = (padding, padding)
     padded = jnp.pad(image, ((0, 0), pad, pad, (0, 0)))
     corner = jax.random.randint(rng, (len(image), 2), 0, 2 * padding + 1)
@@ -115,13 +119,15 @@ def crop_flip(*, padding: int = 4, mirror: bool = True) -> Augment:
   """The standard augmentation of CIFAR: pad and crop, then flip.
 
   Args:
-    padding: the number of pixels on each side; 0: images are not cropped.
+    padding: the number of pixels on each side, at most the size of the images;
+      0: images are not cropped.
     mirror: whether to mirror images horizontally.
 
   Raises:
-    UsageError: the padding is not a whole number of at least 0.
+    UsageError: the padding is not a whole number of at least 0, or larger than
+      the images.
   """
-  padding = checks.integer('augment.padding', padding, at_least=0)
+  padding = checks.integer('padding', padding, at_least=0)
   functions = [pad_crop(padding)] if padding else []
   return chain(*functions, *([flip()] if mirror else []))
 
@@ -222,13 +228,12 @@ def imagenet(
   Raises:
     UsageError: a value is out of its range.
   """
-  checks.integer('augment.size', size)
+  checks.integer('size', size, at_most=LARGEST_SIZE)
   for name, pair, largest in (('scale', scale, 1.0), ('ratio', ratio, np.inf)):
     if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= largest:
       bound = ' and at most 1' if largest == 1 else ''
       raise UsageError(
-        f'augment.{name}: expected (smallest, largest) above 0{bound}, got '
-        f'{list(pair)}'
+        f'{name}: expected (smallest, largest) above 0{bound}, got {list(pair)}'
       )
   jitter = {
     'brightness': brightness,
@@ -236,7 +241,7 @@ def imagenet(
     'saturation': saturation,
   }
   for name, strength in jitter.items():
-    checks.number(f'augment.{name}', strength, at_least=0)
+    checks.number(name, strength, at_least=0)
   return chain(
     random_resized_crop(size, scale=scale, ratio=ratio),
     *([flip()] if mirror else []),

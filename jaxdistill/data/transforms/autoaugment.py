@@ -81,7 +81,7 @@ def cifar10_policy(seed: int | None = None) -> Policy:
     for i in range(3)
   )
   if seed is not None:
-    checks.integer('augment.policy.seed', seed, at_least=0)
+    checks.integer('seed', seed, at_least=0)
     rng = np.random.default_rng(seed)
     tenths = rng.integers(0, 11, tenths.shape)
     levels = rng.integers(0, LEVELS, levels.shape)
@@ -123,10 +123,8 @@ def randaugment(
     UsageError: a number is out of its range.
   """
   _check_fill(fill)
-  checks.integer('augment.policy.count', count)
-  checks.number(
-    'augment.policy.magnitude', magnitude, at_least=0, at_most=MAGNITUDES
-  )
+  checks.integer('count', count, at_most=100)
+  checks.number('magnitude', magnitude, at_least=0, at_most=MAGNITUDES)
   names = [name for name in operations.OPERATIONS if name != 'invert']
   number = np.array([[operations.NUMBER[name]] for name in names])
   strength = operations.amounts(np.array([magnitude / MAGNITUDES]))
@@ -177,4 +175,4 @@ def apply_policy(policy: Policy, *, fill: int = 128) -> Augment:
 
 
 def _check_fill(fill: int) -> None:
-  checks.integer('augment.policy.fill', fill, at_least=0, at_most=255)
+  checks.integer('fill', fill, at_least=0, at_most=255)

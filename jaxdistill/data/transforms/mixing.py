@@ -40,7 +40,7 @@ def cutout(*, size: int = 16, mean: Sequence[float]) -> Augment:
     DeVries and Taylor, Improved Regularization of Convolutional Neural Networks
     with Cutout, 2017, https://arxiv.org/abs/1708.04552
   """
-  checks.integer('augment.cutout.size', size)
+  checks.integer('size', size, at_most=augment_lib.LARGEST_SIZE)
 
   def augment(rng: Array, batch: Batch) -> Batch:
     image = batch['image']
@@ -80,7 +80,8 @@ def mixup(*, num_classes: int, alpha: float = 1.0) -> Augment:
     Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017,
     https://arxiv.org/abs/1710.09412
   """
-  checks.number('augment.mix.alpha', alpha, above=0)
+  checks.integer('num_classes', num_classes)
+  checks.number('alpha', alpha, above=0)
 
   def augment(rng: Array, batch: Batch) -> Batch:
     share_rng, order_rng = jax.random.split(rng)
@@ -123,8 +124,9 @@ def cutmix(
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with
     Localizable Features, 2019, https://arxiv.org/abs/1905.04899
   """
-  checks.number('augment.mix.alpha', alpha, above=0)
-  checks.number('augment.mix.probability', probability, at_least=0, at_most=1)
+  checks.integer('num_classes', num_classes)
+  checks.number('alpha', alpha, above=0)
+  probability = checks.number('probability', probability, at_least=0, at_most=1)
 
   def augment(rng: Array, batch: Batch) -> Batch:
     share_rng, box_rng, order_rng, whether_rng = jax.random.split(rng, 4)
@@ -163,7 +165,7 @@ def alternate(
   Raises:
     UsageError: an alpha is not above 0, or the share not in [0, 1].
   """
-  checks.number('augment.mix.share', share, at_least=0, at_most=1)
+  share = checks.number('share', share, at_least=0, at_most=1)
   whole = mixup(num_classes=num_classes, alpha=mixup_alpha)
   boxes = cutmix(num_classes=num_classes, alpha=cutmix_alpha, probability=1.0)
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import functools
 from typing import Any
 
+from flax import linen as nn
 import flax.core
 import jax
 import jax.numpy as jnp
@@ -193,27 +194,63 @@ def _shapes(
   network: Network, signature: Signature
 ) -> tuple[Variables, dict[str, jax.ShapeDtypeStruct]]:
   """Returns the shapes of the variables and of all features, in order."""
-  order: list[str] = []
-
-  def full_pass(rng: Array, features: Features) -> tuple[Variables, Features]:
-    variables = _initialize(network, signature, rng, shapes_only=True)
-    outputs, _ = run(network, variables, features)
-    order.extend(outputs)
-    return variables, outputs
-
-  features = {
+  variables: Variables = {}
+  features: dict[str, Any] = {
     name: jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
     for name, shape, dtype in signature
   }
-  variables, outputs = jax.eval_shape(full_pass, jax.random.key(0), features)
-  return variables, {name: outputs[name] for name in order}
+  features = naming.with_groups(network, features)
+  for i, stage in enumerate(network.stages):
+    inputs = _inputs(network, i, features)
+    stage_variables, outputs = _stage_shapes(
+      stage.module, tuple((x.shape, x.dtype) for x in inputs)
+    )
+    for collection, tree in stage_variables.items():
+      variables.setdefault(collection, {})[stage.name] = tree
+    features |= _named(network, i, outputs)
+  return variables, features
+
+
+@functools.lru_cache(maxsize=4096)
+def _stage_shapes(
+  module: StageModule, inputs: tuple[tuple[tuple[int, ...], Any], ...]
+) -> tuple[Variables, Any]:
+  """Returns the shapes of a stage's variables and outputs.
+
+  Deep networks repeat their blocks, of which each is traced once.
+
+  Args:
+    module: what the stage runs.
+    inputs: (shape, dtype) of each feature that the stage reads.
+  """
+  examples = [
+    jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+    for shape, dtype in inputs
+  ]
+  rng = jax.random.key(0)
+
+  def initialize(rng: Array, *inputs: Array) -> Any:
+    if isinstance(module, nn.Module):
+      outputs, variables = module.init_with_output(rng, *inputs, train=False)
+    else:
+      variables = module.init(rng, *inputs, train=False)
+      outputs = apply_module(rng, variables, *inputs)
+    return flax.core.unfreeze(variables), outputs
+
+  def apply_module(rng: Array, variables: Any, *inputs: Array) -> Any:
+    return module.apply(variables, *inputs, train=False, rngs={'dropout': rng})
+
+  if hasattr(module, 'variable_shapes'):
+    # Such a module need not be able to make new variables.
+    variables = module.variable_shapes()
+    outputs = jax.eval_shape(apply_module, rng, variables, *examples)
+    return variables, outputs
+  shapes: tuple[Variables, Any] = jax.eval_shape(initialize, rng, *examples)
+  return shapes
 
 
 def _initialize(
-  network: Network,
-  signature: Signature,
-  rng: Array,
-  shapes_only: bool = False,
+  network: Network, signature: Signature, rng: Array
 ) -> Variables:
   """Returns initial variables for features of a signature.
 
@@ -221,8 +258,6 @@ def _initialize(
     network: the network.
     signature: of the features that it reads.
     rng: the random key.
-    shapes_only: whether only the shapes matter. Then a module that has a method
-      `variable_shapes` need not be able to make new variables.
   """
   variables: Variables = {}
   features = {name: jnp.zeros(shape, dtype) for name, shape, dtype in signature}
@@ -230,14 +265,9 @@ def _initialize(
   for i, stage in enumerate(network.stages):
     inputs = _inputs(network, i, features)
     module: StageModule = stage.module
-    if shapes_only and hasattr(module, 'variable_shapes'):
-      stage_variables = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), module.variable_shapes()
-      )
-    else:
-      stage_variables = flax.core.unfreeze(
-        module.init(jax.random.fold_in(rng, i), *inputs, train=False)
-      )
+    stage_variables = flax.core.unfreeze(
+      module.init(jax.random.fold_in(rng, i), *inputs, train=False)
+    )
     for collection, tree in stage_variables.items():
       variables.setdefault(collection, {})[stage.name] = tree
     keys = {'params': rng, 'dropout': rng}

@@ -8,6 +8,14 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 
+# The most layers of a network; the deepest ones published have about 1,000.
+DEEPEST = 10_000
+
+
+def probability(name: str, value: float) -> float:
+  """Returns the probability of a drop, at least 0 and below 1."""
+  return checks.number(name, value, at_least=0, below=1)
+
 
 def per_group(
   name: str, values: Sequence[int], count: int, what: str = 'groups'
@@ -53,6 +61,7 @@ def blocks_per_group(depth: int, layers_per_block: int, rest: int) -> int:
   Raises:
     UsageError: there is no such n of at least 1.
   """
+  checks.integer('depth', depth, at_most=DEEPEST)
   blocks, remainder = divmod(depth - rest, layers_per_block)
   if remainder or blocks < 1:
     valid = ', '.join(str(layers_per_block * n + rest) for n in range(1, 6))

@@ -71,6 +71,8 @@ def efficientnet_b0(
     'head', where groups and blocks are counted from 1. Blocks do not end with
     an activation. Weights are initialised as in torchvision.
   """
+  arguments.probability('dropout', dropout)
+  arguments.probability('drop_path', drop_path)
   round_to_8 = inverted_residual.round_to_8
   common: dict[str, Any] = {
     'epsilon': epsilon,

@@ -138,6 +138,7 @@ def mobilenet_v2(
     'head', where groups and blocks are counted from 1. Blocks do not end with
     an activation.
   """
+  arguments.probability('dropout', dropout)
   round_to_8 = inverted_residual.round_to_8
   return _v2(
     stem_width or round_to_8(32 * width),

@@ -75,6 +75,7 @@ def mobilenet_v3_small(
     'hidden' and 'head', where groups and blocks are counted from 1. Blocks do
     not end with an activation.
   """
+  arguments.probability('dropout', dropout)
   round_to_8 = inverted_residual.round_to_8
   common: dict[str, Any] = {
     'epsilon': epsilon,

@@ -129,6 +129,7 @@ def pyramidnet(
   inner = arguments.per_block('inner_widths', inner_widths, count)
   strides = arguments.per_group('strides', strides, 3)
   checks.number('widening', widening, at_least=0)
+  arguments.probability('shake_drop', shake_drop)
   stem_width = checks.integer('stem_width', stem_width)
   stem = layers.ConvUnit(stem_width, 3, stem_stride, activation='', dtype=dtype)
   stages, width = [Stage('stem', stem)], float(stem_width)

@@ -217,6 +217,7 @@ def wide_resnet(
   """
   blocks = arguments.blocks_per_group(depth, 6, 4)
   base_width = checks.integer('base_width', base_width)
+  arguments.probability('dropout', dropout)
   widths = [
     base_width * checks.integer('width', width) * 2**g for g in range(3)
   ]

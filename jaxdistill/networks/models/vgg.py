@@ -153,6 +153,7 @@ def imagenet_vgg(
   if depth == 8:
     raise UsageError('depth: expected 11, 13, 16 or 19, got 8')
   pools = checks.length('pools', pools, 5, 'places of a pooling')
+  arguments.probability('dropout', dropout)
   hidden = layers.Hidden(hidden_width, std=0.01, dtype=dtype)
   unit = VGGUnit(0, norm=norm, dtype=dtype)
   return Network(

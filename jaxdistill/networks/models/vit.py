@@ -174,6 +174,10 @@ def vit(
     with standard deviation 0.02.
   """
   width = checks.integer('width', width)
+  depth = checks.integer('depth', depth, at_most=arguments.DEEPEST)
+  patch = checks.integer('patch', patch)
+  arguments.probability('dropout', dropout)
+  arguments.probability('drop_path', drop_path)
   if width % checks.integer('heads', heads):
     raise UsageError(f'{heads} heads do not divide the width {width}')
   inner = arguments.per_block('inner_widths', inner_widths, depth)

@@ -15,6 +15,7 @@ from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, PyTree
 from jaxdistill.networks import description
+from jaxdistill.networks.weights import shapes
 
 
 def save(
@@ -51,8 +52,9 @@ def load(path: str | os.PathLike, network: Network | None = None) -> Model:
 
   Raises:
     UsageError: the file is missing, is not a safetensors file, or holds no
-      description while `network` is None; or its description is not valid, see
-      `description.from_description`.
+      description while `network` is None; its description is not valid, see
+      `description.from_description`; or its arrays are not those of the
+      network that was passed.
   """
   return load_with_metadata(path, network)[0]
 
@@ -69,10 +71,13 @@ def load_with_metadata(
         'load(path, network)'
       )
     try:
-      network = description.from_description(metadata['network'])
+      described = description.from_description(metadata['network'])
     except UsageError as error:
       raise UsageError(f'{path}: {error}') from None
+    _check_stages(path, described, tree)
+    return Model(described, tree), metadata
   _check_stages(path, network, tree)
+  shapes.check(path, network, tree)
   return Model(network, tree), metadata
 
 

@@ -246,12 +246,12 @@ def test_imagenet_mirrors_unless_it_is_switched_off():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'size': 0}, 'augment.size: .* got 0'),
-    ({'scale': (0, 1)}, r'augment\.scale: .* at most 1, got \[0, 1\]'),
-    ({'scale': (0.5, 1.1)}, r'augment\.scale'),
-    ({'scale': (0.5,)}, r'augment\.scale'),
-    ({'ratio': (2, 1)}, r'augment\.ratio: .* got \[2, 1\]'),
-    ({'brightness': -0.1}, r'augment\.brightness: .* got -0\.1'),
+    ({'size': 0}, 'size: .* got 0'),
+    ({'scale': (0, 1)}, r'scale: .* at most 1, got \[0, 1\]'),
+    ({'scale': (0.5, 1.1)}, r'scale'),
+    ({'scale': (0.5,)}, r'scale'),
+    ({'ratio': (2, 1)}, r'ratio: .* got \[2, 1\]'),
+    ({'brightness': -0.1}, r'brightness: .* got -0\.1'),
   ],
 )
 def test_wrong_choices_are_rejected(options, message):
@@ -317,5 +317,5 @@ def test_a_batch_of_one_can_be_repeated():
 
 @pytest.mark.parametrize('count', [0, -1, 1.5, True, float('nan')])
 def test_a_count_below_1_or_not_whole_is_rejected(count):
-  with pytest.raises(UsageError, match=f'augment.count: .* got {count}'):
+  with pytest.raises(UsageError, match=f'count: .* got {count}'):
     augment.repeated(augment.none(), count=count)

@@ -320,3 +320,36 @@ def test_a_file_of_another_network_is_refused(tmp_path, student):
   other = Network((stages[0]._replace(name='entry'), *stages[1:]))
   with pytest.raises(UsageError, match="got those of a stage 'stem'"):
     files.load(tmp_path / 'a.safetensors', other)
+
+
+@pytest.mark.parametrize(
+  ('name', 'arguments', 'array'),
+  [
+    ('resnet8', {'widths': (4, 8, 20)}, 'params/group3.block1/'),
+    ('resnet8', {'num_classes': 5}, 'params/head/'),
+    ('resnet14', {}, 'params/group1.block2/'),
+    ('vit', {'patch': 8}, 'params/stem/'),
+    ('vit', {'width': 16}, 'params/stem/'),
+  ],
+)
+def test_the_first_array_of_another_shape_is_named(
+  tmp_path, name, arguments, array
+):
+  def network(name, **arguments):
+    small = {'widths': (4, 8, 16), 'stem_width': 4}
+    if name == 'vit':
+      small = {'width': 8, 'depth': 1, 'heads': 2, 'patch': 4}
+    return networks.create(name, **{'num_classes': 3, **small, **arguments})
+
+  written = network('vit' if name == 'vit' else 'resnet8')
+  image = {'image': jax.ShapeDtypeStruct((1, 32, 32, 1), np.float32)}
+  shapes = networks.variable_shapes(written, image)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  path = tmp_path / 'model.safetensors'
+  files.save(path, Model(written, zeros))
+  assert_same(files.load(path, written).variables, zeros)
+  with pytest.raises(UsageError) as caught:
+    files.load(path, network(name, **arguments))
+  message = str(caught.value)
+  assert message.startswith(f'{path}: {array}')
+  assert '\n' not in message
