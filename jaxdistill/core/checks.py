@@ -24,7 +24,7 @@ def unknown(kind: str, name: Any, valid: Iterable[str]) -> UsageError:
     name: what the user passed.
     valid: the names that exist.
   """
-  valid = list(valid)
+  valid = [str(choice) for choice in valid]
   near = difflib.get_close_matches(str(name), valid, n=1)
   hint = f'; did you mean {near[0]!r}?' if near else ''
   return UsageError(

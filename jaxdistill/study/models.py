@@ -15,7 +15,7 @@ from jaxdistill.study.parse import Section
 from jaxdistill.study.plans import Plan
 
 # No computer can train a network of more parameters.
-LARGEST = 10**13
+LARGEST = 10**11
 
 
 def build_network(section: Section, role: Role, num_classes: int) -> Network:

@@ -70,7 +70,11 @@ class Matching:
       matched: which boundaries.
       recipe: how the stages are trained.
       statistics_steps: the number of batches for the statistics.
+
+    Raises:
+      UsageError: this number is negative.
     """
+    checks.integer('statistics_steps', statistics_steps, at_least=0)
 
     def train(carry: Carry) -> Phase:
       part = self._part(carry, matched)

@@ -8,6 +8,7 @@ Equation 4 is `phases.joint.supervised`, applied to the head; equation 6 is
 """
 
 from jaxdistill import optimizers, phases
+from jaxdistill.core import checks
 from jaxdistill.core.types import Carry, FeaturePairs, Method, Model, Recipe
 from jaxdistill.methods.sskd.matching import Matching
 from jaxdistill.networks import graph
@@ -185,9 +186,8 @@ def _recipe(
   weight_decay: float,
 ) -> Recipe:
   """Returns the recipe of one phase, by default with the paper's optimizer."""
+  epochs = default_epochs if epochs is None else epochs
+  checks.number('epochs', epochs, at_least=0)
   schedule = optimizers.step(rate=rate, boundaries=DROPS)
   default = optimizers.sgd(schedule, nesterov=False, weight_decay=weight_decay)
-  return recipe._replace(
-    epochs=default_epochs if epochs is None else epochs,
-    optimizer=optimizer or default,
-  )
+  return recipe._replace(epochs=epochs, optimizer=optimizer or default)

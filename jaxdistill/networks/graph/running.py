@@ -199,7 +199,7 @@ def _shapes(
     name: jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
     for name, shape, dtype in signature
   }
-  features = naming.with_groups(network, features)
+  naming.with_groups(network, features)
   for i, stage in enumerate(network.stages):
     inputs = _inputs(network, i, features)
     stage_variables, outputs = _stage_shapes(
