@@ -351,13 +351,13 @@ def plateau(
 
 def _check(rate: float, warmup: float = 0.0) -> None:
   """Checks the arguments that most schedules share."""
-  checks.number('rate', rate, above=0)
+  checks.number('rate', rate, above=0, at_most=1e4)
   checks.number('warmup', warmup, at_least=0, below=1)
 
 
 def _check_decay(weight_decay: float, clip: float | None) -> None:
   """Checks the arguments that most optimizers share."""
-  checks.number('weight_decay', weight_decay, at_least=0)
+  checks.number('weight_decay', weight_decay, at_least=0, at_most=1e3)
   if clip is not None:
     checks.number('clip', clip, above=0)
 

@@ -82,7 +82,7 @@ REFUSALS = {
   'words for epochs': (['epochs=many'], ['epochs', "'many'", 'a number']),
   'logging': (['log_every=0'], ['log_every', 'at least 1', '0']),
   'evaluation': (['evaluate_every=0'], ['evaluate_every', 'at least 1', '0']),
-  'rate': (['schedule.rate=0'], ['schedule.rate', 'above 0', '0']),
+  'rate': (['schedule.rate=0'], ['schedule.rate', '(0, 10000]', '0']),
   'momentum': (['optimizer.momentum=2'], ['optimizer.momentum', '[0, 1)', '2']),
   'decay': (
     ['optimizer={"name":"adamw","b2":1.0}'],
@@ -92,7 +92,7 @@ REFUSALS = {
   'no clip': (['optimizer.clip=0'], ['optimizer.clip', 'above 0', '0']),
   'weight decay': (
     ['optimizer.weight_decay=-1'],
-    ['weight_decay', 'at least 0', '-1'],
+    ['weight_decay', '[0, 1000]', '-1'],
   ),
   'smoothing': (
     ['task.label_smoothing=2'],
