@@ -146,7 +146,7 @@ def check_seeds(where: str, seeds: int | Sequence[int]) -> tuple[int, ...]:
     chosen = tuple(range(min(seeds, MOST_SEEDS + 1)))
   else:
     chosen = tuple(seeds)
-  are_seeds = all(type(seed) is int and 0 <= seed < 1 << 32 for seed in chosen)
+  are_seeds = all(0 <= seed < 1 << 32 for seed in chosen)
   are_different = len(set(chosen)) == len(chosen) <= MOST_SEEDS
   if not chosen or not are_seeds or not are_different:
     raise UsageError(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any
 
-from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Augment,
@@ -204,16 +203,12 @@ def _row_or_trials(
 def _row(
   label: str,
   role: Role,
-  section: Any,
+  section: RawSection,
   training: Training,
   seeds: tuple[int, ...],
   where: str,
 ) -> RowDraft:
   """Validates a row: its method, and the keys of the recipe that it changes."""
-  if not isinstance(section, Mapping):
-    raise UsageError(
-      f"{where}: expected a section {{'name': ...}}, got {section!r}"
-    )
   recipe_keys = settings.RECIPE_KEYS
   changes = {k: v for k, v in section.items() if k in recipe_keys}
   arguments = {k: v for k, v in section.items() if k not in recipe_keys}
@@ -251,15 +246,9 @@ def _teacher(section: RawSection, training: Training) -> TeacherDraft:
 def _teacher_row(keys: Any, training: Training) -> RowDraft:
   """Validates how the teacher is trained: on the labels, with one seed."""
   where = 'teacher.training'
-  if not isinstance(keys, Mapping):
-    raise UsageError(f'{where}: expected keys and values, got {keys!r}')
-  keys = dict(keys)
-  seed = keys.pop('seed', 0)
-  (seed,) = settings.check_seeds(f'{where}.seed', [seed])
-  for key in keys:
-    if key not in settings.RECIPE_KEYS:
-      valid = [*settings.RECIPE_KEYS, 'seed']
-      raise checks.unknown(f'key of {where}', key, valid)
+  fields = {**settings.RECIPE_FIELDS, 'seed': int}
+  keys = values.check_keys(keys, fields, where)
+  (seed,) = settings.check_seeds(f'{where}.seed', [keys.pop('seed', 0)])
   section = {'name': 'supervised', **keys, 'student': 'teacher'}
   return _row(TEACHER_LABEL, 'teacher', section, training, (seed,), where)
 

@@ -70,7 +70,7 @@ def test_a_teacher_file_that_does_not_fit_is_refused(
     '--config.teacher.name=network_for_tests:net',
     '--config.teacher.width=4',
   )
-  assert 'teacher.checkpoint' in line
+  assert 'teacher.safetensors' in line
   assert 'stem' in line
   assert not (tmp_path / 'workdir').exists()
 

@@ -6,7 +6,6 @@ convolution, as in https://github.com/pytorch/vision.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from flax import linen as nn
 
@@ -87,7 +86,7 @@ def imagenet_resnet(
   stem_pool: bool | None = None,
   widths: Sequence[int] = (64, 128, 256, 512),
   strides: Sequence[int] = (1, 2, 2, 2),
-  inner_widths: Sequence[Any] | None = None,
+  inner_widths: Sequence[int | Sequence[int]] | None = None,
   dtype: str = 'float32',
 ) -> Network:
   """Returns a ResNet of basic blocks up to depth 34, and of bottlenecks above.

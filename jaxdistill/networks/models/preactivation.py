@@ -6,7 +6,6 @@ https://github.com/Eric-mingjie/rethinking-network-pruning.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from flax import linen as nn
 
@@ -80,7 +79,7 @@ def preactivation_resnet(
   widths: Sequence[int] = (16, 32, 64),
   strides: Sequence[int] = (1, 2, 2),
   stem_stride: int = 1,
-  inner_widths: Sequence[Any] | None = None,
+  inner_widths: Sequence[int | Sequence[int]] | None = None,
   scale: float = 1.0,
   dtype: str = 'float32',
 ) -> Network:
