@@ -207,7 +207,6 @@ def crd(
     feature_pairs: one pair; None means the pooled features.
   """
   checks.weights(weight=weight)
-
   checks.number('temperature', temperature, above=0)
   checks.number('momentum', momentum, at_least=0, at_most=1)
 
