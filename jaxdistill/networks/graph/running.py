@@ -201,7 +201,9 @@ def _shapes(
   }
   naming.with_groups(network, features)
   for i, stage in enumerate(network.stages):
-    inputs = _inputs(network, i, features)
+    read = functools.partial(_inputs, network, i)
+    # Only a map of images computes something.
+    inputs = jax.eval_shape(read, features) if stage.image else read(features)
     stage_variables, outputs = _stage_shapes(
       stage.module, tuple((x.shape, x.dtype) for x in inputs)
     )
