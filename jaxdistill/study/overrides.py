@@ -104,8 +104,10 @@ def _check_row(
   config: ml_collections.ConfigDict, parents: Sequence[str], key: str
 ) -> None:
   """Refuses a key of a row that does not exist; a name makes a new row."""
-  rows = config.get('methods', {}) if parents[:1] == ['methods'] else {}
-  if rows and len(parents) > 1 and parents[1] not in rows and key != 'name':
+  rows = config.get('methods') if parents[:1] == ['methods'] else None
+  if not isinstance(rows, ml_collections.ConfigDict) or not rows:
+    return
+  if len(parents) > 1 and parents[1] not in rows and key != 'name':
     raise checks.unknown('row of methods', parents[1], list(rows))
 
 

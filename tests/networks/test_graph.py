@@ -346,3 +346,24 @@ def test_init_can_be_called_while_something_is_traced():
   assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(
     lambda x: x.shape, expected
   )
+
+
+def test_equal_blocks_are_traced_once_and_have_the_shapes_of_init(monkeypatch):
+  traced = []
+  eval_shape = jax.eval_shape
+  monkeypatch.setattr(
+    jax, 'eval_shape', lambda *a: traced.append(1) or eval_shape(*a)
+  )
+  network = resnet.cifar_resnet(56, num_classes=7, widths=(2, 3, 5))
+  image = {'image': jax.ShapeDtypeStruct((2, 12, 12, 1), jnp.float32)}
+  shapes = graph.variable_shapes(network, image)
+  assert len(network.stages) == 30
+  # The stem, three first blocks, three later ones, the pool and the head.
+  assert len(traced) <= 9
+  expected = eval_shape(
+    lambda rng: graph.init(network, rng, image), jax.random.key(0)
+  )
+  assert jax.tree.structure(shapes) == jax.tree.structure(expected)
+  assert [(x.shape, x.dtype) for x in jax.tree.leaves(shapes)] == [
+    (x.shape, x.dtype) for x in jax.tree.leaves(expected)
+  ]

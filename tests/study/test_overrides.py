@@ -91,6 +91,13 @@ def test_only_a_name_makes_a_new_row(cli, config):
   assert list(loaded.methods) == ['at', 'kd', 'sp']
 
 
+@pytest.mark.parametrize('rows', [{True: {}}, [{'a': {}}], 3, 'kd'])
+def test_a_key_of_rows_that_do_not_exist_is_refused(rows):
+  config = ml_collections.ConfigDict({'methods': rows})
+  with pytest.raises(UsageError, match=r"row of methods 'b'|not a section"):
+    overrides.override(config, 'methods.b.weight', '2')
+
+
 def test_the_same_name_drops_nothing(cli, config):
   loaded = cli.load(config)
   assert overrides.override(loaded, 'methods.kd.name', 'kd') == []
