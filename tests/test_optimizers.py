@@ -101,6 +101,59 @@ def test_adamw_matches_numpy():
   )
 
 
+def test_an_l1_penalty_of_sgd_adds_the_sign_to_the_gradient():
+  """Equation 3 of Orthogonality, with p = 1 and p = 2 together."""
+  rate, momentum, decay, penalty = 0.1, 0.9, 0.2, 0.3
+  params, buffers = dict(START), {k: 0 * v for k, v in START.items()}
+  for _ in range(4):
+    gradient = gradient_at(params)
+    for key, value in params.items():
+      g = gradient[key] + decay * value + penalty * np.sign(value)
+      buffers[key] = momentum * buffers[key] + g
+      params[key] = value - rate * buffers[key]
+  optimizer = optimizers.sgd(
+    optimizers.constant(rate=rate),
+    momentum=momentum,
+    nesterov=False,
+    weight_decay=decay,
+    l1_penalty=penalty,
+  )
+  assert_close(run(optimizer, 4), params)
+
+
+def first_change(optimizer):
+  """The change of `START` by one step without a gradient."""
+  transformation = optimizer(10)
+  params = {k: jnp.asarray(v, jnp.float32) for k, v in START.items()}
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  return transformation.update(zeros, transformation.init(params), params)[0]
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+def test_an_l1_penalty_pulls_all_weights_equally(name):
+  """Adam does not scale it: weights of 0.5 and 3 move by rate * penalty."""
+  options = {'momentum': 0.0} if name == 'sgd' else {}
+  optimizer = getattr(optimizers, name)(
+    optimizers.constant(rate=0.1), weight_decay=0.0, l1_penalty=0.3, **options
+  )
+  change = first_change(optimizer)
+  for key, value in START.items():
+    np.testing.assert_allclose(change[key], -0.03 * np.sign(value), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw', 'lars'])
+def test_a_penalty_of_zero_changes_nothing(name):
+  optimizer = getattr(optimizers, name)
+  schedule = optimizers.constant(rate=0.1)
+  without = run(optimizer(schedule), 2)
+  same = run(optimizer(schedule, l1_penalty=0.0), 2)
+  jax.tree.map(np.testing.assert_array_equal, same, without)
+  pulled = run(optimizer(schedule, l1_penalty=0.5), 2)
+  assert any((pulled[k] != without[k]).any() for k in START)
+  with pytest.raises(UsageError, match='l1_penalty: expected a number of at'):
+    optimizer(schedule, l1_penalty=-1e-4)
+
+
 def test_lars_scales_the_gradient_of_a_kernel_to_the_kernels_norm():
   """The kernel's norm is 5, so a gradient of norm 10 is scaled to 0.1 * 5."""
   params = {'kernel': jnp.array([[3.0, 4.0]]), 'bias': jnp.array([1.0])}

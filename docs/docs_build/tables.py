@@ -29,7 +29,8 @@ SECTIONS = {
   ),
   'Objectives': (
     'OBJECTIVES',
-    'The dict `terms` of the method `joint` holds one section per objective.',
+    'The dict `terms` of the method `joint`, and of the DistPro methods, holds '
+    'one section per objective.',
   ),
   'Prunings': (
     'PRUNINGS',

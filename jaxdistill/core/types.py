@@ -228,13 +228,14 @@ class Recipe(NamedTuple):
 
   @property
   def num_steps(self) -> int:
-    """The length of a phase in steps, at least 1.
+    """The length of a phase in steps; at least 1, but 0 for 0 epochs.
 
     Raises:
       UsageError: `epochs` is negative or not finite.
     """
     checks.number('epochs', self.epochs, at_least=0)
-    return max(1, round(self.epochs * self.steps_per_epoch))
+    steps = round(self.epochs * self.steps_per_epoch)
+    return max(1, steps) if self.epochs else 0
 
 
 class PhaseInit(Protocol):

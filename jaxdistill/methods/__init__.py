@@ -12,7 +12,7 @@ Each file or folder of this package holds one paper or one family of methods:
   chains.py: born-again networks, and teacher assistants.
   data_free.py: distillation on noise, and zero-shot distillation.
   snapshots.py: any method, with copies of the student along the way.
-  pruning_study.py: distillation combined with pruning.
+  orthogonality/: distillation combined with pruning and regularisation.
   sskd/: stage-by-stage distillation, and its rivals.
   neighbourhood/: Neighbourhood Distillation and student search.
   masked_layer/: Masked Layer Distillation.
@@ -35,7 +35,13 @@ from jaxdistill.methods.masked_layer.method import masked_layer
 from jaxdistill.methods.mutual import dml
 from jaxdistill.methods.neighbourhood.method import from_teacher, neighbourhood
 from jaxdistill.methods.neighbourhood.student_search import student_search
-from jaxdistill.methods.pruning_study import pruned, pruning_protocol
+from jaxdistill.methods.orthogonality.pruning_study import (
+  pruned,
+  pruning_protocol,
+)
+from jaxdistill.methods.orthogonality.regularization_study import (
+  regularization_protocol,
+)
 from jaxdistill.methods.single_term import (
   at,
   cc,
@@ -95,6 +101,7 @@ __all__ = [
   'pruned',
   'pruning_protocol',
   'refinery',
+  'regularization_protocol',
   'reviewkd',
   'rkd',
   'snapshots',

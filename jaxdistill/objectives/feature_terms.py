@@ -264,6 +264,7 @@ def reviewkd(
   weight: float = 1.0,
   warmup: float = 1 / 12,
   inner: int = 512,
+  feature_pairs: FeaturePairs | None = None,
 ) -> Objective:
   """ReviewKD: attention-based fusion from deep to shallow, followed by HCL.
 
@@ -278,17 +279,16 @@ def reviewkd(
     warmup: the fraction of the training during which the weight rises; the
       default is 20 of 240 epochs.
     inner: the largest number of channels of the fused maps.
+    feature_pairs: the levels, the shallowest first, from which the deepest
+      gives the channels of the fused maps. Tokens count as maps, see
+      `maps.as_map`. None means the groups and the pooled features.
   """
   checks.weights(weight=weight)
   checks.integer('inner', inner)
 
   @marks.any_classes
   def objective(pair: Pair) -> Term:
-    levels = [
-      (student, pairs.pre_activation(pair.teacher_shapes, teacher))
-      for student, teacher in pairs.map_pairs(pair, None)
-    ]
-    levels.append(pairs.last_pair(pair, None))
+    levels = _review_levels(pair, feature_pairs)
     deepest = pairs.map_shape(pair.student_shapes, levels[-1][0])[-1]
     stages = []
     for i, (student, teacher) in reversed(list(enumerate(levels))):
@@ -312,6 +312,20 @@ def reviewkd(
     return Term(loss, weight, tuple(stages), warmup)
 
   return objective
+
+
+def _review_levels(
+  pair: Pair, feature_pairs: FeaturePairs | None
+) -> FeaturePairs:
+  """Returns the levels of a review, the shallowest first."""
+  chosen = pairs.map_pairs(pair, feature_pairs)
+  if feature_pairs is not None:
+    return chosen
+  groups = (
+    (student, pairs.pre_activation(pair.teacher_shapes, teacher))
+    for student, teacher in chosen
+  )
+  return (*groups, pairs.last_pair(pair, None))
 
 
 def _of_maps(

@@ -24,15 +24,20 @@ def middle_groups(network: Network, shapes: Shapes) -> list[str]:
   """Returns the groups that methods compare by default.
 
   These are the groups called 'group...' after the first map, as RepDistiller
-  and ReviewKD choose them. If there are more than five (MobileNetV2), only the
-  last group of each map size is taken.
+  and ReviewKD choose them. If there are more than five (MobileNetV2), every
+  second group of the same map size is taken, counted from the last one. A size
+  has at most two groups in such networks, so that this is the last group of
+  each size. It gives the same groups if strides are left out, as in networks
+  for segmentation.
   """
   after_stem = map_groups(network, shapes)[1:]
   names = [g for g in after_stem if g.startswith('group')] or after_stem
   if len(names) <= 5:
     return names
   sizes = [map_shape(shapes, g)[:2] for g in names]
-  return [g for i, g in enumerate(names) if sizes[i] not in sizes[i + 1 :]]
+  return [
+    g for i, g in enumerate(names) if sizes[i + 1 :].count(sizes[i]) % 2 == 0
+  ]
 
 
 def check(

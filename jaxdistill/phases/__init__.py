@@ -44,6 +44,7 @@ The files of this package:
   statistics.py: a phase that re-estimates batch statistics.
   setup.py: a phase without steps, which only puts models into the carry.
   joint.py: supervised training, and labels together with any loss terms.
+  terms.py: the distillation terms of a training loss.
   bilevel.py: the gradient of a validation loss with respect to loss weights.
   recipes.py: recipes, which say how phases are trained.
   roles.py: looking up the model of a role, and comparing two networks.

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdistill import optimizers
 from jaxdistill.core import checks
 from jaxdistill.core.types import Array, PyTree
 
@@ -118,10 +119,7 @@ def look_ahead(
   loss = label + alpha @ summands
 
   def update(gradient: PyTree) -> tuple[PyTree, optax.OptState]:
-    change, new_state = optax.with_extra_args_support(optimizer).update(
-      gradient, state, params, value=loss
-    )
-    return change, new_state
+    return optimizers.update(optimizer, gradient, state, params, value=loss)
 
   def take(raw: Array) -> tuple[PyTree, optax.OptState]:
     weights = problem.normalize(raw).astype(summands.dtype)
@@ -173,8 +171,9 @@ def descend(
   """
   for loss in losses:
     value, gradient = jax.value_and_grad(loss)(params)
-    change, state = optax.with_extra_args_support(optimizer).update(
-      gradient, state, params, value=jax.lax.stop_gradient(value)
+    value = jax.lax.stop_gradient(value)
+    change, state = optimizers.update(
+      optimizer, gradient, state, params, value=value
     )
     params = optax.apply_updates(params, change)
   return params, state

@@ -150,8 +150,8 @@ def gradient_phase(
     (loss, (updates, metrics)), gradient = jax.value_and_grad(
       loss_of, has_aux=True
     )(params)
-    change, optimizer_state = optax.with_extra_args_support(optimizer).update(
-      gradient, state.optimizer, params, value=loss
+    change, optimizer_state = optimizers.update(
+      optimizer, gradient, state.optimizer, params, value=loss
     )
     params = optax.apply_updates(params, change)
     variables = _after_step(state.variables, updates, params, trained)

@@ -13,11 +13,9 @@ import typing
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from jaxdistill import objectives, phases
 from jaxdistill.core import checks, marks, random
-from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Array,
   Batch,
@@ -26,12 +24,12 @@ from jaxdistill.core.types import (
   Method,
   Metrics,
   Model,
-  Network,
   Phase,
   Recipe,
   Variables,
 )
 from jaxdistill.networks import graph
+from jaxdistill.phases import terms as terms_lib
 
 
 def supervised(
@@ -43,8 +41,11 @@ def supervised(
 ) -> Method:
   """Trains a network on the labels, without a teacher.
 
-  This is the baseline that every distillation method is compared with. It takes
-  one phase of the recipe's length.
+    min over theta of phi(y, yhat)
+
+  Equation (1) of SSKD, with the loss of the task as phi. This is the baseline
+  that every distillation method is compared with. It takes one phase of the
+  recipe's length.
 
   Args:
     recipe: how the network is trained.
@@ -107,6 +108,12 @@ def joint(
 ) -> Method:
   """Trains a student on the labels and on any number of distillation terms.
 
+    min over theta of phi(y, yhat) + sum_i lambda_i psi_i
+
+  Equation (2) of SSKD, with one psi and the loss of the task as phi. With
+  `label_weight=0` it is Equation (1) of Masked Layer Distillation, where the
+  student learns from the teacher's outputs only.
+
   Student and teacher see the same augmented images; the teacher is in inference
   mode. It takes one phase of the recipe's length, and each step costs one
   forward pass of the teacher on top of ordinary training.
@@ -138,10 +145,7 @@ def joint(
     if not takes_any_classes:
       phases.check_outputs(networks[student], networks[teacher], recipe)
     pair = objectives.pair_of(networks[student], networks[teacher], recipe)
-    built_terms = {k: objective(pair) for k, objective in terms.items()}
-    for term in built_terms.values():
-      checks.number('warmup', term.warmup, at_least=0, at_most=1)
-    adapters = _adapters(built_terms)
+    built = terms_lib.build(terms, pair)
     names = (
       graph.stage_names(networks[student])
       if trainable is None
@@ -160,21 +164,15 @@ def joint(
       features, updates = _forward(
         models, batch, rng, () if frozen_statistics else names
       )
-      features, adapter_updates = graph.run(
-        adapters,
-        variables.get('adapters', {}),
-        features,
-        train=True,
-        rngs={'dropout': random.step_key(rng, 'adapters')},
+      features, adapter_updates = built.adapted(
+        variables.get('adapters', {}), features, rng
       )
       outputs = features[f'student/{graph.output(networks[student])}']
       total = label_weight * recipe.task.loss(outputs, batch).mean()
       metrics = score(recipe, outputs, batch)
-      for key, term in built_terms.items():
-        value = term.loss(features, batch, models).mean()
-        metrics[key] = value
-        total += term.weight * _ramp(term, progress) * value
-      return total, ({student: updates, 'adapters': adapter_updates}, metrics)
+      total, values = built.added(total, features, batch, models, progress)
+      changed = {student: updates, 'adapters': adapter_updates}
+      return total, (changed, metrics | values)
 
     return phases.gradient_phase(
       name,
@@ -184,8 +182,8 @@ def joint(
       streams={'train': recipe.stream},
       networks=networks,
       trainable={student: names},
-      adapters=(adapters, objectives.adapter_inputs(pair))
-      if adapters.stages
+      adapters=(built.adapters, objectives.adapter_inputs(pair))
+      if built.adapters.stages
       else None,
     )
 
@@ -286,24 +284,6 @@ Args:
 kd = single('kd', objectives.kd, label_weight=0.1)
 
 
-def _adapters(terms: Mapping[str, objectives.Term]) -> Network:
-  """Joins the adapters of all terms into one network.
-
-  Raises:
-    UsageError: two terms have adapters of the same name.
-  """
-  owners: dict[str, str] = {}
-  for key, term in terms.items():
-    for stage in term.adapters:
-      if stage.name in owners:
-        raise UsageError(
-          f'the terms {owners[stage.name]!r} and {key!r} have an adapter of '
-          f'the same name, {stage.name!r}'
-        )
-      owners[stage.name] = key
-  return Network(tuple(s for term in terms.values() for s in term.adapters))
-
-
 def _forward(
   models: Mapping[str, Model],
   batch: Batch,
@@ -331,11 +311,6 @@ def _forward(
   for k, v in teacher_features.items():
     features[f'teacher/{k}'] = jax.lax.stop_gradient(v)
   return features | {f'batch/{k}': v for k, v in batch.items()}, updates
-
-
-def _ramp(term: objectives.Term, progress: Array) -> Array | float:
-  """Rises from 0 to 1 over the first fraction `warmup` of the phase."""
-  return jnp.minimum(1.0, progress / term.warmup) if term.warmup else 1.0
 
 
 def score(recipe: Recipe, outputs: Array, batch: Batch) -> Metrics:

@@ -1,6 +1,7 @@
 """Recipes, which say how phases are trained, and new models for them."""
 
 import jax
+import jax.numpy as jnp
 
 from jaxdistill import optimizers
 from jaxdistill.core import checks, random
@@ -34,7 +35,7 @@ def recipe(
   Args:
     dataset: the data. Images are standardised after augmentation.
     task: what the labels mean; None means classification.
-    epochs: the number of passes over the subset.
+    epochs: the number of passes over the subset; 0 trains nothing.
     batch_size: the number of examples in a batch, over all devices together.
     optimizer: num_steps -> optimizer; None means SGD with a cosine schedule
       that starts at 0.1.
@@ -44,9 +45,11 @@ def recipe(
     subset: the split to train on.
 
   Raises:
-    UsageError: the split does not exist, is the test split, or has fewer
-      examples than a batch, or a label is not valid for the task.
+    UsageError: the epochs are negative, the split does not exist, is the test
+      split, or has fewer examples than a batch, or a label is not valid for the
+      task.
   """
+  checks.number('epochs', epochs, at_least=0)
   task = task or classification()
   task.check(dataset)
   trainable = [name for name in dataset.splits if name != 'test']
@@ -70,6 +73,23 @@ def recipe(
     examples={k: dataset.splits[subset][k] for k in ('index', 'label')},
     validation=Stream(validation_batch, prepare, subset='validation'),
     validation_steps=held_out // validation_batch if validation_batch else 0,
+  )
+
+
+def with_augment(recipe: Recipe, augment: Augment) -> Recipe:
+  """Returns a recipe with another augmentation of the same images.
+
+  Args:
+    recipe: the recipe.
+    augment: the augmentation of uint8 images, without standardisation. Images
+      of another size are cropped to that of the recipe.
+  """
+  whole = augment_lib.chain(augment, recipe.validation.augment)
+  image = jax.ShapeDtypeStruct(recipe.example['image'].shape, jnp.uint8)  # type: ignore[no-untyped-call,unused-ignore]
+  raw = {**recipe.example, 'image': image}
+  example = jax.eval_shape(whole, jax.random.key(0), raw)
+  return recipe._replace(
+    stream=recipe.stream._replace(augment=whole), example=example
   )
 
 

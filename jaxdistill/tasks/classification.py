@@ -13,7 +13,8 @@ from jaxdistill.core.types import Array, Batch, Dataset, Task
 def classification(*, label_smoothing: float = 0.0) -> Task:
   """Returns the task of classification.
 
-  The loss is cross-entropy. The metrics are the loss, top-1 and top-5 accuracy,
+  The loss is cross-entropy, -sum_i t_i log q_i, Equation (6) of Orthogonality.
+  The metrics are the loss, top-1 and top-5 accuracy,
   and the top-1 accuracy chooses the best epoch.
 
   Args:

@@ -134,6 +134,41 @@ def test_epochs_are_divided_equally_by_default(recipe, carry):
   ]
 
 
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda r: methods.sskd(r, cut=THREE, head_epochs=0),
+    lambda r: methods.multi_loss(r, cut=THREE, head_epochs=0.0),
+    lambda r: methods.fixed_backbone(r, method=(), head_epochs=0),
+  ],
+  ids=['sskd', 'multi_loss', 'fixed_backbone'],
+)
+def test_a_head_without_epochs_stays_as_it_is(make, recipe, carry, dataset):
+  *_, head = make(recipe)
+  assert head(carry).num_steps == 0
+  after = loop.fit((head,), carry, dataset, options=SILENT).carry
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    after['student'].variables,
+    carry['student'].variables,
+  )
+
+
+@pytest.mark.parametrize(
+  ('make', 'words'),
+  [
+    (lambda r: methods.sskd(r, head_epochs=-1), 'head_epochs: expected'),
+    (lambda r: methods.sskd(r, stage_epochs=0), 'stage_epochs: expected'),
+    (lambda r: methods.sskd(r, stage_epochs=-0.5), 'above 0, got -0.5'),
+    (lambda r: methods.multi_loss(r, backbone_epochs=0), 'backbone_epochs: ex'),
+  ],
+)
+def test_epochs_out_of_their_range_are_refused(make, words, recipe):
+  with pytest.raises(UsageError) as caught:
+    make(recipe)
+  assert words in str(caught.value)
+
+
 def test_stages_and_head_use_the_papers_learning_rates(recipe, carry, batch):
   """The first step is -rate times the sum of gradient and decayed weights."""
   whole = recipe._replace(epochs=10.0, steps_per_epoch=4)

@@ -11,7 +11,7 @@ from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.sources import arrays
 from jaxdistill.networks import NETWORKS, graph, layers
 from jaxdistill.networks import adapters as network_adapters
-from jaxdistill.networks.models import vgg
+from jaxdistill.networks.models import vgg, vit
 from jaxdistill.objectives import adapters, pairs
 from jaxdistill.phases import joint, recipes
 from jaxdistill.study import registry
@@ -293,6 +293,44 @@ def test_the_groups_that_are_compared_are_the_published_ones(name, groups):
   image = {'image': jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
   names = pairs.middle_groups(network, graph.shapes(network, image))
   assert names == [f'group{g}' for g in groups]
+
+
+@pytest.mark.parametrize(
+  ('name', 'strides', 'groups'),
+  [
+    ('mobilenet_v2', (1, 2, 2, 2, 1, 2, 1), [1, 2, 3, 5, 7]),
+    ('mobilenet_v2', (1, 2, 2, 2, 1, 1, 1), [1, 2, 3, 5, 7]),  # stride 16
+    ('mobilenet_v2', (1, 2, 2, 1, 1, 1, 1), [1, 2, 3, 5, 7]),  # stride 8
+    ('cifar_mobilenet_v2', (1, 1, 2, 2, 1, 1, 1), [2, 3, 5, 7]),
+    ('cifar_mobilenet_v2', (1, 1, 2, 1, 1, 1, 1), [2, 3, 5, 7]),
+  ],
+)
+def test_the_groups_are_the_same_if_strides_are_left_out(name, strides, groups):
+  network = NETWORKS[name](num_classes=10, strides=strides)
+  image = {'image': jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)}
+  names = pairs.middle_groups(network, graph.shapes(network, image))
+  assert names == [f'group{g}' for g in groups]
+
+
+def test_a_review_of_tokens_has_the_levels_that_are_named():
+  networks = (vit.vit(width, 2, 1, num_classes=3, patch=4) for width in (4, 6))
+  image = np.zeros((8, 8, 8, 1), np.uint8)
+  data = arrays.from_arrays(
+    image, np.arange(8) % 3, image, np.arange(8) % 3, validation=0
+  )
+  recipe = recipes.recipe(data, epochs=1, batch_size=4)
+  pair = objectives.pair_of(*networks, recipe)
+  levels = ('group1.block1', 'group1.block2', 'pool')
+  term = objectives.reviewkd(feature_pairs=tuple(zip(levels, levels)))(pair)
+  shapes = graph.shapes(Network(term.adapters), objectives.adapter_inputs(pair))
+  # Four patches are a map of 2x2 pixels; the fused maps have the student's
+  # channels.
+  assert shapes['review2'].shape == (4, 1, 1, 6)
+  assert shapes['review1'].shape == (4, 2, 2, 6)
+  assert shapes['review0.residual'].shape == (4, 2, 2, 4)
+  features = {**objectives.adapter_inputs(pair), **shapes}
+  loss = jax.eval_shape(lambda f: term.loss(f, {}, {}), features)
+  assert loss.shape == (4,)
 
 
 def test_the_gates_of_a_review_are_half_open_in_the_beginning():

@@ -1,4 +1,4 @@
-"""The forward pass of both phases of DistPro, with the pathways' losses."""
+"""The forward pass of both phases of DistPro, with everything but weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from jaxdistill.core.types import (
   Batch,
   Carry,
   Metrics,
+  Model,
   Network,
   Recipe,
   Variables,
@@ -19,6 +20,7 @@ from jaxdistill.core.types import (
 from jaxdistill.methods.distpro import pathways
 from jaxdistill.networks import graph
 from jaxdistill.phases import joint
+from jaxdistill.phases import terms as terms_lib
 
 
 class Forward(NamedTuple):
@@ -27,16 +29,20 @@ class Forward(NamedTuple):
   Attributes:
     pair: the networks.
     paths: the pathways.
+    terms: further terms of the training loss.
     recipe: how the phase trains.
     student: the role of the student.
     teacher: the role of the teacher.
+    label_weight: the factor on the loss of the labels in training.
   """
 
   pair: objectives.Pair
   paths: pathways.Pathways
+  terms: terms_lib.Terms
   recipe: Recipe
   student: str
   teacher: str
+  label_weight: float = 1.0
 
   @property
   def networks(self) -> dict[str, Network]:
@@ -45,14 +51,16 @@ class Forward(NamedTuple):
 
   @property
   def adapters(self) -> tuple[Network, Mapping[str, Any]]:
-    """The transforms as one network, and the shapes that it reads."""
-    return self.paths.adapters, objectives.adapter_inputs(self.pair)
+    """The transforms, the terms' adapters, and the shapes that they read."""
+    stages = self.paths.adapters.stages + self.terms.adapters.stages
+    return Network(stages), objectives.adapter_inputs(self.pair)
 
   def train(
     self,
     variables: Mapping[str, Variables],
     batch: Batch,
     rng: Array,
+    progress: Array,
     active: Sequence[int] | None = None,
   ) -> tuple[tuple[Array, Array], tuple[dict[str, Variables], Metrics]]:
     """Runs both networks on a training batch.
@@ -61,11 +69,12 @@ class Forward(NamedTuple):
       variables: role -> variables, of both networks and of 'adapters'.
       batch: the batch.
       rng: the random key of the step.
+      progress: the fraction of the phase's steps taken so far, in [0, 1).
       active: the indices of the pathways that are computed; None means all.
 
     Returns:
-      ((loss of the labels `[]`, losses of the pathways `[L]`), (role -> the
-      collections that changed, metrics)).
+      ((loss of the labels and the terms `[]`, losses of the pathways `[L]`),
+      (role -> the collections that changed, metrics)).
     """
     image = {'image': batch['image']}
     teacher_features, _ = graph.run(
@@ -81,14 +90,27 @@ class Forward(NamedTuple):
     features = {f'student/{k}': v for k, v in student_features.items()}
     for k, v in teacher_features.items():
       features[f'teacher/{k}'] = jax.lax.stop_gradient(v)
+    adapters = variables.get('adapters', {})
     summands, adapter_updates = pathways.losses(
-      self.paths, variables.get('adapters', {}), features, active=active
+      self.paths, adapters, features, active=active
     )
+    features |= {f'batch/{k}': v for k, v in batch.items()}
+    features, term_updates = self.terms.adapted(adapters, features, rng)
     outputs = student_features[graph.output(self.pair.student)]
     label = self.recipe.task.loss(outputs, batch).mean()
-    changed = {self.student: updates, 'adapters': adapter_updates}
-    metrics = joint.score(self.recipe, outputs, batch)
-    return (label, summands), (changed, metrics)
+    models = {
+      'student': Model(self.pair.student, variables[self.student]),
+      'teacher': Model(self.pair.teacher, variables[self.teacher]),
+    }
+    loss, values = self.terms.added(
+      self.label_weight * label, features, batch, models, progress
+    )
+    changed = {
+      self.student: updates,
+      'adapters': graph.merge(adapter_updates, term_updates),
+    }
+    metrics = joint.score(self.recipe, outputs, batch) | values
+    return (loss, summands), (changed, metrics)
 
   def validate(
     self, variables: Mapping[str, Variables], batch: Batch, rng: Array

@@ -8,7 +8,8 @@ Equation 2 is `process.biased_softmax` and `pathways.losses`, equation 4 is
 3 is `distpro_search`, and Algorithm 1 is `distpro`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import functools
 from typing import Any
 
 from jaxdistill import objectives, optimizers, phases
@@ -25,6 +26,9 @@ from jaxdistill.methods.distpro.process_phases import (
   training_phase,
 )
 from jaxdistill.phases import bilevel
+from jaxdistill.phases import terms as terms_lib
+
+Terms = Mapping[str, objectives.Objective]
 
 USES = ('process', 'last', 'equal')
 
@@ -33,7 +37,9 @@ def distpro_search(
   recipe: Recipe,
   *,
   space: pathways_lib.Space | None = None,
+  terms: Terms | None = None,
   search_epochs: float | None = None,
+  search_weight: float | None = None,
   validation: float = 0.2,
   knots: int | None = None,
   hypergradient: str = 'exact',
@@ -63,8 +69,14 @@ def distpro_search(
     recipe: how the student is trained.
     space: chooses the pathways; None means `pathways.all_pairs()`, which gives
       27 on CIFAR.
+    terms: label -> objective: further terms of L_train, which L_val does not
+      have. None means no terms.
     search_epochs: the epochs over the training part; None means the recipe's.
       The paper searches for 40 epochs and trains for 240.
+    search_weight: the factor on the pathways is this number times L, the number
+      of pathways, as for `weight` of `distpro_retrain`. With the same number
+      the search minimises the loss that is replayed later, if the labels have
+      weight 1 there. None means the factor 1 of the paper's Equation 2.
     validation: the fraction of the examples that the weights learn from, in
       (0, 1). Each step uses one batch of them, or all if they are fewer.
     knots: the process consists of means over this many equal parts of the
@@ -77,7 +89,8 @@ def distpro_search(
     normalization: a key of `process.NORMALIZATIONS`, the paper's Table 7.
     search_optimizer: the optimizer of the student; None means the recipe's.
     weights_optimizer: the optimizer of the raw weights; None means Adam at rate
-      0.05 with decay rates 0.5 and 0.999 and without weight decay.
+      0.05 with decay rates 0.5 and 0.999 and without weight decay. A plateau
+      rule in it watches the validation loss, and does not end the search.
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
 
@@ -93,6 +106,8 @@ def distpro_search(
     optimizer=search_optimizer or recipe.optimizer,
   )
   checks.number('search_epochs', part.epochs, above=0)
+  if search_weight is not None:
+    checks.number('search_weight', search_weight, at_least=0)
   if knots is not None:
     checks.integer('knots', knots)
   rules = search_lib.Rules(
@@ -103,8 +118,13 @@ def distpro_search(
   )
 
   def phase(carry: Carry) -> Phase:
-    networks = _forward(carry, part, space, student, teacher)
-    return searching_phase(networks, streams, rules, knots)
+    networks = _forward(carry, part, space, terms, student, teacher)
+    factor = 1.0
+    if search_weight is not None:
+      factor = search_weight * len(networks.paths.paths)
+    return searching_phase(
+      networks, streams, rules._replace(factor=factor), knots
+    )
 
   return (phase,)
 
@@ -114,6 +134,7 @@ def distpro_retrain(
   *,
   process: str | Mapping[str, Any] | None = None,
   space: pathways_lib.Space | None = None,
+  terms: Terms | None = None,
   use: str = 'process',
   weight: float = 1.0,
   label_weight: float = 1.0,
@@ -121,20 +142,23 @@ def distpro_retrain(
   segments: int = 8,
   student: str = 'student',
   teacher: str = 'teacher',
+  name: str = 'retrain',
 ) -> Method:
   """Trains a student on the labels and on pathways weighted by a process.
 
-    label_weight * CE + weight * L * sum_p alpha_p(t) l_p
+    label_weight * CE + terms + weight * L * sum_p alpha_p(t) l_p
 
   The process is stretched to the length of the training. The factor L, the
-  number of pathways, is in the authors' code but not in the paper, and the
-  search does not use it. It takes one phase of the recipe's length.
+  number of pathways, is in the authors' code but not in the paper. The search
+  uses it only with `search_weight`. It takes one phase of the recipe's length.
 
   Args:
     recipe: how the student is trained.
     process: a file that a search wrote ('process.json'), or its content; None
       means the process that a search left in the carry.
     space: chooses the pathways, as in the search.
+    terms: label -> objective: further terms of the loss, such as 'kd'; None
+      means no terms.
     use: 'process'; 'last', its last weights throughout; or 'equal', 1/L for all
       pathways, without a process or threshold.
     weight: the factor on the pathways.
@@ -147,6 +171,7 @@ def distpro_retrain(
       results.
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
+    name: the name of the phase.
 
   Raises:
     UsageError: an argument is out of its range, the file is not a process, or,
@@ -166,7 +191,8 @@ def distpro_retrain(
     )
 
   def phase(carry: Carry) -> Phase:
-    networks = _forward(carry, recipe, space, student, teacher)
+    networks = _forward(carry, recipe, space, terms, student, teacher)
+    networks = networks._replace(label_weight=label_weight)
     paths = networks.paths.paths
     if use == 'equal':
       chosen = process_lib.equal(paths)
@@ -174,9 +200,9 @@ def distpro_retrain(
       chosen = loaded or process_in(carry)
       process_lib.check_layout(chosen, paths)
       chosen = process_lib.last(chosen) if use == 'last' else chosen
-    factors = (label_weight, weight * len(paths))
+    factor = weight * len(paths)
     tau = None if use == 'equal' else threshold
-    return training_phase(networks, chosen, factors, tau, segments)
+    return training_phase(name, networks, chosen, factor, tau, segments)
 
   return (phase,)
 
@@ -186,7 +212,9 @@ def distpro(
   *,
   process: str | Mapping[str, Any] | None = None,
   space: pathways_lib.Space | None = None,
+  terms: Terms | None = None,
   search_epochs: float | None = None,
+  search_weight: float | None = None,
   validation: float = 0.2,
   knots: int | None = None,
   hypergradient: str = 'exact',
@@ -194,7 +222,7 @@ def distpro(
   normalization: str = 'biased_softmax',
   search_optimizer: optimizers.Optimizer | None = None,
   weights_optimizer: optimizers.Optimizer | None = None,
-  use: str = 'process',
+  use: str | Sequence[str] = 'process',
   weight: float = 1.0,
   label_weight: float = 1.0,
   threshold: float | None = 0.5,
@@ -205,14 +233,17 @@ def distpro(
   """Searches for a process, then trains the student from the start with it.
 
   This is Algorithm 1 of the paper. It takes the phase of `distpro_search` and
-  that of `distpro_retrain`; with `process` it takes only the second.
+  that of `distpro_retrain`; with `process` it takes only the second. One search
+  can serve both kinds of `use`: then a student is trained for each of them.
 
   Args:
     recipe: how the student is trained; its epochs are those of the training.
     process: a process that was found before, maybe with other data or networks.
       Then nothing is searched. See `distpro_retrain`.
     space: see `distpro_search`.
+    terms: label -> objective: further terms of both training losses.
     search_epochs: the epochs of the search; None means a sixth of the recipe's.
+    search_weight: see `distpro_search`.
     validation: see `distpro_search`.
     knots: see `distpro_search`.
     hypergradient: see `distpro_search`.
@@ -220,7 +251,9 @@ def distpro(
     normalization: see `distpro_search`.
     search_optimizer: see `distpro_search`.
     weights_optimizer: see `distpro_search`.
-    use: 'process' or 'last', see `distpro_retrain`.
+    use: 'process' or 'last', see `distpro_retrain`; or both, in any order. The
+      student of the last entry is handed on, and the other one gets the name of
+      its entry as its role.
     weight: see `distpro_retrain`.
     label_weight: see `distpro_retrain`.
     threshold: see `distpro_retrain`.
@@ -231,29 +264,35 @@ def distpro(
   Raises:
     UsageError: see `distpro_search` and `distpro_retrain`.
   """
-  if use == 'equal':
-    raise UsageError(
-      "use: expected 'process' or 'last', got 'equal', which needs no search; "
-      'use the method distpro_retrain'
-    )
-  training = distpro_retrain(
+  uses = (use,) if isinstance(use, str) else tuple(use)
+  _check_uses(uses)
+  retrain = functools.partial(
+    distpro_retrain,
     recipe,
     process=process,
     space=space,
-    use=use,
+    terms=terms,
     weight=weight,
     label_weight=label_weight,
     threshold=threshold,
     segments=segments,
-    student=student,
     teacher=teacher,
   )
+  training: Method = ()
+  for role in uses[:-1]:
+    training += (
+      phases.keep(role, student),
+      *retrain(use=role, student=role, name=f'retrain_{role}'),
+    )
+  training += retrain(use=uses[-1], student=student)
   if process is not None:
     return training
   search = distpro_search(
     recipe,
     space=space,
+    terms=terms,
     search_epochs=recipe.epochs / 6 if search_epochs is None else search_epochs,
+    search_weight=search_weight,
     validation=validation,
     knots=knots,
     hypergradient=hypergradient,
@@ -279,21 +318,38 @@ def distpro(
   return (search_only, *training)
 
 
+def _check_uses(uses: tuple[str, ...]) -> None:
+  """Raises UsageError if these are not different uses of a process."""
+  if 'equal' in uses:
+    raise UsageError(
+      "use: expected 'process' or 'last', got 'equal', which needs no search; "
+      'use the method distpro_retrain'
+    )
+  for use in uses:
+    checks.choice('use', use, USES)
+  if not uses or len(set(uses)) < len(uses):
+    raise UsageError(
+      f"use: expected 'process', 'last' or both, got {list(uses)}"
+    )
+
+
 def _forward(
   carry: Carry,
   recipe: Recipe,
   space: pathways_lib.Space | None,
+  terms: Terms | None,
   student: str,
   teacher: str,
 ) -> forward.Forward:
-  """Builds the pathways between the two networks in the carry."""
+  """Builds the pathways and terms of the two networks in the carry."""
   student_network, teacher_network = (
     phases.model_in(carry, role).network for role in (student, teacher)
   )
   phases.check_outputs(student_network, teacher_network, recipe)
   pair = objectives.pair_of(student_network, teacher_network, recipe)
   paths = pathways_lib.build(pair, space or pathways_lib.all_pairs())
-  return forward.Forward(pair, paths, recipe, student, teacher)
+  built_terms = terms_lib.build(terms or {}, pair)
+  return forward.Forward(pair, paths, built_terms, recipe, student, teacher)
 
 
 def _adam() -> optimizers.Optimizer:

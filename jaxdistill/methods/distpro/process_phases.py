@@ -81,18 +81,20 @@ def process_in(carry: Carry) -> Process:
 
 
 def training_phase(
+  name: str,
   networks: forward.Forward,
   process: Process,
-  factors: tuple[float, float],
+  factor: float,
   threshold: float | None,
   segments: int,
 ) -> Phase:
   """Builds the phase that trains with a process, one program per segment.
 
   Args:
+    name: the name of the phase.
     networks: the networks with their pathways.
     process: the weights of the pathways over time.
-    factors: the factors on the loss of the labels and on that of the pathways.
+    factor: the factor on the weighted losses of the pathways.
     threshold: see `method.distpro_retrain`.
     segments: see `method.distpro_retrain`.
   """
@@ -105,19 +107,19 @@ def training_phase(
   @functools.cache
   def program(active: tuple[int, ...]) -> Phase:
     def loss_fn(variables, batches, rng, progress):
-      (label, summands), (updates, metrics) = networks.train(
-        variables, batches['train'], rng, active
+      (loss, summands), (updates, metrics) = networks.train(
+        variables, batches['train'], rng, progress, active
       )
       fraction = progress * num_steps / max(1, num_steps - 1)
       weights = process_lib.masked(
         *process_lib.at(process, fraction), threshold
       )
       distance = weights @ summands
-      loss = factors[0] * label + factors[1] * distance
+      loss += factor * distance
       return loss, (updates, {**metrics, 'pathways': distance})
 
     return phases.gradient_phase(
-      'retrain',
+      name,
       loss_fn,
       optimizer,
       num_steps=num_steps,

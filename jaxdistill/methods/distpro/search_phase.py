@@ -36,7 +36,12 @@ class Training(Protocol):
   """The training loss of a search, before its summands are weighted."""
 
   def __call__(
-    self, variables: dict[str, Variables], batch: Batch, rng: Array, /
+    self,
+    variables: dict[str, Variables],
+    batch: Batch,
+    rng: Array,
+    progress: Array,
+    /,
   ) -> tuple[tuple[Array, Array], tuple[dict[str, Variables], Metrics]]:
     """Computes the losses on a batch.
 
@@ -44,10 +49,11 @@ class Training(Protocol):
       variables: role -> variables.
       batch: the training batch.
       rng: the random key of the step.
+      progress: the fraction of the phase's steps taken so far, in [0, 1).
 
     Returns:
-      ((loss of the labels `[]`, summands `[L]`), (role -> the collections that
-      changed, metrics)).
+      ((loss without the summands `[]`, summands `[L]`), (role -> the
+      collections that changed, metrics)).
     """
 
 
@@ -110,12 +116,14 @@ class Rules(NamedTuple):
     order: 'keep' or 'algorithm1', see `method.distpro_search`.
     normalize: raw weights `[L]` -> weights `[L]`.
     optimizer: the optimizer of the raw weights, which start at 1.
+    factor: the factor on the weighted sum in the training loss.
   """
 
   hypergradient: str
   order: str
   normalize: Callable[[Array], Array]
   optimizer: optax.GradientTransformation
+  factor: float = 1.0
 
 
 def split(
@@ -173,13 +181,13 @@ def search_phase(
 ) -> Phase:
   """Builds a phase that minimises a weighted sum and learns the weights.
 
-    label + sum_p weight_p summand_p
+    loss + factor * sum_p weight_p summand_p
 
   Only the step of the parameters changes batch statistics.
 
   Args:
     name: the name of the phase.
-    training: the losses that are summed.
+    training: the loss, and the summands that are added to it.
     validation: the loss that the weights minimise.
     optimizer: the optimizer of the parameters.
     rules: how the weights are learned.
@@ -231,13 +239,14 @@ def search_phase(
       }
       return {**frozen, **trained}
 
+    progress = state.step / num_steps
     rng_validation = random.step_key(rng, 'validation')
     problem = bilevel.Problem(
-      lambda p: training(variables_of(p), batches['train'], rng),
+      lambda p: training(variables_of(p), batches['train'], rng, progress),
       lambda p: validation(
         variables_of(p), batches['validation'], rng_validation
       ),
-      rules.normalize,
+      lambda raw: rules.factor * rules.normalize(raw),
     )
     ahead = bilevel.look_ahead(
       problem,
@@ -247,8 +256,12 @@ def search_phase(
       state.raw,
       hypergradient=rules.hypergradient,
     )
-    change, raw_state = rules.optimizer.update(
-      ahead.gradient, state.raw_optimizer, state.raw
+    change, raw_state = optimizers.update(
+      rules.optimizer,
+      ahead.gradient,
+      state.raw_optimizer,
+      state.raw,
+      value=ahead.validation,
     )
     raw = optax.apply_updates(state.raw, change)
     used, params = state.raw, ahead.params

@@ -2,8 +2,9 @@
 
 m is the smallest of 512 and the two numbers of channels. 'attended' multiplies
 a map by a map of one channel that a 1x1 convolution computes from it. 'resized'
-resizes to the teacher's size by the nearest neighbour. No convolution has a
-bias, and a batch norm follows each of them except those of the attention.
+enlarges to the teacher's size by the nearest neighbour, and shrinks to it by
+the mean. No convolution has a bias, and a batch norm follows each of them
+except those of the attention.
 
   T1: 1x1 to the teacher's channels, resized
   T2: 1x1 to m, attended, resized, 3x3
@@ -12,7 +13,10 @@ bias, and a batch norm follows each of them except those of the attention.
   tokens: linear map to the teacher's channels, layer norm, resized
 
 The paper draws T2 to T4 in Figure 4 and leaves the transform of tokens to its
-supplement; T1 is the simplest transform of the authors' code.
+supplement; T1 is the simplest transform of the authors' code. The paper does
+not say how its interpolation layer shrinks a map. The authors' code has no
+pathway that shrinks one, and enlarges by the nearest neighbour, which would
+keep a corner of a map that shrinks.
 """
 
 from typing import Any
@@ -21,6 +25,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from jaxdistill.core.types import Array
+from jaxdistill.losses import numerics
 from jaxdistill.networks import description, layers
 from jaxdistill.objectives import adapters, maps
 
@@ -155,8 +160,11 @@ def _inner(x: Array, shape: maps.MapShape) -> int:
 
 
 def _resized(x: Array, shape: maps.MapShape) -> Array:
-  """Resizes a map to the teacher's size by the nearest neighbour."""
+  """Enlarges a map to the teacher's size, and shrinks it to it by the mean."""
   height, width = shape[:2]
   if x.shape[1:3] == (height, width):
     return x
+  x = numerics.adaptive_average_pool(
+    x, min(height, x.shape[1]), min(width, x.shape[2])
+  )
   return adapters.nearest(x, height, width)

@@ -85,7 +85,8 @@ def l2t_ww(
     look_ahead: the number of trial steps on the matching, T in the paper.
     feature_pairs: see `matching.build`.
     weights_optimizer: the optimizer of the weights; None means Adam at 1e-4
-      with weight decay 1e-4 added to the gradient.
+      with weight decay 1e-4 added to the gradient. A plateau rule in it watches
+      the loss of the labels after the trial steps, and does not end training.
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
 
@@ -185,15 +186,19 @@ class _Transfer(NamedTuple):
     (loss, (matched, updates, metrics)), gradient = jax.value_and_grad(
       total, has_aux=True
     )(params)
-    change, optimizer_state = optax.with_extra_args_support(
-      self.optimizer
-    ).update(gradient, state.optimizer, params, value=loss)
+    change, optimizer_state = optimizers.update(
+      self.optimizer, gradient, state.optimizer, params, value=loss
+    )
     params = optax.apply_updates(params, change)
     label_ahead, weights_gradient = self.look(
       losses, params, optimizer_state, state.weights
     )
-    weights_change, weights_state = self.meta_optimizer.update(
-      weights_gradient, state.weights_optimizer, state.weights
+    weights_change, weights_state = optimizers.update(
+      self.meta_optimizer,
+      weights_gradient,
+      state.weights_optimizer,
+      state.weights,
+      value=label_ahead,
     )
     variables = _with_params(state.variables, params)
     variables['student'] = graph.merge(variables['student'], updates)

@@ -58,7 +58,8 @@ def sskd(
     stage_epochs: the epochs of each stage. None divides the recipe's epochs
       equally among the stages and the head. The paper has 60, compared with 100
       for methods of one phase.
-    head_epochs: the epochs of the head; None means the same share.
+    head_epochs: the epochs of the head; None means the same share, and 0 leaves
+      the head as it is.
     stage_optimizer: the optimizer of the stages; None means SGD with momentum
       0.9 at rate 0.01, multiplied by 0.1 at 0.3, 0.6 and 0.9 of the stage. The
       paper's other rule is `optimizers.plateau` with an epoch's steps as its
@@ -71,12 +72,14 @@ def sskd(
     teacher: the role of the network that it learns from.
 
   Raises:
-    UsageError: the reduction does not exist, or `num_stages` is out of range.
+    UsageError: the reduction does not exist, or a number is out of its range.
   """
   matching = Matching(recipe, num_stages, cut, reduction, student, teacher)
   count, share = matching.count, recipe.epochs / (matching.count + 1)
-  stage = _recipe(recipe, stage_epochs, share, stage_optimizer, 0.01, 5e-4)
-  head = _recipe(recipe, head_epochs, share, head_optimizer, 0.1, 1e-4)
+  stage = _stage_recipe(
+    recipe, 'stage_epochs', stage_epochs, share, stage_optimizer
+  )
+  head = _head_recipe(recipe, head_epochs, share, head_optimizer)
   method: Method = ()
   for number in range(1, count + 1):
     only = slice(number - 1, number)
@@ -102,8 +105,9 @@ def multi_loss(
 
     min over backbone of sum_i ||f_i^T - P_i(f_i^S)||**2
 
-  This is what SSKD's Table 2 compares `sskd` with; with one stage the two are
-  the same. It takes one phase for the backbone, a short one that re-estimates
+  With one stage, which is the whole backbone, this is Equation (3) of SSKD, and
+  the same as `sskd`. With more it is what SSKD's Table 2 compares `sskd` with.
+  It takes one phase for the backbone, a short one that re-estimates
   batch statistics, and one for the head.
 
   Args:
@@ -112,7 +116,8 @@ def multi_loss(
     cut: see `sskd`.
     backbone_epochs: the epochs of the backbone; None means as many shares of
       the recipe's epochs as there are stages.
-    head_epochs: the epochs of the head; None means one share.
+    head_epochs: the epochs of the head; None means one share, and 0 leaves the
+      head as it is.
     stage_optimizer: see `sskd`.
     head_optimizer: see `sskd`.
     reduction: see `sskd`.
@@ -121,14 +126,14 @@ def multi_loss(
     teacher: the role of the network that it learns from.
 
   Raises:
-    UsageError: the reduction does not exist, or `num_stages` is out of range.
+    UsageError: the reduction does not exist, or a number is out of its range.
   """
   matching = Matching(recipe, num_stages, cut, reduction, student, teacher)
   count, share = matching.count, recipe.epochs / (matching.count + 1)
-  backbone = _recipe(
-    recipe, backbone_epochs, count * share, stage_optimizer, 0.01, 5e-4
+  backbone = _stage_recipe(
+    recipe, 'backbone_epochs', backbone_epochs, count * share, stage_optimizer
   )
-  head = _recipe(recipe, head_epochs, share, head_optimizer, 0.1, 1e-4)
+  head = _head_recipe(recipe, head_epochs, share, head_optimizer)
   all_stages = slice(0, count)
   method = matching.phases('backbone', all_stages, backbone, statistics_steps)
   return method + matching.head(head)
@@ -150,7 +155,8 @@ def fixed_backbone(
   Args:
     recipe: how the classifier is trained. Its optimizer is not used.
     method: trains the whole network first; a section in a config.
-    head_epochs: the epochs of the classifier; None means those of the recipe.
+    head_epochs: the epochs of the classifier; None means those of the recipe,
+      and 0 leaves the new classifier untrained.
     head_optimizer: see `sskd`.
     student: the role of the network that trains.
   """
@@ -165,9 +171,7 @@ def fixed_backbone(
     new_variables = graph.select(new_variables, last_stage(carry))
     return {student: Model(network, graph.merge(variables, new_variables))}
 
-  recipe = _recipe(
-    recipe, head_epochs, recipe.epochs, head_optimizer, 0.1, 1e-4
-  )
+  recipe = _head_recipe(recipe, head_epochs, recipe.epochs, head_optimizer)
   return (
     *method,
     lambda carry: phases.setup_phase('new_classifier', new_classifier),
@@ -177,17 +181,36 @@ def fixed_backbone(
   )
 
 
-def _recipe(
+def _stage_recipe(
+  recipe: Recipe,
+  name: str,
+  epochs: float | None,
+  default_epochs: float,
+  optimizer: optimizers.Optimizer | None,
+) -> Recipe:
+  """Returns the recipe of stages; `name` is the argument of their epochs."""
+  epochs = default_epochs if epochs is None else epochs
+  checks.number(name, epochs, above=0)
+  return recipe._replace(
+    epochs=epochs, optimizer=optimizer or _default(0.01, 5e-4)
+  )
+
+
+def _head_recipe(
   recipe: Recipe,
   epochs: float | None,
   default_epochs: float,
   optimizer: optimizers.Optimizer | None,
-  rate: float,
-  weight_decay: float,
 ) -> Recipe:
-  """Returns the recipe of one phase, by default with the paper's optimizer."""
+  """Returns the recipe of the head, which may have no epochs."""
   epochs = default_epochs if epochs is None else epochs
-  checks.number('epochs', epochs, at_least=0)
+  checks.number('head_epochs', epochs, at_least=0)
+  return recipe._replace(
+    epochs=epochs, optimizer=optimizer or _default(0.1, 1e-4)
+  )
+
+
+def _default(rate: float, weight_decay: float) -> optimizers.Optimizer:
+  """Returns the paper's optimizer."""
   schedule = optimizers.step(rate=rate, boundaries=DROPS)
-  default = optimizers.sgd(schedule, nesterov=False, weight_decay=weight_decay)
-  return recipe._replace(epochs=epochs, optimizer=optimizer or default)
+  return optimizers.sgd(schedule, nesterov=False, weight_decay=weight_decay)

@@ -40,6 +40,9 @@ def check_stages(network: Network, names: Iterable[str]) -> None:
 def stages_between(network: Network, start: str, stop: str) -> tuple[str, ...]:
   """Returns the stages that compute the feature `stop` from `start`.
 
+  Such a part of a network is T_i or S_i in Equation (5) of SSKD, which divides
+  a backbone into stages that each compute a feature from the one before.
+
   Args:
     network: the network.
     start: 'image', or the output of a stage or group.

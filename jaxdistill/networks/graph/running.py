@@ -62,6 +62,11 @@ def run(
 ) -> tuple[Features, Variables]:
   """Runs stages in order: the one forward function.
 
+    S = S_L o ... o S_2 o S_1,    F_k = S_k(F_(k-1))
+
+  Equation (1) of DistPro, and Equation (2) of Masked Layer Distillation, where
+  each stage may also read further features.
+
   Args:
     network: the network.
     variables: its variables; those of stages that do not run may be missing.

@@ -85,6 +85,36 @@ def test_a_transform_gives_the_teachers_shape(name, student, teacher):
 
 
 @pytest.mark.parametrize(
+  ('size', 'to', 'expected'),
+  [
+    # The mean of the four quarters, of everything, and of the columns.
+    ((4, 4), (2, 2), lambda x: x.reshape(2, 2, 2, 2, 2, 3).mean((2, 4))),
+    ((4, 4), (1, 1), lambda x: x.mean((1, 2), keepdims=True)),
+    ((2, 4), (4, 1), lambda x: x.mean(2, keepdims=True).repeat(2, 1)),
+    ((2, 2), (4, 4), lambda x: x.repeat(2, 1).repeat(2, 2)),
+    ((2, 2), (2, 2), lambda x: x),
+  ],
+)
+def test_a_map_shrinks_to_means_and_grows_by_repetition(size, to, expected):
+  x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+  resized = transforms._resized(jnp.asarray(x), (*to, 3))
+  np.testing.assert_allclose(resized, expected(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['T1', 'T2', 'T3', 'T4', 'tokens'])
+def test_every_pixel_counts_in_a_transform_to_a_smaller_map(name):
+  module = transforms.TRANSFORMS[name]((1, 1, 2))
+  x = jax.random.normal(jax.random.key(1), (1, 4, 4, 3))
+  variables = module.init(jax.random.key(0), x, train=False)
+
+  def total(x):
+    return (module.apply(variables, x, train=False) ** 2).sum()
+
+  slopes = jnp.abs(jax.grad(total)(x)).sum(-1)
+  assert (np.asarray(slopes) > 0).all()
+
+
+@pytest.mark.parametrize(
   ('name', 'convolutions', 'norms'),
   [
     # From 3 channels to 5, so that m is 3; the attention has 3 parameters.

@@ -3,38 +3,34 @@
 Park et al., On the Orthogonality of Knowledge Distillation with Other
 Techniques, 2020, https://arxiv.org/abs/2009.04120
 
-Equation 1 is `losses.soft_target_loss` and equation 2 is
-`losses.normalized_l1_loss`, each added to the loss on the labels in
-`_distillations`.
-
-The paper's other half, distillation with image-level regularisation, needs no
-method of its own: in a config, `teacher.training.augment` is the augmentation
-that the teacher is trained with, and a row's `augment` the one that the student
-is trained with. In distillation both see the same images.
+The paper's other half, distillation with image-level regularisation, is
+`regularization_study`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import re
 from typing import Any
 
-from jaxdistill import objectives, optimizers, phases
+from jaxdistill import optimizers, phases
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   DIFFERENCES,
   Carry,
   Method,
-  Model,
   Phase,
   PhaseBuilder,
   Recipe,
 )
-from jaxdistill.losses import numerics
-from jaxdistill.networks import graph
+from jaxdistill.methods.orthogonality.distillation import (
+  KINDS,
+  Distillation,
+  copied,
+  new,
+)
 from jaxdistill.phases import joint
 from jaxdistill.pruning import Pruning, masks
 
-KINDS = ('label', 'feature')
 # Column of the paper's tables -> (whether the network is distilled before it is
 # pruned, the teacher of the fine-tuning).
 COLUMNS = {
@@ -105,12 +101,17 @@ def pruning_protocol(
     UsageError: a label, kind or column is invalid, a number is out of its
       range, or the network cannot be pruned this way.
   """
-  _check(prunings, kinds, columns)
-  distil = _distillations(alpha, temperature, beta)
+  _check(prunings, columns)
+  distillation = Distillation(alpha, temperature, beta)
+  distillation.check(kinds)
+  distil = distillation.method
   base = joint.supervised(recipe, student='scratch', name='scratch')
   method: Method = (_begin(prunings, student), *base)
   for kind in kinds:
-    method += (_new(recipe, kind), *distil(recipe, kind, kind, 'scratch'))
+    method += (
+      new(recipe, kind, 'scratch'),
+      *distil(recipe, kind, kind, 'scratch'),
+    )
   fine_tune = _finetuning(recipe, fine_tune_epochs, fine_tune_optimizer)
   for label, pruning in prunings.items():
     last = name = f'{label}.finetuned'
@@ -135,7 +136,7 @@ def pruning_protocol(
     for kind in kinds
     if 'self' in columns
   }
-  hand_on = _copied({student: last}, 'student')
+  hand_on = copied({student: last}, 'student')
   return (*method, _with_differences(hand_on, differences))
 
 
@@ -203,12 +204,8 @@ def _surplus_factors(pruning: str, kind: str) -> dict[str, int]:
   }
 
 
-def _check(
-  prunings: Mapping[str, Pruning],
-  kinds: Sequence[str],
-  columns: Sequence[str],
-) -> None:
-  """Raises UsageError if a label, kind or column is invalid."""
+def _check(prunings: Mapping[str, Pruning], columns: Sequence[str]) -> None:
+  """Raises UsageError if a label or column is invalid."""
   if not prunings or not isinstance(prunings, Mapping):
     raise UsageError(
       f'prunings: expected {{label: pruning}}, at least one, got {prunings!r}'
@@ -219,37 +216,8 @@ def _check(
         'prunings: expected labels of letters, digits, - and _, other than the '
         f'names of networks, got {label!r}'
       )
-  for kind in kinds:
-    checks.choice('kind of distillation', kind, KINDS)
   for column in columns:
     checks.choice('column', column, COLUMNS)
-
-
-def _distillations(
-  alpha: float, temperature: float, beta: float
-) -> Callable[[Recipe, str, str, str], Method]:
-  """Returns (recipe, kind, student, teacher) -> one phase of distillation."""
-  # These are checked before the first network is trained and its time lost.
-  checks.number('alpha', alpha, at_least=0, at_most=1)
-  numerics.check_temperature('temperature', temperature)
-  checks.weights(beta=beta)
-
-  def distil(recipe: Recipe, kind: str, student: str, teacher: str) -> Method:
-    objective = (
-      objectives.kd(weight=alpha, temperature=temperature)
-      if kind == 'label'
-      else objectives.fd(weight=beta)
-    )
-    return joint.joint(
-      recipe,
-      terms={kind: objective},
-      label_weight=1 - alpha if kind == 'label' else 1.0,
-      student=student,
-      teacher=teacher,
-      name=student,
-    )
-
-  return distil
 
 
 def _finetuning(
@@ -273,7 +241,7 @@ def _begin(prunings: Mapping[str, Pruning], student: str) -> PhaseBuilder:
 
   def phase(carry: Carry) -> Phase:
     check(carry)
-    return _copied({'scratch': student}, 'new_scratch')(carry)
+    return copied({'scratch': student}, 'new_scratch')(carry)
 
   return phase
 
@@ -289,30 +257,12 @@ def _checked(prunings: Sequence[Pruning], student: str) -> PhaseBuilder:
   return phase
 
 
-def _copied(roles: Mapping[str, str], name: str) -> PhaseBuilder:
-  """Copies models: new role -> the role whose model it gets."""
-  return lambda carry: phases.setup_phase(
-    name, lambda rng, carry: {new: carry[old] for new, old in roles.items()}
-  )
-
-
 def _with_differences(
   phase_of: PhaseBuilder, differences: Mapping[str, Any]
 ) -> PhaseBuilder:
   """Makes a phase report which scores the results compare."""
   report = {DIFFERENCES: differences} if differences else {}
   return lambda carry: phase_of(carry)._replace(report=lambda *_: report)
-
-
-def _new(recipe: Recipe, kind: str) -> PhaseBuilder:
-  """Puts a new network of the kind of 'scratch' into the carry."""
-
-  def models(rng: Any, carry: Carry) -> dict[str, Model]:
-    network = carry['scratch'].network
-    image = {'image': recipe.example['image']}
-    return {kind: Model(network, graph.init(network, rng, image))}
-
-  return lambda carry: phases.setup_phase(f'new_{kind}', models)
 
 
 def _pruned(pruning: Pruning, source: str, role: str) -> PhaseBuilder:

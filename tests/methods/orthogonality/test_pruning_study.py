@@ -12,7 +12,7 @@ from jaxdistill import pruning, study
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.transforms import mixing
-from jaxdistill.methods import pruning_study
+from jaxdistill.methods.orthogonality import pruning_study
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.models import resnet, vgg
 from jaxdistill.phases import joint, recipes

@@ -1,11 +1,4 @@
-"""Optimizers and learning-rate schedules by their common names, from optax.
-
-An `Optimizer` is a function from the number of steps of a phase to an optax
-optimizer. `sgd`, `adamw` and `lars` return such functions, and so may your own:
-`lambda num_steps: optax.adam(optax.cosine_decay_schedule(1e-3, num_steps))`.
-Schedules say when things happen as fractions of the run, so that a shorter run
-keeps the same shape.
-"""
+"""Learning-rate schedules, whose times are fractions of the run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +9,6 @@ import optax
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Array
-from jaxdistill.core.types import Optimizer as Optimizer
 
 
 class Schedule(NamedTuple):
@@ -56,122 +48,6 @@ def ended(state: optax.OptState) -> bool:
 
   leaves = jax.tree.leaves(state, is_leaf=is_rule)
   return any(bool(x.ended) for x in leaves if is_rule(x))
-
-
-def sgd(
-  schedule: Schedule,
-  *,
-  momentum: float = 0.9,
-  nesterov: bool = True,
-  weight_decay: float = 5e-4,
-  clip: float | None = None,
-) -> Optimizer:
-  """Stochastic gradient descent, with weight decay on every parameter.
-
-  Args:
-    schedule: the learning rate.
-    momentum: the momentum, in [0, 1); 0 means no momentum.
-    nesterov: whether it is Nesterov's momentum.
-    weight_decay: the factor with which each parameter is added to its gradient,
-      as in PyTorch's SGD.
-    clip: the largest global norm of the gradient, before weight decay; None
-      means no clipping.
-
-  Raises:
-    UsageError: a number is out of its range.
-  """
-  checks.number('momentum', momentum, at_least=0, below=1)
-  _check_decay(weight_decay, clip)
-
-  def make(num_steps: int) -> optax.GradientTransformation:
-    return optax.chain(
-      _clip(clip),
-      optax.add_decayed_weights(weight_decay),
-      optax.sgd(schedule.rate(num_steps), momentum or None, nesterov),
-      schedule.watch,
-    )
-
-  return make
-
-
-def lars(
-  schedule: Schedule,
-  *,
-  trust: float = 0.1,
-  momentum: float = 0.9,
-  weight_decay: float = 0.0,
-) -> Optimizer:
-  """LARS: scales each kernel's gradient to `trust` times the kernel's norm.
-
-  One learning rate therefore suits kernels of any size. Biases and the
-  parameters of norms learn as with `sgd`.
-
-  Args:
-    schedule: the learning rate.
-    trust: the norm of the scaled gradient divided by that of the kernel, above
-      0.
-    momentum: Nesterov's momentum, in [0, 1); 0 means no momentum.
-    weight_decay: the factor with which each parameter is added to its gradient
-      before the gradient is scaled.
-
-  Raises:
-    UsageError: a number is out of its range.
-
-  References:
-    You et al., Large Batch Training of Convolutional Networks, 2017,
-    https://arxiv.org/abs/1708.03888
-  """
-  checks.number('trust', trust, above=0)
-  checks.number('momentum', momentum, at_least=0, below=1)
-  _check_decay(weight_decay, None)
-
-  def kernels(params: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda x: x.ndim > 1, params)
-
-  def make(num_steps: int) -> optax.GradientTransformation:
-    scaled = optax.scale_by_trust_ratio(trust_coefficient=trust)
-    return optax.chain(
-      optax.add_decayed_weights(weight_decay),
-      optax.masked(scaled, kernels),
-      optax.sgd(schedule.rate(num_steps), momentum or None, nesterov=True),
-      schedule.watch,
-    )
-
-  return make
-
-
-def adamw(
-  schedule: Schedule,
-  *,
-  b1: float = 0.9,
-  b2: float = 0.999,
-  weight_decay: float = 0.05,
-  clip: float | None = None,
-) -> Optimizer:
-  """AdamW: Adam with decoupled weight decay.
-
-  Args:
-    schedule: the learning rate.
-    b1: the decay rate of the first moment, in [0, 1).
-    b2: the decay rate of the second moment, in [0, 1).
-    weight_decay: the factor on the parameters, multiplied by the learning rate.
-    clip: the largest global norm of the gradient; None means no clipping.
-
-  Raises:
-    UsageError: a number is out of its range.
-  """
-  for name, value in (('b1', b1), ('b2', b2)):
-    checks.number(name, value, at_least=0, below=1)
-  _check_decay(weight_decay, clip)
-
-  def make(num_steps: int) -> optax.GradientTransformation:
-    return optax.chain(
-      _clip(clip),
-      optax.adamw(schedule.rate(num_steps), b1, b2, weight_decay=weight_decay),
-      schedule.watch,
-    )
-
-  return make
 
 
 def cosine(
@@ -353,17 +229,6 @@ def _check(rate: float, warmup: float = 0.0) -> None:
   """Checks the arguments that most schedules share."""
   checks.number('rate', rate, above=0, at_most=1e4)
   checks.number('warmup', warmup, at_least=0, below=1)
-
-
-def _check_decay(weight_decay: float, clip: float | None) -> None:
-  """Checks the arguments that most optimizers share."""
-  checks.number('weight_decay', weight_decay, at_least=0, at_most=1e3)
-  if clip is not None:
-    checks.number('clip', clip, above=0)
-
-
-def _clip(norm: float | None) -> optax.GradientTransformation:
-  return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
 
 
 def _warmup_steps(num_steps: int, warmup: float) -> int:
