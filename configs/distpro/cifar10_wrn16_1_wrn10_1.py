@@ -1,4 +1,4 @@
-"""DistPro, Table 1 in small: WRN-16-1 teaches WRN-10-1 on CIFAR-10.
+"""DistPro, Tables 1 to 3 in small: WRN-16-1 teaches WRN-10-1 on CIFAR-10.
 
   jaxdistill --config=configs/distpro/cifar10_wrn16_1_wrn10_1.py \
     --config.data.path=cifar10.npz
@@ -22,7 +22,12 @@ As in the paper, one process can serve all rows and seeds:
 FILE is runs/search/rows/search/0/process.json. Add a `--row` for each other
 method that you want to compare. Without FILE, the rows alpha_T and distpro each
 search for themselves, once for every seed. The file of a search with
-`--config.data.path=other.npz` gives the paper's Table 3 in small.
+`--config.data.path=other.npz` gives the paper's Table 3 in small. Table 2 and
+Figure 5 in small, with lengths of 1 to 16 epochs and one process for all:
+
+  jaxdistill --config=configs/distpro/cifar10_wrn16_1_wrn10_1.py:epochs,FILE \
+    --config.data.path=cifar10.npz --config.teacher.checkpoint=runs/search \
+    --workdir=runs/epochs
 
 Hardware and time: two CPU cores; a run of a row takes 91 to 333 seconds, the
 teacher 414.
@@ -32,15 +37,48 @@ Test accuracy over three seeds: student alone 49.53, ReviewKD 59.65, alpha_T
 is the full-size experiment.
 """
 
+EPOCHS = (1, 2, 4, 8, 16)
+ARGUMENTS = ('table', 'epochs')
 
-def get_config():
+
+def lengths(methods):
+  """Returns a row for each method and number of epochs."""
+  return {
+    f'{label}, {epochs} epochs': {**method, 'epochs': epochs}
+    for epochs in EPOCHS
+    for label, method in methods.items()
+  }
+
+
+def get_config(argument='table'):
   """Returns DistPro with ten pathways, and rivals with published weights.
 
   ReviewKD has the weight that was published for WRN-40-2 -> WRN-16-2.
   """
+  experiment, _, process = argument.partition(',')
+  if experiment not in ARGUMENTS:
+    raise ValueError(
+      f'expected one of {", ".join(ARGUMENTS)}, got {experiment!r}'
+    )
   space = {'name': 'same_or_deeper', 'transforms': ('T1',)}
   search = {'search_epochs': 8, 'knots': 20, 'space': space}
-  distpro = {'name': 'distpro', **search}
+  distpro = {'name': 'distpro', 'process': process or None, **search}
+  methods = {
+    'student alone': {'name': 'supervised'},
+    'kd': {'name': 'kd'},
+    'reviewkd': {'name': 'reviewkd', 'weight': 5.0},
+    'equal weights': {
+      'name': 'distpro_retrain',
+      'use': 'equal',
+      'space': space,
+    },
+    'search': {'name': 'distpro_search', **search},
+    'alpha_T': {**distpro, 'use': 'last'},
+    'distpro': distpro,
+  }
+  if experiment == 'epochs':
+    compared = ('student alone', 'reviewkd', 'alpha_T', 'distpro')
+    methods = lengths({label: methods[label] for label in compared})
   return {
     'data': {
       'name': 'npz',
@@ -58,17 +96,5 @@ def get_config():
     'evaluate_every': 2,
     'seeds': 3,
     'schedule': {'name': 'cosine', 'rate': 0.1},
-    'methods': {
-      'student alone': {'name': 'supervised'},
-      'kd': {'name': 'kd'},
-      'reviewkd': {'name': 'reviewkd', 'weight': 5.0},
-      'equal weights': {
-        'name': 'distpro_retrain',
-        'use': 'equal',
-        'space': space,
-      },
-      'search': {'name': 'distpro_search', **search},
-      'alpha_T': {**distpro, 'use': 'last'},
-      'distpro': distpro,
-    },
+    'methods': methods,
   }

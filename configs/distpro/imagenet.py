@@ -5,18 +5,25 @@
   jaxdistill --config=configs/distpro/imagenet.py:resnet18 \
     --config.teacher.weights=resnet34.pth
 
-The weights are torchvision's.
+The weights are torchvision's. Table 2 and Figure 5 compare lengths of training,
+all with the same process:
+
+  jaxdistill --config=configs/distpro/imagenet.py:mobilenet-epochs,FILE \
+    --config.teacher.weights=resnet50.pth --workdir=runs/epochs
+
+FILE is the process of a search, rows/distpro_search/0/process.json in the work
+directory of `tiny_imagenet.py`. Without a comma and a file, each row of DistPro
+searches for itself.
 
 Paper: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
 Meta Optimization, 2022.
 
-Setting: 15 pathways, batch size 512, and a cosine that starts at 0.1. Figure 5
-varies the length from 10 to 100 epochs: `--config.epochs=10`. Here the student
-searches its process on ImageNet. The paper searches it on Tiny-ImageNet or
-CIFAR-100 (see `tiny_imagenet.py`) and replays it, also for the other pair of
-networks:
+Setting: 15 pathways, batch size 512, and a cosine that starts at 0.1. Without
+FILE the student searches its process on ImageNet. The paper searches it on
+Tiny-ImageNet or CIFAR-100 (see `tiny_imagenet.py`) and replays it, also for the
+other pair of networks (Table 3).
 
-  --config.methods.distpro.process=RUN/rows/distpro_search/0/process.json
+Held out: nothing of the 1,281,167 training images.
 
 Hardware: intended for GPUs. We have not run this config.
 
@@ -33,16 +40,42 @@ PAIRS = {
   'mobilenet': ('mobilenet_v1', 'resnet50', 8.0),
   'resnet18': ('resnet18', 'resnet34', 1.0),
 }
-ARGUMENTS = tuple(PAIRS)
+EPOCHS = (10, 20, 30, 50, 65, 100)
+ARGUMENTS = (*PAIRS, *(f'{pair}-epochs' for pair in PAIRS))
 
 
-def get_config(pair='mobilenet'):
-  """Returns rows with the same epochs, to which a search adds its own."""
-  if pair not in ARGUMENTS:
-    raise ValueError(f'expected one of {", ".join(ARGUMENTS)}, got {pair!r}')
-  student, teacher, review = PAIRS[pair]
+def lengths(methods):
+  """Returns a row for each method and number of epochs."""
   return {
-    'data': {'name': 'tfds', 'dataset': 'imagenet2012', 'image_size': 256},
+    f'{label}, {epochs} epochs': {**method, 'epochs': epochs}
+    for epochs in EPOCHS
+    for label, method in methods.items()
+  }
+
+
+def get_config(argument='mobilenet'):
+  """Returns rows of 100 epochs, or of several lengths; a search is extra."""
+  name, _, process = argument.partition(',')
+  if name not in ARGUMENTS:
+    raise ValueError(f'expected one of {", ".join(ARGUMENTS)}, got {name!r}')
+  student, teacher, review = PAIRS[name.removesuffix('-epochs')]
+  methods = {
+    'reviewkd': {'name': 'reviewkd', 'weight': review, 'warmup': 0.0},
+    'distpro': {
+      'name': 'distpro',
+      'process': process or None,
+      'search_epochs': 20,
+      'space': {'name': 'same_or_deeper'},
+    },
+  }
+  alone = {'student alone': {'name': 'supervised'}}
+  return {
+    'data': {
+      'name': 'tfds',
+      'dataset': 'imagenet2012',
+      'validation': 0,
+      'image_size': 256,
+    },
     'augment': {'name': 'imagenet'},
     'teacher': {'name': teacher},
     'student': {'name': student},
@@ -51,13 +84,5 @@ def get_config(pair='mobilenet'):
     'evaluate_every': 5,
     'optimizer': {'name': 'sgd', 'weight_decay': 1e-4},
     'schedule': {'name': 'cosine', 'rate': 0.1},
-    'methods': {
-      'student alone': {'name': 'supervised'},
-      'reviewkd': {'name': 'reviewkd', 'weight': review, 'warmup': 0.0},
-      'distpro': {
-        'name': 'distpro',
-        'search_epochs': 20,
-        'space': {'name': 'same_or_deeper'},
-      },
-    },
+    'methods': lengths(methods) if '-' in name else {**alone, **methods},
   }

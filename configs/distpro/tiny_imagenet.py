@@ -13,6 +13,8 @@ Setting: 20 epochs with a cosine schedule. Without `--config.teacher.checkpoint`
 a teacher of these classes is trained first. The search writes the process to
 `WORKDIR/rows/distpro_search/0/process.json`, and `imagenet.py` replays it.
 
+Held out: nothing of the 100,000 training images, except by the search itself.
+
 Hardware: intended for a GPU. We have not run this config.
 """
 
@@ -34,7 +36,7 @@ def get_config(pair='mobilenet'):
       'name': 'folder',
       'path': 'tiny-imagenet',
       'image_size': 224,
-      'validation': 0.1,
+      'validation': 0,
     },
     'augment': {'name': 'imagenet', 'scale': (0.25, 1.0)},
     'teacher': {'name': teacher, 'training': {'epochs': 100}},

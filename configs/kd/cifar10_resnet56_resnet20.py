@@ -12,6 +12,8 @@ a rate of 0.05 that is divided by 10 after epochs 150, 180 and 210, without
 Nesterov momentum. RepDistiller uses CIFAR-100; to do the same, prepare it and
 add `--config.data.dataset=cifar100`.
 
+Held out: nothing of the 50,000 training images.
+
 Hardware: intended for a GPU. We have not run this config.
 """
 
@@ -19,7 +21,7 @@ Hardware: intended for a GPU. We have not run this config.
 def get_config():
   """Returns three models with equal epochs, rate, augmentation and images."""
   return {
-    'data': {'name': 'tfds', 'dataset': 'cifar10', 'validation': 5000},
+    'data': {'name': 'tfds', 'dataset': 'cifar10', 'validation': 0},
     'augment': {'name': 'crop_flip'},
     'teacher': {'name': 'resnet56'},
     'student': {'name': 'resnet20'},

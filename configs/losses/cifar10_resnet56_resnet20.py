@@ -10,6 +10,8 @@ Nesterov momentum. Unlike there, the two stages of a two-stage method share the
 240 epochs. RepDistiller uses CIFAR-100; to do the same, let `path` name a file
 with that data set.
 
+Held out: nothing of the 50,000 training images.
+
 Hardware: intended for a GPU. We have not run this config.
 """
 
@@ -23,7 +25,7 @@ METHODS = (
 def get_config():
   """Returns rows of one setting, but `ban` trains 3 times and `takd` twice."""
   return {
-    'data': {'name': 'npz', 'path': 'cifar10.npz', 'validation': 5000},
+    'data': {'name': 'npz', 'path': 'cifar10.npz', 'validation': 0},
     'augment': {'name': 'crop_flip'},
     'teacher': {'name': 'resnet56'},
     'student': {'name': 'resnet20'},

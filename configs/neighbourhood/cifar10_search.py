@@ -16,6 +16,8 @@ paper does not say on which split. The results of a search include the students
 with the same k in all blocks, before fine-tuning; `cifar10_resnet20.py` has
 them with fine-tuning.
 
+Held out: 5,000 of the 50,000 training images, on which drops are measured.
+
 Hardware: intended for a GPU. We have not run this config. `small_search.py` in
 the same folder is the same experiment in small.
 """

@@ -20,6 +20,8 @@ we took basic blocks, of which only the convolutional kernels are pruned. alpha,
 temperature and beta have the defaults of `pruning_protocol`; nobody has tuned
 them on this data yet.
 
+Held out: nothing of the 50,000 training images.
+
 Hardware: intended for a GPU. We have not run this config. `cifar10_small.py` in
 the same folder is the same experiment in small.
 
@@ -83,7 +85,7 @@ def get_config(name='filters-resnet56'):
     raise ValueError(f'expected one of {", ".join(ARGUMENTS)}, got {name!r}')
   network, optimizer, prunings = setting(name)
   return {
-    'data': {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000},
+    'data': {'name': 'tfds', 'dataset': 'cifar100', 'validation': 0},
     'augment': {'name': 'crop_flip'},
     'student': network,
     'batch_size': 64,

@@ -16,6 +16,9 @@ The argument after the colon chooses the paper's table:
   autoaugment-plain  Table 4, teachers without AutoAugment; the rows of plain
                      students are those of cutmix-plain
   autoaugment        Table 4, teachers with AutoAugment
+  cutmix-grid        Table 5 by one command: every teacher times every student,
+                     with a teacher for each seed
+  autoaugment-grid   Table 4, likewise
 
 Paper: Park et al., On the Orthogonality of Knowledge Distillation with Other
 Techniques: From an Ensemble Perspective, 2020.
@@ -62,6 +65,7 @@ AUGMENTS = {
 ARGUMENTS = (
   *PRUNINGS,
   *('cutmix-plain', 'cutmix', 'autoaugment-plain', 'autoaugment'),
+  *('cutmix-grid', 'autoaugment-grid'),
 )
 RESNET8 = {'name': 'resnet8', 'shortcut': 'A'}
 BOTTLENECKS = {
@@ -120,8 +124,23 @@ def pruning_table(name):
 
 def regularization_table(name):
   """Returns models, optimizer, schedule and rows of a regularisation table."""
-  kind, _, plain = name.partition('-')
+  kind, _, part = name.partition('-')
   regularized = {'name': 'regularized', **AUGMENTS[kind]}
+  if part == 'grid':
+    return {
+      'student': RESNET8,
+      'optimizer': SGD,
+      'schedule': STEPS,
+      'methods': {
+        kind: {
+          'name': 'regularization_protocol',
+          'regularized': regularized,
+          'alpha': ALPHA,
+          'beta': BETA,
+        }
+      },
+    }
+  plain = part == 'plain'
   return {
     'student': RESNET8,
     'teacher': {
@@ -130,7 +149,7 @@ def regularization_table(name):
     },
     'optimizer': SGD,
     'schedule': STEPS,
-    'methods': rows(kind, regularized, bool(plain)),
+    'methods': rows(kind, regularized, plain),
   }
 
 

@@ -13,6 +13,8 @@ Setting: the boundaries of the stages are where the feature maps of both
 networks have equal sizes. The exception is the last boundary, where the
 student's 8x8 map is resized.
 
+Held out: nothing of the 50,000 training images.
+
 Hardware: intended for a GPU. We have not run this config.
 
 Paper's top-1 accuracy of teacher and student: VGG-16 71.03, 69.98; ResNet-56
@@ -36,7 +38,7 @@ def get_config(teacher='vgg16'):
     raise ValueError(f'expected one of {", ".join(ARGUMENTS)}, got {teacher!r}')
   name, features = TEACHERS[teacher]
   return {
-    'data': {'name': 'tfds', 'dataset': 'cifar100', 'validation': 5000},
+    'data': {'name': 'tfds', 'dataset': 'cifar100', 'validation': 0},
     'augment': {'name': 'crop_flip'},
     'teacher': {'name': name},
     'student': {'name': 'resnet20'},

@@ -9,6 +9,8 @@ for ResNet-34 trained on labels. Each row trains its own network.
 Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
 2018.
 
+Held out: nothing of the 1,281,167 training images.
+
 Hardware: intended for GPUs. We have not run this config.
 
 Paper's top-1/top-5 accuracy end to end and with a new classifier: ResNet-34
@@ -30,7 +32,12 @@ def get_config(experiment='kd'):
     models = {'student': {'name': 'resnet18'}, 'teacher': {'name': 'resnet34'}}
     whole = {'name': 'kd', 'weight': 15 / 16, 'label_weight': 1.0}
   return {
-    'data': {'name': 'tfds', 'dataset': 'imagenet2012', 'image_size': 256},
+    'data': {
+      'name': 'tfds',
+      'dataset': 'imagenet2012',
+      'validation': 0,
+      'image_size': 256,
+    },
     'augment': {'name': 'imagenet'},
     **models,
     'batch_size': 256,
