@@ -1,6 +1,6 @@
 """A mark for parts that work whatever the teacher's classes are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 _Function = TypeVar('_Function', bound=Callable[..., Any])
@@ -18,6 +18,19 @@ def any_classes(function: _Function) -> _Function:
   """
   function.any_classes = True  # type: ignore[attr-defined]
   return function
+
+
+def any_classes_if_all(
+  function: _Function, parts: Iterable[Callable[..., Any]]
+) -> _Function:
+  """Marks a function if all of its parts are marked, and returns it.
+
+  Args:
+    function: see `any_classes`.
+    parts: the objectives or phase builders that it consists of.
+  """
+  is_marked = all(map(allows_any_classes, parts))
+  return any_classes(function) if is_marked else function
 
 
 def allows_any_classes(function: Callable[..., Any]) -> bool:

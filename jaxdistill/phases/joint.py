@@ -137,12 +137,11 @@ def joint(
       differ in shape while a term takes the teacher's for scores of classes.
   """
   checks.weights(label_weight=label_weight)
-  takes_any_classes = all(map(marks.allows_any_classes, terms.values()))
 
   def phase(carry: Carry) -> Phase:
     roles = (student, teacher, *constant)
     networks = {role: phases.model_in(carry, role).network for role in roles}
-    if not takes_any_classes:
+    if not marks.allows_any_classes(phase):
       phases.check_outputs(networks[student], networks[teacher], recipe)
     pair = objectives.pair_of(networks[student], networks[teacher], recipe)
     built = terms_lib.build(terms, pair)
@@ -187,7 +186,7 @@ def joint(
       else None,
     )
 
-  return (marks.any_classes(phase) if takes_any_classes else phase,)
+  return (marks.any_classes_if_all(phase, terms.values()),)
 
 
 class SingleTermMethod(Protocol):

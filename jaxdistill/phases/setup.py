@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from jaxdistill.core import marks
 from jaxdistill.core.types import (
   Array,
   Batch,
@@ -82,4 +83,4 @@ def keep(name: str, student: str) -> PhaseBuilder:
     del rng
     return {name: carry[student]}
 
-  return lambda carry: setup_phase(f'keep_{name}', models)
+  return marks.any_classes(lambda carry: setup_phase(f'keep_{name}', models))

@@ -274,6 +274,39 @@ def test_a_run_with_a_teacher_of_other_classes_measures_no_agreement(
   assert workdirs.result(tmp_path / 'workdir', 'at')['agreement'] is None
 
 
+@pytest.mark.parametrize(
+  'section',
+  [
+    {'name': 'sskd', 'num_stages': 1},
+    {'name': 'multi_loss', 'num_stages': 1},
+    {'name': 'fixed_backbone', 'method': AT},
+    {'name': 'distpro'},
+    {'name': 'distpro', 'use': ['last', 'process'], 'terms': {'at': AT}},
+    {'name': 'distpro_retrain', 'use': 'equal'},
+  ],
+)
+def test_methods_of_features_learn_from_a_teacher_of_other_classes(
+  plan_of, section
+):
+  plan = plan_of(model_of(network_of(5)), {}, row=section)
+  (row,) = plan.rows
+  phase = row.method[0](models.abstract_carry(plan, 'student'))
+  assert 'partial' not in phase.eval_models  # it would have the teacher's head
+
+
+@pytest.mark.parametrize(
+  'section',
+  [
+    {'name': 'distpro', 'terms': {'kd': KD}},
+    {'name': 'fixed_backbone', 'method': KD},
+    {'name': 'masked_layer'},
+  ],
+)
+def test_methods_of_outputs_refuse_a_teacher_of_other_classes(plan_of, section):
+  with pytest.raises(UsageError, match='row: '):
+    plan_of(model_of(network_of(5)), {}, row=section)
+
+
 def test_only_objectives_of_the_outputs_need_the_classes_of_the_data():
   outputs = {'dist', 'dkd', 'kd', 'logits', 'refinery', 'tempered'}
   others = {'at', 'cc', 'crd', 'fd', 'fsp', 'ft', 'hint', 'nst', 'ofd', 'pkt'}

@@ -13,7 +13,7 @@ import functools
 from typing import Any
 
 from jaxdistill import objectives, optimizers, phases
-from jaxdistill.core import checks
+from jaxdistill.core import checks, marks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Method, Phase, PyTree, Recipe
 from jaxdistill.methods.distpro import forward
@@ -118,7 +118,7 @@ def distpro_search(
   )
 
   def phase(carry: Carry) -> Phase:
-    networks = _forward(carry, part, space, terms, student, teacher)
+    networks = _forward(carry, part, space, terms or {}, student, teacher)
     factor = 1.0
     if search_weight is not None:
       factor = search_weight * len(networks.paths.paths)
@@ -126,7 +126,7 @@ def distpro_search(
       networks, streams, rules._replace(factor=factor), knots
     )
 
-  return (phase,)
+  return (marks.any_classes_if_all(phase, (terms or {}).values()),)
 
 
 def distpro_retrain(
@@ -191,7 +191,7 @@ def distpro_retrain(
     )
 
   def phase(carry: Carry) -> Phase:
-    networks = _forward(carry, recipe, space, terms, student, teacher)
+    networks = _forward(carry, recipe, space, terms or {}, student, teacher)
     networks = networks._replace(label_weight=label_weight)
     paths = networks.paths.paths
     if use == 'equal':
@@ -204,7 +204,7 @@ def distpro_retrain(
     tau = None if use == 'equal' else threshold
     return training_phase(name, networks, chosen, factor, tau, segments)
 
-  return (phase,)
+  return (marks.any_classes_if_all(phase, (terms or {}).values()),)
 
 
 def distpro(
@@ -315,7 +315,7 @@ def distpro(
       finish=finish, eval_models={'searched': phase.eval_models[student]}
     )
 
-  return (search_only, *training)
+  return (marks.any_classes_if_all(search_only, search), *training)
 
 
 def _check_uses(uses: tuple[str, ...]) -> None:
@@ -337,7 +337,7 @@ def _forward(
   carry: Carry,
   recipe: Recipe,
   space: pathways_lib.Space | None,
-  terms: Terms | None,
+  terms: Terms,
   student: str,
   teacher: str,
 ) -> forward.Forward:
@@ -345,10 +345,11 @@ def _forward(
   student_network, teacher_network = (
     phases.model_in(carry, role).network for role in (student, teacher)
   )
-  phases.check_outputs(student_network, teacher_network, recipe)
+  if not all(map(marks.allows_any_classes, terms.values())):
+    phases.check_outputs(student_network, teacher_network, recipe)
   pair = objectives.pair_of(student_network, teacher_network, recipe)
   paths = pathways_lib.build(pair, space or pathways_lib.all_pairs())
-  built_terms = terms_lib.build(terms or {}, pair)
+  built_terms = terms_lib.build(terms, pair)
   return forward.Forward(pair, paths, built_terms, recipe, student, teacher)
 
 

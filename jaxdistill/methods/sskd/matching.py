@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxdistill import losses, objectives, phases
-from jaxdistill.core import checks, random
+from jaxdistill.core import checks, marks, random
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Carry,
@@ -76,10 +76,12 @@ class Matching:
     """
     checks.integer('statistics_steps', statistics_steps, at_least=0)
 
+    @marks.any_classes
     def train(carry: Carry) -> Phase:
       part = self._part(carry, matched)
       return match_phase(name, part, recipe, self._reduction)
 
+    @marks.any_classes
     def statistics(carry: Carry) -> Phase:
       part = self._part(carry, matched)
       batch_stats = carry[self._student].variables.get('batch_stats', {})
@@ -257,7 +259,7 @@ def _partial(
 
   The teacher's remaining stages read the student's features, through the last
   adapter if there is one. Returns {} if these stages read features that the
-  student does not have, or a vector.
+  student does not have, or a vector, or if the teacher has other classes.
   """
   pair, boundary = part.pair, part.matched[-1]
   student_stages = graph.stages_between(pair.student, 'image', boundary[0])
@@ -283,7 +285,11 @@ def _partial(
     combined(Model(pair.teacher, {}), Model(lower_network, {}))
   except UsageError:
     return {}
-  return {'partial': partial} if len(shapes[1]) == 4 else {}
+  outputs = _shapes(
+    pair, (graph.output(pair.student), graph.output(pair.teacher))
+  )
+  is_comparable = len(shapes[1]) == 4 and len({*outputs}) == 1
+  return {'partial': partial} if is_comparable else {}
 
 
 def _shapes(

@@ -8,8 +8,15 @@ Equation 4 is `phases.joint.supervised`, applied to the head; equation 6 is
 """
 
 from jaxdistill import optimizers, phases
-from jaxdistill.core import checks
-from jaxdistill.core.types import Carry, FeaturePairs, Method, Model, Recipe
+from jaxdistill.core import checks, marks
+from jaxdistill.core.types import (
+  Carry,
+  FeaturePairs,
+  Method,
+  Model,
+  Phase,
+  Recipe,
+)
 from jaxdistill.methods.sskd.matching import Matching
 from jaxdistill.networks import graph
 from jaxdistill.phases import joint
@@ -164,6 +171,11 @@ def fixed_backbone(
   def last_stage(carry: Carry) -> tuple[str, ...]:
     return (graph.output(phases.model_in(carry, student).network),)
 
+  @marks.any_classes
+  def setup(carry: Carry) -> Phase:
+    del carry
+    return phases.setup_phase('new_classifier', new_classifier)
+
   def new_classifier(rng, carry: Carry) -> dict[str, Model]:
     network, variables = carry[student]
     image = {'image': recipe.example['image']}
@@ -174,7 +186,7 @@ def fixed_backbone(
   recipe = _head_recipe(recipe, head_epochs, recipe.epochs, head_optimizer)
   return (
     *method,
-    lambda carry: phases.setup_phase('new_classifier', new_classifier),
+    setup,
     *joint.supervised(
       recipe, student=student, trainable=last_stage, name='classifier'
     ),
