@@ -13,12 +13,12 @@ Knowledge Transfer Normalization, 2021.
 
 Setting: the paper gives no epochs, rates, augmentation or breakpoints. We chose
 SGD with Nesterov momentum 0.9 and a cosine that starts at 0.1; the breakpoints
-are the blocks of the ResNets and the ends of the five groups of the VGGs. The
-classifier starts as usual. All rows have 200 epochs; the epoch that learns the
-masks is additional. The layers learn by LARS, because SGD hardly changes large
-kernels. The row 'lars' trains from scratch with LARS. If all kernels start with
-equal values, those inside a block stay equal unless you give
-`--config.methods.mld.breakpoints=layers`.
+are the blocks of the ResNets and all convolutions of the VGGs; those that the
+teacher lacks learn the identity. The classifier starts as usual. All rows have
+200 epochs; those that learn the masks are additional. The layers learn by LARS,
+because SGD hardly changes large kernels. The row 'lars' trains from scratch
+with LARS. If all kernels start with equal values, those inside a block stay
+equal unless you give `--config.methods.mld.breakpoints=layers`.
 
 Hardware: intended for a GPU. We have not run this config. Smaller experiments
 are in the same folder: `cifar10_resnet20_resnet8.py` and
@@ -34,11 +34,11 @@ Paper's accuracy from scratch and by MLD, in percent (batch 256; batch 1024):
   xavier    94.34 94.33; 92.91 92.38    92.67 92.31; 90.42 91.29    94.03 93.65
 """
 
-# Pair -> the teacher's network, the student's, the breakpoints.
+# Pair -> the teacher's network and the student's.
 PAIRS = {
-  'resnet18': ('cifar_resnet34', 'cifar_resnet18', 'blocks'),
-  'vgg19': ('vgg13', 'vgg19', 'groups'),
-  'resnet50': ('cifar_resnet101', 'cifar_resnet50', 'blocks'),
+  'resnet18': ('cifar_resnet34', 'cifar_resnet18'),
+  'vgg19': ('vgg13', 'vgg19'),
+  'resnet50': ('cifar_resnet101', 'cifar_resnet50'),
 }
 SCHEMES = {
   'normal_0_1': {'name': 'normal', 'mean': 0.0, 'std': 1.0},
@@ -60,7 +60,7 @@ def get_config(setting='resnet18,xavier'):
       f'expected PAIR,SCHEME with one of {", ".join(PAIRS)} and one of '
       f'{", ".join(SCHEMES)}, got {setting!r}'
     )
-  teacher, student, breakpoints = PAIRS[pair]
+  teacher, student = PAIRS[pair]
   decay = {'weight_decay': 5e-4}
   return {
     'data': {'name': 'npz', 'path': 'cifar10.npz', 'validation': 5000},
@@ -80,8 +80,9 @@ def get_config(setting='resnet18,xavier'):
       },
       'mld': {
         'name': 'masked_layer',
-        'breakpoints': breakpoints,
-        'local_epochs': LOCAL_EPOCHS,
+        'breakpoints': 'blocks',
+        'repeat_teacher': True,
+        'layers': {'epochs': LOCAL_EPOCHS},
         'epochs': EPOCHS - LOCAL_EPOCHS,
       },
     },

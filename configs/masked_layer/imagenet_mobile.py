@@ -16,7 +16,7 @@ sample of the blocks that keep the shape of their input. The breakpoints are the
 ends of the groups, and the schedule is a cosine that starts at 0.1. Label
 Refinery (LR) and SRRL have the largest number of epochs that the paper gives
 them. In the rows 'as long' they have the epochs of MLD: 12 for the layers and
-48 for the whole network. The epoch that learns the masks is additional.
+48 for the whole network. The epochs that learn the masks are additional.
 
 Hardware: intended for GPUs. We have not run this config.
 
@@ -63,7 +63,7 @@ def get_config(setting='mobilenet_v3_small,0'):
       'name': 'masked_layer',
       'method': {'name': method},
       'epochs': WHOLE_EPOCHS,
-      'local_epochs': LOCAL_EPOCHS,
+      'layers': {'epochs': LOCAL_EPOCHS},
     }
     rows[method] = {'name': method, 'epochs': epochs}
     rows[f'{method}, as long'] = {'name': method}

@@ -13,8 +13,8 @@ Knowledge Transfer Normalization, 2021.
 
 Setting: the blocks are paired as in the paper. The layers have 12 epochs. The
 whole ResNet-18 then has 7; the larger student, ResNet-34, has 32, and then 20
-on labels. This adds up to the paper's numbers of epochs; one more epoch that
-learns the masks is additional. The rivals have 90 epochs. The schedule is a
+on labels. This adds up to the paper's numbers of epochs; those that learn the
+masks are additional. The rivals have 90 epochs. The schedule is a
 cosine that starts at 0.1, and at 0.01 for the last epochs on labels.
 
 Hardware: intended for GPUs. We have not run this config.
@@ -38,7 +38,7 @@ def get_config(student='resnet18'):
   mld = {
     'name': 'masked_layer',
     'breakpoints': 'blocks',
-    'local_epochs': 12,
+    'layers': {'epochs': 12},
     'label_epochs': label_epochs,
     'label_optimizer': {
       **optimizer,

@@ -47,6 +47,8 @@ SECTIONS = {
     'SPACES',
     'The section `space` of the DistPro methods lists the pathways.',
   ),
+  'Masks': ('MASKS', 'The section `masks` of `masked_layer`.'),
+  'Layers': ('LAYERS', 'The section `layers` of `masked_layer`.'),
   'Networks': (
     'NETWORKS',
     'The sections `student` and `teacher` name a network. `num_classes` '

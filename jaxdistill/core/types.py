@@ -315,13 +315,13 @@ class StaticChoice(Protocol):
 
 
 class StopRule(Protocol):
-  """Decides whether a phase ends early; asked on the host after each epoch."""
+  """Decides on the host whether a phase ends early; see `Phase.stop_every`."""
 
   def __call__(self, state: PyTree, /) -> bool:
     """Returns whether to stop now.
 
     Args:
-      state: the state at the end of the epoch.
+      state: the state after the last step.
     """
 
 
@@ -371,6 +371,8 @@ class Phase(NamedTuple):
       phase runs. If the name is a role in the carry, the best model is kept.
     static: step -> a hashable choice of program.
     stop: state -> whether to end now.
+    stop_every: the number of steps after which `stop` is asked each time; 0
+      means at the end of each epoch.
     report: (state, carry) -> {file name: JSON}. The file `DIFFERENCES` has the
       form {name: {role: factor}} and adds these weighted sums of the roles'
       scores to the results.
@@ -385,6 +387,7 @@ class Phase(NamedTuple):
   eval_models: Mapping[str, EvalModel] = {}
   static: StaticChoice = _one_program
   stop: StopRule = _never_stop
+  stop_every: int = 0
   report: PhaseReport = _no_report
 
 

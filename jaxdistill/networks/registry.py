@@ -97,11 +97,15 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 }
 # Name -> function of `network` and further arguments that changes a network:
 # fewer channels inside its residual blocks, noise after its blocks in training,
-# fewer stages.
+# fewer stages, more stages, other stages; some of its stages, which the last
+# two take from another network.
 EDITS: dict[str, Callable[..., Network]] = {
   'narrowed': narrowing.narrowed,
   'noisy': noisy.noisy,
   'without': edits.delete,
+  'inserted': edits.insert,
+  'replaced': edits.replace,
+  'stages': edits.stages,
 }
 
 

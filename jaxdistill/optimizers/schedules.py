@@ -42,12 +42,23 @@ def ended(state: optax.OptState) -> bool:
   Args:
     state: the state of an optimizer made here, with or without such a rule.
   """
+  return any(map(bool, ends(state)))
+
+
+def ends(state: optax.OptState) -> list[Array]:
+  """Returns whether each plateau rule in a state has ended training, bool.
+
+  Unlike `ended` it can be traced.
+
+  Args:
+    state: see `ended`.
+  """
 
   def is_rule(x: Any) -> bool:
     return isinstance(x, PlateauState)
 
   leaves = jax.tree.leaves(state, is_leaf=is_rule)
-  return any(bool(x.ended) for x in leaves if is_rule(x))
+  return [x.ended for x in leaves if is_rule(x)]
 
 
 def cosine(

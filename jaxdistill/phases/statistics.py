@@ -69,6 +69,7 @@ def statistics_phase(
   stream: Stream | None,
   forward: Forward | None = None,
   constant: Sequence[str] = (),
+  stochastic: bool = True,
 ) -> Phase:
   """Builds a phase that re-estimates the batch statistics of some stages.
 
@@ -86,6 +87,7 @@ def statistics_phase(
       stages before the chosen ones are in inference mode and the stages after
       them do not run.
     constant: the roles whose variables `forward` reads.
+    stochastic: whether the default pass draws dropout and the like.
 
   Raises:
     UsageError: the network does not have one of the stages, or the number of
@@ -95,7 +97,7 @@ def statistics_phase(
     f'the batches of {name!r}', num_steps, at_least=0, at_most=2**31 - 1
   )
   graph.check_stages(network, stages)
-  changed_by = forward or _from_image(network, stages)
+  changed_by = forward or _from_image(network, stages, stochastic)
 
   def init(
     rng: Array, carry: Carry
@@ -149,7 +151,9 @@ def statistics_phase(
   return Phase(name, num_steps, streams, init, step, finish)
 
 
-def _from_image(network: Network, stages: Sequence[str]) -> Forward:
+def _from_image(
+  network: Network, stages: Sequence[str], stochastic: bool
+) -> Forward:
   """Returns the pass from the image to the last of some stages."""
   names = graph.stage_names(network)
   last = max((names.index(stage) for stage in stages), default=0)
@@ -162,13 +166,14 @@ def _from_image(network: Network, stages: Sequence[str]) -> Forward:
     rng: Array,
   ) -> Variables:
     del frozen
+    key = {'dropout': random.step_key(rng, 'dropout')}
     _, updates = graph.run(
       network,
       variables,
       {'image': batches['train']['image']},
       only=needed,
       train=stages,
-      rngs={'dropout': random.step_key(rng, 'dropout')},
+      rngs=key if stochastic else None,
     )
     return updates
 

@@ -11,6 +11,7 @@ That holds for a user's own functions as well as for those of the library.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -60,7 +61,8 @@ def parse(
   """Checks a section and the sections in it, without calling anything.
 
   Args:
-    section: {'name': ..., arguments}.
+    section: {'name': ..., arguments}; the name may be missing if `table` has
+      a single function.
     table: the functions that `section` may name, besides 'file:function'.
     where: the place of the section in the config, for messages.
     tables: the tables of nested sections.
@@ -70,6 +72,8 @@ def parse(
   Raises:
     UsageError: a name, key or value is wrong, or a required key is missing.
   """
+  if isinstance(section, Mapping) and 'name' not in section and len(table) == 1:
+    section = {'name': next(iter(table)), **section}
   _check_is_section(section, table, where)
   function = _function(section['name'], table, where)
   parameters = _parameters(function, where, section['name'])
@@ -93,7 +97,7 @@ def parse(
     if parameter.default is parameter.empty and not is_given:
       raise UsageError(f'{where}: {section["name"]!r} needs the key {name!r}')
   return Section(
-    _resolved_section(section['name'], parameters, arguments, where),
+    _resolved_section(section['name'], parameters, arguments, where, tables),
     functools.partial(_build, function, tuple(parameters), arguments, where),
   )
 
@@ -255,6 +259,7 @@ def _resolved_section(
   parameters: Mapping[str, inspect.Parameter],
   arguments: Mapping[str, Any],
   where: str,
+  tables: Tables,
 ) -> dict[str, Any]:
   """Returns the name and all arguments as JSON.
 
@@ -263,12 +268,13 @@ def _resolved_section(
   """
   resolved: dict[str, Any] = {'name': name}
   for key, parameter in parameters.items():
+    default = parameter.default
+    if type(default) in tables and dataclasses.is_dataclass(default):
+      default = vars(default)
     if key in arguments:
       resolved[key] = _resolved(arguments[key])
-    elif parameter.default is not parameter.empty and _is_json(
-      parameter.default
-    ):
-      resolved[key] = parameter.default
+    elif default is not parameter.empty and _is_json(default):
+      resolved[key] = default
   for key, value in resolved.items():
     if not _is_json(value):
       raise UsageError(

@@ -12,6 +12,7 @@ from jaxdistill.core.types import Augment, Dataset, Method, Network, Task
 from jaxdistill.data.sources import digits, folder, npz, tfds
 from jaxdistill.data.transforms import augment, autoaugment, mixing
 from jaxdistill.methods.distpro import pathways
+from jaxdistill.methods.masked_layer import layer_phases, mask_phases
 from jaxdistill.networks import initial
 from jaxdistill.objectives.types import Objective
 from jaxdistill.optimizers import Optimizer, Schedule
@@ -96,6 +97,8 @@ SPACES: Table = {
   'all_pairs': pathways.all_pairs,
   'same_or_deeper': pathways.same_or_deeper,
 }
+MASKS: Table = {'masks': mask_phases.Masks}
+LAYERS: Table = {'layers': layer_phases.Layers}
 # Type -> what the names of a section mean where an annotation has this type.
 TABLES: Tables = {
   Dataset: DATASETS,
@@ -112,4 +115,6 @@ TABLES: Tables = {
   Objective: OBJECTIVES,
   Method: METHODS,
   pathways.Space: SPACES,
+  mask_phases.Masks: MASKS,
+  layer_phases.Layers: LAYERS,
 }

@@ -71,6 +71,7 @@ class PhaseRun:
       phase, before.carry, dataset, (seed, order), mesh, options.workers
     )
     self._steps_per_epoch = sources_lib.steps_per_epoch(phase, self._sources)
+    self._stop_every = phase.stop_every or self._steps_per_epoch
     self._steps_per_call = options.steps_per_call or _default_steps_per_call()
     if sources_lib.one_at_a_time(self._sources):
       self._steps_per_call = 1
@@ -149,9 +150,9 @@ class PhaseRun:
       self._save_or_stop()
       self._call()
       is_last = self._step == phase.num_steps
-      epoch_ended = is_last or self._step % self._steps_per_epoch == 0
-      if not is_last and epoch_ended:
+      if not is_last and self._step % self._stop_every == 0:
         is_last = phase.stop(self._tree['state'])
+      epoch_ended = is_last or self._step % self._steps_per_epoch == 0
       if is_last or self._step % options.log_every == 0:
         self._record()
       options.log.advance(self._step, (self._step - first_step) * batch_images)
@@ -166,7 +167,7 @@ class PhaseRun:
     count = programs.together(
       self._phase,
       self._step,
-      (self._steps_per_epoch, self._options.log_every),
+      (self._steps_per_epoch, self._options.log_every, self._stop_every),
       self._steps_per_call,
     )
     program = self._program(self._phase.static(self._step), count)

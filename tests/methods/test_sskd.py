@@ -315,6 +315,20 @@ def test_multi_loss_sums_the_losses_of_all_stages(recipe, carry, batch):
   assert (change['stem']['conv']['kernel'] != 0).any()
 
 
+def test_two_boundaries_may_share_a_teacher_feature(recipe, carry, batch):
+  cut = (('stem', 'stem'), ('group1', 'stem'))
+  method = methods.multi_loss(
+    recipe, cut=cut, stage_optimizer=PLAIN, reduction='mean'
+  )
+  metrics, _ = _loss_and_gradient(method, carry, batch)
+  image = {'image': batch['image']}
+  target = graph.run(*carry['teacher'], image, only=['stem'])[0]['stem']
+  features, _ = graph.run(*carry['student'], image, only=STAGES[:2], train=True)
+  for name, _ in cut:
+    expected = ((features[name] - target) ** 2).mean()
+    np.testing.assert_allclose(metrics[f'distance/{name}'], expected, rtol=1e-4)
+
+
 def test_features_of_other_shapes_are_matched_through_an_adapter(
   unlike, recipe, dataset
 ):

@@ -162,12 +162,20 @@ def test_dropout_of_an_nnx_model_follows_the_given_key(model):
   assert not np.array_equal(outputs(0)['model'], outputs(1)['model'])
 
 
-@pytest.mark.parametrize('keys', [None, {'another': jax.random.key(0)}])
-def test_an_nnx_model_without_a_key_for_its_dropout_is_refused(model, keys):
+def test_an_nnx_model_with_no_key_for_its_dropout_is_refused(model):
+  keys = {'another': jax.random.key(0)}
   with pytest.raises(
     UsageError, match=r'draws random numbers; expected.*rngs='
   ):
     graph.run(*model, {'image': IMAGE}, train=True, rngs=keys)
+
+
+def test_an_nnx_model_without_any_key_trains_without_dropout(model):
+  first, second = (
+    graph.run(*model, {'image': IMAGE}, train=True) for _ in range(2)
+  )
+  assert_same(first[0]['model'], second[0]['model'])
+  assert first[1]  # the statistics of the batch are updated nevertheless
 
 
 def test_an_nnx_model_gives_the_same_under_jit_and_has_gradients(model):

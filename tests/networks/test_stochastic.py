@@ -2,14 +2,16 @@
 
 import functools
 
-import flax.errors
+from flax import linen as nn
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdistill import networks
-from jaxdistill.networks import layers
+from jaxdistill.core.types import Network, Stage
+from jaxdistill.networks import graph, layers
 from jaxdistill.networks.layers import inverted_residual, stochastic_depth
 from jaxdistill.networks.models import pyramidnet, vit
 
@@ -107,20 +109,53 @@ RANDOM = {
 }
 
 
-@pytest.mark.parametrize('name', RANDOM)
-def test_only_training_with_a_rate_needs_a_key(name):
-  make, rate, shape = RANDOM[name]
-  x = jax.ShapeDtypeStruct(shape, jnp.float32)
+class OwnDropout(nn.Module):
+  """Dropout as users write it."""
 
-  def apply(module, train, x):
-    variables = module.init(jax.random.key(0), x, train=False)
-    return module.apply(variables, x, train=train, mutable=['batch_stats'])
+  rate: float = 0.0
 
-  jax.eval_shape(functools.partial(apply, make(), True), x)
-  random = make(**{rate: 0.5})
-  jax.eval_shape(functools.partial(apply, random, False), x)
-  with pytest.raises(flax.errors.InvalidRngError):
-    jax.eval_shape(functools.partial(apply, random, True), x)
+  @nn.compact
+  def __call__(self, x, train):
+    return nn.Dropout(self.rate)(x, deterministic=not train)
+
+
+class OwnNnxDropout(nnx.Module):
+  """The same in NNX."""
+
+  def __init__(self, rate, rngs):
+    self.dropout = nnx.Dropout(rate, rngs=rngs)
+
+  def __call__(self, x):
+    return self.dropout(x)
+
+
+def network_with(name, rate):
+  if name == 'dropout of an NNX module':
+    make = functools.partial(OwnNnxDropout, rate)
+    return networks.from_nnx(lambda rngs: make(rngs=rngs)), (2, 8)
+  if name == 'dropout of a Linen module':
+    return networks.from_linen(OwnDropout(rate)), (2, 8)
+  make, key, shape = RANDOM[name]
+  return Network((Stage('only', make(**{key: rate})),)), shape
+
+
+@pytest.mark.parametrize(
+  'name', [*RANDOM, 'dropout of a Linen module', 'dropout of an NNX module']
+)
+def test_without_a_key_training_draws_nothing(name):
+  def program(rate, key):
+    network, shape = network_with(name, rate)
+    features = {'image': jax.ShapeDtypeStruct(shape, jnp.float32)}
+    variables = graph.variable_shapes(network, features)
+    rngs = {'dropout': jax.random.key(0)} if key else None
+    run = functools.partial(graph.run, network, train=True, rngs=rngs)
+    return str(jax.make_jaxpr(run)(variables, features))
+
+  assert 'random_bits' in program(0.5, True)
+  without_key = program(0.5, False)
+  assert 'random_bits' not in without_key
+  if name != 'shake drop':  # there the branch has its mean, as in inference
+    assert without_key == program(0.0, False)
 
 
 @pytest.mark.parametrize(

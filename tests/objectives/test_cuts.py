@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import objectives
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.networks import NETWORKS, graph
 from jaxdistill.networks.surgery import edits, layerwise
@@ -105,6 +106,103 @@ def test_blocks_that_remain_after_an_edit_are_paired_with_themselves(
   assert block_pairs(cut, 1) == expected
   assert block_pairs(cut, 2) == [(b, b) for b in range(1, 6)]
   cuts.segments(pair, cut)
+
+
+def test_every_convolution_of_a_deeper_vgg_has_a_target(pair_of):
+  """The convolutions that the teacher lacks learn the identity."""
+  pair = pair_of('vgg19', 'vgg13')
+  cut = cuts.breakpoints(pair, 'blocks', repeat=True)
+  convolutions = [n for n in graph.stage_names(pair.student) if '.conv' in n]
+  assert [student for student, _ in cut] == convolutions
+  assert block_pairs(cut, 2) == [(1, 1), (2, 2)]
+  assert block_pairs(cut, 4) == [(1, 1), (2, 2), (3, 2), (4, 2)]
+  for segment in cuts.segments(pair, cut):
+    (name,) = segment.student
+    is_spare = name[-5:] in ('conv3', 'conv4')
+    assert segment.teacher == (() if is_spare else (name,))
+  # Without it, or for a shallower student, nothing is repeated.
+  swapped = pair_of('vgg13', 'vgg19')
+  for given, kind in ((pair, 'blocks'), (swapped, 'blocks'), (pair, 'groups')):
+    assert len({t for _, t in cuts.breakpoints(given, kind)}) == len(
+      cuts.breakpoints(given, kind)
+    )
+  assert cuts.breakpoints(swapped, 'blocks', repeat=True) == cuts.breakpoints(
+    swapped, 'blocks'
+  )
+
+
+@pytest.mark.parametrize(
+  ('after', 'names', 'repeat', 'expected'),
+  [
+    ('group1.block1', ('new',), False, '1-1 2-2 3-3'),
+    ('group1.block1', ('new',), True, '1-1 new-1 2-2 3-3'),
+    ('group1.block2', ('new', 'newer'), True, '1-1 2-2 new-2 newer-2 3-3'),
+    ('group1.block3', ('new',), True, '1-1 2-2 3-3 new-3'),
+  ],
+)
+def test_inserted_blocks_repeat_the_feature_before_them(
+  after, names, repeat, expected, pair_of
+):
+  pair = pair_of('resnet20', 'resnet20')
+  student = pair.student
+  for name in reversed(names):
+    part = edits.stages(student, 'group1.block2', names=(f'group1.{name}',))
+    student = edits.insert(student, after, part)
+  pair = objectives.pair_of(student, pair.teacher, pair.recipe)
+  cut = cuts.breakpoints(pair, 'blocks', repeat=repeat)
+  pairs_of_group = [
+    '-'.join(n.removeprefix('group1.').removeprefix('block') for n in names)
+    for names in cut
+    if names[0].startswith('group1.')
+  ]
+  assert ' '.join(pairs_of_group) == expected
+  cuts.segments(pair, cut)
+
+
+@pytest.mark.parametrize('count', [1, 2, 3])
+def test_a_block_may_be_replaced_by_any_number_of_blocks(count, pair_of):
+  pair = pair_of('resnet20', 'resnet20')
+  names = [f'group1.new{i}' for i in range(1, count + 1)]
+  blocks = [f'group1.block{i}' for i in range(1, count + 1)]
+  part = edits.stages(pair.student, blocks[0], blocks[-1], names=names)
+  student = edits.replace(pair.student, *('group1.block2',) * 2, part)
+  pair = objectives.pair_of(student, pair.teacher, pair.recipe)
+  for repeat in (False, True):
+    cut = cuts.breakpoints(pair, 'blocks', repeat=repeat)
+    segments = {s.stop[0]: s for s in cuts.segments(pair, cut)}
+    assert segments['group1.block3'].student == ('group1.block3',)
+    assert segments['group1.block3'].teacher == ('group1.block3',)
+    end = names[0] if repeat else names[-1]
+    assert segments[end].teacher == ('group1.block2',)
+
+
+def test_layers_of_a_spare_block_repeat_the_feature_before_it(pair_of):
+  pair = pair_of('resnet20', 'resnet14')
+  networks = [
+    layerwise.by_layers(
+      Model(n, graph.variable_shapes(n, pair.recipe.example))
+    ).network
+    for n in (pair.student, pair.teacher)
+  ]
+  pair = objectives.pair_of(*networks, pair.recipe)
+  cut = cuts.breakpoints(pair, 'layers', repeat=True)
+  assert cut[3:7] == (
+    ('group1.block2.conv1', 'group1.block2.conv1'),
+    ('group1.block2.conv2', 'group1.block2.conv2'),
+    ('group1.block3.conv1', 'group1.block2.conv2'),
+    ('group1.block3.conv2', 'group1.block2.conv2'),
+  )
+  cuts.segments(pair, cut)
+
+
+def test_only_teacher_features_may_be_repeated(pair_of):
+  pair = pair_of('vgg19', 'vgg13')
+  cut = (('group1', 'group1'), ('group1', 'group2'))
+  with pytest.raises(UsageError, match="in the student, feature 'group1'"):
+    cuts.check_order(pair, cut)
+  cuts.check_order(pair, tuple(names[::-1] for names in cut))
+  with pytest.raises(UsageError, match="in the teacher, feature 'group1'"):
+    cuts.check_order(pair, (('group1', 'group2'), ('group2', 'group1')))
 
 
 def test_layers_are_paired_with_those_of_the_last_block_of_a_group(pair_of):

@@ -422,10 +422,34 @@ def test_a_function_that_a_users_file_does_not_have_is_refused(name, message):
   refused({'name': name}, message)
 
 
+def test_a_section_needs_no_name_if_there_is_only_one():
+  tables = registry.TABLES
+  for row in (
+    {'masks': {'alpha': 0.1}},
+    {'masks': {'name': 'masks', 'alpha': 0.1}},
+  ):
+    section = {'name': 'masked_layer', **row}
+    parsed = parse_lib.parse(
+      section, registry.METHODS, 'method', tables, context=('recipe',)
+    )
+    assert parsed.resolved['masks']['name'] == 'masks'
+    assert parsed.resolved['masks']['alpha'] == 0.1
+    # The defaults of a section that is not given are resolved too.
+    assert parsed.resolved['layers']['epochs'] == 12.0
+  with pytest.raises(UsageError, match=r"method\.masks 'alpa'; did you mean"):
+    parse_lib.parse(
+      {'name': 'masked_layer', 'masks': {'alpa': 0.1}},
+      registry.METHODS,
+      'method',
+      tables,
+      context=('recipe',),
+    )
+
+
 def test_types_with_tables_are_distinct():
   """Two equal aliases would share one table."""
   tables = [id(table) for table in registry.TABLES.values()]
-  assert len(set(tables)) == len(tables) == 14
+  assert len(set(tables)) == len(tables) == 16
 
 
 @pytest.mark.parametrize(
@@ -441,6 +465,12 @@ def test_types_with_tables_are_distinct():
     ('regularized', {'augment', 'policy', 'cutout', 'mix'}),
     ('repeated', {'augment'}),
     ('narrowed', {'network'}),
+    ('inserted', {'network', 'part'}),
+    ('replaced', {'network', 'part'}),
+    ('stages', {'network'}),
+    ('masked_layer', {'method', 'masks', 'layers', 'label_optimizer'}),
+    ('masks', {'optimizer'}),
+    ('layers', {'optimizer'}),
     ('sgd', {'schedule'}),
     ('slim', {'optimizer'}),
     ('kd', set()),

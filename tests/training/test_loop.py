@@ -240,6 +240,17 @@ def test_stop_ends_the_phase_at_the_end_of_an_epoch(dataset, tmp_path):
   assert [r['step'] for r in records_of(tmp_path)] == [6]
 
 
+@pytest.mark.parametrize(('every', 'steps'), [(1, 4), (2, 4), (5, 5)])
+def test_stop_is_asked_as_often_as_the_phase_says(
+  every, steps, dataset, tmp_path
+):
+  stop = lambda state: float(state['w']) >= 4  # noqa: E731
+  phase = counter(num_steps=12, streams=STREAM, stop=stop, stop_every=every)
+  fitted = fit(phase, dataset, log=log_lib.Log(tmp_path, show=False))
+  assert fitted.steps == steps
+  assert [r['step'] for r in records_of(tmp_path)] == [steps]
+
+
 def test_records_are_means_since_the_record_before(dataset, tmp_path):
   options = {'log': log_lib.Log(tmp_path, show=False), 'log_every': 4}
   fit(counter(), dataset, **options)

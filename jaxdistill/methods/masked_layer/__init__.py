@@ -5,7 +5,10 @@ Knowledge Transfer Normalization, 2021,
 https://www2.eecs.berkeley.edu/Pubs/TechRpts/2021/EECS-2021-243.html
 
   method.py: the method `masked_layer`.
-  layer_phases.py: the phases that learn the masks and the groups of stages.
+  parts.py: both networks, divided into groups by breakpoints.
   noise.py: the teacher under the student's noise, and the masks.
+  mask_phases.py: how masks are learned, with a given alpha.
+  mask_search.py: the search for alpha.
+  layer_phases.py: how the groups of stages are trained.
   figures.py: pictures of the masks.
 """

@@ -1,28 +1,23 @@
-"""The phases of Masked Layer Distillation that learn masks and groups."""
+"""The phase of Masked Layer Distillation that trains the groups of layers."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxdistill import losses, phases
-from jaxdistill.core import random
-from jaxdistill.core.types import (
-  Array,
-  Carry,
-  Features,
-  Model,
-  Phase,
-  PyTree,
-  Recipe,
-)
-from jaxdistill.losses import numerics
+from jaxdistill import losses, optimizers, phases
+from jaxdistill.core import checks
+from jaxdistill.core.types import Array, Features, Phase, Recipe
 from jaxdistill.methods.masked_layer import noise
+from jaxdistill.methods.masked_layer.parts import Parts
 from jaxdistill.networks import graph
 from jaxdistill.objectives import cuts
-from jaxdistill.phases import joint
+
+# With plain SGD, kernels before a norm that start large would hardly change. At
+# higher rates the norms push ReLUs to zero, and an L1 distance leaves them
+# there.
+OPTIMIZER = optimizers.lars(optimizers.cosine(rate=0.2))
 
 
 def _masked_l1(student: Array, teacher: Array, mask: Array) -> Array:
@@ -38,122 +33,77 @@ DISTANCES: dict[str, Callable[[Array, Array, Array], Array]] = {
   'l1': lambda z, a, mask: losses.masked_l1_loss(z, a, jnp.zeros_like(mask)),
   'l2': lambda z, a, mask: losses.squared_distance(z, a),
 }
+# What a group reads while it trains.
+INPUTS = ('teacher', 'student', 'chain')
 
 
-def mask_loss(
-  label_loss: Array, masks: Sequence[Array], *, alpha: float
-) -> Array:
-  """Computes the loss of the labels under noise plus the norms of the masks.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layers:
+  """How the groups of Masked Layer Distillation are trained.
 
-    mean label_loss + alpha * sum_i ||M_i||_2
+  Attributes:
+    distance: 'masked_l1', or for ablations 'l1' or 'l2', which use no masks.
+    inputs: what a group reads while it trains: the 'teacher' feature before it,
+      as in equation 3; the 'student' one, through which no gradient flows; or
+      the student's 'chain' of groups, as in Algorithm 1, through which the
+      gradients of later groups reach earlier ones.
+    epochs: the epochs of the groups; 0 omits this phase.
+    optimizer: the optimizer of the groups; None means LARS with a cosine from
+      0.2, see `optimizers.lars`. The paper has SGD.
+    statistics_steps: the number of batches from which the groups' statistics
+      are re-estimated; 0 keeps the running ones.
 
-  Equation (5) of Masked Layer Distillation. Algorithm 1 there omits the second
-  term, but without it masks of 1, which let no noise pass, are optimal.
-
-  Args:
-    label_loss: the loss of the teacher under noise, `[B]`.
-    masks: one for each breakpoint, `[...]`.
-    alpha: the factor on the norms, at least 0.
-
-  Returns:
-    The loss, `[]`.
-  """
-  norms = [numerics.norm(mask.reshape(-1), axis=0) for mask in masks]
-  return label_loss.mean() + alpha * sum(norms)
-
-
-def mask_phase(parts: noise.Parts, alpha: float, recipe: Recipe) -> Phase:
-  """Builds the phase that trains the masks only.
-
-  Args:
-    parts: the networks and their groups.
-    alpha: see `mask_loss`.
-    recipe: how the masks are trained.
+  Raises:
+    UsageError: a number or name is out of its range.
   """
 
-  def loss_fn(variables, batches, rng, progress):
-    del progress
-    batch = batches['train']
-    logits = noise.noised_teacher(parts, variables, batch['image'], rng)
-    masks = noise.masks_of(variables['masks'])
-    loss = mask_loss(
-      recipe.task.loss(logits, batch), tuple(masks.values()), alpha=alpha
-    )
-    metrics = joint.score(recipe, logits, batch)
-    for name, mask in masks.items():
-      metrics[f'above_half/{name}'] = (mask > 0.5).mean()
-    return loss, ({}, metrics)
+  distance: str = 'masked_l1'
+  inputs: str = 'teacher'
+  epochs: float = 12.0
+  optimizer: optimizers.Optimizer | None = None
+  statistics_steps: int = 200
 
-  # All evaluations share one network, so that they are compiled once.
-  network = noise.noised_network(parts)
+  def __post_init__(self) -> None:
+    checks.choice('layers.distance', self.distance, DISTANCES)
+    checks.choice('layers.inputs', self.inputs, INPUTS)
+    checks.number('layers.epochs', self.epochs, at_least=0)
+    checks.integer('layers.statistics_steps', self.statistics_steps, at_least=0)
 
-  def noised(state: phases.GradientState, frozen: PyTree) -> Model:
-    return Model(network, {'params': {'model': {**frozen, **state.variables}}})
-
-  def clean(state: phases.GradientState, frozen: PyTree) -> Model:
-    del state
-    return Model(parts.teacher, frozen[parts.teacher_role])
-
-  def report(state: phases.GradientState, carry: Carry) -> dict[str, Any]:
-    del carry
-    masks = noise.masks_of(state.variables['masks'])
-    return {'masks.json': {k: noise.mask_summary(m) for k, m in masks.items()}}
-
-  phase = phases.gradient_phase(
-    'masks',
-    loss_fn,
-    optax.chain(recipe.optimizer(recipe.num_steps), _into_unit_interval()),
-    num_steps=recipe.num_steps,
-    streams={'train': recipe.stream},
-    networks={
-      'masks': parts.masks,
-      parts.student_role: parts.student,
-      parts.teacher_role: parts.teacher,
-    },
-    trainable={'masks': None},
-  )
-  return phase._replace(
-    eval_models={'noised': noised, 'clean': clean}, report=report
-  )
+  def recipe(self, recipe: Recipe) -> Recipe:
+    """Returns a recipe with the epochs and the optimizer of the groups."""
+    optimizer = self.optimizer or OPTIMIZER
+    return recipe._replace(epochs=self.epochs, optimizer=optimizer)
 
 
-def local_phase(
-  parts: noise.Parts,
-  distance: Callable[[Array, Array, Array], Array],
-  group_input: str,
-  recipe: Recipe,
-) -> Phase:
+def local_phase(parts: Parts, layers: Layers, recipe: Recipe) -> Phase:
   """Builds the phase in which each group learns to match the teacher's group.
 
+  It has no steps if all groups are copies of the teacher's.
+
   Args:
     parts: the networks and their groups.
-    distance: one of `DISTANCES`.
-    group_input: 'teacher' or 'student': whose features each group reads.
-    recipe: how the groups are trained.
+    layers: how the groups are trained.
+    recipe: the recipe of the method.
   """
   student, teacher = parts.student_role, parts.teacher_role
+  recipe = layers.recipe(recipe)
+  distance = DISTANCES[layers.distance]
   teacher_stages = graph.stages_between(
     parts.teacher, 'image', parts.groups[-1].stop[1]
   )
 
   def loss_fn(variables, batches, rng, progress):
     del progress
-    image = {'image': batches['train']['image']}
+    inputs: Features = {'image': batches['train']['image']}
     clean, _ = graph.run(
-      parts.teacher, variables[teacher], image, only=teacher_stages
+      parts.teacher, variables[teacher], inputs, only=teacher_stages
     )
     masks = noise.masks_of(variables['masks'])
-    inputs: Features = image
     updates, metrics, total = {}, {}, 0.0
     for group in parts.groups:
       name, teacher_name = group.stop
-      features, changed = graph.run(
-        parts.student,
-        variables[student],
-        inputs,
-        only=group.student,
-        train=True,
-        rngs={'dropout': random.step_key(rng, 'dropout')},
+      features, changed = parts.run_student(
+        variables[student], inputs, group, train=parts.trained, rng=rng
       )
       updates = graph.merge(updates, changed)
       output, target = features[name], clean[teacher_name]
@@ -161,9 +111,9 @@ def local_phase(
       metrics[f'distance/{name}'] = error
       metrics[f'relative_l1/{name}'] = _relative(output, target)
       total += error
-      # No gradient reaches an earlier group, whichever features are passed on.
-      passed_on = target if group_input == 'teacher' else output
-      passed_on = jax.lax.stop_gradient(passed_on)
+      passed_on = target if layers.inputs == 'teacher' else output
+      if layers.inputs != 'chain':
+        passed_on = jax.lax.stop_gradient(passed_on)
       inputs = cuts.replace_output(parts.student, features, name, passed_on)
     return total, ({student: updates}, metrics)
 
@@ -171,7 +121,7 @@ def local_phase(
     'local',
     loss_fn,
     recipe.optimizer(recipe.num_steps),
-    num_steps=recipe.num_steps,
+    num_steps=recipe.num_steps if parts.trained else 0,
     streams={'train': recipe.stream},
     networks={
       student: parts.student,
@@ -186,8 +136,3 @@ def _relative(student: Array, teacher: Array) -> Array:
   """Computes mean |student - teacher| / mean |teacher|."""
   size = jnp.maximum(jnp.abs(teacher).mean(), 1e-12)
   return jnp.abs(student - teacher).mean() / size
-
-
-def _into_unit_interval() -> optax.GradientTransformation:
-  """Changes updates so that the parameters stay within [0, 1]."""
-  return optax.stateless_with_tree_map(lambda u, p: jnp.clip(p + u, 0, 1) - p)

@@ -4,8 +4,8 @@ Wan et al., Masked Layer Distillation: Fast and Robust Training Through
 Knowledge Transfer Normalization, 2021,
 https://www2.eecs.berkeley.edu/Pubs/TechRpts/2021/EECS-2021-243.html
 
-Equation 3 is `masked_layer`, equation 4 is `noise.NoiseMask`, equation 5 is
-`layer_phases.mask_loss`, and equation 6 is `losses.masked_l1_loss`.
+Equation 3 is `masked_layer`, equation 4 is `parts.NoiseMask`, equation 5 is
+`mask_phases.mask_loss`, and equation 6 is `losses.masked_l1_loss`.
 
 The paper's equations 4 to 6 swap the letters of its equations 2 and 3; here `a`
 is always the teacher's feature and `z` the student's. A breakpoint is a pair
@@ -13,8 +13,11 @@ is always the teacher's feature and `z` the student's. A breakpoint is a pair
 breakpoints.
 """
 
+from typing import NamedTuple
+
 from jaxdistill import objectives, optimizers, phases
 from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Array,
   Carry,
@@ -25,24 +28,16 @@ from jaxdistill.core.types import (
   Recipe,
 )
 from jaxdistill.methods.masked_layer import noise
-from jaxdistill.methods.masked_layer.layer_phases import (
-  DISTANCES,
-  local_phase,
-  mask_phase,
-)
+from jaxdistill.methods.masked_layer import parts as parts_lib
+from jaxdistill.methods.masked_layer.layer_phases import Layers, local_phase
+from jaxdistill.methods.masked_layer.mask_phases import Masks, mask_phase
+from jaxdistill.methods.masked_layer.mask_search import search_phase
+from jaxdistill.methods.masked_layer.parts import Parts
 from jaxdistill.networks.surgery import edits, layerwise
 from jaxdistill.objectives import cuts, pairs
 from jaxdistill.phases import joint
 
-INPUTS = ('teacher', 'student')
-# With plain SGD, the right learning rate would depend on the size of the mask.
-MASK_OPTIMIZER = optimizers.adamw(
-  optimizers.constant(rate=0.02), weight_decay=0.0
-)
-# With plain SGD, kernels before a norm that start large would hardly change. At
-# higher rates the norms push ReLUs to zero, and an L1 distance leaves them
-# there.
-LOCAL_OPTIMIZER = optimizers.lars(optimizers.cosine(rate=0.2))
+_MASKS, _LAYERS = Masks(), Layers()
 
 
 def masked_layer(
@@ -51,26 +46,22 @@ def masked_layer(
   method: Method | None = None,
   cut: FeaturePairs | None = None,
   breakpoints: str = 'groups',
-  alpha: float = 3e-3,
-  mask_value: float = 0.9,
-  distance: str = 'masked_l1',
-  group_input: str = 'teacher',
+  repeat_teacher: bool = False,
+  masks: Masks = _MASKS,
+  layers: Layers = _LAYERS,
   copy_head: bool = True,
   inherit: bool = False,
-  mask_epochs: float = 1.0,
-  local_epochs: float = 12.0,
+  stochastic: bool = False,
+  end_to_end: bool = True,
   label_epochs: float = 0.0,
-  mask_optimizer: optimizers.Optimizer | None = None,
-  local_optimizer: optimizers.Optimizer | None = None,
   label_optimizer: optimizers.Optimizer | None = None,
-  statistics_steps: int = 200,
   student: str = 'student',
   teacher: str = 'teacher',
 ) -> Method:
   """Trains each group of stages to match the teacher's, then the whole student.
 
     masks:  min over M of CE(teacher + noise) + alpha * sum_i ||M_i||_2
-    local:  min over G of sum_i mean |w_i * (a_i - G_i(a_{i-1}))|,
+    layers: min over G of sum_i mean |w_i * (a_i - G_i(a_{i-1}))|,
             w_i = (1 - relu(M_i)) / mean(1 - relu(M_i))
     then `method`, and labels
 
@@ -100,67 +91,53 @@ def masked_layer(
     method: trains the whole student; None means Label Refinery. A section in a
       config.
     cut: the breakpoints, from the image to the head; None means those chosen by
-      `breakpoints`.
+      `breakpoints`. Several student features may be paired with one teacher
+      feature; the groups between them learn the identity.
     breakpoints: 'groups' uses the ends of all groups that give maps; 'blocks'
       also uses the blocks in between, as the paper does for ResNets; 'layers'
       also uses the convolutions in residual blocks, which are split into layers
       and stay split in the final student.
-    alpha: the factor on the norms of the masks. A larger value lets more noise
-      pass; take the largest one with which the noised teacher is still about as
-      good as the clean one.
-    mask_value: the initial value of all masks, in [0, 1]. With lower values it
-      takes longer until the noised teacher can be learned from.
-    distance: 'masked_l1', or for ablations 'l1' or 'l2', which use no masks.
-    group_input: what a group reads while it trains: the 'teacher' feature
-      before it, or the 'student' one, through which no gradient flows.
+    repeat_teacher: whether blocks that the teacher lacks, in a deeper student,
+      end with a breakpoint too and learn the identity; see `cuts.breakpoints`.
+    masks: how the masks are learned, see `Masks`; a section in a config.
+    layers: how the groups are trained, see `Layers`; a section in a config.
     copy_head: whether the student starts with the teacher's stages after the
       last breakpoint, as far as they are equal.
     inherit: whether the student, after the masks, also starts with the
-      teacher's stages that it still has, see `edits.inherit`.
-    mask_epochs: the epochs of the masks; 0 keeps their initial values.
-    local_epochs: the epochs of the groups; 0 omits this phase.
+      teacher's stages that it still has, see `edits.inherit`. Groups that are
+      copied whole, because their stages have the names and modules of the
+      teacher's, then do not train when the other groups do.
+    stochastic: whether the student's groups draw dropout, stochastic depth and
+      the like while masks and groups learn. In either case they normalise by
+      the statistics of the batch.
+    end_to_end: whether the whole student is trained after its groups, by
+      `method` and on the labels. False ends with the groups.
     label_epochs: the epochs on the labels at the end, for a student that is
       larger than its teacher; 0 omits this phase.
-    mask_optimizer: the optimizer of the masks; None means Adam at rate 0.02.
-      The paper has SGD, without giving a rate. Weight decay would add to
-      `alpha`.
-    local_optimizer: the optimizer of the groups; None means LARS with a cosine
-      from 0.2, see `optimizers.lars`. The paper has SGD.
     label_optimizer: the optimizer for the labels; None means the recipe's.
-    statistics_steps: the number of batches from which the groups' statistics
-      are re-estimated; 0 keeps the running ones.
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
 
   Raises:
-    UsageError: a number or name is out of its range. When the first phase
-      begins: the features of a breakpoint do not exist or differ in shape.
+    UsageError: a number or name is out of its range, or `end_to_end` is False
+      and `method` or `label_epochs` is given. When the first phase begins: the
+      features of a breakpoint do not exist or differ in shape.
   """
-  checks.weights(alpha=alpha)
-  for name, value in (
-    ('mask_epochs', mask_epochs),
-    ('local_epochs', local_epochs),
-    ('label_epochs', label_epochs),
-  ):
-    checks.number(name, value, at_least=0)
-  checks.number('mask_value', mask_value, at_least=0, at_most=1)
-  checks.integer('statistics_steps', statistics_steps, at_least=0)
+  checks.number('label_epochs', label_epochs, at_least=0)
   checks.choice('breakpoints', breakpoints, cuts.KINDS)
-  checks.choice('distance', distance, DISTANCES)
-  checks.choice('group_input', group_input, INPUTS)
-  layers = _Layers(recipe, cut, breakpoints, mask_value, student, teacher)
-  plan = layers.start(copy_head)
-  if mask_epochs and distance == 'masked_l1':
-    optimizer = mask_optimizer or MASK_OPTIMIZER
-    plan += layers.masks(alpha, _with(recipe, mask_epochs, optimizer))
-  plan += layers.inherited() if inherit else ()
-  if local_epochs:
-    optimizer = local_optimizer or LOCAL_OPTIMIZER
-    local = _with(recipe, local_epochs, optimizer)
-    plan += layers.local(distance, group_input, local)
-    plan += layers.statistics(statistics_steps)
-    plan += (phases.keep('layers', student),)
-  plan += method or joint.joint(
+  if not end_to_end and (method is not None or label_epochs):
+    raise UsageError(
+      'end_to_end: expected True with the keys method and label_epochs, which '
+      'train the whole student, got False'
+    )
+  plan = _Plan(
+    *(recipe, cut, breakpoints, repeat_teacher, masks, layers, inherit),
+    *(stochastic, student, teacher),
+  )
+  groups = plan.start(copy_head) + plan.learn_masks() + plan.train_groups()
+  if not end_to_end:
+    return groups
+  whole = method or joint.joint(
     recipe,
     terms={'refinery': objectives.refinery()},
     label_weight=0.0,
@@ -169,27 +146,29 @@ def masked_layer(
     name='refinery',
   )
   if label_epochs:
-    labels = _with(recipe, label_epochs, label_optimizer or recipe.optimizer)
-    plan += joint.supervised(labels, student=student, name='labels')
-  return plan
+    labels = recipe._replace(
+      epochs=label_epochs, optimizer=label_optimizer or recipe.optimizer
+    )
+    whole += joint.supervised(labels, student=student, name='labels')
+  return groups + whole
 
 
-class _Layers:
-  """Builds the phases that share the same breakpoints."""
+class _Plan(NamedTuple):
+  """Builds the phases that share the same breakpoints.
 
-  def __init__(
-    self,
-    recipe: Recipe,
-    cut: FeaturePairs | None,
-    breakpoints: str,
-    mask_value: float,
-    student: str,
-    teacher: str,
-  ):
-    self._recipe, self._cut, self._breakpoints = recipe, cut, breakpoints
-    self._by_layers = breakpoints == 'layers'
-    self._mask_value = mask_value
-    self._student, self._teacher = student, teacher
+  Attributes: the arguments of `masked_layer`.
+  """
+
+  recipe: Recipe
+  cut: FeaturePairs | None
+  breakpoints: str
+  repeat_teacher: bool
+  masks: Masks
+  layers: Layers
+  inherit: bool
+  stochastic: bool
+  student: str
+  teacher: str
 
   def start(self, copy_head: bool) -> Method:
     """Makes new masks and copies the teacher's head."""
@@ -198,11 +177,11 @@ class _Layers:
       parts = self._parts(carry)
       (_, variables), source = self._models(carry)
       if copy_head:
-        variables = noise.with_head(parts, variables, source.variables)
+        variables = parts_lib.with_head(parts, variables, source.variables)
       return {
         'masks': noise.new_masks(parts, rng),
-        self._student: Model(parts.student, variables),
-        **({self._teacher: source} if self._by_layers else {}),
+        self.student: Model(parts.student, variables),
+        **({self.teacher: source} if self._by_layers else {}),
       }
 
     def phase(carry: Carry) -> Phase:
@@ -211,65 +190,71 @@ class _Layers:
 
     return (phase,)
 
-  def masks(self, alpha: float, recipe: Recipe) -> Method:
-    """Trains the masks."""
-    return (lambda carry: mask_phase(self._parts(carry), alpha, recipe),)
+  def learn_masks(self) -> Method:
+    """Trains the masks, if the distance uses them."""
+    if not self.masks.epochs or self.layers.distance != 'masked_l1':
+      return ()
+    build = search_phase if self.masks.alpha == 'auto' else mask_phase
+    return (lambda carry: build(self._parts(carry), self.masks, self.recipe),)
 
-  def inherited(self) -> Method:
-    """Copies the teacher's stages that the student still has."""
+  def train_groups(self) -> Method:
+    """Copies groups of the teacher, and trains the others by themselves."""
 
     def models(rng: Array, carry: Carry) -> dict[str, Model]:
       del rng
       (network, variables), source = self._models(carry)
       variables = edits.inherit(network, variables, source)
-      return {self._student: Model(network, variables)}
+      return {self.student: Model(network, variables)}
 
-    return (lambda carry: phases.setup_phase('inherit', models),)
+    inherit: Method = (lambda carry: phases.setup_phase('inherit', models),)
+    train: Method = (
+      lambda carry: local_phase(self._parts(carry), self.layers, self.recipe),
+      self._statistics,
+      phases.keep('layers', self.student),
+    )
+    return (inherit if self.inherit else ()) + (
+      train if self.layers.epochs else ()
+    )
 
-  def local(self, distance: str, group_input: str, recipe: Recipe) -> Method:
-    """Trains all groups, each by itself."""
-    arguments = DISTANCES[distance], group_input, recipe
-    return (lambda carry: local_phase(self._parts(carry), *arguments),)
-
-  def statistics(self, num_steps: int) -> Method:
+  def _statistics(self, carry: Carry) -> Phase:
     """Re-estimates the groups' statistics, each fed by the one before."""
+    parts = self._parts(carry)
+    batch_stats = carry[self.student].variables.get('batch_stats', {})
+    has_statistics = bool({*parts.trained} & {*batch_stats})
+    return phases.statistics_phase(
+      'local_statistics',
+      parts.student,
+      parts.trained,
+      role=self.student,
+      num_steps=self.layers.statistics_steps if has_statistics else 0,
+      stream=self.recipe.stream,
+      stochastic=self.stochastic,
+    )
 
-    def phase(carry: Carry) -> Phase:
-      parts = self._parts(carry)
-      batch_stats = carry[self._student].variables.get('batch_stats', {})
-      has_statistics = bool({*parts.trained} & {*batch_stats})
-      return phases.statistics_phase(
-        'local_statistics',
-        parts.student,
-        parts.trained,
-        role=self._student,
-        num_steps=num_steps if has_statistics else 0,
-        stream=self._recipe.stream,
-      )
+  @property
+  def _by_layers(self) -> bool:
+    return self.breakpoints == 'layers'
 
-    return (phase,)
-
-  def _parts(self, carry: Carry) -> noise.Parts:
+  def _parts(self, carry: Carry) -> Parts:
     """Returns the networks and their groups, after checking the breakpoints."""
     student, teacher = self._models(carry)
-    pair = objectives.pair_of(student.network, teacher.network, self._recipe)
-    if self._cut is None:
-      cut = cuts.breakpoints(pair, self._breakpoints)
+    pair = objectives.pair_of(student.network, teacher.network, self.recipe)
+    if self.cut is None:
+      cut = cuts.breakpoints(pair, self.breakpoints, repeat=self.repeat_teacher)
     else:
-      cut = pairs.check(pair, self._cut, name='cut')
-    roles = {'student': self._student, 'teacher': self._teacher}
-    return noise.parts_of(pair, cut, roles, self._mask_value)
+      cut = pairs.check(pair, self.cut, name='cut')
+    return parts_lib.parts_of(
+      pair,
+      cut,
+      {'student': self.student, 'teacher': self.teacher},
+      self.masks.value,
+      inherit=self.inherit,
+      stochastic=self.stochastic,
+    )
 
   def _models(self, carry: Carry) -> list[Model]:
     """Returns the student and the teacher, split into layers if needed."""
-    models = [phases.model_in(carry, k) for k in (self._student, self._teacher)]
+    models = [phases.model_in(carry, k) for k in (self.student, self.teacher)]
     if self._by_layers:
       return [layerwise.by_layers(model) for model in models]
     return models
-
-
-def _with(
-  recipe: Recipe, epochs: float, optimizer: optimizers.Optimizer
-) -> Recipe:
-  """Returns the recipe with other epochs and another optimizer."""
-  return recipe._replace(epochs=epochs, optimizer=optimizer)

@@ -121,7 +121,7 @@ def layout(
   pieces = []
   for (s, t), (next_s, next_t) in itertools.pairwise(boundaries):
     ranges = _between(student, teacher, (s, next_s), (t, next_t))
-    same = _modules(student, ranges[0]) == _modules(teacher, ranges[1])
+    same = graph.same_modules(student, ranges[0], teacher, ranges[1])
     output = (next_s, next_t)
     pieces.append(Neighbourhood(*ranges, output, copy_same and same))
   _check_inputs(student, teacher, boundaries, pieces)
@@ -275,11 +275,6 @@ def _between(
   return ranges[0], ranges[1]
 
 
-def _modules(network: Network, names: Sequence[str]) -> list[Any]:
-  """Returns the modules of some stages, and what they do to images first."""
-  return [(s.module, s.image) for s in network.stages if s.name in names]
-
-
 def _outside(student, teacher, first, last, *, before: bool) -> FeaturePairs:
   """Pairs equal stages before the first boundary, or after the last one.
 
@@ -293,7 +288,7 @@ def _outside(student, teacher, first, last, *, before: bool) -> FeaturePairs:
     start_index = names.index(inside[0])
     stop_index = start_index + len(inside)
     ranges.append(names[:start_index] if before else names[stop_index:])
-  if _modules(student, ranges[0]) != _modules(teacher, ranges[1]):
+  if not graph.same_modules(student, ranges[0], teacher, ranges[1]):
     student_names, teacher_names = (
       ', '.join(names) or '(none)' for names in ranges
     )

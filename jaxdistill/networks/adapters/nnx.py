@@ -79,7 +79,8 @@ def from_nnx(
   Returns:
     The model or the network. It runs as a whole; see `from_functions`. Running
     it raises a UsageError if a path of `features` names no submodule that is
-    called, or if it draws random numbers and `rngs` has no key for it.
+    called, or if it draws random numbers and `rngs` has no key for it. With
+    no keys at all its dropout is omitted.
 
   Raises:
     UsageError: `module` is not an NNX module, or makes none.
@@ -211,6 +212,8 @@ class _NnxModule:
     module = self.module(variables, keys)
     set_mode: Callable[[], None] = module.train if train else module.eval
     set_mode()
+    if not keys:
+      module.set_attributes(deterministic=True, raise_if_not_found=False)
     for path, submodule in nnx.iter_modules(module):
       if path and '.'.join(map(str, path)) in dict(self.features).values():
         # The class, because Python looks up `__call__` there.

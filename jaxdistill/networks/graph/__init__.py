@@ -20,6 +20,7 @@ from jaxdistill.networks.graph.splicing import (
   count_nonzero,
   count_parameters,
   merge,
+  same_modules,
   select,
   splice,
 )
@@ -35,6 +36,7 @@ __all__ = [
   'merge',
   'output',
   'run',
+  'same_modules',
   'select',
   'shapes',
   'splice',

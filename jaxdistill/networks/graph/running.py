@@ -1,6 +1,7 @@
 """Initialises and runs networks, whole or in part."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import contextlib
 import functools
 from typing import Any
 
@@ -77,7 +78,9 @@ def run(
       that trains normalises with the statistics of the batch and updates its
       running statistics.
     rngs: name -> key, for stages that draw random numbers; each stage derives
-      its own keys.
+      its own keys. Without the key 'dropout', stages that train omit dropout,
+      stochastic depth and the like, as in inference, but still normalise as
+      they do in training.
 
   Returns:
     (features, updates): the given features with those that were computed, and
@@ -102,13 +105,16 @@ def run(
     keys = {k: jax.random.fold_in(v, i) for k, v in (rngs or {}).items()}
     stage_trains = train if isinstance(train, bool) else stage.name in train
     module: StageModule = stage.module
-    outputs, changed = module.apply(
-      stage_variables,
-      *_inputs(network, i, features),
-      train=stage_trains,
-      mutable=[c for c in stage_variables if c != 'params' and stage_trains],
-      rngs=keys,
-    )
+    with (
+      _no_dropout_without_key() if stage_trains else contextlib.nullcontext()
+    ):
+      outputs, changed = module.apply(
+        stage_variables,
+        *_inputs(network, i, features),
+        train=stage_trains,
+        mutable=[c for c in stage_variables if c != 'params' and stage_trains],
+        rngs=keys,
+      )
     features |= _named(network, i, outputs)
     for collection, tree in changed.items():
       updates.setdefault(collection, {})[stage.name] = tree
@@ -186,6 +192,25 @@ def check_feature_pairs(
   return tuple(
     (student_shapes[s].shape, teacher_shapes[t].shape) for s, t in feature_pairs
   )
+
+
+def _no_dropout_without_key() -> contextlib.AbstractContextManager[None]:
+  """Makes every `nn.Dropout` that has no key return its input."""
+
+  def call(
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: nn.module.InterceptorContext,
+  ) -> Any:
+    module = context.module
+    if isinstance(module, nn.Dropout) and context.method_name == '__call__':
+      key_is_given = 'rng' in kwargs or module.has_rng(module.rng_collection)
+      if not key_is_given:
+        return args[0]
+    return method(*args, **kwargs)
+
+  return nn.intercept_methods(call)
 
 
 def _signature(features: Mapping[str, Any]) -> Signature:

@@ -1,6 +1,7 @@
 """Replaces stages of a network, and selects and merges their variables."""
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -62,6 +63,23 @@ def select(variables: Variables, names: Iterable[str]) -> Variables:
   }
 
 
+def same_modules(
+  student: Network,
+  student_stages: Iterable[str],
+  teacher: Network,
+  teacher_stages: Iterable[str],
+) -> bool:
+  """Returns whether stages of two networks have equal modules, in order.
+
+  Args:
+    student: one network.
+    student_stages: the names of its stages.
+    teacher: the other network.
+    teacher_stages: the names of its stages.
+  """
+  return _modules(student, student_stages) == _modules(teacher, teacher_stages)
+
+
 def merge(variables: Variables, updates: Variables) -> Variables:
   """Returns `variables` with the stages that `updates` holds replaced."""
   merged = dict(variables)
@@ -78,6 +96,12 @@ def count_parameters(tree: PyTree) -> int:
 def count_nonzero(tree: PyTree) -> int:
   """Returns how many of the values of {'params': ...} are not zero."""
   return sum(int(np.count_nonzero(x)) for x in jax.tree.leaves(tree['params']))
+
+
+def _modules(network: Network, names: Iterable[str]) -> list[Any]:
+  """Returns the modules of some stages, and what they do to images first."""
+  names = set(names)
+  return [(s.module, s.image) for s in network.stages if s.name in names]
 
 
 def _check_readers(

@@ -92,7 +92,7 @@ class InvertedResidual(nn.Module):
     y = norm(name='project_norm')(y)
     if self.stride != 1 or x.shape[-1] != self.width:
       return y
-    if train and self.drop_path:
+    if train and self.drop_path and self.has_rng('dropout'):
       y = stochastic_depth.drop_path(
         y, self.drop_path, self.make_rng('dropout')
       )

@@ -77,7 +77,7 @@ class PyramidBlock(nn.Module):
     else:
       y = nn.relu(norm(conv(y, 1, inner, 3, self.stride), 2))
       y = norm(conv(y, 2, self.width, 3), 3)
-    if self.shake_drop and train:
+    if train and self.shake_drop and self.has_rng('dropout'):
       y = stochastic_depth.shake_drop(
         y, self.shake_drop, self.make_rng('dropout')
       )

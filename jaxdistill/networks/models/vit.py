@@ -98,7 +98,7 @@ class TransformerBlock(nn.Module):
     return x + self._drop_path(y, train)
 
   def _drop_path(self, y: Array, train: bool) -> Array:
-    if not (train and self.drop_path):
+    if not (train and self.drop_path and self.has_rng('dropout')):
       return y
     return stochastic_depth.drop_path(
       y, self.drop_path, self.make_rng('dropout')

@@ -1,6 +1,9 @@
 """Edits of architectures: blocks deleted, inserted and replaced.
 
   student = edits.delete(teacher, ('group2.block2', 'group3.block2'))
+  student = edits.insert(
+    teacher, 'group2.block1', edits.stages(teacher, 'group2.block2')
+  )
 
 An edit keeps the shape of the network's output, and the shapes of the features
 and variables of every stage that remains, so these stages are unaffected.
@@ -11,6 +14,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage, Variables
 from jaxdistill.networks import graph
@@ -41,6 +45,50 @@ def delete(
   for name in names:
     edited = _splice(edited, name, name, Network(()))
   return _checked(f'delete {", ".join(names)}', network, edited, image_shape)
+
+
+def stages(
+  network: Network,
+  start: str,
+  stop: str | None = None,
+  *,
+  names: Sequence[str] | None = None,
+) -> Network:
+  """Returns some of a network's stages, for `insert` and `replace`.
+
+  Args:
+    network: the network.
+    start: the first stage.
+    stop: the last stage, at or after `start`; None means `start`.
+    names: the new names of the stages; None keeps the names. With a new name, a
+      stage that replaces one of the same kind does not `inherit` its variables.
+
+  Raises:
+    UsageError: there is no such stage, `stop` comes before `start`, or the
+      number of names is not that of the stages.
+  """
+  stop = start if stop is None else stop
+  graph.check_stages(network, (start, stop))
+  all_names = graph.stage_names(network)
+  first, last = all_names.index(start), all_names.index(stop)
+  if last < first:
+    raise UsageError(
+      f'stop: expected {start!r} or a stage after it, got {stop!r}'
+    )
+  old_names = all_names[first : last + 1]
+  new_names = dict(zip(old_names, old_names))
+  if names is not None:
+    names = checks.length('names', names, len(old_names), 'stages')
+    new_names = dict(zip(old_names, names))
+  return Network(
+    tuple(
+      stage._replace(
+        name=new_names[stage.name],
+        inputs=tuple(new_names.get(name, name) for name in stage.inputs),
+      )
+      for stage in network.stages[first : last + 1]
+    )
+  )
 
 
 def insert(

@@ -23,7 +23,7 @@ class GaussianNoise(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    if not train:
+    if not (train and self.has_rng('dropout')):
       return x
     rng = self.make_rng('dropout')
     return x + self.sigma * jax.random.normal(rng, x.shape, x.dtype)

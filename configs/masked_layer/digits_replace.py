@@ -1,0 +1,56 @@
+"""MLD, Figure 1 in small: one block is replaced, and only this block trains.
+
+  jaxdistill --config=configs/masked_layer/digits_replace.py
+
+Paper: Wan et al., Masked Layer Distillation: Fast and Robust Training Through
+Knowledge Transfer Normalization, 2021.
+
+Setting: the student is the teacher, a ResNet-14 that has seen 1,000 images of
+digits, with another block in the place of the second block of its second group:
+half as wide inside, with new weights. The other groups are copied whole and
+stay as they are. In the row 'mld, end to end' the whole student then learns
+from the teacher's probabilities.
+
+Hardware and time: two CPU cores, a few minutes. Nothing is downloaded.
+"""
+
+TEACHER = {'name': 'resnet14', 'widths': (8, 16, 32), 'stem_width': 8}
+BLOCK = 'group2.block2'
+
+
+def get_config():
+  """Returns the rows of the masked distance, of L1 and of L2."""
+  layers = {'epochs': 8, 'statistics_steps': 20}
+  mld = {
+    'name': 'masked_layer',
+    'breakpoints': 'blocks',
+    'inherit': True,
+    'end_to_end': False,
+    'masks': {'max_drop': 1.0},
+    'layers': layers,
+  }
+  return {
+    'data': {'name': 'digits'},
+    'teacher': {**TEACHER, 'training': {'epochs': 20}},
+    'student': {
+      'name': 'replaced',
+      'network': TEACHER,
+      'start': BLOCK,
+      'stop': BLOCK,
+      'part': {
+        'name': 'stages',
+        'network': {'name': 'narrowed', 'network': TEACHER, 'multiplier': 0.5},
+        'start': BLOCK,
+      },
+    },
+    'batch_size': 50,
+    'epochs': 8,
+    'seeds': 3,
+    'schedule': {'name': 'cosine', 'rate': 0.1},
+    'methods': {
+      'mld': mld,
+      'mld, l1': {**mld, 'layers': {**layers, 'distance': 'l1'}},
+      'mld, l2': {**mld, 'layers': {**layers, 'distance': 'l2'}},
+      'mld, end to end': {**mld, 'end_to_end': True},
+    },
+  }
