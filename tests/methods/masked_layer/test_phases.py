@@ -149,7 +149,7 @@ def test_a_resumed_run_uses_the_saved_masks(
       'end_to_end: expected True with the keys method and label_epochs',
     ),
     ({'breakpoints': 'all'}, "unknown breakpoints 'all'"),
-    ({'cut': ()}, 'cut: expected at least one breakpoint'),
+    ({'cut': ()}, 'cut: expected at least one pair'),
     ({'cut': (('group1', 'group9'),)}, "unknown teacher feature 'group9'"),
     (
       {'cut': (('group1', 'group2'),)},
