@@ -461,7 +461,7 @@ def test_types_with_tables_are_distinct():
     ('pruned', {'pruning', 'fine_tune', 'method', 'fine_tune_optimizer'}),
     ('pruning_protocol', {'prunings', 'fine_tune_optimizer'}),
     ('neighbourhood', {'neighbourhood_optimizer', 'fine_tune'}),
-    ('distpro', {'space', 'search_optimizer', 'weights_optimizer'}),
+    ('distpro', {'space', 'search_optimizer', 'terms', 'weights_optimizer'}),
     ('regularized', {'augment', 'policy', 'cutout', 'mix'}),
     ('repeated', {'augment'}),
     ('narrowed', {'network'}),
