@@ -150,7 +150,7 @@ def test_a_penalty_of_zero_changes_nothing(name):
   jax.tree.map(np.testing.assert_array_equal, same, without)
   pulled = run(optimizer(schedule, l1_penalty=0.5), 2)
   assert any((pulled[k] != without[k]).any() for k in START)
-  with pytest.raises(UsageError, match='l1_penalty: expected a number of at'):
+  with pytest.raises(UsageError, match='l1_penalty: expected a number in'):
     optimizer(schedule, l1_penalty=-1e-4)
 
 

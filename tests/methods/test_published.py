@@ -10,6 +10,7 @@ from jaxdistill import objectives, optimizers, pruning
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.sources import arrays
+from jaxdistill.data.transforms import augment
 from jaxdistill.methods import chains, mutual, two_stage
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.models import resnet, vgg
@@ -221,6 +222,7 @@ def test_every_method_builds_its_first_phase(recipe, carry):
       'snapshots': {'method': labels, 'at': (1.0,)},
       'pruned': {'pruning': half, 'fine_tune': joint.supervised},
       'pruning_protocol': {'prunings': {'half': half}},
+      'regularization_protocol': {'regularized': augment.none()},
       'distpro_retrain': {'use': 'equal'},
       'student_search': {'sparsities': (0.5,)},
     }.get(name, {})

@@ -23,7 +23,7 @@ TOKENS = (('stem', 'stem'), ('group1', 'group1'))
 # These apply other methods, or need more networks.
 COMPOSED = (
   *('fixed_backbone', 'from_teacher', 'pruned', 'pruning_protocol'),
-  *('snapshots', 'takd', 'distpro'),
+  *('snapshots', 'takd', 'distpro', 'regularization_protocol'),
 )
 ARGUMENTS = {
   'distpro_retrain': {'use': 'equal'},

@@ -15,10 +15,12 @@ FACTORS = {
   'dist': ('beta', 'gamma'),
   'masked_layer': ('alpha',),
   'pruning_protocol': ('beta',),
+  'regularization_protocol': ('beta',),
 }
 ARGUMENTS = {
   'joint': {'terms': {}},
   'pruning_protocol': {'prunings': {'half': None}},
+  'regularization_protocol': {'regularized': None},
   'takd': {'assistants': {}},
 }
 

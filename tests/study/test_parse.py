@@ -461,7 +461,11 @@ def test_types_with_tables_are_distinct():
     ('pruned', {'pruning', 'fine_tune', 'method', 'fine_tune_optimizer'}),
     ('pruning_protocol', {'prunings', 'fine_tune_optimizer'}),
     ('neighbourhood', {'neighbourhood_optimizer', 'fine_tune'}),
-    ('distpro', {'space', 'search_optimizer', 'terms', 'weights_optimizer'}),
+    ('regularization_protocol', {'regularized'}),
+    (
+      'distpro',
+      {'space', 'terms', 'search_optimizer', 'weights_optimizer'},
+    ),
     ('regularized', {'augment', 'policy', 'cutout', 'mix'}),
     ('repeated', {'augment'}),
     ('narrowed', {'network'}),

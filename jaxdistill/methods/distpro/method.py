@@ -97,6 +97,8 @@ def distpro_search(
   Raises:
     UsageError: a choice does not exist, or a number is out of its range.
   """
+  if search_weight is not None:
+    checks.weights(search_weight=search_weight)
   checks.choice('hypergradient', hypergradient, bilevel.HYPERGRADIENTS)
   checks.choice('order', order, search_lib.ORDERS)
   checks.choice('normalization', normalization, process_lib.NORMALIZATIONS)
@@ -106,8 +108,6 @@ def distpro_search(
     optimizer=search_optimizer or recipe.optimizer,
   )
   checks.number('search_epochs', part.epochs, above=0)
-  if search_weight is not None:
-    checks.number('search_weight', search_weight, at_least=0)
   if knots is not None:
     checks.integer('knots', knots)
   rules = search_lib.Rules(
