@@ -48,6 +48,7 @@ FAST = (
   *('test_optimizers.py', 'training/test_loop.py'),
 )
 ROOT = pathlib.Path(__file__).parent
+LARGEST_MEMORY = 3 << 29  # 1.5 GiB
 
 
 def is_fast(path: pathlib.Path) -> bool:
@@ -145,6 +146,25 @@ def cache_home(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
     yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def bounded_memory():
+  """Drops the traced and compiled programs of earlier files in a large process.
+
+  A process that kept those of the whole suite would need more than 4 GiB.
+  """
+  yield
+  if _memory() > LARGEST_MEMORY:
+    jax.clear_caches()
+    gc.collect()
+
+
+def _memory() -> int:
+  """Returns the bytes of memory of this process; 0 where Linux is missing."""
+  file = pathlib.Path('/proc/self/statm')
+  pages = int(file.read_text().split()[1]) if file.exists() else 0
+  return pages * os.sysconf('SC_PAGE_SIZE')
 
 
 @pytest.fixture(scope='session')
