@@ -116,7 +116,7 @@ def number(
   is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
   if (
     not is_number
-    or not math.isfinite(value)
+    or not _is_finite(value)
     or (at_least is not None and value < at_least)
     or (above is not None and value <= above)
     or (at_most is not None and value > at_most)
@@ -138,6 +138,14 @@ def weights(**values: Any) -> None:
   """
   for name, value in values.items():
     number(name, value, at_least=0, at_most=1e9)
+
+
+def _is_finite(value: Any) -> bool:
+  """Returns whether a number is finite as a float."""
+  try:
+    return math.isfinite(value)
+  except OverflowError:  # an int of more than 308 digits
+    return False
 
 
 def length(name: str, values: Any, count: int, what: str) -> tuple[Any, ...]:

@@ -45,10 +45,13 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> None:
   Raises:
     UsageError: see `reported`.
   """
-  path = pathlib.Path(path)
-  partial = path.with_name(path.name + '.partial')
   data = content.encode() if isinstance(content, str) else content
   with reported(path):
+    path = pathlib.Path(path).resolve()  # a link stays a link
+    if path.exists() and not path.is_file():
+      # Replacing a device such as /dev/null would destroy it.
+      raise OSError(errno.EEXIST, 'is not a regular file')
+    partial = path.with_name(path.name + '.partial')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
       with open(partial, 'wb') as file:

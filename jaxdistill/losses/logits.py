@@ -254,10 +254,11 @@ def dist_loss(
   Here, p and q are the softmax of the teacher and of the student at temperature
   tau. A row p_b holds the classes of one example, and a column p_c holds one
   class for all examples of the batch. The denominator of r is enlarged by 1e-8,
-  as in the authors' code (hunto/DIST_KD), whose defaults are used. The
-  correlation with a constant is 0 and has no gradient, so that a head whose
-  weights begin at zero learns from the labels first; in the authors' code, the
-  gradient is 1e8 times too large there.
+  as in the authors' code (hunto/DIST_KD), whose defaults are used. Unlike
+  there, the gradient has a bound: probabilities that differ by less than a
+  hundredth of their size are less correlated with all others, and constant
+  ones are not correlated at all and have no gradient. So a head whose weights
+  begin at or near zero learns from the labels first.
 
   Args:
     student: the student's logits, `[B, num_classes]`.
@@ -301,16 +302,22 @@ def dist_loss(
 def _correlation(q: jax.Array, p: jax.Array, *, axis: int) -> jax.Array:
   """Returns Pearson's correlation of probabilities along an axis.
 
-  It is 0, without a gradient, where one of the two has no spread: its entries
-  are equal but for rounding, which would determine the direction of a gradient
-  that has no bound.
+  The gradient would have no bound where one of the two has hardly any spread,
+  and no direction but that of rounding where it has none. Therefore a spread
+  below a hundredth of the probabilities themselves counts as a hundredth,
+  which brings the correlation towards 0, and one of rounding counts as none.
   """
   has_spread = _has_spread(q, axis) & _has_spread(p, axis)
-  q = q - jnp.mean(q, axis=axis, keepdims=True)
-  p = p - jnp.mean(p, axis=axis, keepdims=True)
-  norms = numerics.norm(p, axis=axis) * numerics.norm(q, axis=axis)
-  correlation = jnp.sum(p * q, axis=axis) / (norms + 1e-8)
+  (q, q_spread), (p, p_spread) = _centred(q, axis), _centred(p, axis)
+  correlation = jnp.sum(p * q, axis=axis) / (p_spread * q_spread + 1e-8)
   return jnp.where(has_spread, correlation, 0.0)
+
+
+def _centred(p: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Returns (the centred vectors, their norms, enlarged if hardly any)."""
+  smallest = 1e-2 * jax.lax.stop_gradient(numerics.norm(p, axis=axis))
+  p = p - jnp.mean(p, axis=axis, keepdims=True)
+  return p, jnp.maximum(numerics.norm(p, axis=axis), smallest)
 
 
 def _has_spread(p: jax.Array, axis: int) -> jax.Array:

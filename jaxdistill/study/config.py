@@ -163,10 +163,24 @@ def _ordered(config: Any) -> ml_collections.ConfigDict:
   the rows are kept in order: elsewhere the order could change the numbers of
   configs that were written before.
   """
+  config = _unshared(config)
   if isinstance(config, Mapping) and isinstance(config.get('methods'), Mapping):
     rows = ml_collections.ConfigDict(dict(config['methods']), sort_keys=False)
     config = {**config, 'methods': rows}
   return ml_collections.ConfigDict(config)
+
+
+def _unshared(value: Any) -> Any:
+  """Returns a value in which no section is the same object as another one.
+
+  Otherwise an override of `{**row, ...}` would also change the row that it was
+  made from.
+  """
+  if isinstance(value, Mapping):
+    return {key: _unshared(part) for key, part in value.items()}
+  if type(value) in (list, tuple):
+    return type(value)(map(_unshared, value))
+  return value
 
 
 def _error_message(

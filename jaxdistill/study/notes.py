@@ -7,7 +7,10 @@ from jaxdistill.study.plans import Plan
 
 def notes(plan: Plan) -> list[str]:
   """Returns one line for each thing that the user may not expect."""
-  of_data = (statistics_note(plan), size_note(plan), classes_note(plan))
+  of_data = (
+    *(statistics_note(plan), size_note(plan)),
+    *(classes_note(plan, split) for split in ('validation', 'test')),
+  )
   return [*filter(None, of_data), *plan.notes]
 
 
@@ -38,16 +41,16 @@ def size_note(plan: Plan) -> str:
   )
 
 
-def classes_note(plan: Plan) -> str:
-  """Says which classes are not in the validation split; or ''."""
+def classes_note(plan: Plan, split: str) -> str:
+  """Says which classes are not in a split; or ''."""
   names = plan.dataset.label_names
-  label = plan.dataset.splits.get('validation', {}).get('label')
+  label = plan.dataset.splits.get(split, {}).get('label')
   if label is None or label.ndim != 1:  # not the class of each image
     return ''
   missing = labels.missing(label, plan.dataset.num_classes, names)
   if not missing:
     return ''
   return (
-    f'data: the validation split has no examples of {missing}; data.validation '
-    'sets its size'
+    f'data: the {split} split has no examples of {missing}; data.{split} sets '
+    'its size'
   )

@@ -47,10 +47,17 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
 
 
 def as_text(results: Mapping[str, Any]) -> str:
-  """Returns the table as text, without blank lines and trailing spaces."""
+  """Returns the table as text, and below it the trials that diverged.
+
+  There are no blank lines and no trailing spaces.
+  """
   console = rich.console.Console(width=200, record=True, file=io.StringIO())
   console.print(table(results))
   lines = console.export_text().splitlines()
+  lines += [
+    f'{trial["label"]}, seed {trial["seed"]}: diverged: {trial["message"]}'
+    for trial in results.get('diverged', ())
+  ]
   return '\n'.join(line.rstrip() for line in lines if line.strip())
 
 

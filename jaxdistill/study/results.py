@@ -107,8 +107,8 @@ def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
     plan: what was run.
     workdir: the work directory.
   """
-  rows = []
-  for row in selection.with_chosen_trials(plan, workdir).rows:
+  plan, rows = selection.with_chosen_trials(plan, workdir), []
+  for row in plan.rows:
     seeds = {
       str(seed): workdir_lib.read_result(workdir, row, seed)
       for seed in row.seeds
@@ -117,7 +117,21 @@ def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
     if seeds:
       result = {'label': row.label, 'config': row.resolved, 'seeds': seeds}
       rows.append({**result, **_trial(row)})
-  return {'rows': rows, 'score': plan.task.score}
+  diverged = [
+    {
+      'label': row.label,
+      'seed': seed,
+      'message': workdir_lib.read_divergence(workdir, row, seed),
+    }
+    for row in plan.rows
+    for seed in row.seeds
+    if workdir_lib.has_diverged(workdir, row, seed)
+  ]
+  return {
+    'rows': rows,
+    'score': plan.task.score,
+    **({'diverged': diverged} if diverged else {}),
+  }
 
 
 def _trial(row: Row) -> dict[str, Any]:

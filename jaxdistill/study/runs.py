@@ -143,7 +143,7 @@ def _run_rows(study: _Study, rows: Sequence[Row]) -> dict[str, Any]:
   labels = [row.label for row in rows if row.trial is not None]
   for row in selection.with_chosen_trials(plan, workdir).rows:
     if row.label in labels:
-      _run_row(study, row, teacher)
+      _run_row(study, row, teacher)  # the other seeds, if it was chosen
   collected = results.collect(plan, workdir)
   if hosts.first():
     checkpoint.write_json(workdir / 'results.json', collected)
@@ -156,9 +156,27 @@ def _run_row(study: _Study, row: Row, teacher: _Teacher | None) -> None:
     folder = workdir_lib.row_folder(study.workdir, row)
     checkpoint.write_json(folder / 'row.json', row.resolved)
   for seed in row.seeds:
-    if not hosts.of_first(workdir_lib.is_finished, study.workdir, row, seed):
+    run = (study.workdir, row, seed)
+    if hosts.of_first(workdir_lib.is_finished, *run):
+      continue
+    if row.trial is None:
       _run_seed(study, row, seed, teacher)
-      hosts.meet()
+    elif not hosts.of_first(workdir_lib.has_diverged, *run):
+      _run_trial(study, row, seed, teacher)
+    hosts.meet()
+
+
+def _run_trial(
+  study: _Study, row: Row, seed: int, teacher: _Teacher | None
+) -> None:
+  """Trains one seed of a trial, which loses if its loss becomes NaN."""
+  try:
+    _run_seed(study, row, seed, teacher)
+  except loop.NonFiniteLossError as error:
+    study.console.print(f'{row.label}: diverged: {error}', markup=False)
+    if hosts.first():
+      path = workdir_lib.divergence_file(study.workdir, row, seed)
+      checkpoint.write_json(path, {'message': str(error)})
 
 
 def _teacher_from_file(study: _Study) -> _Teacher | None:

@@ -9,6 +9,7 @@ from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
+from jaxdistill.training import loop
 from jaxdistill.training.distributed import hosts
 
 ROLES = ('teacher', 'student')
@@ -55,17 +56,25 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
   Args:
     plan: the plan.
     workdir: its work directory.
+
+  Raises:
+    NonFiniteLossError: all trials of a sweep diverged.
   """
   scores: dict[str, dict[str, float]] = {}
   for row in plan.rows:
     if row.trial is not None:
       score = _validation_score(plan, row, workdir)
       scores.setdefault(row.trial.sweep, {})[row.label] = score
-  chosen = {
-    max(of_sweep, key=of_sweep.__getitem__)
-    for of_sweep in scores.values()
-    if not any(map(math.isnan, of_sweep.values()))
-  }
+  chosen = set()
+  for sweep, of_trials in scores.items():
+    if any(map(math.isnan, of_trials.values())):
+      continue  # a trial is not finished
+    best = max(of_trials, key=of_trials.__getitem__)
+    if of_trials[best] == -math.inf:
+      raise loop.NonFiniteLossError(
+        f'{sweep}: the loss of every trial became NaN or infinite'
+      )
+    chosen.add(best)
   rows = tuple(
     row._replace(seeds=row.trial.seeds, trial=row.trial._replace(chosen=True))
     if row.trial is not None and row.label in chosen
@@ -76,8 +85,10 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
 
 
 def _validation_score(plan: Plan, row: Row, workdir: pathlib.Path) -> float:
-  """Returns the score of a trial, or NaN if it is not finished."""
+  """Returns the score of a trial: NaN if unfinished, -inf if it diverged."""
   seed = row.seeds[0]
+  if hosts.of_first(workdir_lib.has_diverged, workdir, row, seed):
+    return -math.inf
   if not hosts.of_first(workdir_lib.is_finished, workdir, row, seed):
     return math.nan
   result = workdir_lib.read_result(workdir, row, seed)
@@ -114,6 +125,7 @@ def finished_runs(
     f'{row.label!r} seed {seed}'
     for row, seed in runs
     if (row, seed) not in finished
+    and not workdir_lib.has_diverged(workdir, row, seed)
   )
   if {row.role for row in rows} - {row.role for row, _ in finished}:
     raise UsageError(

@@ -9,8 +9,7 @@ This module imports neither JAX nor any other heavy package, so that a wrong
 value is refused at once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import math
 import random
 from typing import Any, NamedTuple
@@ -25,6 +24,8 @@ SCALES = ('linear', 'log')
 # Draws of a combination that has been drawn before, until a sweep gives up.
 _MAX_REPEATS = 1000
 MAX_TRIALS = 10_000
+# Beyond this number of combinations, random draws hardly ever repeat.
+_MANY = 1_000_000
 
 
 class Trial(NamedTuple):
@@ -58,17 +59,12 @@ class _Range(NamedTuple):
 
   def draw(self, rng: random.Random) -> float:
     """Returns a number; one that is not whole has four significant digits."""
-    low, high, is_whole = self.low, self.high, self._is_whole()
-    if is_whole and self.scale == 'linear':
-      return rng.randint(int(low), int(high))
     if self.scale == 'log':
-      number = math.exp(rng.uniform(math.log(low), math.log(high)))
+      number = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
     else:
-      number = rng.uniform(low, high)
+      number = rng.uniform(self.low, self.high)
+    is_whole = isinstance(self.low, int) and isinstance(self.high, int)
     return round(number) if is_whole else float(f'{number:.4g}')
-
-  def _is_whole(self) -> bool:
-    return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 def trials(
@@ -97,8 +93,11 @@ def trials(
     yield f'{label}: {text}', _changed(row, combination, where), trial
 
 
-def _choices(keys: Any, where: str) -> dict[str, list[Any] | _Range]:
+def _choices(keys: Any, where: str) -> dict[str, Sequence[Any] | _Range]:
   """Returns what each key of a sweep may be; 'schedule.rate' is a nested key.
+
+  The keys are sorted, as those of a `ConfigDict` are, so that labels do not
+  depend on how the config was made.
 
   Raises:
     UsageError: there is no key, or a key has neither a list nor a range.
@@ -108,8 +107,13 @@ def _choices(keys: Any, where: str) -> dict[str, list[Any] | _Range]:
       f'{where}: expected keys of the row with their values, such as '
       f"{{'temperature': [1.0, 2.0, 4.0]}}, got {keys!r}"
     )
-  choices: dict[str, list[Any] | _Range] = {}
-  for key, value in keys.items():
+  choices: dict[str, Sequence[Any] | _Range] = {}
+  for key, value in sorted(keys.items(), key=lambda item: str(item[0])):
+    if '.' in str(key) or key == 'sweep':
+      raise UsageError(
+        f'{where}: expected keys of the row, with nested keys in a section '
+        f"such as {{'schedule': {{'rate': [0.1, 0.3]}}}}, got {key!r}"
+      )
     if not isinstance(value, Mapping):
       choices[str(key)] = _different(value, f'{where}.{key}')
     elif value.keys() & {'low', 'high'}:
@@ -127,15 +131,11 @@ def _different(value: Any, where: str) -> list[Any]:
       f"{where}: expected a list of values or {{'low': ..., 'high': ...}}, got "
       f'{value!r}'
     )
-  different: list[Any] = []
-  for entry in value:
-    if entry not in different:
-      different.append(entry)
-  return different
+  return list({repr(entry): entry for entry in value}.values())
 
 
-def _range(value: Mapping[str, Any], where: str) -> _Range:
-  """Checks {'low': ..., 'high': ..., 'scale': ...}."""
+def _range(value: Mapping[str, Any], where: str) -> Sequence[int] | _Range:
+  """Returns what {'low': ..., 'high': ..., 'scale': ...} stands for."""
   keys = {'scale': 'linear', **values.check_keys(value, RANGE_FIELDS, where)}
   for key in ('low', 'high'):
     if key not in keys:
@@ -144,12 +144,15 @@ def _range(value: Mapping[str, Any], where: str) -> _Range:
   bounds: dict[str, float] = {'above': 0} if keys['scale'] == 'log' else {}
   checks.number(f'{where}.low', keys['low'], **bounds)
   checks.number(f'{where}.high', keys['high'], above=keys['low'])
-  return _Range(keys['low'], keys['high'], keys['scale'])
+  low, high, scale = keys['low'], keys['high'], keys['scale']
+  if isinstance(low, int) and isinstance(high, int) and scale == 'linear':
+    return range(low, high + 1)
+  return _Range(low, high, scale)
 
 
 def _combinations(
   sweep: Mapping[str, Any],
-  choices: Mapping[str, list[Any] | _Range],
+  choices: Mapping[str, Sequence[Any] | _Range],
   where: str,
 ) -> Iterator[dict[str, Any]]:
   """Yields all combinations, or as many different ones at random as asked for.
@@ -167,19 +170,35 @@ def _combinations(
       f'{where}: the range of {key!r} needs {where}.trials, the number of '
       'random combinations'
     )
+  seed = checks.integer(f'{where}.seed', sweep.get('seed', 0), at_least=0)
   size = math.prod(map(len, lists.values()))
-  if len(lists) == len(choices) and (count is None or count >= size):
-    checks.integer(f'{where}: combinations', size, at_most=MAX_TRIALS)
-    for combination in itertools.product(*lists.values()):
-      yield dict(zip(lists, combination))
+  if count is not None and (len(lists) < len(choices) or size > _MANY):
+    yield from _draws(choices, count, seed)
+    return
+  numbers: Iterable[int] = range(size)
+  if count is not None and count < size:
+    numbers = random.Random(seed).sample(range(size), count)
   else:
-    yield from _draws(choices, count or 0, sweep.get('seed', 0))
+    checks.integer(f'{where}: combinations', size, at_most=MAX_TRIALS)
+  for number in numbers:
+    yield _combination(lists, number)
+
+
+def _combination(
+  lists: Mapping[str, Sequence[Any]], number: int
+) -> dict[str, Any]:
+  """Returns the combination with a number; the last key changes fastest."""
+  combination = {}
+  for key, choice in reversed(list(lists.items())):
+    number, index = divmod(number, len(choice))
+    combination[key] = choice[index]
+  return dict(reversed(list(combination.items())))
 
 
 def _draws(
-  choices: Mapping[str, list[Any] | _Range], count: int, seed: int
+  choices: Mapping[str, Sequence[Any] | _Range], count: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-  """Yields different random combinations, fewer if there are not so many."""
+  """Yields different random combinations, of which there are far more."""
   rng = random.Random(seed)
   drawn: list[dict[str, Any]] = []
   for _ in range(count + _MAX_REPEATS):

@@ -25,6 +25,9 @@ from jaxdistill.study import models
 from jaxdistill.study.drafts import TeacherDraft
 from jaxdistill.study.plans import Plan
 
+# Images have levels from 0 to 255.
+SMALLEST_STD = 1e-3
+
 
 class FileTeacher(NamedTuple):
   """A teacher from a file, for images and classes as the data have them.
@@ -117,14 +120,21 @@ def _standardized(
   model: Model, metadata: Mapping[str, Any], dataset: Dataset
 ) -> FileTeacher:
   """Returns a teacher that takes images standardised as the data are."""
-  if 'mean' not in metadata or 'std' not in metadata:
+  if not {'mean', 'std'} & metadata.keys():
     return FileTeacher(model)
+  for name in ('mean', 'std'):
+    if name not in metadata:
+      raise UsageError(
+        f'teacher.checkpoint: expected mean and std, got no {name}'
+      )
   mean, std = (
     _numbers(name, metadata[name], len(dataset.mean))
     for name in ('mean', 'std')
   )
-  if min(std) <= 0:
-    raise UsageError(f'teacher.checkpoint: expected std above 0, got {std}')
+  if min(std) < SMALLEST_STD:
+    raise UsageError(
+      f'teacher.checkpoint: expected std of at least {SMALLEST_STD}, got {std}'
+    )
   if mean == dataset.mean and std == dataset.std:
     return FileTeacher(model)
   affine = Affine(
@@ -163,11 +173,16 @@ def _with_names(
   names, data_names = metadata.get('label_names', ()), dataset.label_names
   if not _are_names(names):
     raise UsageError(
-      'teacher.checkpoint: expected different names as label_names, got '
+      'teacher.checkpoint: expected a list of names as label_names, got '
       f'{names}'
     )
   if not names or not data_names or tuple(names) == data_names:
     return teacher
+  if len({*names}) < len(names) or len({*data_names}) < len(data_names):
+    raise UsageError(
+      'teacher.checkpoint: has other label_names than the data, and their '
+      'orders cannot be compared, because a name occurs twice'
+    )
   if sorted(names) != sorted(data_names):
     unshared = {*names} ^ {*data_names}
     name = next(n for n in (*data_names, *names) if n in unshared)
@@ -219,12 +234,9 @@ def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
 
 
 def _are_names(names: Any) -> bool:
-  """Returns whether a value is a list of different strings."""
-  return (
-    isinstance(names, (list, tuple))
-    and all(isinstance(name, str) for name in names)
-    and len(set(names)) == len(names)
-  )
+  """Returns whether a value is a list of strings."""
+  is_list = isinstance(names, (list, tuple))
+  return is_list and all(isinstance(name, str) for name in names)
 
 
 def _words(numbers: Sequence[float]) -> str:

@@ -8,6 +8,7 @@ rows/LABEL/row.json: everything that the numbers of a row depend on.
 rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
 rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
 rows/LABEL/SEED/result.json: the measurements of a finished run.
+rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
 results.json: the results of all finished runs.
 export/: the files that `--mode=export` writes.
 """
@@ -110,6 +111,21 @@ def is_finished(workdir: pathlib.Path, row: Row, seed: int) -> bool:
   phases = [f'phase{i}.safetensors' for i in range(len(row.method))]
   folder = seed_folder(workdir, row, seed)
   return all((folder / name).exists() for name in ('result.json', *phases))
+
+
+def divergence_file(workdir: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
+  """Returns the path of the note that one seed of a trial diverged."""
+  return seed_folder(workdir, row, seed) / 'diverged.json'
+
+
+def has_diverged(workdir: pathlib.Path, row: Row, seed: int) -> bool:
+  """Returns whether the loss of one seed of a trial became NaN or infinite."""
+  return divergence_file(workdir, row, seed).exists()
+
+
+def read_divergence(workdir: pathlib.Path, row: Row, seed: int) -> str:
+  """Returns where one seed of a trial diverged, in one line."""
+  return str(_read_json(divergence_file(workdir, row, seed))['message'])
 
 
 def read_result(workdir: pathlib.Path, row: Row, seed: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import stat
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_a_path_that_cannot_be_made_is_named(tmp_path):
   with pytest.raises(UsageError, match=r'file/x: .*(Not a directory|exists)'):
     writing.write(tmp_path / 'file' / 'x', '')
   (tmp_path / 'folder').mkdir()
-  with pytest.raises(UsageError, match=r'folder: .*Is a directory'):
+  with pytest.raises(UsageError, match=r'folder: .*not a regular file'):
     writing.write(tmp_path / 'folder', '')
   assert sorted(p.name for p in tmp_path.iterdir()) == ['file', 'folder']
 
@@ -77,3 +78,22 @@ def test_the_errors_of_tensorstore_are_understood():
   with pytest.raises(UsageError) as error, writing.reported(pathlib.Path('x')):
     raise ValueError(text)
   assert str(error.value) == 'x: cannot be written (No space left on device)'
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file_is_never_replaced(tmp_path, make):
+  path = tmp_path / 'x'
+  make(path)
+  kind = stat.S_IFMT(path.stat().st_mode)
+  with pytest.raises(UsageError, match='is not a regular file'):
+    writing.write(path, 'content')
+  assert stat.S_IFMT(path.stat().st_mode) == kind
+  assert [p.name for p in tmp_path.iterdir()] == ['x']
+
+
+def test_a_link_stays_a_link(tmp_path):
+  (tmp_path / 'file').write_text('old')
+  (tmp_path / 'link').symlink_to('file')
+  writing.write(tmp_path / 'link', 'new')
+  assert (tmp_path / 'link').is_symlink()
+  assert (tmp_path / 'file').read_text() == 'new'

@@ -314,6 +314,16 @@ def test_features_without_spread_have_no_steep_gradient(name, dtype):
       assert largest(grad) <= 30 * usual  # false for NaN too
 
 
+@pytest.mark.parametrize('scale', [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+@pytest.mark.parametrize('tau', [1.0, 4.0])
+def test_dist_of_nearly_flat_logits_has_no_steep_gradient(scale, tau):
+  """A head whose weights begin near zero would explode in its first step."""
+  student, teacher = example('dist')
+  gradient = jax.grad(lambda s: losses.dist_loss(s, teacher, tau=tau))
+  usual = largest(gradient(student))
+  assert largest(gradient(scale * student)) <= 200 * usual
+
+
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize('name', names(equality=['zero'], teacher=[None]))
 def test_equal_features_of_any_type_have_no_loss_and_no_gradient(name, dtype):

@@ -41,18 +41,18 @@ def test_a_note_says_that_statistics_are_those_of_a_sample(plan):
 
 
 def test_a_note_names_the_classes_that_validation_lacks(plan):
-  assert notes.classes_note(plan) == ''
+  assert notes.classes_note(plan, 'validation') == ''
 
   def note(label):
     splits = {**plan.dataset.splits, 'validation': {'label': np.array(label)}}
     dataset = plan.dataset._replace(
       splits=splits, num_classes=3, label_names=('ant', 'bee', 'cat')
     )
-    return notes.classes_note(plan._replace(dataset=dataset))
+    return notes.classes_note(plan._replace(dataset=dataset), 'validation')
 
   assert note([0, 1, 2]) == ''
   assert "no examples of 2 of the 3 classes: 'ant', 'cat'" in note([1, 1])
   assert note(np.zeros((2, 4, 4))) == ''
   without = {'train': plan.dataset.splits['train']}
   alone = plan.dataset._replace(splits=without)
-  assert notes.classes_note(plan._replace(dataset=alone)) == ''
+  assert notes.classes_note(plan._replace(dataset=alone), 'validation') == ''

@@ -178,3 +178,19 @@ def test_rows_keep_the_order_of_the_file(tmp_path, as_dict):
   plain = config_lib.plain(config_lib.load(file))
   assert list(plain['methods']) == ['b', 'a']
   assert type(plain['methods']['b']) is dict
+
+
+def test_an_override_of_a_row_leaves_a_row_that_shares_its_sections(tmp_path):
+  (tmp_path / 'c.py').write_text(
+    'def get_config():\n'
+    "  row = {'name': 'kd', 'schedule': {'rate': 0.1}, 'x': [{'y': 1}]}\n"
+    "  return {'methods': {'a': row, 'b': {**row}, 'c': row}}\n"
+  )
+  loaded = config_lib.load(tmp_path / 'c.py')
+  overrides.override(loaded, 'methods.a.schedule.rate', '0.5')
+  methods = config_lib.plain(loaded)['methods']
+  assert [row['schedule']['rate'] for row in methods.values()] == [
+    0.5,
+    0.1,
+    0.1,
+  ]

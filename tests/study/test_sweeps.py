@@ -23,12 +23,12 @@ def test_a_grid_has_every_combination_in_order():
     schedule={'name': 'step', 'rate': 0.5},
   )
   assert [label for label, _, _ in trials] == [
-    'kd: temperature=1.0, rate=0.1',
-    'kd: temperature=1.0, rate=0.3',
-    'kd: temperature=4.0, rate=0.1',
-    'kd: temperature=4.0, rate=0.3',
+    'kd: rate=0.1, temperature=1.0',
+    'kd: rate=0.1, temperature=4.0',
+    'kd: rate=0.3, temperature=1.0',
+    'kd: rate=0.3, temperature=4.0',
   ]
-  _, section, trial = trials[1]
+  _, section, trial = trials[2]
   assert section == {
     'name': 'kd',
     'temperature': 1.0,
@@ -41,7 +41,7 @@ def test_a_grid_has_every_combination_in_order():
 def test_keys_that_end_alike_keep_their_sections_in_the_label():
   keys = {'schedule': {'rate': [0.1]}, 'fine_tune': {'rate': [0.2]}}
   ((label, _, _),) = _trials({'keys': keys})
-  assert label == 'kd: schedule.rate=0.1, fine_tune.rate=0.2'
+  assert label == 'kd: fine_tune.rate=0.2, schedule.rate=0.1'
 
 
 def test_random_trials_are_different_and_the_same_in_every_process():
@@ -62,6 +62,12 @@ def test_random_trials_are_different_and_the_same_in_every_process():
   assert 1.0 <= min(temperatures) <= max(temperatures) <= 20.0
   below = sum(t < math.sqrt(20.0) for t in temperatures)
   assert 80 <= below <= 120  # half of them, on a logarithmic scale
+
+
+def test_random_trials_of_lists_are_as_many_as_asked_for():
+  keys = {'a': list(range(64)), 'b': {'low': 0, 'high': 63}}
+  drawn = _trials({'keys': keys, 'trials': 4000})
+  assert len({label for label, _, _ in drawn}) == 4000
 
 
 @pytest.mark.parametrize(('trials', 'count'), [(2, 2), (3, 3), (9, 3)])
@@ -94,6 +100,7 @@ def test_there_are_no_more_random_trials_than_combinations(trials, count):
       "did you mean 'log'?",
     ),
     ({'keys': {'temperature': [1.0]}, 'trials': 0}, 'from 1 to 10000, got 0'),
+    ({'keys': {'temperature': [1.0]}, 'seed': -1}, 'of at least 0, got -1'),
     ({'keys': {'temperature': {'rate': [1.0]}}}, 'expects a section at'),
     (
       {'keys': {'seed': list(range(200)), 'other': list(range(200))}},
@@ -106,6 +113,15 @@ def test_a_wrong_sweep_is_refused_in_one_line(sweep, message):
     _trials(sweep, temperature=2.0)
   assert message in str(error.value)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'keys',
+  [{'schedule.rate': [0.1]}, {'sweep': [{}]}, {'schedule': {'a.b': [1]}}],
+)
+def test_a_key_with_a_dot_or_a_sweep_in_a_sweep_is_refused(keys):
+  with pytest.raises(UsageError, match='nested keys in a section'):
+    _trials({'keys': keys})
 
 
 def test_values_of_a_sweep_are_checked_as_those_of_a_row(cli, config, tmp_path):
@@ -163,3 +179,26 @@ def test_the_best_trial_on_validation_is_trained_with_all_seeds(
   alone = numpy.load_file(by_hand / file.format('kd'))
   assert swept.keys() == alone.keys()
   assert all((swept[key] == alone[key]).all() for key in swept)
+
+
+def test_a_trial_that_diverges_loses(cli, workdirs, config, tmp_path):
+  folder = tmp_path / 'workdir'
+  rates = '--config.methods.kd.sweep.keys.schedule.rate'
+  out, err = cli.fit(config, folder, f'{rates}=[1e4, 0.1]', '--row=kd')
+  assert 'kd: rate=10000.0: diverged: the ' in err
+  assert 'kd: rate=10000.0, seed 0: diverged: ' in out
+  results = workdirs.results(folder)
+  assert [row['label'] for row in results['rows']] == [
+    'teacher',
+    'kd: rate=0.1',
+  ]
+  assert results['rows'][1]['trial']['chosen']
+  assert [trial['label'] for trial in results['diverged']] == [
+    'kd: rate=10000.0'
+  ]
+  code, _, err = cli.call(
+    *(f'--config={config}', f'--workdir={folder}'),
+    *(f'{rates}=[1e4]', '--row=kd'),
+  )
+  assert code == 1
+  assert 'kd: the loss of every trial became NaN or infinite' in err

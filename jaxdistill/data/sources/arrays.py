@@ -35,13 +35,14 @@ def from_arrays(
 
   Args:
     train_image: uint8 `[N, H, W, C]`, or a column that is decoded lazily.
-      An array with the channels first, `[N, 3, H, W]` or `[N, 1, H, W]` where H
+      An array with one to four channels first, such as `[N, 3, H, W]` where H
       and W are above 4, is transposed.
     train_label: integers `[N]` from 0.
     test_image: `[M, H, W, C]`, likewise.
     test_label: integers `[M]`.
     num_classes: the number of classes; None: the number of `label_names`, or
-      the largest label plus one if there are no names.
+      the largest label plus one if there are no names. Then every class needs
+      a training example.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
@@ -76,8 +77,11 @@ def from_arrays(
     train_label, test_label, num_classes, label_names
   )
   missing = labels.missing(train_label, num_classes, label_names)
-  if is_counted and missing:
-    logging.warning('labels: no training examples of %s', missing)
+  if is_counted and not label_names and missing:
+    raise UsageError(
+      f'labels: expected training examples of every class, but there are none '
+      f'of {missing}; set num_classes to have classes without examples'
+    )
   held, kept = _rows(train_label, held_out, split_seed, stratified)
   splits = {
     'train': _split(train_image, train_label, np.sort(kept)),
@@ -230,7 +234,7 @@ def _channels_last(image: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
   """Returns images `[N, H, W, C]`, also if they are `[N, C, H, W]`."""
   if isinstance(image, LazyImages) or image.ndim != 4:
     return image
-  if image.shape[1] not in (1, 3) or min(image.shape[2:]) <= 4:
+  if not 1 <= image.shape[1] <= 4 or min(image.shape[2:]) <= 4:
     return image
   logging.warning(
     'images: taken as [N, C, H, W] because of their shape %s, and transposed '

@@ -114,24 +114,25 @@ def _named(root: pathlib.Path, names: Sequence[str]) -> str | None:
 
 
 def _check_not_splits(root: pathlib.Path) -> None:
-  """Raises UsageError if all folders have the same classes, as splits do."""
-  folders = _folders(root)
-  if len(folders) < 2:
-    return
-  shared = set(_folders(root / folders[0]))
-  for folder in folders[1:]:
-    if len(shared) < 2:  # usual: a class has no folders in it
-      return
-    shared &= {*_folders(root / folder)}
-  if len(shared) > 1:
-    first, second = sorted(shared)[:2]
-    raise UsageError(
-      f'data.train_split: needed because each of the {len(folders)} folders in '
-      f'{str(root)!r} has the folders {first!r} and {second!r} in it, as '
-      'splits do; name the folders of the splits with data.train_split and '
-      f'data.test_split, or set data.train_split="." if {folders[0]!r} is a '
-      'class'
-    )
+  """Raises UsageError if two folders have the same classes, as splits do.
+
+  Also if a folder has the same classes as `root` itself, as a split has that
+  lies beside the classes.
+  """
+  inner = {'.': {*_folders(root)}}
+  for folder in sorted(inner['.']):
+    classes = {*_folders(root / folder)}
+    for other, other_classes in inner.items() if classes else ():
+      shared = sorted(classes & other_classes)
+      if len(shared) > 1:
+        raise UsageError(
+          f'data.train_split: needed because {other!r} and {folder!r} in '
+          f'{str(root)!r} both have the folders {shared[0]!r} and '
+          f'{shared[1]!r} in them, as splits do; name the folders of the '
+          'splits with data.train_split and data.test_split, or set '
+          f'data.train_split="." if {folder!r} is a class'
+        )
+    inner[folder] = classes
 
 
 def _split(root: pathlib.Path, suffixes: set[str], key: str) -> Split:

@@ -33,6 +33,8 @@ _UPRIGHT = {
 _WIDTH_HEIGHT = (256, 257)
 _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC = 262
+_SAMPLE_FORMAT = 339
+_SIGNED = 2
 
 
 def read_image(
@@ -247,6 +249,8 @@ def checked_range(
 def _eight_bits(image: Any, range: tuple[float, float] | None) -> Any:
   """Returns an image of any mode as one of a mode with 8 bits."""
   if image.mode not in ('I', 'F') and not image.mode.startswith('I;16'):
+    if _is_signed(image):
+      raise OSError('expected levels of 8 bits without a sign')
     return image
   levels = np.asarray(image)
   black, white = range or _type_range(image)
@@ -272,11 +276,31 @@ def _eight_bits(image: Any, range: tuple[float, float] | None) -> Any:
 
 
 def _type_range(image: Any) -> tuple[float, float]:
-  """Returns the levels of black and white of an image's type."""
+  """Returns the levels of black and white of an image's type.
+
+  Raises:
+    OSError: the type has a sign, so that its levels may mean anything.
+  """
   tags = getattr(image, 'tag_v2', {})  # of a TIFF file
+  if _is_signed(image):
+    raise OSError(
+      'expected levels without a sign; name the levels of black and white with '
+      'the key `range`'
+    )
   bits = min((16, *tags.get(_BITS_PER_SAMPLE, ())))
   white = 1 if image.mode == 'F' else (1 << bits) - 1
   return (white, 0) if tags.get(_PHOTOMETRIC) == 0 else (0, white)
+
+
+def _is_signed(image: Any) -> bool:
+  """Returns whether the levels of a file have 8 or 16 bits with a sign.
+
+  Integers of 32 bits are used for levels without a sign too.
+  """
+  tags = getattr(image, 'tag_v2', {})
+  is_wide = max(tags.get(_BITS_PER_SAMPLE, (0,))) > 16
+  is_signed = _SIGNED in tags.get(_SAMPLE_FORMAT, ()) and not is_wide
+  return image.format == 'FITS' or is_signed
 
 
 def _converted(image: Any, mode: str, background: tuple[int, ...]) -> Any:

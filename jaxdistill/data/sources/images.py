@@ -95,8 +95,8 @@ class LazyImages:
       place, reason = bad[0]
       raise UsageError(
         f'{len(bad)} of {len(places)} images cannot be decoded ({reason}); the '
-        f'first is {self.files.name(place)}; replace it by an intact copy '
-        '(removing it would change the data set)'
+        f'first is {self.files.name(place)}; replace it by an intact copy, or '
+        'remove it'
       )
     return out
 

@@ -7,13 +7,13 @@ of that name is imported or called.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import functools
 import io
 import math
 import os
 import pickle
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 import zipfile
 
 import jax.numpy as jnp
@@ -36,12 +36,16 @@ _DTYPES: dict[str, Any] = {
 # The first pickle of a file from before PyTorch 1.6, and a key of its third.
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 _OLD_LITTLE_ENDIAN = 'little_endian'
-# Where checkpoints keep their dictionary of tensors, the best place first.
+# Where checkpoints keep their dictionary of tensors, the best place first. A
+# file that holds a student and a teacher does not say which of them is meant.
 CONTAINERS = (
   *('state_dict', 'model', 'model_state_dict', 'model_state', 'net'),
-  *('network', 'params', 'weights', 'module', 'student', 'teacher', 'backbone'),
-  *('state_dict_ema', 'model_ema', 'ema', 'ema_state_dict', 'params_ema'),
+  *('network', 'params', 'weights', 'module', ('student', 'teacher')),
+  *('backbone', 'state_dict_ema', 'model_ema', 'ema', 'ema_state_dict'),
+  'params_ema',
 )
+# The types of keys of dictionaries, or of the parts of a key.
+_KEYS = (str, bytes, int, float, bool, type(None))
 # How many dictionaries deep the tensors may be.
 _DEPTH = 3
 
@@ -160,8 +164,15 @@ def _rebuild_parameter(data, *rest):
   return data
 
 
+def _ordered_dictionary(items: Any = ()) -> OrderedDict[Any, Any]:
+  """Replaces OrderedDict; old files pass all items at once."""
+  if any(type(key) not in _KEYS for key, _ in items):
+    raise _Refused('has a key of a dictionary that is not a string or number')
+  return OrderedDict(items)
+
+
 _ADMITTED: dict[tuple[str, str], Any] = {
-  ('collections', 'OrderedDict'): OrderedDict,
+  ('collections', 'OrderedDict'): _ordered_dictionary,
   ('torch', 'Size'): tuple,
   ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
   ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
@@ -170,12 +181,17 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
   """Unpickles tensors, dictionaries and plain values; see `_Placeholder`.
+
+  This is the version in Python, whose steps can be checked: the hash of a
+  deeply nested key would end the process.
 
   Attributes:
     storages: key -> storage, for all storages that the pickle names.
   """
+
+  dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
   def __init__(self, file: Any):
     super().__init__(file)
@@ -200,6 +216,38 @@ class _Unpickler(pickle.Unpickler):
       raise _Refused(f'holds {_words(dtype)}, whose numbers cannot be read')
     storage = _Storage(str(key), np.dtype(_DTYPES[dtype]), int(count))
     return self.storages.setdefault(storage.key, storage)
+
+
+def _checked(
+  load: Callable[[Any], None], hashed: slice
+) -> Callable[[Any], None]:
+  """Returns a step of the unpickler that checks what it is going to hash.
+
+  Args:
+    load: the step.
+    hashed: where the objects to hash are in the stack of the unpickler.
+  """
+
+  def checked(unpickler: Any) -> None:
+    for key in unpickler.stack[hashed]:
+      parts = key if type(key) is tuple else (key,)
+      if any(type(part) not in _KEYS for part in parts):
+        raise _Refused(f'has {_words(key)} as a key of a dictionary')
+    load(unpickler)
+
+  return checked
+
+
+for _code, _hashed in (
+  (pickle.SETITEM, slice(-2, -1)),
+  (pickle.SETITEMS, slice(None, None, 2)),
+  (pickle.DICT, slice(None, None, 2)),
+  (pickle.ADDITEMS, slice(None)),
+  (pickle.FROZENSET, slice(None)),
+):
+  _Unpickler.dispatch[_code[0]] = _checked(
+    _Unpickler.dispatch[_code[0]], _hashed
+  )
 
 
 def _read_zip(file: Any) -> dict[str, np.ndarray]:
@@ -252,14 +300,17 @@ def _values(storage: _Storage, count: int, data: bytes) -> np.ndarray:
 
 def _views(content: Any) -> dict[str, _View]:
   """Returns the dictionary of tensors in what a file holds."""
-  found = dict(_dictionaries(content, (), set()))
+  found = dict(_dictionaries(content, (), set(), _is_view))
+  if not found:  # maybe options lie among the tensors of the dictionary
+    found = dict(_dictionaries(content, (), set(), _is_no_dictionary))
   if not found:
     raise _Refused(_problem(content))
   if len(found) == 1:
     (views,) = found.values()
     return views
   for container in CONTAINERS:
-    inside = [views for place, views in found.items() if container in place]
+    names = {container} if isinstance(container, str) else {*container}
+    inside = [views for place, views in found.items() if names & {*place}]
     if len(inside) == 1:
       return inside[0]
   places = ', '.join(repr('.'.join(place)) for place in found)
@@ -270,7 +321,10 @@ def _views(content: Any) -> dict[str, _View]:
 
 
 def _dictionaries(
-  content: Any, place: tuple[str, ...], seen: set[int]
+  content: Any,
+  place: tuple[str, ...],
+  seen: set[int],
+  may_hold: Callable[[Any], bool],
 ) -> Iterator[tuple[tuple[str, ...], dict[str, _View]]]:
   """Yields (keys that lead to it, dictionary) of dictionaries of tensors.
 
@@ -279,17 +333,27 @@ def _dictionaries(
     place: the keys that lead to it.
     seen: the identities of what has been searched; a hostile file can hold one
       dictionary at more places than could ever be searched.
+    may_hold: says which values a dictionary of tensors may have.
   """
   is_empty = not isinstance(content, Mapping) or not content
   if is_empty or id(content) in seen or len(place) > _DEPTH:
     return
   seen.add(id(content))
-  if all(isinstance(value, _View) for value in content.values()):
-    yield place, {str(name): view for name, view in content.items()}
+  views = {str(k): v for k, v in content.items() if _is_view(v)}
+  if views and all(map(may_hold, content.values())):
+    yield place, views
     return
   for key, value in content.items():
     if isinstance(key, str):  # an optimizer numbers its tensors
-      yield from _dictionaries(value, (*place, key), seen)
+      yield from _dictionaries(value, (*place, key), seen, may_hold)
+
+
+def _is_view(value: Any) -> bool:
+  return isinstance(value, _View)
+
+
+def _is_no_dictionary(value: Any) -> bool:
+  return not isinstance(value, Mapping)
 
 
 def _problem(content: Any) -> str:

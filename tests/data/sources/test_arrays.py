@@ -94,11 +94,12 @@ def test_a_channel_without_contrast_has_a_finite_inverse_std():
 
 
 def test_classes_are_counted_from_the_labels_of_both_splits():
+  assert make().num_classes == 5
+  assert make(num_classes=9).num_classes == 9
   test_label = TEST_LABEL.copy()
   test_label[0] = 6
-  dataset = arrays.from_arrays(TRAIN, TRAIN_LABEL, TEST, test_label)
-  assert dataset.num_classes == 7
-  assert make(num_classes=9).num_classes == 9
+  with pytest.raises(UsageError, match='none of 2 of the 7 classes: 5, 6'):
+    arrays.from_arrays(TRAIN, TRAIN_LABEL, TEST, test_label)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,15 @@ def test_splits_with_unusual_names_are_refused_and_a_key_mends_it(
   assert classes.label_names == folders
 
 
+def test_splits_beside_other_folders_or_classes_are_refused_too(tmp_path):
+  tree(tmp_path / 'beside', 'tr', 'te')
+  write(tmp_path / 'beside' / 'samples', 4)
+  tree(tmp_path / 'mixed', 'held out', '.')
+  for root in ('beside', 'mixed'):
+    with pytest.raises(UsageError, match=r"data\.train_split: needed .*'ant'"):
+      load(tmp_path / root)
+
+
 def test_classes_may_each_have_one_folder_of_the_same_name(tmp_path):
   for name in ('ant', 'bee'):
     write(tmp_path / name / 'images', 5)

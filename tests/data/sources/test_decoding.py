@@ -48,14 +48,14 @@ def pgm(levels) -> bytes:
   return header + levels.astype('>u2').tobytes()
 
 
-def tiff(levels, *, bits, photometric=1, order='<') -> bytes:
+def tiff(levels, *, bits, photometric=1, order='<', sample_format=1) -> bytes:
   """Returns a TIFF file of one strip, written tag by tag."""
   data = levels if isinstance(levels, bytes) else levels.tobytes()
   height, width = (2, 2) if isinstance(levels, bytes) else levels.shape
   tags = [
     *((256, width), (257, height), (258, bits), (259, 1)),
     *((262, photometric), (273, 8), (277, 1), (278, height)),
-    (279, len(data)),
+    *((279, len(data)), (339, sample_format)),
   ]
   mark = b'II*\0' if order == '<' else b'MM\0*'
   directory = struct.pack(order + 'H', len(tags)) + b''.join(
@@ -93,6 +93,17 @@ def test_tags_of_tiff_say_what_is_white():
   white = tiff(RAMP, bits=16, photometric=0)
   grey = jd.data.read_image(white, channels=1)
   np.testing.assert_array_equal(grey[..., 0], EXPECTED_RAMP[::-1, ::-1])
+
+
+def test_levels_with_a_sign_need_a_range_and_those_of_8_bits_are_refused():
+  levels = np.array([[0, 16383], [-32768, 32767]], np.int16)
+  signed = tiff(levels, bits=16, sample_format=2)
+  with pytest.raises(UsageError, match=r'without a sign.*`range`'):
+    jd.data.read_image(signed, channels=1)
+  grey = jd.data.read_image(signed, channels=1, range=(-32768, 32767))
+  assert grey[..., 0].tolist() == [[128, 191], [0, 255]]
+  with pytest.raises(UsageError, match='8 bits without a sign'):
+    jd.data.read_image(tiff(levels.astype(np.int8), bits=8, sample_format=2))
 
 
 def test_floating_point_levels_are_scaled_from_0_to_1():

@@ -345,7 +345,7 @@ def test_of_several_dictionaries_of_tensors_the_usual_one_is_taken(tmp_path):
     return torch_files.read(write_zip(tmp_path / 'a.pth', value, arrays))['a']
 
   assert read('model_ema', 'model', 'discriminator')[0] == 1
-  assert read('teacher', 'x', 'student')[0] == 2
+  assert read('net', 'x', 'student')[0] == 0
   assert read('state_dict', 'model', 'net')[0] == 0
   with pytest.raises(UsageError, match=r"several .* \('x', 'y', 'z'\)"):
     read('x', 'y', 'z')
@@ -377,3 +377,41 @@ def test_a_file_without_tensors_is_a_usage_error(tmp_path):
     pretrained.load(tmp_path / 'b.pth', NETWORK, EXAMPLE)
   with pytest.raises(UsageError, match='no such file'):
     pretrained.load(tmp_path / 'b.safetensors', NETWORK, EXAMPLE)
+
+
+@pytest.mark.parametrize(
+  'hash_it',
+  [
+    b'}(' + b'KEY' + b'K\x01u.',  # an item of a dictionary
+    b'}' + b'KEY' + b'K\x01s.',
+    b'(' + b'KEY' + b'K\x01d.',
+    b'\x8f(' + b'KEY' + b'\x90.',  # an item of a set
+    b'(' + b'KEY' + b'\x91.',
+  ],
+)
+def test_a_deeply_nested_key_is_refused(tmp_path, hash_it):
+  """Its hash would end the process."""
+  nested = b')' + b'\x85' * 300_000
+  content = b'\x80\x04' + hash_it.replace(b'KEY', nested)
+  path = write_zip(tmp_path / 'a.pth', None, {}, content=content)
+  with pytest.raises(UsageError, match='as a key'):
+    torch_files.read(path)
+
+
+def test_numbers_may_lie_among_the_tensors_of_the_only_dictionary(tmp_path):
+  values = np.arange(4, dtype=np.float32)
+  value = {'epoch': 5, 'a': whole_view('0', values), 'name': 'net'}
+  read = torch_files.read(write_zip(tmp_path / 'a.pth', value, {'0': values}))
+  assert list(read) == ['a']
+
+
+def test_a_file_of_a_student_and_a_teacher_does_not_say_which_is_meant(
+  tmp_path,
+):
+  values = np.arange(4, dtype=np.float32)
+  value = {
+    role: {'a': whole_view('0', values)} for role in ('student', 'teacher')
+  }
+  path = write_zip(tmp_path / 'a.pth', value, {'0': values})
+  with pytest.raises(UsageError, match="'student', 'teacher'"):
+    torch_files.read(path)
