@@ -45,11 +45,12 @@ def recipe(
     subset: the split to train on.
 
   Raises:
-    UsageError: the epochs are negative, the split does not exist, is the test
-      split, or has fewer examples than a batch, or a label is not valid for the
-      task.
+    UsageError: the epochs are negative, the batch size is not a whole number
+      of at least 1, the split does not exist, is the test split, or has fewer
+      examples than a batch, or a label is not valid for the task.
   """
   checks.number('epochs', epochs, at_least=0)
+  batch_size = checks.integer('batch_size', batch_size)
   task = task or classification()
   task.check(dataset)
   trainable = [name for name in dataset.splits if name != 'test']
