@@ -50,7 +50,5 @@ def classes_note(plan: Plan, split: str) -> str:
   missing = labels.missing(label, plan.dataset.num_classes, names)
   if not missing:
     return ''
-  return (
-    f'data: the {split} split has no examples of {missing}; data.{split} sets '
-    'its size'
-  )
+  remedy = '; data.validation sets its size' if split == 'validation' else ''
+  return f'data: the {split} split has no examples of {missing}{remedy}'

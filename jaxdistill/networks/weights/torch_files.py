@@ -313,6 +313,8 @@ def _views(content: Any) -> dict[str, _View]:
     inside = [views for place, views in found.items() if names & {*place}]
     if len(inside) == 1:
       return inside[0]
+    if inside:  # they have the same rank
+      break
   places = ', '.join(repr('.'.join(place)) for place in found)
   raise _Refused(
     f'holds several dictionaries of tensors ({places}); save only the '

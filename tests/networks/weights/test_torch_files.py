@@ -409,9 +409,8 @@ def test_a_file_of_a_student_and_a_teacher_does_not_say_which_is_meant(
   tmp_path,
 ):
   values = np.arange(4, dtype=np.float32)
-  value = {
-    role: {'a': whole_view('0', values)} for role in ('student', 'teacher')
-  }
+  roles = ('student', 'teacher', 'ema')
+  value = {role: {'a': whole_view('0', values)} for role in roles}
   path = write_zip(tmp_path / 'a.pth', value, {'0': values})
-  with pytest.raises(UsageError, match="'student', 'teacher'"):
+  with pytest.raises(UsageError, match="'student', 'teacher', 'ema'"):
     torch_files.read(path)
