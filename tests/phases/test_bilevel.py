@@ -14,7 +14,7 @@ from jaxdistill.data.sources import arrays
 from jaxdistill.methods.distpro import forward, pathways, process
 from jaxdistill.networks import graph
 from jaxdistill.networks.models import resnet
-from jaxdistill.phases import bilevel, recipes
+from jaxdistill.phases import bilevel, recipes, terms
 from jaxdistill.tasks import classification
 
 RATE = optimizers.constant(rate=0.1)
@@ -169,7 +169,7 @@ def wide_resnets():
     pair = objectives.pair_of(*networks, recipe)
     paths = pathways.build(pair, space)
     networks_with_paths = forward.Forward(
-      pair, paths, recipe, 'student', 'teacher'
+      pair, paths, terms.build({}, pair), recipe, 'student', 'teacher'
     )
     image = {'image': recipe.example['image']}
     initial = {

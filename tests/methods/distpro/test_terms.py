@@ -50,7 +50,7 @@ def losses(recipe, carry, batch):
   def compute(variables, batch):
     rng, progress = jax.random.key(1), jnp.float32(0.125)
     cases = {
-      'plain': built(recipe, carry, None),
+      'plain': built(recipe, carry, {}),
       'terms': whole,
       'half': built(recipe, carry, TERMS, label_weight=0.5),
     }
@@ -167,7 +167,7 @@ def test_a_search_can_minimise_the_loss_that_is_replayed(recipe, carry, batch):
 
 def losses_at(recipe, carry, batch):
   """The losses without weights, with the transforms of a search's start."""
-  networks = built(recipe, carry, None)
+  networks = built(recipe, carry, {})
   (phase,) = distpro.distpro_search(recipe, **SEARCH)
 
   def compute(rng):

@@ -82,7 +82,7 @@ def test_eight_devices_search_a_process_like_one(eight, script):
   """The raw weights move by up to 0.05 per step."""
   of_eight, _ = files.load_tree(eight[0] / 'search.safetensors')
   of_one = script['search']()
-  assert np.abs(of_one['process']['raw'][-1] - 1).min() > 0.03
+  assert np.abs(of_one['process']['raw'][-1] - 1).max() > 0.02
   for a, b in zip(jax.tree.leaves(of_eight), jax.tree.leaves(of_one)):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
 
