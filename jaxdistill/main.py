@@ -1,4 +1,4 @@
-"""The command line: python -m jaxdistill.main --config=FILE.
+"""The command line: jaxdistill run FILE, or python -m jaxdistill.main.
 
 JAX is imported only after the arguments and the keys of the config have been
 checked, so that help and refusals are quick.
@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxdistill import study
 from jaxdistill.core.checks import UsageError
-from jaxdistill.study import arguments, config, overrides, settings
+from jaxdistill.study import arguments, config, overrides, settings, shown
 from jaxdistill.training import fast_cpu, signals
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -34,7 +34,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     with signals.unraisable_interrupts():
       code = _run(list(sys.argv[1:] if argv is None else argv))
   except UsageError as error:
-    code = _fail(_one_line(error), 2)
+    code = _fail(error, 2)
   except KeyboardInterrupt:  # before or after training, which handles it
     code = _fail('interrupted', signals.INTERRUPTED)
   except Exception as error:
@@ -46,7 +46,9 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
   """Parses the arguments, checks the config and does what `--mode` says."""
   changes, others = overrides.split(argv)
-  options = arguments.parse(others)
+  options = arguments.parse(others, has_overrides=bool(changes))
+  if options.mode in shown.MODES:
+    return shown.show(options)
   if options.fast_cpu and argv == sys.argv[1:]:
     fast_cpu.restart(argv)
   cluster = arguments.cluster(options)
@@ -114,12 +116,13 @@ def _training_error(error: Exception) -> int:
   from jaxdistill.training.distributed import hosts, watch
 
   if isinstance(error, loop.NonFiniteLossError):
-    return _fail(_one_line(error), 1)
+    return _fail(error, 1)
   if isinstance(error, loop.Interrupted):
     return _fail(f'{error}; run the same command again to resume', STOPPED)
   if hosts.lost(error):
     hosts.blame()
-    watch.give_up(f'another process is gone ({_one_line(error)[:200]})')
+    reason = ' '.join(str(error).split())[:200]
+    watch.give_up(f'another process is gone ({reason})')
   if jax.process_count() > 1:  # the others must not wait for this one
     traceback.print_exception(error)
     watch.give_up(f'{type(error).__name__}, see above')
@@ -128,23 +131,17 @@ def _training_error(error: Exception) -> int:
 
 def _leave_processes(code: int) -> None:
   """Parts from the other processes, if there are any."""
-  if 'jax' not in sys.modules:
-    return
-  import jax
-
-  if jax.distributed.is_initialized():
+  jax = sys.modules.get('jax')
+  if jax is not None and jax.distributed.is_initialized():
     from jaxdistill.training.distributed import hosts
 
     hosts.leave(code, together=code in (0, STOPPED))
 
 
-def _fail(message: str, code: int) -> int:
-  print(f'jaxdistill: {message}', file=sys.stderr)
+def _fail(message: object, code: int) -> int:
+  """Prints a message in one line and returns the exit code."""
+  print('jaxdistill:', *str(message).split(), file=sys.stderr)
   return code
-
-
-def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split())
 
 
 if __name__ == '__main__':

@@ -1,16 +1,35 @@
-"""The command line reference, from the argument parser."""
+"""The command line reference, from the argument parsers."""
 
 import argparse
+from collections.abc import Iterable
 import re
 
 from jaxdistill.study import arguments
 
 
 def markdown() -> str:
-  """Returns a table of the options."""
+  """Returns a table of the options of the form without a command."""
+  return _table(arguments.parser()._actions)
+
+
+def commands() -> str:
+  """Returns the commands, each with a table of what it takes."""
+  parts = []
+  for name, command in arguments.COMMANDS.items():
+    argument = command.argument.upper()
+    parts.append(f'### `jaxdistill {name} {argument}`\n')
+    text = command.text[:1].upper() + command.text[1:]
+    text = text.replace('report.html', '`report.html`')
+    overrides = ' Takes [overrides](#overrides).'
+    parts.append(f'{text}.{overrides if command.takes_overrides else ""}\n')
+    parts.append(_table(arguments.command_parser(name)._actions))
+  return '\n'.join(parts)
+
+
+def _table(actions: Iterable[argparse.Action]) -> str:
   rows = ['| option | values | meaning |', '|---|---|---|']
-  for action in arguments.parser()._actions:
-    option = action.option_strings[0]
+  for action in actions:
+    option = (action.option_strings or [action.metavar])[0]
     if option == '-h':
       option = '--help'
     rows.append(f'| `{option}` | {_values(action)} | {_text(action)} |')
@@ -23,7 +42,7 @@ def _values(action: argparse.Action) -> str:
   if action.choices:
     return ', '.join(f'`{choice}`' for choice in action.choices)
   kinds = {int: 'whole number', float: 'number'}
-  return kinds.get(action.type, action.metavar or 'text')
+  return kinds.get(action.type, 'text')
 
 
 def _text(action: argparse.Action) -> str:

@@ -27,6 +27,7 @@ def write(root: pathlib.Path, docs: pathlib.Path) -> None:
   """
   include = docs / '_generated/include'
   _write(include / 'command_line.md', command_line.markdown())
+  _write(include / 'commands.md', command_line.commands())
   _write(include / 'configuration.md', configuration.markdown())
   _write(include / 'config_keys.md', configuration.keys())
   _write(include / 'networks.md', configuration.network_names())

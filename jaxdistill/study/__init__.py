@@ -9,7 +9,8 @@ A study goes through these steps, one file each:
   load.py: the data set and the teacher's file.
   build.py: networks, recipes and methods become a plan.
   runs.py: the rows of the plan are trained in a work directory.
-  results.py: what finished runs reached; report.py shows it as a table.
+  results.py: what finished runs reached; report.py shows it as a table, and
+    page/ as a page with verdicts and charts.
   exports.py: students become files that other programs read.
 
 Names are imported when they are first used, so that loading a config does not
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
   from jaxdistill.study.build import plan
   from jaxdistill.study.exports import export
   from jaxdistill.study.models import initial_model
+  from jaxdistill.study.page.document import write_report
   from jaxdistill.study.plans import Plan, Row
   from jaxdistill.study.report import table
   from jaxdistill.study.results import collect, evaluate, finished, trained
@@ -46,6 +48,7 @@ _HOMES = {
   'run': 'jaxdistill.study.runs',
   'table': 'jaxdistill.study.report',
   'trained': 'jaxdistill.study.results',
+  'write_report': 'jaxdistill.study.page.document',
 }
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
   'stablehlo',
   'table',
   'trained',
+  'write_report',
 ]
 
 

@@ -1,13 +1,36 @@
-"""The arguments of the command line."""
+"""The arguments of the command line, which has two forms.
+
+`jaxdistill COMMAND ...` names a command first, and `jaxdistill --config=FILE
+...` says with `--mode` what to do. Both are read into the same options.
+"""
 
 import argparse
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
 
 from jaxdistill._version import __version__
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
+from jaxdistill.study import listing
 
 # The formats of an export, see `exports.export`.
 FORMATS = ('safetensors', 'stablehlo')
+
+
+class Command(NamedTuple):
+  """A command that is named first.
+
+  Attributes:
+    text: what it does.
+    argument: the option that is given without a name.
+    options: the options that it takes besides.
+    takes_overrides: whether it takes `--config.KEY=VALUE`.
+  """
+
+  text: str
+  argument: str
+  options: tuple[str, ...] = ()
+  takes_overrides: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -17,12 +40,125 @@ class _Parser(argparse.ArgumentParser):
     raise UsageError(message)
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def _formats(text: str) -> tuple[str, ...]:
+  """Splits a list of formats."""
+  formats = tuple(text.split(','))
+  if not set(formats) <= set(FORMATS):
+    raise argparse.ArgumentTypeError(
+      f'expected {" or ".join(FORMATS)}, got {text!r}'
+    )
+  return formats
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+  'config': {
+    'help': 'Python file with the config; default: the config that --workdir '
+    'was made with'
+  },
+  'workdir': {'help': 'directory for all results; default: runs/CONFIG'},
+  'mode': {
+    'default': 'fit',
+    'choices': ('fit', 'evaluate', 'export'),
+    'help': 'train, evaluate finished runs again, or write the students '
+    'without their teacher; default: fit',
+  },
+  'row': {
+    'action': 'append',
+    'help': 'label of a row; only this row is used, besides the teacher. Can '
+    'be repeated; default: all rows',
+  },
+  'fast_cpu': {
+    'action': 'store_true',
+    'help': 'restart the process with settings that make XLA faster on a CPU',
+  },
+  'format': {
+    'type': _formats,
+    'help': 'format of an export: safetensors, stablehlo, or both, separated '
+    'by a comma; default: safetensors',
+  },
+  'model_parallel': {
+    'type': int,
+    'default': 1,
+    'help': 'number of devices that share each large array; default: 1',
+  },
+}
+_CLUSTER: dict[str, dict[str, Any]] = {
+  'distributed': {
+    'action': 'store_true',
+    'help': 'train with several processes, which JAX finds by asking the '
+    'cluster',
+  },
+  'coordinator': {
+    'help': 'HOST:PORT of the first process, if JAX cannot find the cluster'
+  },
+  'num_processes': {
+    'type': int,
+    'help': 'number of processes, with --coordinator',
+  },
+  'process_id': {
+    'type': int,
+    'help': 'number of this process from 0, with --coordinator',
+  },
+  'timeout': {
+    'type': float,
+    'default': 300.0,
+    'help': 'seconds to wait for a process that does not answer; default: 300',
+  },
+}
+# What a command takes without a name.
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+  'config': {'help': 'Python file with the config'},
+  'workdir': {'help': 'work directory of a run'},
+  'kind': {'help': f'what to list: {", ".join(listing.KINDS)}'},
+}
+COMMANDS: dict[str, Command] = {
+  'run': Command(
+    'train the models of a config, or continue where an earlier run stopped',
+    'config',
+    ('workdir', 'row', 'fast_cpu', 'model_parallel', *_CLUSTER),
+    takes_overrides=True,
+  ),
+  'report': Command(
+    'write report.html from the files of a work directory, and print the '
+    'verdicts',
+    'workdir',
+  ),
+  'evaluate': Command(
+    'measure finished runs again',
+    'workdir',
+    ('config', 'row', 'fast_cpu'),
+    takes_overrides=True,
+  ),
+  'export': Command(
+    'write the students without their teacher',
+    'workdir',
+    ('config', 'row', 'fast_cpu', 'format'),
+    takes_overrides=True,
+  ),
+  'list': Command('print the names that a config may use', 'kind'),
+}
+
+
+def parse(
+  arguments: list[str], *, has_overrides: bool = False
+) -> argparse.Namespace:
   """Parses the arguments, without the overrides of the config.
+
+  Args:
+    arguments: the arguments.
+    has_overrides: whether there are overrides besides.
+
+  Returns:
+    All options; `mode` is also 'report' or 'list'.
 
   Raises:
     UsageError: an argument is unknown, or its value is invalid.
   """
+  if arguments and not arguments[0].startswith('-'):
+    name = checks.choice('command', arguments[0], COMMANDS)
+    if has_overrides and not COMMANDS[name].takes_overrides:
+      raise UsageError(f'{name}: expected no --config.KEY=VALUE with it')
+    return command_parser(name).parse_args(arguments[1:])
   options = parser().parse_args(arguments)
   if options.format is not None and options.mode != 'export':
     raise UsageError(
@@ -32,55 +168,50 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def parser() -> argparse.ArgumentParser:
-  """Returns the parser, from which the documentation is made too."""
+  """Returns the parser without a command; documentation is made from it too."""
+  width = max(map(len, COMMANDS))
+  commands = '\n'.join(
+    f'  {name:{width}}  {command.text}' for name, command in COMMANDS.items()
+  )
   parser = _Parser(
     prog='jaxdistill',
+    usage='jaxdistill COMMAND ...\n'
+    '       jaxdistill --config=FILE [options] [--config.KEY=VALUE ...]',
     description='Train the models of a config, evaluate them again or export '
-    'them. --config.KEY=VALUE changes any key of the config.',
+    'them.\n--config.KEY=VALUE changes any key of the config.\n\n'
+    f'commands:\n{commands}\n\n'
+    'jaxdistill COMMAND --help describes a command.',
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument(
     '--version', action='version', version=f'jaxdistill {__version__}'
   )
-  parser.add_argument(
-    '--config',
-    help='Python file with the config; default: the config that --workdir was '
-    'made with',
-  )
-  parser.add_argument(
-    '--workdir', help='directory for all results; default: runs/CONFIG'
-  )
-  parser.add_argument(
-    '--mode',
-    default='fit',
-    choices=('fit', 'evaluate', 'export'),
-    help='train, evaluate finished runs again, or write the students without '
-    'their teacher; default: fit',
-  )
-  parser.add_argument(
-    '--row',
-    action='append',
-    help='label of a row; only this row is used, besides the teacher. Can be '
-    'repeated; default: all rows',
-  )
-  parser.add_argument(
-    '--fast_cpu',
-    action='store_true',
-    help='restart the process with settings that make XLA faster on a CPU',
-  )
-  parser.add_argument(
-    '--format',
-    type=_formats,
-    help='format of an export: safetensors, stablehlo, or both, separated by a '
-    'comma; default: safetensors',
-  )
-  parser.add_argument(
-    '--model_parallel',
-    type=int,
-    default=1,
-    help='number of devices that share each large array; default: 1',
-  )
-  _add_cluster_arguments(parser)
+  _add(parser, {**_OPTIONS, **_CLUSTER})
   return parser
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+  """Returns the parser of a command; documentation is made from it too.
+
+  Args:
+    name: the name of the command.
+  """
+  command = COMMANDS[name]
+  every_option = {**_OPTIONS, **_CLUSTER}
+  text = command.text[:1].upper() + command.text[1:]
+  if command.takes_overrides:
+    text += '. --config.KEY=VALUE changes any key of the config'
+  command_line = _Parser(prog=f'jaxdistill {name}', description=f'{text}.')
+  # The options that the command does not take have their defaults, too.
+  defaults = vars(parser().parse_args([]))
+  mode = 'fit' if name == 'run' else name
+  command_line.set_defaults(**{**defaults, 'mode': mode})
+  argument = command.argument
+  command_line.add_argument(
+    argument, metavar=argument.upper(), **_ARGUMENTS[argument]
+  )
+  _add(command_line, {key: every_option[key] for key in command.options})
+  return command_line
 
 
 def cluster(
@@ -111,40 +242,8 @@ def cluster(
   return members
 
 
-def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the arguments of training with several processes."""
-  parser.add_argument(
-    '--distributed',
-    action='store_true',
-    help='train with several processes, which JAX finds by asking the cluster',
-  )
-  parser.add_argument(
-    '--coordinator',
-    help='HOST:PORT of the first process, if JAX cannot find the cluster',
-  )
-  parser.add_argument(
-    '--num_processes',
-    type=int,
-    help='number of processes, with --coordinator',
-  )
-  parser.add_argument(
-    '--process_id',
-    type=int,
-    help='number of this process from 0, with --coordinator',
-  )
-  parser.add_argument(
-    '--timeout',
-    type=float,
-    default=300.0,
-    help='seconds to wait for a process that does not answer; default: 300',
-  )
-
-
-def _formats(text: str) -> tuple[str, ...]:
-  """Splits a list of formats."""
-  formats = tuple(text.split(','))
-  if not set(formats) <= set(FORMATS):
-    raise argparse.ArgumentTypeError(
-      f'expected {" or ".join(FORMATS)}, got {text!r}'
-    )
-  return formats
+def _add(
+  parser: argparse.ArgumentParser, options: Mapping[str, dict[str, Any]]
+) -> None:
+  for name, settings in options.items():
+    parser.add_argument(f'--{name}', **settings)

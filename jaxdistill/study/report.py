@@ -1,14 +1,48 @@
-"""The report of a study: its results as a table."""
+"""The report of a study as text: its results as a table."""
 
 from collections.abc import Mapping, Sequence
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.box
 import rich.console
 import rich.markup
 import rich.table
+
+
+class Line(NamedTuple):
+  """A line of the report: a row, or all trials of a sweep together.
+
+  Attributes:
+    title: what the line is called.
+    row: the row, or the chosen trial; None if no trial has been chosen yet.
+    trials: the trials of a sweep; empty for a row.
+  """
+
+  title: str
+  row: Mapping[str, Any] | None
+  trials: tuple[Mapping[str, Any], ...] = ()
+
+  @property
+  def is_student(self) -> bool:
+    """Whether it has a finished student; the row of the teacher has none."""
+    return self.row is not None and 'student' in self.row['config']
+
+  @property
+  def is_supervised(self) -> bool:
+    """Whether its method trains on labels alone."""
+    keys = {} if self.row is None else self.row['config']
+    return bool(keys) and keys['method'].get('name') == 'supervised'
+
+  def scores(self, score: str) -> list[float]:
+    """Returns the test score of each seed after the last epoch, in percent.
+
+    Args:
+      score: the name of the score.
+    """
+    seeds = {} if self.row is None else self.row['seeds']
+    return [100 * seed['test']['last'][score] for seed in seeds.values()]
 
 
 def table(results: Mapping[str, Any]) -> rich.table.Table:
@@ -26,23 +60,16 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
     results: see `results.collect`.
   """
   score = results['score']
+  first, *others = columns(score)
   lines = rich.table.Table(box=rich.box.MARKDOWN)
-  lines.add_column('network')
-  for title in (
-    'parameters',
-    f'test {score}, last',
-    f'test {score}, best on val.',
-    'agreement',
-    'steps',
-    'seconds',
-  ):
+  lines.add_column(first)
+  for title in others:
     lines.add_column(title, justify='right')
-  for row in results['rows']:
-    _add_row(lines, row, score)
-  for sweep in dict.fromkeys(_sweep(row) for row in results['rows']):
-    if sweep is not None:
-      trials = [row for row in results['rows'] if _sweep(row) == sweep]
-      _add_sweep(lines, sweep, trials, score)
+  cells = [c for row in results['rows'] for c in row_cells(row, score)]
+  for line in grouped(results):
+    cells += sweep_cells(line, score)
+  for title, *numbers in cells:
+    lines.add_row(rich.markup.escape(title), *numbers)
   return lines
 
 
@@ -54,55 +81,87 @@ def as_text(results: Mapping[str, Any]) -> str:
   console = rich.console.Console(width=200, record=True, file=io.StringIO())
   console.print(table(results))
   lines = console.export_text().splitlines()
-  lines += [
-    f'{trial["label"]}, seed {trial["seed"]}: diverged: {trial["message"]}'
-    for trial in results.get('diverged', ())
-  ]
+  lines += divergences(results)
   return '\n'.join(line.rstrip() for line in lines if line.strip())
 
 
-def _sweep(row: Mapping[str, Any]) -> str | None:
-  """Returns the label of the sweep that a row is a trial of, or None."""
-  return row['trial']['sweep'] if 'trial' in row else None
+def divergences(results: Mapping[str, Any]) -> list[str]:
+  """Returns one line for each trial that diverged.
+
+  Args:
+    results: see `results.collect`.
+  """
+  return [
+    f'{trial["label"]}, seed {trial["seed"]}: diverged: {trial["message"]}'
+    for trial in results.get('diverged', ())
+  ]
 
 
-def _add_sweep(
-  lines: rich.table.Table,
-  sweep: str,
-  trials: Sequence[Mapping[str, Any]],
-  score: str,
-) -> None:
-  """Adds the line of a sweep if a trial has been chosen."""
-  for row in trials:
-    if row['trial']['chosen']:
-      seeds = list(row['seeds'].values())
-      first = [next(iter(trial['seeds'].values())) for trial in trials]
-      lines.add_row(
-        rich.markup.escape(f'{sweep} (best of {len(trials)} trials)'),
-        *_scores(seeds, score),
-        _agreement(seeds),
-        f'{sum(s["steps"] for s in first):,}',
-        f'{sum(s["seconds"] for s in first):.1f}',
-      )
+def columns(score: str) -> tuple[str, ...]:
+  """Returns the titles of the columns.
+
+  Args:
+    score: the name of the score.
+  """
+  tests = f'test {score}, last', f'test {score}, best on val.'
+  return 'network', 'parameters', *tests, 'agreement', 'steps', 'seconds'
 
 
-def _add_row(
-  lines: rich.table.Table, row: Mapping[str, Any], score: str
-) -> None:
-  """Adds the line of a row, and those of the models that it left."""
+def grouped(results: Mapping[str, Any]) -> list[Line]:
+  """Returns the rows of a result with the trials of each sweep together.
+
+  Args:
+    results: see `results.collect`.
+  """
+  groups: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
+  for row in results['rows']:
+    sweep = row['trial']['sweep'] if 'trial' in row else row['label']
+    groups.setdefault((sweep, 'trial' in row), []).append(row)
+  lines = []
+  for (label, is_sweep), rows in groups.items():
+    if is_sweep:
+      title = f'{label} (best of {len(rows)} trials)'
+      chosen = [row for row in rows if row['trial']['chosen']]
+      lines.append(Line(title, chosen[0] if chosen else None, tuple(rows)))
+    else:
+      lines.append(Line(label, rows[0]))
+  return lines
+
+
+def sweep_cells(line: Line, score: str) -> list[tuple[str, ...]]:
+  """Returns the cells of a sweep if a trial has been chosen.
+
+  Args:
+    line: a row or a sweep.
+    score: the name of the score.
+  """
+  if not line.trials or line.row is None:
+    return []
+  seeds = list(line.row['seeds'].values())
+  first = [next(iter(trial['seeds'].values())) for trial in line.trials]
+  steps = f'{sum(s["steps"] for s in first):,}'
+  seconds = f'{sum(s["seconds"] for s in first):.1f}'
+  numbers = *_scores(seeds, score), _agreement(seeds)
+  return [(line.title, *numbers, steps, seconds)]
+
+
+def row_cells(row: Mapping[str, Any], score: str) -> list[tuple[str, ...]]:
+  """Returns the cells of a row, and those of the models that it left.
+
+  Args:
+    row: a row of a result.
+    score: the name of the score.
+  """
   label, seeds = row['label'], list(row['seeds'].values())
-  lines.add_row(
-    rich.markup.escape(label),
-    *_scores(seeds, score),
-    _agreement(seeds),
-    f'{np.mean([s["steps"] for s in seeds]):,.0f}',
-    f'{np.mean([s["seconds"] for s in seeds]):.1f}',
-  )
+  steps = f'{np.mean([s["steps"] for s in seeds]):,.0f}'
+  seconds = f'{np.mean([s["seconds"] for s in seeds]):.1f}'
+  numbers = *_scores(seeds, score), _agreement(seeds)
+  cells: list[tuple[str, ...]] = [(label, *numbers, steps, seconds)]
   for key in ('beside', 'differences'):
     for name in seeds[0].get(key, {}):
       measured = [s[key][name] for s in seeds if s.get(key, {}).get(name)]
-      title = rich.markup.escape(f'{label}: {name}')
-      lines.add_row(title, *_scores(measured, score), *'---')
+      cells.append((f'{label}: {name}', *_scores(measured, score), *'---'))
+  return cells
 
 
 def _agreement(seeds: Sequence[Any]) -> str:

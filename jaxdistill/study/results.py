@@ -9,6 +9,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Model
 from jaxdistill.study import measurements, models, selection
 from jaxdistill.study import workdir as workdir_lib
+from jaxdistill.study.page import document
 from jaxdistill.study.plans import Plan, Row
 from jaxdistill.training import checkpoint, loop
 from jaxdistill.training.distributed import hosts, sharding
@@ -95,8 +96,20 @@ def evaluate(
     checkpoint.write_json(
       workdir_lib.result_file(workdir, row, seed), {**old_result, **measured}
     )
+  return write(plan, workdir)
+
+
+def write(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
+  """Writes results.json and report.html, and returns the results.
+
+  Args:
+    plan: what was run.
+    workdir: the work directory.
+  """
   results = collect(plan, workdir)
-  checkpoint.write_json(workdir / 'results.json', results)
+  if hosts.first():
+    checkpoint.write_json(workdir / 'results.json', results)
+    document.write_report(workdir)
   return results
 
 

@@ -144,10 +144,7 @@ def _run_rows(study: _Study, rows: Sequence[Row]) -> dict[str, Any]:
   for row in selection.with_chosen_trials(plan, workdir).rows:
     if row.label in labels:
       _run_row(study, row, teacher)  # the other seeds, if it was chosen
-  collected = results.collect(plan, workdir)
-  if hosts.first():
-    checkpoint.write_json(workdir / 'results.json', collected)
-  return collected
+  return results.write(plan, workdir)
 
 
 def _run_row(study: _Study, row: Row, teacher: _Teacher | None) -> None:

@@ -10,6 +10,7 @@ rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
 rows/LABEL/SEED/result.json: the measurements of a finished run.
 rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
 results.json: the results of all finished runs.
+report.html: the same on one page, with charts; see `page`.
 export/: the files that `--mode=export` writes.
 """
 

@@ -26,6 +26,20 @@ def test_the_command_line_reference_lists_every_option():
     assert f'| `{option}` |' in text
 
 
+def test_the_command_line_reference_describes_every_command():
+  text = module('command_line').commands()
+  for heading in (
+    'run CONFIG',
+    'report WORKDIR',
+    'export WORKDIR',
+    'list KIND',
+  ):
+    assert f'### `jaxdistill {heading}`' in text
+  export = text.partition('### `jaxdistill export')[2].partition('###')[0]
+  assert '| `WORKDIR` |' in export and '| `--format` |' in export
+  assert '`--model_parallel`' not in export
+
+
 def test_the_configuration_reference_describes_every_key_of_a_config():
   text = module('configuration').keys()
   rows = [line.split(' | ') for line in text.splitlines()[2:]]

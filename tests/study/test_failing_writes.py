@@ -63,7 +63,11 @@ def test_a_program_without_its_description_is_not_left(
 
 
 @pytest.mark.parametrize(
-  'blocked', ['results.json', 'config.py', 'metrics.jsonl', 'rows', 'export']
+  'blocked',
+  [
+    *('results.json', 'report.html', 'config.py', 'metrics.jsonl', 'rows'),
+    'export',
+  ],
 )
 def test_a_path_that_something_else_occupies_is_named(
   cli, config, copied, workdirs, blocked

@@ -1,0 +1,1 @@
+"""report.html: the page that shows what a run has reached."""
