@@ -194,7 +194,9 @@ def wide_resnets():
 
     rng = jax.random.key(3)
     problem = bilevel.Problem(
-      lambda p: networks_with_paths.train(merged(p), batch(slice(8)), rng),
+      lambda p: networks_with_paths.train(
+        merged(p), batch(slice(8)), rng, jnp.float64(0)
+      ),
       lambda p: networks_with_paths.validate(
         merged(p), batch(slice(8, 16)), rng
       ),
