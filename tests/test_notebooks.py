@@ -54,7 +54,7 @@ def test_a_notebook_runs_as_it_is_stored(path, monkeypatch, tmp_path):
   monkeypatch.setenv('MPLBACKEND', 'agg')
   notebook = _read(path)
   client = nbclient.NotebookClient(
-    notebook, timeout=600, resources={'metadata': {'path': str(tmp_path)}}
+    notebook, timeout=1800, resources={'metadata': {'path': str(tmp_path)}}
   )
   client.execute()
   for cell in _code_cells(notebook):
