@@ -12,7 +12,7 @@ this way, with temperatures between 1 and 20.
 
 Data, models and length are those of `configs/quickstart.py`.
 
-Hardware and time: two CPU cores, about 3 minutes.
+Hardware and time: 4 minutes of CPU time.
 
 Test accuracy over three seeds: student alone 88.55 (rate 0.58), distilled
 student 93.69 (rate 0.16, temperature 5.7). RESULTS.md has the details.

@@ -144,7 +144,19 @@ def _run_rows(study: _Study, rows: Sequence[Row]) -> dict[str, Any]:
   for row in selection.with_chosen_trials(plan, workdir).rows:
     if row.label in labels:
       _run_row(study, row, teacher)  # the other seeds, if it was chosen
-  return results.write(plan, workdir)
+  collected = results.write(plan, workdir)
+  for sweep in {row.trial.sweep: None for row in rows if row.trial is not None}:
+    trials = [
+      row for row in plan.rows if row.trial and row.trial.sweep == sweep
+    ]
+    if all(
+      hosts.of_first(workdir_lib.has_diverged, workdir, row, row.seeds[0])
+      for row in trials
+    ):
+      raise loop.NonFiniteLossError(
+        f'{sweep}: the loss of every trial became NaN or infinite'
+      )
+  return collected
 
 
 def _run_row(study: _Study, row: Row, teacher: _Teacher | None) -> None:

@@ -9,7 +9,6 @@ from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
-from jaxdistill.training import loop
 from jaxdistill.training.distributed import hosts
 
 ROLES = ('teacher', 'student')
@@ -56,9 +55,6 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
   Args:
     plan: the plan.
     workdir: its work directory.
-
-  Raises:
-    NonFiniteLossError: all trials of a sweep diverged.
   """
   scores: dict[str, dict[str, float]] = {}
   for row in plan.rows:
@@ -66,15 +62,12 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
       score = _validation_score(plan, row, workdir)
       scores.setdefault(row.trial.sweep, {})[row.label] = score
   chosen = set()
-  for sweep, of_trials in scores.items():
+  for of_trials in scores.values():
     if any(map(math.isnan, of_trials.values())):
       continue  # a trial is not finished
     best = max(of_trials, key=of_trials.__getitem__)
-    if of_trials[best] == -math.inf:
-      raise loop.NonFiniteLossError(
-        f'{sweep}: the loss of every trial became NaN or infinite'
-      )
-    chosen.add(best)
+    if of_trials[best] > -math.inf:  # not all of them diverged
+      chosen.add(best)
   rows = tuple(
     row._replace(seeds=row.trial.seeds, trial=row.trial._replace(chosen=True))
     if row.trial is not None and row.label in chosen

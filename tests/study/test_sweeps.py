@@ -201,4 +201,6 @@ def test_a_trial_that_diverges_loses(cli, workdirs, config, tmp_path):
     *(f'{rates}=[1e4]', '--row=kd'),
   )
   assert code == 1
+  rows = workdirs.results(folder)['rows']  # other rows keep their results
+  assert [row['label'] for row in rows] == ['teacher']
   assert 'kd: the loss of every trial became NaN or infinite' in err
