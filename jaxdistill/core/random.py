@@ -18,7 +18,6 @@ from jaxdistill.core.types import Array
 
 StepUse = Literal['augment', 'dropout', 'adapters', 'validation', 'noise']
 STEP_USES: tuple[str, ...] = get_args(StepUse)
-# Larger than the position of any phase, so that `model_key` and `phase_keys`
 # Larger than the number of any phase of a method.
 _MODELS = 1 << 16
 # Larger than the number of any stage, from which networks make their own keys.

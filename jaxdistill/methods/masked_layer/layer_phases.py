@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxdistill import losses, optimizers, phases
 from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Features, Phase, Recipe
 from jaxdistill.methods.masked_layer import noise
 from jaxdistill.methods.masked_layer.parts import Parts
@@ -35,6 +36,8 @@ DISTANCES: dict[str, Callable[[Array, Array, Array], Array]] = {
 }
 # What a group reads while it trains.
 INPUTS = ('teacher', 'student', 'chain')
+# The masks of the distance, for controls.
+MASKS = ('learned', 'shuffled', 'inverted')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class Layers:
 
   Attributes:
     distance: 'masked_l1', or for ablations 'l1' or 'l2', which use no masks.
+    masks: 'learned', or as a control 'shuffled', the same values in random
+      places of the same breakpoint, or 'inverted', 1 - M in place of M.
     inputs: what a group reads while it trains: the 'teacher' feature before it,
       as in equation 3; the 'student' one, through which no gradient flows; or
       the student's 'chain' of groups, as in Algorithm 1, through which the
@@ -58,6 +63,7 @@ class Layers:
   """
 
   distance: str = 'masked_l1'
+  masks: str = 'learned'
   inputs: str = 'teacher'
   epochs: float = 12.0
   optimizer: optimizers.Optimizer | None = None
@@ -65,7 +71,13 @@ class Layers:
 
   def __post_init__(self) -> None:
     checks.choice('layers.distance', self.distance, DISTANCES)
+    checks.choice('layers.masks', self.masks, MASKS)
     checks.choice('layers.inputs', self.inputs, INPUTS)
+    if self.masks != 'learned' and self.distance != 'masked_l1':
+      raise UsageError(
+        "layers.masks: expected 'learned' with a distance that uses no masks, "
+        f'{self.distance!r}, got {self.masks!r}'
+      )
     checks.number('layers.epochs', self.epochs, at_least=0)
     checks.integer('layers.statistics_steps', self.statistics_steps, at_least=0)
 

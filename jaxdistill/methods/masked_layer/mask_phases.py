@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdistill import optimizers, phases
-from jaxdistill.core import checks
+from jaxdistill.core import checks, random
 from jaxdistill.core.types import (
   Array,
   Batch,
@@ -61,6 +61,9 @@ class Masks:
     one_at_a_time: whether each mask learns while noise is added at its own
       breakpoint only, as in Algorithm 1. A step then costs one pass for each
       breakpoint.
+    redrawn: whether the kernels of the student are shuffled in each step, while
+      the masks learn. The masks are then those of a student with random weights
+      in general, and not of this one.
     epochs: the largest number of epochs, for each alpha that is tried. 0 keeps
       the initial values.
     optimizer: the optimizer of the masks; None means Adam at rate 0.02, then
@@ -77,6 +80,7 @@ class Masks:
   value: float = 0.9
   noise: str = 'noised'
   one_at_a_time: bool = False
+  redrawn: bool = False
   epochs: float = 20.0
   optimizer: optimizers.Optimizer | None = None
 
@@ -157,6 +161,10 @@ def objective(parts: Parts, masks: Masks, recipe: Recipe) -> Objective:
 
   def compute(variables, batch, rng, alpha):
     values = noise.masks_of(variables['masks'])
+    if masks.redrawn:
+      role = parts.student_role
+      student = noise.redrawn(variables[role], random.step_key(rng, 'noise'))
+      variables = {**variables, role: student}
     label_losses, scores = [], []
     for at in passes:
       outputs = noise.noised_teacher(

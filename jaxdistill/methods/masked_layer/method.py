@@ -206,14 +206,21 @@ class _Plan(NamedTuple):
       variables = edits.inherit(network, variables, source)
       return {self.student: Model(network, variables)}
 
+    def controls(rng: Array, carry: Carry) -> dict[str, Model]:
+      masks = noise.control_masks(self.layers.masks, carry['masks'], rng)
+      return {'masks': masks}
+
+    control: Method = (lambda carry: phases.setup_phase('control', controls),)
     inherit: Method = (lambda carry: phases.setup_phase('inherit', models),)
     train: Method = (
       lambda carry: local_phase(self._parts(carry), self.layers, self.recipe),
       self._statistics,
       phases.keep('layers', self.student),
     )
-    return (inherit if self.inherit else ()) + (
-      train if self.layers.epochs else ()
+    return (
+      (control if self.layers.masks != 'learned' else ())
+      + (inherit if self.inherit else ())
+      + (train if self.layers.epochs else ())
     )
 
   def _statistics(self, carry: Carry) -> Phase:

@@ -120,6 +120,50 @@ def masks_of(variables: Variables) -> dict[str, Array]:
   return {k: tree['mask'] for k, tree in variables['params'].items()}
 
 
+def control_masks(kind: str, masks: Model, rng: Array) -> Model:
+  """Replaces learned masks by others of the same kind, for comparison.
+
+  Args:
+    kind: 'shuffled': the entries of each mask change places; 'inverted': M
+      becomes 1 - M.
+    masks: the model of the role 'masks'.
+    rng: a random key.
+  """
+
+  def change(index: int, mask: Array) -> Array:
+    if kind == 'inverted':
+      return 1 - mask
+    return _shuffled(jax.random.fold_in(rng, index), mask)
+
+  leaves, structure = jax.tree.flatten(masks.variables['params'])
+  changed = [change(i, mask) for i, mask in enumerate(leaves)]
+  params = jax.tree.unflatten(structure, changed)
+  return masks._replace(variables={**masks.variables, 'params': params})
+
+
+def redrawn(variables: Variables, rng: Array) -> Variables:
+  """Shuffles the entries of each kernel.
+
+  If they were drawn independently from one distribution, the result is another
+  draw of initial weights.
+
+  Args:
+    variables: the variables of a network.
+    rng: a random key.
+  """
+  flat, structure = jax.tree_util.tree_flatten_with_path(variables['params'])
+  leaves = [
+    _shuffled(jax.random.fold_in(rng, i), x) if path[-1].key == 'kernel' else x
+    for i, (path, x) in enumerate(flat)
+  ]
+  return {**variables, 'params': jax.tree.unflatten(structure, leaves)}
+
+
+def _shuffled(rng: Array, values: Array) -> Array:
+  """Puts the entries of an array into random places."""
+  return jax.random.permutation(rng, values.reshape(-1)).reshape(values.shape)
+
+
 def mask_summary(mask: Array) -> dict[str, Any]:
   """Summarises a mask as JSON.
 
@@ -128,13 +172,16 @@ def mask_summary(mask: Array) -> dict[str, Any]:
 
   Returns:
     'above_half': the fraction of its entries above 0.5; 'mean': the mean of all
-    entries; 'channels': the mean of each channel, `[C]`; 'pixels': the mean
-    over the channels, `[...]`.
+    entries; 'weight_variation': the standard deviation of the weights 1 - M,
+    divided by their mean, 0 for a constant mask; 'channels': the mean of each
+    channel, `[C]`; 'pixels': the mean over the channels, `[...]`.
   """
   rounded = np.round(np.asarray(mask, np.float64), 4)
+  weights = 1 - rounded
   return {
     'above_half': float((rounded > 0.5).mean()),
     'mean': float(rounded.mean()),
+    'weight_variation': float(weights.std() / max(weights.mean(), 1e-6)),
     'channels': rounded.reshape(-1, rounded.shape[-1]).mean(0).tolist(),
     'pixels': rounded.mean(-1).tolist(),
   }

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.methods.masked_layer import noise
+from jaxdistill.methods.masked_layer.layer_phases import Layers
 from jaxdistill.methods.masked_layer.mask_phases import Masks
 from jaxdistill.methods.masked_layer.method import masked_layer
 from jaxdistill.networks import graph, initial, layers
@@ -207,3 +209,52 @@ def test_a_deeper_student_learns_from_a_shallower_teacher(
   assert {k for k in metrics if k.startswith('distance')} == {
     *('distance/group1', 'distance/group2'),
   }
+
+
+@pytest.fixture
+def random_masks(carry, recipe, start):
+  """Masks with values in [0, 1]."""
+  masks = start(masked_layer(recipe), carry)['masks']
+  leaves, structure = jax.tree.flatten(masks.variables)
+  keys = jax.random.split(jax.random.key(0), len(leaves))
+  values = [jax.random.uniform(k, x.shape) for k, x in zip(keys, leaves)]
+  return masks._replace(variables=jax.tree.unflatten(structure, values))
+
+
+def test_shuffled_masks_have_the_same_values_in_other_places(random_masks):
+  shuffled = noise.control_masks('shuffled', random_masks, jax.random.key(1))
+  for before, after in zip(*map(_values, (random_masks, shuffled))):
+    assert (before != after).mean() > 0.9
+    np.testing.assert_array_equal(np.sort(before), np.sort(after))
+
+
+def test_inverted_masks_weigh_what_learned_masks_leave_out(random_masks):
+  inverted = noise.control_masks('inverted', random_masks, jax.random.key(1))
+  for before, after in zip(*map(_values, (random_masks, inverted))):
+    np.testing.assert_allclose(before + after, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['shuffled', 'inverted'])
+def test_a_control_changes_the_masks_before_the_groups_learn(
+  kind, recipe, carry, start
+):
+  method = masked_layer(
+    recipe, masks=Masks(epochs=0.0, value=0.25), layers=Layers(masks=kind)
+  )
+  carry = start(method, carry)
+  phase = method[1](carry)
+  assert phase.name == 'control'
+  state, frozen = phase.init(jax.random.key(0), carry)
+  after = phase.finish(state, frozen, carry)['masks']
+  expected = {'shuffled': 0.25, 'inverted': 0.75}[kind]
+  assert all((mask == expected).all() for mask in _values(after))
+  assert method[2](carry).name == 'local'
+
+
+def test_a_control_of_masks_needs_a_distance_with_masks():
+  with pytest.raises(UsageError, match=r"expected 'learned'.*got 'shuffled'"):
+    Layers(distance='l1', masks='shuffled')
+
+
+def _values(masks):
+  return [np.asarray(m).reshape(-1) for m in noise.masks_of(masks[1]).values()]

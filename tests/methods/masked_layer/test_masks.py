@@ -122,6 +122,42 @@ def test_masks_are_reported(after_each):
   assert summary['above_half'] == pytest.approx((mask > 0.5).mean())
   np.testing.assert_allclose(summary['channels'], mask.mean((0, 1)), atol=1e-4)
   np.testing.assert_allclose(summary['pixels'], mask.mean(-1), atol=1e-4)
+  weights = 1 - mask
+  assert summary['weight_variation'] == pytest.approx(
+    weights.std() / weights.mean(), abs=1e-3
+  )
+
+
+def test_a_redrawn_student_makes_other_noise_in_each_step(
+  recipe, carry, batch, start, step_of
+):
+  losses = {}
+  for redrawn in (False, True):
+    method = masked_layer(recipe, masks=Masks(alpha=3e-3, redrawn=redrawn))
+    started = start(method, carry)
+    phase = method[1](started)
+    state, frozen = phase.init(jax.random.key(0), started)
+    step = step_of(phase)
+    losses[redrawn] = [
+      float(step(state, frozen, {'train': batch}, jax.random.key(i))[1]['loss'])
+      for i in range(3)
+    ]
+  assert len(set(losses[False])) == 1
+  assert len(set(losses[True])) == 3
+
+
+def test_redrawn_kernels_have_the_same_values_in_other_places(carry):
+  variables = carry['student'].variables
+  redrawn = noise.redrawn(variables, jax.random.key(0))
+  flat, _ = jax.tree_util.tree_flatten_with_path(variables['params'])
+  for (path, before), after in zip(flat, jax.tree.leaves(redrawn['params'])):
+    if path[-1].key == 'kernel':
+      assert (before != after).any()
+      np.testing.assert_array_equal(
+        *(np.sort(np.asarray(x), axis=None) for x in (before, after))
+      )
+    else:
+      np.testing.assert_array_equal(before, after)
 
 
 def test_the_gradient_of_the_masks_is_that_of_equation_5(in_float64, slopes):
