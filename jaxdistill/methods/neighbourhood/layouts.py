@@ -95,8 +95,9 @@ def layout(
     cut: the boundaries, pairs (student feature, teacher feature) from the input
       of the first neighbourhood to the output of the last; ('image', 'image')
       and the networks' outputs are valid. None means the stages that have the
-      same name and give maps of the same shape in both networks. Then a stage
-      that is narrower only inside is a neighbourhood, and a stage with a
+      same name and give maps of the same shape in both networks, after the
+      image if the stages up to the first of them are not the teacher's. Then a
+      stage that is narrower only inside is a neighbourhood, and a stage with a
       narrower output forms one together with the stages after it.
     copy_same: whether neighbourhoods that consist of the same modules as the
       teacher's are copies of these and not trained.
@@ -180,6 +181,13 @@ def _common_stages(
     and len(student_shapes[name].shape) == 4
     and student_shapes[name].shape == teacher_shapes[name].shape
   )
+  if boundaries and not graph.same_modules(
+    student,
+    graph.stages_between(student, 'image', boundaries[0][0]),
+    teacher,
+    graph.stages_between(teacher, 'image', boundaries[0][0]),
+  ):
+    boundaries = (('image', 'image'), *boundaries)
   if len(boundaries) >= 2:
     return boundaries
   student_maps, teacher_maps = (

@@ -17,6 +17,7 @@ from jaxdistill.networks.layers.basic import (
   select,
   torch_uniform,
 )
+from jaxdistill.networks.layers.residual_unit import ResidualUnit
 
 __all__ = [
   'ACTIVATIONS',
@@ -27,6 +28,7 @@ __all__ = [
   'Hidden',
   'NormPool',
   'Pool',
+  'ResidualUnit',
   'batch_norm',
   'conv',
   'linear',

@@ -63,6 +63,10 @@ class InvertedResidual(nn.Module):
     ),
   )
 
+  def inner_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces."""
+    return {'inner': self.inner} if self.expand else {}
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     norm = functools.partial(

@@ -44,6 +44,10 @@ class DenseLayer(nn.Module):
     layers.Channels('inner', 'norm2', ('conv2',), 'conv1'),
   )
 
+  def inner_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces."""
+    return {'inner': self.inner} if self.inner else {}
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     def norm_conv(x, i, features, kernel):

@@ -48,6 +48,11 @@ class PreactivationBottleneck(nn.Module):
     layers.Channels('inner_after', 'norm3', ('conv3',), 'conv2'),
   )
 
+  def inner_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces."""
+    inner = self.inner or self.width // 4
+    return {'inner': inner, 'inner_after': self.inner_after or inner}
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     def norm(x, name):

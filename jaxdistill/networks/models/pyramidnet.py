@@ -57,6 +57,12 @@ class PyramidBlock(nn.Module):
     layers.Channels('inner_after', 'norm3', ('conv3',), 'conv2'),
   )
 
+  def inner_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces."""
+    inner = self.inner or self.width
+    after = {'inner_after': self.inner_after or inner}
+    return {'inner': inner, **(after if self.bottleneck else {})}
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     def norm(x, i):

@@ -39,6 +39,10 @@ class BasicBlock(nn.Module):
 
   CHANNELS = (layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),)
 
+  def inner_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces."""
+    return {'inner': self.inner or self.width}
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     dtype = self.dtype
@@ -99,6 +103,10 @@ class PreactivationBlock(nn.Module):
     layers.Channels('selected', 'norm1', ('conv1', 'shortcut_conv')),
     layers.Channels('inner', 'norm2', ('conv2',), 'conv1'),
   )
+
+  def inner_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces."""
+    return {'inner': self.inner or self.width}
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:

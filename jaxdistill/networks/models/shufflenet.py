@@ -106,6 +106,10 @@ class SplitUnit(nn.Module):
     ),
   )
 
+  def inner_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces."""
+    return {'inner': self.inner or self.width // 2}
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     def conv_norm(x, name, features, kernel=1, stride=1, groups=1):

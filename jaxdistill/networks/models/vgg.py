@@ -49,6 +49,10 @@ class VGGUnit(nn.Module):
 
   CHANNELS = (layers.Channels('width', 'norm', (), 'conv'),)
 
+  def output_widths(self) -> dict[str, int]:
+    """Returns the fields that `narrowing.narrowed` reduces in a group."""
+    return {'width': self.width}
+
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     if self.pool:
