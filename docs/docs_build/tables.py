@@ -49,6 +49,11 @@ SECTIONS = {
   ),
   'Masks': ('MASKS', 'The section `masks` of `masked_layer`.'),
   'Layers': ('LAYERS', 'The section `layers` of `masked_layer`.'),
+  'Candidates': (
+    'CANDIDATES',
+    'The dict `candidates` of `student_search` holds one section for each '
+    'candidate.',
+  ),
   'Networks': (
     'NETWORKS',
     'The sections `student` and `teacher` name a network. `num_classes` '

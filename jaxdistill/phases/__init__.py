@@ -47,6 +47,7 @@ The files of this package:
   terms.py: the distillation terms of a training loss.
   bilevel.py: the gradient of a validation loss with respect to loss weights.
   recipes.py: recipes, which say how phases are trained.
+  parts.py: a phase whose parts train independently of each other.
   roles.py: looking up the model of a role, and comparing two networks.
 """
 
@@ -55,6 +56,7 @@ from jaxdistill.phases.gradient import (
   LossFunction,
   gradient_phase,
 )
+from jaxdistill.phases.parts import InParts
 from jaxdistill.phases.roles import check_outputs, model_in
 from jaxdistill.phases.setup import MakeModels, keep, setup_phase
 from jaxdistill.phases.statistics import (
@@ -66,6 +68,7 @@ from jaxdistill.phases.statistics import (
 __all__ = [
   'Forward',
   'GradientState',
+  'InParts',
   'LossFunction',
   'MakeModels',
   'StatisticsState',

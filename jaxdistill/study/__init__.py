@@ -8,7 +8,8 @@ A study goes through these steps, one file each:
   validate.py, sweeps.py: all that can be refused before the data are read.
   load.py: the data set and the teacher's file.
   build.py: networks, recipes and methods become a plan.
-  runs.py: the rows of the plan are trained in a work directory.
+  runs.py: the rows of the plan are trained in a work directory; pieces.py:
+    independent pieces of a row are trained by jobs of their own.
   results.py: what finished runs reached; report.py shows it as a table, and
     page/ as a page with verdicts and charts.
   exports.py: students become files that other programs read.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
   from jaxdistill.study.exports import export
   from jaxdistill.study.models import initial_model
   from jaxdistill.study.page.document import write_report
+  from jaxdistill.study.pieces import run_pieces
   from jaxdistill.study.plans import Plan, Row
   from jaxdistill.study.report import table
   from jaxdistill.study.results import collect, evaluate, finished, trained
@@ -46,6 +48,7 @@ _HOMES = {
   'initial_model': 'jaxdistill.study.models',
   'plan': 'jaxdistill.study.build',
   'run': 'jaxdistill.study.runs',
+  'run_pieces': 'jaxdistill.study.pieces',
   'table': 'jaxdistill.study.report',
   'trained': 'jaxdistill.study.results',
   'write_report': 'jaxdistill.study.page.document',
@@ -64,6 +67,7 @@ __all__ = [
   'plan',
   'registry',
   'run',
+  'run_pieces',
   'stablehlo',
   'table',
   'trained',

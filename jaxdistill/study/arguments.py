@@ -50,6 +50,17 @@ def _formats(text: str) -> tuple[str, ...]:
   return formats
 
 
+def _piece(text: str) -> int | str:
+  """Returns the number of a piece, or 'all'."""
+  if text == 'all':
+    return text
+  if not text.isdecimal():
+    raise argparse.ArgumentTypeError(
+      f"expected a number from 0, or 'all', got {text!r}"
+    )
+  return int(text)
+
+
 _OPTIONS: dict[str, dict[str, Any]] = {
   'config': {
     'help': 'Python file with the config; default: the config that --workdir '
@@ -75,6 +86,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     'type': _formats,
     'help': 'format of an export: safetensors, stablehlo, or both, separated '
     'by a comma; default: safetensors',
+  },
+  'piece': {
+    'type': _piece,
+    'help': 'number, from 0, of the only piece to train, for methods whose '
+    "pieces are independent, such as neighbourhood; 'all': every piece, each "
+    'on a device of its own. A later run joins the pieces',
   },
   'model_parallel': {
     'type': int,
@@ -115,7 +132,7 @@ COMMANDS: dict[str, Command] = {
   'run': Command(
     'train the models of a config, or continue where an earlier run stopped',
     'config',
-    ('workdir', 'row', 'fast_cpu', 'model_parallel', *_CLUSTER),
+    ('workdir', 'row', 'fast_cpu', 'piece', 'model_parallel', *_CLUSTER),
     takes_overrides=True,
   ),
   'report': Command(
@@ -163,6 +180,10 @@ def parse(
   if options.format is not None and options.mode != 'export':
     raise UsageError(
       f'--format: expected --mode=export with it, got {options.mode!r}'
+    )
+  if options.piece is not None and options.mode != 'fit':
+    raise UsageError(
+      f'--piece: expected --mode=fit with it, got {options.mode!r}'
     )
   return options
 
@@ -233,8 +254,9 @@ def cluster(
   num_given = sum(member is not None for member in members)
   if not options.distributed and not num_given:
     return None
-  if options.mode != 'fit':
-    raise UsageError(f'--mode={options.mode} runs in one process')
+  if options.mode != 'fit' or options.piece is not None:
+    what = '--piece' if options.mode == 'fit' else f'--mode={options.mode}'
+    raise UsageError(f'{what} runs in one process')
   if num_given not in (0, len(members)):
     raise UsageError(
       '--coordinator, --num_processes and --process_id: give all or none'

@@ -13,6 +13,7 @@ from jaxdistill.data.sources import digits, folder, npz, tfds
 from jaxdistill.data.transforms import augment, autoaugment, mixing
 from jaxdistill.methods.distpro import pathways
 from jaxdistill.methods.masked_layer import layer_phases, mask_phases
+from jaxdistill.methods.neighbourhood import candidates
 from jaxdistill.networks import initial
 from jaxdistill.objectives.types import Objective
 from jaxdistill.optimizers import Optimizer, Schedule
@@ -97,6 +98,12 @@ SPACES: Table = {
   'all_pairs': pathways.all_pairs,
   'same_or_deeper': pathways.same_or_deeper,
 }
+CANDIDATES: Table = {
+  'narrow': candidates.narrow,
+  'sparsified': candidates.sparsified,
+  'fields': candidates.fields,
+  'block': candidates.block,
+}
 MASKS: Table = {'masks': mask_phases.Masks}
 LAYERS: Table = {'layers': layer_phases.Layers}
 # Type -> what the names of a section mean where an annotation has this type.
@@ -115,6 +122,7 @@ TABLES: Tables = {
   Objective: OBJECTIVES,
   Method: METHODS,
   pathways.Space: SPACES,
+  candidates.Candidate: CANDIDATES,
   mask_phases.Masks: MASKS,
   layer_phases.Layers: LAYERS,
 }

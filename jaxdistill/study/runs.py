@@ -243,6 +243,7 @@ def _run_seed(
   result = {
     'steps': fitted.steps,
     'seconds': round(fitted.seconds, 1),
+    'phases': [_cost(cost) for cost in fitted.costs],
     'best_step': fitted.best_step.get(row.role),
     **measurements.measure(plan, row, fitted, predictions, study.mesh),
     **_origin(),
@@ -253,6 +254,14 @@ def _run_seed(
       checkpoint.write_json(folder / file, report)
     path = workdir_lib.result_file(study.workdir, row, seed)
     checkpoint.write_json(path, result)
+
+
+def _cost(cost: loop.PhaseCost) -> dict[str, Any]:
+  """Returns what a phase cost, as JSON, with tenths of seconds."""
+  return {
+    key: round(value, 1) if isinstance(value, float) else value
+    for key, value in cost._asdict().items()
+  }
 
 
 def _seed_options(study: _Study, row: Row, seed: int) -> loop.FitOptions:

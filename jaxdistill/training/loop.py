@@ -1,10 +1,8 @@
 """The one training loop: runs the phases of any method and resumes them."""
 
-import pathlib
-
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Dataset, Method
-from jaxdistill.training import checkpoint
+from jaxdistill.training import checkpoint, part_files, phase_files
 from jaxdistill.training.distributed import hosts
 from jaxdistill.training.log import Log
 from jaxdistill.training.options import (
@@ -12,10 +10,18 @@ from jaxdistill.training.options import (
   Fitted,
   Interrupted,
   NonFiniteLossError,
+  PhaseCost,
 )
 from jaxdistill.training.phase_run import PhaseRun
 
-__all__ = ['FitOptions', 'Fitted', 'Interrupted', 'NonFiniteLossError', 'fit']
+__all__ = [
+  'FitOptions',
+  'Fitted',
+  'Interrupted',
+  'NonFiniteLossError',
+  'PhaseCost',
+  'fit',
+]
 
 
 def fit(
@@ -33,6 +39,9 @@ def fit(
   that was never stopped, because batches and random keys depend only on the
   seed and the step. A run can also be resumed on another number of devices; the
   results then differ slightly.
+
+  A phase in parts, see `phases.parts`, is joined from the files of its parts if
+  the directory holds such files.
 
   Args:
     method: functions that build the phases, in order.
@@ -61,53 +70,23 @@ def fit(
   options = options or FitOptions(log=Log())
   fitted = Fitted(dict(carry), {}, {}, 0, 0.0, {})
   for order, build in enumerate(method):
-    done = _file(options, f'phase{order}.safetensors')
-    checkpoints = _file(options, f'checkpoints{order}')
+    done = phase_files.path(options, f'phase{order}.safetensors')
+    checkpoints = phase_files.path(options, f'checkpoints{order}')
     if done is not None and hosts.of_first(done.exists):
-      fitted = _load(done, fitted)
+      fitted = phase_files.load(done, fitted)
     else:
-      phase, before = build(fitted.carry), fitted
-      fitted = PhaseRun(
-        phase, order, before, dataset, seed, options, checkpoints
-      ).run()
+      before = fitted
+      trained = part_files.trained(build, order, before, options)
+      if trained:
+        fitted = part_files.joined(before, trained)
+      else:
+        phase = build(before.carry)
+        fitted = PhaseRun(
+          phase, order, before, dataset, seed, options, checkpoints
+        ).run()
       if done is not None and hosts.first():
-        _save(done, fitted, before)
+        phase_files.save(done, fitted, before)
       hosts.meet()
     if checkpoints is not None and hosts.first():
       checkpoint.delete(checkpoints)
   return fitted
-
-
-def _file(options: FitOptions, name: str) -> pathlib.Path | None:
-  return (
-    None if options.directory is None else pathlib.Path(options.directory, name)
-  )
-
-
-def _save(path: pathlib.Path, fitted: Fitted, before: Fitted) -> None:
-  """Writes what a phase changed, with the best models beside the carry."""
-  meta = {
-    'best_step': fitted.best_step,
-    'steps': fitted.steps,
-    'seconds': fitted.seconds,
-    'reports': fitted.reports,
-  }
-  checkpoint.save_carry(path, _entries(fitted), _entries(before), meta)
-
-
-def _load(path: pathlib.Path, before: Fitted) -> Fitted:
-  carry, meta = checkpoint.load_carry(path, _entries(before))
-  best = {role: carry.pop(f'{role}@best') for role in meta['best_step']}
-  return Fitted(
-    carry,
-    best,
-    meta['best_step'],
-    meta['steps'],
-    meta['seconds'],
-    meta['reports'],
-  )
-
-
-def _entries(fitted: Fitted) -> Carry:
-  best = {f'{role}@best': model for role, model in fitted.best.items()}
-  return {**fitted.carry, **best}

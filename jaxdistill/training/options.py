@@ -1,7 +1,9 @@
 """What a run is told, what it returns, and how it can end early."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxdistill.core.types import Carry, Model
 from jaxdistill.training.log import Log
@@ -46,6 +48,7 @@ class FitOptions(NamedTuple):
       accelerators. None: 1 on CPUs, where this does not matter, and 10
       elsewhere. A call never extends beyond an epoch or a record, and starts at
       a multiple of this number.
+    devices: the devices of the run; None: all of them.
   """
 
   directory: str | None = None
@@ -59,6 +62,27 @@ class FitOptions(NamedTuple):
   workers: int | None = None
   model_parallel: int = 1
   steps_per_call: int | None = None
+  devices: Sequence[jax.Device] | None = None
+
+
+class PhaseCost(NamedTuple):
+  """What a phase cost, over all starts of the run.
+
+  Attributes:
+    phase: the name of the phase.
+    steps: the number of steps.
+    seconds: the time from its beginning to its end, with evaluation,
+      checkpoints and loading of data.
+    compile_seconds: how much of it went into the first call of each program of
+      a step, which compiles it.
+    device_seconds: the rest, times the number of devices that took part.
+  """
+
+  phase: str
+  steps: int
+  seconds: float
+  compile_seconds: float
+  device_seconds: float
 
 
 class Fitted(NamedTuple):
@@ -73,6 +97,7 @@ class Fitted(NamedTuple):
     seconds: the time that was spent, including earlier processes that worked on
       the same run.
     reports: file name -> JSON value, from all phases.
+    costs: what each phase with steps cost, in order.
   """
 
   carry: Carry
@@ -81,3 +106,4 @@ class Fitted(NamedTuple):
   steps: int
   seconds: float
   reports: dict[str, Any]
+  costs: tuple[PhaseCost, ...] = ()

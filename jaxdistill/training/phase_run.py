@@ -12,7 +12,15 @@ from jax.sharding import Mesh
 import numpy as np
 
 from jaxdistill.core import random
-from jaxdistill.core.types import Array, Batch, Dataset, Model, Phase, PyTree
+from jaxdistill.core.types import (
+  Array,
+  Batch,
+  Dataset,
+  Model,
+  Phase,
+  PyTree,
+  Static,
+)
 from jaxdistill.training import checkpoint, programs
 from jaxdistill.training import sources as sources_lib
 from jaxdistill.training.distributed import hosts, sharding
@@ -21,6 +29,7 @@ from jaxdistill.training.options import (
   Fitted,
   Interrupted,
   NonFiniteLossError,
+  PhaseCost,
 )
 
 # The host may not run further ahead of the devices than so many calls: a stop
@@ -64,7 +73,8 @@ class PhaseRun:
     self._before = before
     self._options = options
     init_rng, step_rng = random.phase_keys(seed, order)
-    mesh = sharding.make_mesh(options.model_parallel)
+    mesh = sharding.make_mesh(options.model_parallel, options.devices)
+    self._devices = mesh.size
     for stream in phase.streams.values():
       sharding.check_batch_size(stream.batch_size, mesh)
     self._sources = sources_lib.of_phase(
@@ -78,7 +88,8 @@ class PhaseRun:
     self._rng = sharding.place_key(step_rng, mesh)
     self._start(init_rng, mesh)
     self._best = {name: _Best(-np.inf, 0) for name in self._tree['best']}
-    self._step, self._seconds = 0, 0.0
+    self._step, self._seconds, self._compile_seconds = 0, 0.0, 0.0
+    self._compiled: set[tuple[Static, int]] = set()
     self._in_flight: collections.deque[Array] = collections.deque()
     self._store = (
       None if checkpoints is None else checkpoint.Checkpoints(checkpoints)
@@ -122,6 +133,7 @@ class PhaseRun:
       self._options.log.say(f'skipped a damaged {problem}')
     if meta:
       self._seconds = meta['seconds']
+      self._compile_seconds = meta.get('compile_seconds', 0.0)
       self._best = {k: _Best(*v) for k, v in meta['best'].items()}
 
   def run(self) -> Fitted:
@@ -170,10 +182,12 @@ class PhaseRun:
       (self._steps_per_epoch, self._options.log_every, self._stop_every),
       self._steps_per_call,
     )
-    program = self._program(self._phase.static(self._step), count)
+    key = self._phase.static(self._step), count
+    program = self._program(*key)
     batches = self._draw(self._step, count)
     # Drawing may hang in one process only; the program waits for all of them.
     hosts.point()
+    begun = time.monotonic()
     self._tree['state'], self._tree['totals'] = program(
       self._tree['state'],
       self._tree['totals'],
@@ -182,6 +196,9 @@ class PhaseRun:
       self._rng,
       np.int32(self._step),
     )
+    if key not in self._compiled:
+      self._compile_seconds += time.monotonic() - begun
+      self._compiled.add(key)
     self._step += count
     # The next call donates the totals, so it is a copy that is waited for.
     self._in_flight.append(jnp.copy(self._tree['totals']['count']))
@@ -216,6 +233,7 @@ class PhaseRun:
     if self._store is not None and self._saved_step != self._step:
       meta = {
         'seconds': self._seconds + time.monotonic() - self._begun,
+        'compile_seconds': self._compile_seconds,
         'best': {name: list(best) for name, best in self._best.items()},
       }
       self._store.save(self._step, self._tree, meta)
@@ -276,14 +294,23 @@ class PhaseRun:
         network = eval_model(state, frozen).network
         best[name] = Model(network, best_variables[name])
     best_step = {name: entry.step for name, entry in self._best.items()}
-    passed = time.monotonic() - self._begun
+    seconds = self._seconds + time.monotonic() - self._begun
+    compile_seconds = self._compile_seconds
+    cost = PhaseCost(
+      phase.name,
+      self._step,
+      seconds,
+      compile_seconds,
+      (seconds - compile_seconds) * self._devices,
+    )
     return Fitted(
       carry=carry,
       best={**before.best, **best},
       best_step={**before.best_step, **best_step},
       steps=before.steps + self._step,
-      seconds=before.seconds + self._seconds + passed,
+      seconds=before.seconds + seconds,
       reports={**before.reports, **report},
+      costs=(*before.costs, cost) if self._step else before.costs,
     )
 
 

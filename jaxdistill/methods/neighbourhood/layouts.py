@@ -5,8 +5,11 @@ distillation, 2020, https://arxiv.org/abs/2010.01189
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import itertools
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
@@ -107,12 +110,13 @@ def layout(
       is out of order or differs in shape; or the student's stages outside the
       neighbourhoods are not those of the teacher.
   """
+  image = example['image']
+  key = tuple(image.shape), str(image.dtype)
   student_shapes, teacher_shapes = (
-    graph.shapes(network, example) for network in (student, teacher)
+    _shapes(network, *key) for network in (student, teacher)
   )
-  image = {'image': example['image']}
-  student_shapes = {**image, **student_shapes}
-  teacher_shapes = {**image, **teacher_shapes}
+  student_shapes = {'image': image, **student_shapes}
+  teacher_shapes = {'image': image, **teacher_shapes}
   if cut is None:
     boundaries = _common_stages(
       student, teacher, student_shapes, teacher_shapes
@@ -167,6 +171,15 @@ def partial(
   )
   part = Model(Network(stages), graph.select(student.variables, piece.student))
   return graph.splice(teacher, piece.teacher[0], piece.teacher[-1], part)
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(
+  network: Network, image_shape: tuple[int, ...], dtype: str
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of all features; tracing a network takes long."""
+  image = jax.ShapeDtypeStruct(image_shape, dtype)
+  return graph.shapes(network, {'image': image})
 
 
 def _common_stages(

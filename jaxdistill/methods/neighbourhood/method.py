@@ -23,7 +23,7 @@ from jaxdistill.core.types import (
   Recipe,
 )
 from jaxdistill.methods.neighbourhood import piece_phases
-from jaxdistill.methods.neighbourhood.plan import Plan, train_recipe
+from jaxdistill.methods.neighbourhood.plan import INITIAL, Plan, train_recipe
 
 
 def neighbourhood(
@@ -50,6 +50,9 @@ def neighbourhood(
   compares the outputs of the teacher's next j parts on top of S_i and of T_i.
   The trained parts then form the student, and everything outside them is the
   teacher's.
+
+  The parts can be trained by jobs of their own, with `--piece`, and are then
+  put together by the usual command.
 
   It takes one phase for the parts, a short one that re-estimates batch
   statistics, and those of `fine_tune`. The student is kept as 'distilled' after
@@ -110,21 +113,28 @@ def neighbourhood(
   )
 
   def compose(carry: Carry) -> Phase:
+    checks.choice('initial', initial, INITIAL)
     return piece_phases.compose_phase(
       plan,
       carry,
       lambda rng, carry: {student: phases.model_in(carry, student)},
       by_layers=by_layers,
-      initial=initial,
+      from_teacher=(student,) if initial == 'teacher' else (),
     )
 
   def statistics(carry: Carry) -> Phase:
     return piece_phases.statistics_phase(plan, carry, student, statistics_steps)
 
-  def train(carry: Carry) -> Phase:
-    return piece_phases.train_phase(plan, carry, (student,))
+  def pieces(carry: Carry) -> dict[str, dict[str, tuple[str, ...]]]:
+    layout = piece_phases.layout_of(plan, carry, student)
+    return {piece.name: {student: piece.student} for piece in layout.trained}
 
-  method: Method = (compose, train)
+  def train(carry: Carry, piece: str | None) -> Phase:
+    phase = piece_phases.train_phase(plan, carry, (student,), piece)
+    # A student with one trained piece says nothing about the whole.
+    return phase if piece is None else phase._replace(eval_models={})
+
+  method: Method = (compose, phases.InParts(pieces, train))
   if statistics_steps:
     method += (phases.keep('distilled', student), statistics)
   kept = 'reestimated' if statistics_steps else 'distilled'

@@ -3,14 +3,14 @@
 The methods `neighbourhood` and `student_search` are made of these phases.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxdistill import phases
-from jaxdistill.core import checks, random
+from jaxdistill.core import random
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Array,
@@ -22,7 +22,7 @@ from jaxdistill.core.types import (
 )
 from jaxdistill.methods.neighbourhood import forward, layouts
 from jaxdistill.methods.neighbourhood.layouts import Layout
-from jaxdistill.methods.neighbourhood.plan import INITIAL, Plan
+from jaxdistill.methods.neighbourhood.plan import Plan
 from jaxdistill.networks import graph
 from jaxdistill.networks.surgery import layerwise
 
@@ -33,7 +33,7 @@ def compose_phase(
   students: Callable[[Array, Carry], dict[str, Model]],
   *,
   by_layers: bool = False,
-  initial: str = 'random',
+  from_teacher: Collection[str] = (),
 ) -> Phase:
   """Builds the phase that makes students with copies of the teacher's stages.
 
@@ -42,13 +42,13 @@ def compose_phase(
     carry: what the phase will receive.
     students: (rng, carry) -> role -> student.
     by_layers: whether students and teacher are split into layers.
-    initial: one of `INITIAL`.
+    from_teacher: the roles of the students that start with the teacher's
+      variables wherever name and shape agree.
 
   Raises:
-    UsageError: the choice does not exist, nothing is left to train, or
-      `layouts.layout` rejects the networks.
+    UsageError: a choice of the plan does not exist, nothing is left to train,
+      or `layouts.layout` rejects the networks.
   """
-  checks.choice('initial', initial, INITIAL)
   plan.check()
 
   def models(rng: Array, carry: Carry) -> dict[str, Model]:
@@ -57,14 +57,16 @@ def compose_phase(
     if by_layers:
       teacher = layerwise.by_layers(teacher)
       new_models = {k: layerwise.by_layers(v) for k, v in new_models.items()}
-    for model in new_models.values():
-      if not plan.layout(model.network, teacher.network).stages:
+    networks = [model.network for model in new_models.values()]
+    shared = plan.shared(networks, teacher.network)
+    for network in networks:
+      if not shared.layout(network, teacher.network).stages:
         raise UsageError(
           'copy_same: the student equals the teacher, so that nothing is left '
           'to train; narrow the student, or give copy_same=False'
         )
     composed = {
-      role: _composed(plan, model, teacher, initial)
+      role: _composed(shared, model, teacher, role in from_teacher)
       for role, model in new_models.items()
     }
     return {**composed, plan.teacher: teacher} if by_layers else composed
@@ -74,15 +76,22 @@ def compose_phase(
   return phases.setup_phase('compose', models)
 
 
-def train_phase(plan: Plan, carry: Carry, students: Sequence[str]) -> Phase:
-  """Builds the phase that trains all neighbourhoods of all students at once.
+def train_phase(
+  plan: Plan,
+  carry: Carry,
+  students: Sequence[str],
+  only: str | None = None,
+) -> Phase:
+  """Builds the phase that trains neighbourhoods of all students at once.
 
   Args:
     plan: what they learn from.
     carry: holds the students, which must share one layout, and the teacher.
     students: the roles of the students.
+    only: the name of the only neighbourhood that trains; None: all of them.
   """
   layout = layout_of(plan, carry, students[0])
+  trained = [piece for piece in layout.trained if only in (None, piece.name)]
   networks = {role: carry[role].network for role in (*students, plan.teacher)}
   recipe = plan.recipe
 
@@ -93,7 +102,7 @@ def train_phase(plan: Plan, carry: Carry, students: Sequence[str]) -> Phase:
     updates: dict[str, Variables] = {role: {} for role in students}
     metrics, total = {}, jnp.zeros(())
     for i, piece in enumerate(layout.neighbourhoods):
-      if piece.copied:
+      if piece not in trained:
         continue
       models = {k: Model(networks[k], variables[k]) for k in students}
       outputs, changed = forward.outputs_of(
@@ -116,7 +125,10 @@ def train_phase(plan: Plan, carry: Carry, students: Sequence[str]) -> Phase:
     num_steps=recipe.num_steps,
     streams={'train': recipe.stream} if plan.inputs == 'data' else {},
     networks=networks,
-    trainable={role: layout.stages for role in students},
+    trainable={
+      role: tuple(name for piece in trained for name in piece.student)
+      for role in students
+    },
   )
 
 
@@ -223,11 +235,13 @@ def _optimizer(plan: Plan) -> optax.GradientTransformation:
   )
 
 
-def _composed(plan: Plan, model: Model, teacher: Model, initial: str) -> Model:
+def _composed(
+  plan: Plan, model: Model, teacher: Model, from_teacher: bool
+) -> Model:
   """Copies the teacher's variables that a student is to start with."""
   layout = plan.layout(model.network, teacher.network)
   model = layouts.compose(layout, model, teacher)
-  if initial == 'random':
+  if not from_teacher:
     return model
   copies = _counterparts(layout, teacher.variables)
   return model._replace(variables=where_equal(model.variables, copies))

@@ -1,6 +1,6 @@
 """What neighbourhoods learn from, shared by all phases of a method."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxdistill import optimizers
@@ -48,6 +48,20 @@ class Plan(NamedTuple):
       cut=self.cut,
       copy_same=self.copy_same,
     )
+
+  def shared(self, students: Sequence[Network], teacher: Network) -> 'Plan':
+    """Returns the plan with the boundaries that all students have.
+
+    Args:
+      students: the students.
+      teacher: the teacher.
+    """
+    cuts = [self.layout(student, teacher).cut for student in students]
+    image = ('image', 'image')
+    common = [p for p in cuts[0] if all(p in (*cut, image) for cut in cuts)]
+    if any(cut[0] == image for cut in cuts) and common[:1] != [image]:
+      common.insert(0, image)
+    return self._replace(cut=tuple(common))
 
   def check(self) -> None:
     """Raises UsageError if a choice does not exist or a weight is invalid."""

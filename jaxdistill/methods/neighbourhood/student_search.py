@@ -4,12 +4,10 @@ Shao et al., Neighbourhood Distillation: On the benefits of non end-to-end
 distillation, 2020, Section 5, https://arxiv.org/abs/2010.01189
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+import functools
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxdistill import optimizers, phases
 from jaxdistill.core import checks
@@ -25,7 +23,9 @@ from jaxdistill.core.types import (
   PhaseBuilder,
   Recipe,
 )
-from jaxdistill.methods.neighbourhood import forward, piece_phases
+from jaxdistill.methods.neighbourhood import candidates as candidates_lib
+from jaxdistill.methods.neighbourhood import piece_phases, quality
+from jaxdistill.methods.neighbourhood.candidates import Candidate
 from jaxdistill.methods.neighbourhood.layouts import Layout
 from jaxdistill.methods.neighbourhood.plan import Plan, train_recipe
 from jaxdistill.networks import graph
@@ -40,6 +40,7 @@ def student_search(
   *,
   multipliers: Sequence[float] = MULTIPLIERS,
   sparsities: Sequence[float] | None = None,
+  candidates: Mapping[str, Candidate] | None = None,
   drops: Sequence[float] = (0.01,),
   cut: FeaturePairs | None = None,
   by_layers: bool = False,
@@ -79,14 +80,20 @@ def student_search(
       candidates then start as the teacher and lose weights by the cubic
       schedule over half of the steps; they are kept as 'sparsity 0.5' and so
       on.
+    candidates: instead of both, label -> candidate, of any kind: other widths,
+      kernels, depths, non-linearities, ranks or sparsities; see
+      `candidates.Candidate`. Sections in a config, named 'narrow',
+      'sparsified', 'fields', 'block' or by a function of your own. Students
+      with one candidate throughout are kept under its label.
     drops: the largest loss of accuracy that a chosen candidate may cause, in
       (0, 1); one student is built for each entry.
     cut: the boundaries of neighbourhoods, see `layouts.layout`.
     by_layers: see `neighbourhood`.
     look_ahead: see `neighbourhood`.
-    form: 'unroll' runs all candidates in one program, one after the other;
-      'stack' pads them with zeros to the widest and vectorises over them. They
-      agree up to rounding. The first is faster on a CPU; with the second,
+    form: 'unroll' runs all candidates in one program, one after the other.
+      'stack' needs candidates that differ only in their widths; it pads them
+      with zeros to the widest and vectorises over them. They agree up to
+      rounding. The first is faster on a CPU; with the second,
       `--model_parallel` devices share the candidates.
     neighbourhood_epochs: see `neighbourhood`.
     neighbourhood_optimizer: see `neighbourhood`.
@@ -103,10 +110,9 @@ def student_search(
       or there is no validation split. When the first phase begins:
       `layouts.layout` or `narrowing.narrowed` rejects the networks.
   """
-  sparse = sparsities is not None
-  levels = multipliers if sparsities is None else sparsities
-  _check(recipe, 'sparsities' if sparse else 'multipliers', levels, drops)
-  roles = tuple(f'{"sparsity" if sparse else "k"} {x:g}' for x in levels)
+  all_candidates = _candidates(multipliers, sparsities, candidates)
+  _check(recipe, all_candidates, drops)
+  roles = tuple(all_candidates)
   piece_recipe = train_recipe(
     recipe, neighbourhood_epochs, neighbourhood_optimizer
   )
@@ -116,22 +122,21 @@ def student_search(
     look_ahead=tuple(look_ahead),
     form=form,
     teacher=teacher,
-    optimizer_of={
-      role: masks.gradual(optimizer=piece_recipe.optimizer, final=sparsity)
-      for role, sparsity in zip(roles, levels)
-    }
-    if sparse
-    else {},
+    optimizer_of=_optimizers(piece_recipe, all_candidates),
   )
 
-  def candidates(rng: Array, carry: Carry) -> dict[str, Model]:
-    base = phases.model_in(carry, student).network
+  def new_models(rng: Array, carry: Carry) -> dict[str, Model]:
+    base, source = (
+      phases.model_in(carry, role).network for role in (student, teacher)
+    )
     image = {'image': recipe.example['image']}
     models = {}
-    for i, (role, level) in enumerate(zip(roles, levels)):
-      network = base
-      if not sparse:
-        network = narrowing.narrowed(base, multiplier=level)
+    for i, (role, candidate) in enumerate(all_candidates.items()):
+      if isinstance(candidate, Candidate):
+        names = plan.layout(base, source).stages
+        network = candidates_lib.changed(role, candidate, base, names)
+      else:
+        network = narrowing.narrowed(base, multiplier=candidate)
       variables = graph.init(network, jax.random.fold_in(rng, i), image)
       models[role] = Model(network, variables)
     return models
@@ -140,22 +145,33 @@ def student_search(
     return piece_phases.compose_phase(
       plan,
       carry,
-      candidates,
+      new_models,
       by_layers=by_layers,
-      initial='teacher' if sparse else 'random',
+      from_teacher=[
+        role
+        for role, candidate in all_candidates.items()
+        if _sparsity(candidate) is not None
+      ],
     )
 
+  shared = functools.cache(plan.shared)
+
+  def plan_for(carry: Carry) -> Plan:
+    networks = tuple(carry[role].network for role in roles)
+    return shared(networks, carry[teacher].network)
+
   def train(carry: Carry) -> Phase:
-    return piece_phases.train_phase(plan, carry, roles)._replace(eval_models={})
+    phase = piece_phases.train_phase(plan_for(carry), carry, roles)
+    return phase._replace(eval_models={})
 
   method: Method = (
     compose,
     train,
-    lambda carry: _quality_phase(plan, carry, roles, drops),
+    lambda carry: quality.quality_phase(plan_for(carry), carry, roles, drops),
   )
   for drop in drops:
     name = f'drop {drop:g}'
-    method += (_select(plan, roles, drop, name, student),)
+    method += (_select(plan_for, roles, drop, name, student),)
     if statistics_steps:
       method += (
         _statistics(plan, student, name, statistics_steps),
@@ -181,17 +197,78 @@ def _statistics(
   return phase
 
 
+def _candidates(
+  multipliers: Sequence[float],
+  sparsities: Sequence[float] | None,
+  candidates: Mapping[str, Candidate] | None,
+) -> dict[str, Candidate | float]:
+  """Returns role -> candidate, or a multiplier of the whole network.
+
+  Raises:
+    UsageError: two kinds of candidates are given, or a list is empty or holds a
+      number twice.
+  """
+  if candidates is not None and sparsities is not None:
+    raise UsageError(
+      'sparsities: expected no other list beside candidates, which may hold '
+      "{'name': 'sparsified', 'sparsity': ...}"
+    )
+  if candidates is not None:
+    for label in candidates:
+      if label in ('student', 'teacher') or label.startswith('drop '):
+        raise UsageError(
+          f'candidates: expected a label that is no role, got {label!r}'
+        )
+    if not candidates:
+      raise UsageError('candidates: expected at least one, got none')
+    return dict(candidates)
+  if sparsities is not None:
+    _check_different('sparsities', sparsities)
+    return {f'sparsity {x:g}': Candidate(sparsity=x) for x in sparsities}
+  _check_different('multipliers', multipliers)
+  return {f'k {x:g}': x for x in multipliers}
+
+
+def _check_different(name: str, numbers: Sequence[float]) -> None:
+  """Raises UsageError if a list is empty or holds a number twice."""
+  if not numbers:
+    raise UsageError(f'{name}: expected at least one number, got none')
+  if len({*numbers}) < len(numbers):
+    raise UsageError(
+      f'{name}: expected different numbers, got {tuple(numbers)}'
+    )
+
+
+def _sparsity(candidate: Candidate | float) -> float | None:
+  """Returns the fraction of zeros of a candidate; None if it is dense."""
+  return candidate.sparsity if isinstance(candidate, Candidate) else None
+
+
+def _optimizers(
+  recipe: Recipe, candidates: Mapping[str, Candidate | float]
+) -> dict[str, optimizers.Optimizer]:
+  """Returns role -> optimizer; {} if no candidate is sparse."""
+  sparsities = {role: _sparsity(c) for role, c in candidates.items()}
+  if all(sparsity is None for sparsity in sparsities.values()):
+    return {}
+  return {
+    role: recipe.optimizer
+    if sparsity is None
+    else masks.gradual(optimizer=recipe.optimizer, final=sparsity)
+    for role, sparsity in sparsities.items()
+  }
+
+
 def _check(
-  recipe: Recipe, key: str, levels: Sequence[float], drops: Sequence[float]
+  recipe: Recipe,
+  candidates: Mapping[str, Candidate | float],
+  drops: Sequence[float],
 ) -> None:
-  """Raises UsageError if a list is invalid or there is no validation split."""
-  for name, values in ((key, levels), ('drops', drops)):
-    if not values:
-      raise UsageError(f'{name}: expected at least one number, got none')
-    if len({*values}) < len(values):
-      raise UsageError(
-        f'{name}: expected different numbers, got {tuple(values)}'
-      )
+  """Raises UsageError if a number is invalid or a split is missing."""
+  for candidate in candidates.values():
+    if not isinstance(candidate, Candidate):
+      checks.number('multipliers', candidate, above=0, at_most=1)
+  _check_different('drops', drops)
   for drop in drops:
     checks.number('drops', drop, above=0, below=1)
   if not recipe.validation_steps:
@@ -201,108 +278,8 @@ def _check(
     )
 
 
-def _quality_phase(
-  plan: Plan, carry: Carry, roles: Sequence[str], drops: Sequence[float]
-) -> Phase:
-  """Builds the phase that measures every candidate in its partial model.
-
-  It puts {'candidates': `[neighbourhoods, candidates]`, 'teacher': `[]`}, the
-  task's scores on the validation split, into the carry as 'quality'.
-  """
-  layout = piece_phases.layout_of(plan, carry, roles[0])
-  recipe = plan.recipe
-  networks = {role: carry[role].network for role in (*roles, plan.teacher)}
-  score = recipe.task.score
-
-  def init(rng: Array, carry: Carry) -> tuple[Any, Any]:
-    del rng
-    shape = (len(layout.trained), len(roles))
-    zeros = {'candidates': jnp.zeros(shape), 'teacher': jnp.zeros(())}
-    return zeros, {role: carry[role].variables for role in networks}
-
-  def step(state, frozen, batches, rng, static):
-    del static
-    models = {k: Model(networks[k], frozen[k]) for k in networks}
-    outputs = forward.partial_outputs(plan, layout, models, roles, batches, rng)
-    batch = batches['train']
-
-    def mean_score(outputs: Array) -> Array:
-      return recipe.task.statistics(outputs, batch)[score].mean()
-
-    fraction = 1 / recipe.validation_steps
-    scores = {
-      'candidates': jax.vmap(jax.vmap(mean_score))(outputs['candidates']),
-      'teacher': mean_score(outputs['teacher']),
-    }
-    state = jax.tree.map(lambda x, y: x + fraction * y, state, scores)
-    return state, {'loss': 1.0 - scores['candidates'].mean()}
-
-  def finish(state, frozen, carry: Carry) -> Carry:
-    del frozen
-    return {**carry, 'quality': state}
-
-  def report(state, carry: Carry) -> dict[str, Any]:
-    return {'student_search.json': _report(layout, state, carry, roles, drops)}
-
-  return Phase(
-    'quality',
-    recipe.validation_steps,
-    {'train': recipe.validation},
-    init,
-    step,
-    finish,
-    report=report,
-  )
-
-
-def choose(
-  quality: np.ndarray, sizes: np.ndarray, teacher: float, drop: float
-) -> list[int]:
-  """Chooses the candidate of each neighbourhood.
-
-  Args:
-    quality: the scores of the partial models, `[neighbourhoods, candidates]`.
-    sizes: the numbers of parameters of the candidates, of the same shape.
-    teacher: the score of the teacher.
-    drop: how much a partial model may lose.
-
-  Returns:
-    For each neighbourhood the index of the smallest candidate that loses at
-    most `drop`, or of the best candidate if all lose more.
-  """
-  # The tolerance is for rounding; it is smaller than the share of one image.
-  good = quality >= teacher - drop - 1e-6
-  smallest = np.where(good, sizes, np.inf).argmin(1)
-  return np.where(good.any(1), smallest, quality.argmax(1)).tolist()
-
-
-def _sizes(layout: Layout, carry: Carry, roles: Sequence[str]) -> np.ndarray:
-  """Counts the non-zero parameters, `[neighbourhoods, candidates]`."""
-
-  def size(role: str, stages: Sequence[str]) -> int:
-    return graph.count_nonzero(graph.select(carry[role].variables, stages))
-
-  return np.array(
-    [[size(role, piece.student) for role in roles] for piece in layout.trained]
-  )
-
-
-def _choices(
-  layout: Layout, carry: Carry, roles: Sequence[str], drop: float
-) -> dict[str, str]:
-  """Returns neighbourhood -> the role of the chosen candidate."""
-  quality = jax.device_get(carry['quality'])
-  chosen = choose(
-    np.asarray(quality['candidates']),
-    _sizes(layout, carry, roles),
-    float(quality['teacher']),
-    drop,
-  )
-  return {piece.name: roles[k] for piece, k in zip(layout.trained, chosen)}
-
-
 def _select(
-  plan: Plan,
+  plan_for: Callable[[Carry], Plan],
   roles: Sequence[str],
   drop: float,
   name: str,
@@ -312,8 +289,8 @@ def _select(
 
   def models(rng: Array, carry: Carry) -> dict[str, Model]:
     del rng
-    layout = piece_phases.layout_of(plan, carry, roles[0])
-    choices = _choices(layout, carry, roles, drop)
+    layout = piece_phases.layout_of(plan_for(carry), carry, roles[0])
+    choices = quality.choices(layout, carry, roles, drop)
     model = _assembled(layout, carry[roles[0]], carry, choices)
     return {student: model, name: model}
 
@@ -337,28 +314,3 @@ def _assembled(
       variables, graph.select(model.variables, piece.student)
     )
   return Model(Network(tuple(stages.values())), variables)
-
-
-def _report(
-  layout: Layout,
-  quality: Any,
-  carry: Carry,
-  roles: Sequence[str],
-  drops: Sequence[float],
-) -> dict[str, Any]:
-  """Reports the qualities, sizes and choices, as JSON."""
-  scores = np.asarray(quality['candidates'], np.float64)
-  sizes = _sizes(layout, carry, roles)
-  names = [piece.name for piece in layout.trained]
-
-  def table(values: np.ndarray) -> dict[str, dict[str, Any]]:
-    return {n: dict(zip(roles, row)) for n, row in zip(names, values.tolist())}
-
-  return {
-    'teacher': float(quality['teacher']),
-    'quality': table(scores),
-    'parameters': table(sizes),
-    'chosen': {
-      f'{drop:g}': _choices(layout, carry, roles, drop) for drop in drops
-    },
-  }

@@ -6,6 +6,7 @@ from a batch (batch statistics, relations between examples, the gradient) is
 computed from the whole batch, not from the part on one device.
 """
 
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -22,25 +23,29 @@ from jaxdistill.data.loading import batches
 LARGE = 1 << 18
 
 
-def make_mesh(model_parallel: int = 1) -> Mesh:
-  """Returns a mesh of all devices of all processes: axes 'data' and 'model'.
+def make_mesh(
+  model_parallel: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Returns a mesh of devices, with the axes 'data' and 'model'.
 
   Args:
     model_parallel: how many devices share large arrays; the size of 'model'.
+    devices: the devices; None: all devices of all processes.
 
   Raises:
     UsageError: this number does not divide the number of devices.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   if model_parallel < 1 or count % model_parallel:
     valid = [n for n in range(1, count + 1) if count % n == 0]
     raise UsageError(
       f'model_parallel: expected a divisor of the {count} devices '
       f'({", ".join(map(str, valid))}), got {model_parallel}'
     )
-  devices = np.array(jax.devices()).reshape(-1, model_parallel)
+  grid = np.array(devices).reshape(-1, model_parallel)
   # With explicit axes, losses that relate examples to each other raise errors.
-  return Mesh(devices, ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+  return Mesh(grid, ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from jaxdistill.methods.neighbourhood import (
   layouts,
   moments,
   piece_phases,
+  quality,
   stacking,
   student_search,
 )
@@ -476,7 +477,7 @@ def test_parts_with_other_numbers_of_stages_copy_nothing(recipe, carry):
     _plan(recipe, cut=cut),
     carry,
     lambda rng, carry: {'student': Model(deeper, new_variables)},
-    initial='teacher',
+    from_teacher=('student',),
   )
   state, _ = phase.init(jax.random.key(0), carry)
   composed, teacher_variables = state['student'], carry['teacher'].variables
@@ -521,9 +522,9 @@ def test_a_negative_number_of_epochs_is_refused(recipe):
 
 
 def test_the_smallest_candidate_that_is_good_enough_is_chosen():
-  quality = np.array([[0.5, 0.9, 0.89], [0.2, 0.3, 0.1]])
+  scores = np.array([[0.5, 0.9, 0.89], [0.2, 0.3, 0.1]])
   sizes = np.array([[1, 3, 2], [1, 2, 3]])
-  choose = functools.partial(student_search.choose, quality, sizes, 0.9)
+  choose = functools.partial(quality.choose, scores, sizes, 0.9)
   # In the second row all lose more, so that the best one is chosen.
   assert choose(0.05) == [2, 1]
   assert choose(0.005) == [1, 1]
