@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import study
-from jaxdistill.core.types import Model
+from jaxdistill.core.types import Model, Network
 from jaxdistill.data.sources import arrays
-from jaxdistill.networks.models import pyramidnet
+from jaxdistill.networks.models import imagenet_resnet, pyramidnet
 from jaxdistill.phases import recipes
 from jaxdistill.study import config as config_lib
 from jaxdistill.study import models, registry
@@ -23,6 +23,8 @@ DEEP = {
   'pyramidnet200_240': 240,
   'pyramidnet200_300': 300,
 }
+# A search traces its student many times, so one block replaces its ResNet.
+ONE_BLOCK = 'neighbourhood/imagenet_search.py:search'
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
@@ -85,6 +87,13 @@ def _tfds(
   return _random(64 if image_size else 32, classes[dataset], train_subset)
 
 
+def _one_block(**arguments):
+  """A ResNet-50 of which only the first block is left."""
+  stages = imagenet_resnet.imagenet_resnet(50, **arguments).stages
+  first = ('stem', 'group1.block1', 'pool', 'head')
+  return Network(tuple(stage for stage in stages if stage.name in first))
+
+
 @pytest.mark.parametrize(('path', 'trace'), tuple(_paths()))
 def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   monkeypatch.setitem(registry.DATASETS, 'npz', _npz)
@@ -93,6 +102,8 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   for name, widening in DEEP.items():
     shallow = functools.partial(pyramidnet.pyramidnet, 11, widening)
     monkeypatch.setitem(registry.NETWORKS, name, shallow)
+  if path.endswith(ONE_BLOCK):
+    monkeypatch.setitem(registry.NETWORKS, 'resnet50', _one_block)
   plan = study.plan(config_lib.load(path))
   # The plan has built every row. Two are traced: the first, and the last one
   # of those with the most phases.
