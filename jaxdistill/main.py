@@ -93,11 +93,14 @@ def _execute(
     results = study.evaluate(plan, workdir, rows)
   else:
     with signals.stop_requests() as interrupted:
-      keys: dict[str, Any] = {'rows': rows, 'interrupted': interrupted}
+      keys: dict[str, Any] = {
+        'rows': rows,
+        'interrupted': interrupted,
+        'model_parallel': options.model_parallel,
+      }
       if options.piece is not None:
         print(*study.run_pieces(plan, workdir, options.piece, **keys), sep='\n')
         return 0
-      keys['model_parallel'] = options.model_parallel
       results = study.run(plan, workdir, **keys)
   from jaxdistill.study import report
   from jaxdistill.training.distributed import hosts

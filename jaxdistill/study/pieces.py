@@ -57,6 +57,7 @@ def run_pieces(
   *,
   rows: Sequence[str] = (),
   interrupted: Callable[[], bool] = lambda: False,
+  model_parallel: int = 1,
 ) -> list[str]:
   """Trains pieces of rows and stores them in the work directory.
 
@@ -71,6 +72,7 @@ def run_pieces(
     piece: the position of the piece, from 0, or 'all'.
     rows: labels of rows; empty: all rows whose method has independent pieces.
     interrupted: see `loop.FitOptions`.
+    model_parallel: see `loop.FitOptions`; with 'all' it must be 1.
 
   Returns:
     A line for each piece.
@@ -87,6 +89,7 @@ def run_pieces(
       directory=str(job.folder),
       log=Log(job.folder, labels={'piece': job.name}, show=False),
       interrupted=interrupted,
+      model_parallel=model_parallel,
       devices=devices,
       **plan.options,
     )
