@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     FeaturePairs,
     Features,
     Method,
+    Metric,
     Metrics,
     Model,
     Network,
@@ -73,8 +74,8 @@ _HOMES = {
   **dict.fromkeys(
     (
       *('Augment', 'Batch', 'Carry', 'Dataset', 'FeaturePairs', 'Features'),
-      *('Method', 'Metrics', 'Model', 'Network', 'Phase', 'Recipe', 'Stage'),
-      *('Stream', 'Task', 'Variables'),
+      *('Method', 'Metric', 'Metrics', 'Model', 'Network', 'Phase', 'Recipe'),
+      *('Stage', 'Stream', 'Task', 'Variables'),
     ),
     'jaxdistill.core.types',
   ),
@@ -99,6 +100,7 @@ __all__ = [
   'FitOptions',
   'Fitted',
   'Method',
+  'Metric',
   'Metrics',
   'Model',
   'Network',

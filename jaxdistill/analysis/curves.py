@@ -8,6 +8,7 @@ import numpy as np
 from jaxdistill.analysis import figures
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
+from jaxdistill.tasks.classification import SCORE
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -18,8 +19,9 @@ class Point(NamedTuple):
 
   Attributes:
     x: the position along the curve.
-    mean: the mean over seeds, in percent.
-    sd: the standard deviation of the sample, in percent; 0 for one seed.
+    mean: the mean over seeds, as it is shown: in percent if the score is a
+      fraction.
+    sd: the standard deviation of the sample, likewise; 0 for one seed.
   """
 
   x: float
@@ -47,7 +49,7 @@ def points(
     UsageError: a row does not exist, or it has no such epoch or model.
   """
   seeds = {row['label']: row['seeds'].values() for row in results['rows']}
-  metric = metric or results['score']
+  metric, factor = metric or results['score'], _factor(results)
   curve = []
   for x, label in rows.items():
     checks.choice('row', label, seeds)
@@ -58,7 +60,7 @@ def points(
     ]
     for test in tests:
       checks.choice(f'epoch or model of row {label!r}', when, test)
-    scores = [100 * test[when][metric] for test in tests]
+    scores = [factor * test[when][metric] for test in tests]
     curve.append(_point(x, scores))
   return curve
 
@@ -90,7 +92,7 @@ def tradeoff(
   """
   rows = {row['label']: row for row in results['rows']}
   checks.choice('row', label, rows)
-  metric = metric or results['score']
+  metric, factor = metric or results['score'], _factor(results)
   seeds = [seed.get('beside', {}) for seed in rows[label]['seeds'].values()]
   names = [n for n in seeds[0] if n.startswith(prefix) and without not in n]
   if not names:
@@ -102,7 +104,7 @@ def tradeoff(
   for name in names:
     models = [seed[name] for seed in seeds]
     sizes = [model.get('nonzero', model['parameters']) for model in models]
-    scores = [100 * model['test']['last'][metric] for model in models]
+    scores = [factor * model['test']['last'][metric] for model in models]
     curve.append(_point(float(np.mean(sizes)), scores))
   return sorted(curve)
 
@@ -115,7 +117,7 @@ def reached(line: Sequence[Point], score: float) -> float | None:
 
   Args:
     line: points in any order.
-    score: the score in percent.
+    score: the score as the points hold it.
 
   Returns:
     The smallest such x, or None if the curve stays below the score.
@@ -136,7 +138,8 @@ def learning(
   row: str,
   *,
   steps_per_epoch: int,
-  metric: str = 'top1',
+  metric: str = SCORE.name,
+  percent: bool = True,
   split: str = 'validation',
   without: Collection[str] = (),
 ) -> list[list[Point]]:
@@ -148,12 +151,12 @@ def learning(
     row: the label of the row.
     steps_per_epoch: the number of steps that count as one epoch.
     metric: the metric.
+    percent: whether it is a fraction, which becomes percent.
     split: the split; the student's scores are those of 'validation'.
     without: the names of phases whose steps are not counted, such as 'masks'.
 
   Returns:
-    One curve per seed. Its x counts the epochs of all phases that are counted;
-    the scores are in percent.
+    One curve per seed. Its x counts the epochs of all phases that are counted.
 
   Raises:
     UsageError: there are no such records.
@@ -163,7 +166,9 @@ def learning(
     if record.get('row') == row and record['phase'] not in without:
       seeds.setdefault(record['seed'], []).append(record)
   curves = [
-    _learning_curve(seed_records, steps_per_epoch, metric, split)
+    _learning_curve(
+      seed_records, steps_per_epoch, metric, split, 100 if percent else 1
+    )
     for seed_records in seeds.values()
   ]
   if not any(curves):
@@ -217,6 +222,11 @@ def draw(
   return drawing
 
 
+def _factor(results: Mapping[str, Any]) -> int:
+  """Returns by what the scores of a result are multiplied to be shown."""
+  return 100 if results.get('percent', True) else 1
+
+
 def _point(x: float, scores: Sequence[float]) -> Point:
   """Returns the mean and the standard deviation of scores at a position."""
   sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
@@ -228,6 +238,7 @@ def _learning_curve(
   steps_per_epoch: int,
   metric: str,
   split: str,
+  factor: int,
 ) -> list[Point]:
   """Returns the curve of one seed."""
   phase_lengths: dict[int, int] = {}
@@ -239,5 +250,5 @@ def _learning_curve(
     if record['split'] == split and metric in record:
       earlier = sum(n for k, n in phase_lengths.items() if k < record['order'])
       x = (earlier + record['step']) / steps_per_epoch
-      curve.append(Point(x, 100 * record[metric], 0.0))
+      curve.append(Point(x, factor * record[metric], 0.0))
   return sorted(curve)

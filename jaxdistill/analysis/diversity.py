@@ -139,6 +139,6 @@ def _gradients(
       train=train,
       rngs={'dropout': jax.random.key(0)},
     )
-    return features[graph.output(network)].astype(jnp.float32).sum()
+    return features[graph.main_output(network)].astype(jnp.float32).sum()
 
   return jax.grad(total)(image)

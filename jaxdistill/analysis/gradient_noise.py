@@ -36,7 +36,7 @@ def gradient_norms(
 
   Args:
     model: the model.
-    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}.
+    split: {'image': uint8 `[N, H, W, C]`, and the targets}.
     preprocess: the preprocessing for evaluation (standardisation).
     task: the task, whose loss is differentiated.
     batch_size: the number of images in a batch.
@@ -62,13 +62,13 @@ def gradient_norms(
         train=True,
         rngs={'dropout': rng},
       )
-      outputs = features[graph.output(model.network)]
+      outputs = graph.output(model.network, features)
       return task.loss(outputs, batch).mean()
 
     gradient = jax.grad(loss_of)(variables['params'])
     return [jnp.linalg.norm(x) for x in _kernels(model, gradient).values()]
 
-  size = len(split['label'])
+  size = len(split['image'])
   per_epoch = batches.steps_per_epoch(size, batch_size)
   rows = []
   for step in range(num_batches):

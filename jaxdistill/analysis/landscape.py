@@ -85,7 +85,7 @@ def loss_surface(
 
   Args:
     model: the model, which is the centre of the grid.
-    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}. The paper uses
+    split: {'image': uint8 `[N, H, W, C]`, and the targets}. The paper uses
       training images without augmentation.
     task: the task, whose loss is computed.
     preprocess: the preprocessing for evaluation (standardisation).
@@ -185,10 +185,10 @@ def _filterwise(rng: Array, kernel: Array) -> Array:
 
 
 def _batches(split: Mapping[str, Any], size: int) -> Iterator[Batch]:
-  """Yields the images and labels of a split, `size` at a time."""
+  """Yields the rows of a split, `size` at a time."""
   for start in range(0, len(split['image']), size):
     rows = slice(start, start + size)
-    yield {k: jnp.asarray(split[k][rows]) for k in ('image', 'label')}
+    yield {k: jnp.asarray(column[rows]) for k, column in split.items()}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

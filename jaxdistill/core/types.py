@@ -1,19 +1,30 @@
 """The central types: small tuples of data and pure functions.
 
-Data is defined in `core.values`; here are the functions that work on it, and
-tasks, recipes and phases, which consist of such functions. In shapes, `B` is
-the batch size, `N` the number of examples of a split, and `H, W, C` are height,
-width and channels. The student always comes before the teacher.
+Data is defined in `core.values` and tasks in `core.tasks`; here are the other
+functions that work on data, and recipes and phases, which consist of such
+functions. In shapes, `B` is the batch size, `N` the number of examples of a
+split, and `H, W, C` are height, width and channels. The student always comes
+before the teacher.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import optax
 
 from jaxdistill.core import checks
+from jaxdistill.core.tasks import (
+  Agreement,
+  Predict,
+  Progress,
+  Summarize,
+  Task,
+  TaskLoss,
+  TaskStatistics,
+)
 from jaxdistill.core.values import (
+  IGNORE,
   Affine,
   Array,
   Batch,
@@ -21,9 +32,11 @@ from jaxdistill.core.values import (
   Dataset,
   FeaturePairs,
   Features,
+  Metric,
   Metrics,
   Model,
   Network,
+  Output,
   PyTree,
   Stage,
   StageModule,
@@ -33,6 +46,7 @@ from jaxdistill.core.values import (
 
 __all__ = [
   'DIFFERENCES',
+  'IGNORE',
   'Affine',
   'Agreement',
   'Array',
@@ -44,10 +58,12 @@ __all__ = [
   'FeaturePairs',
   'Features',
   'Method',
+  'Metric',
   'Metrics',
   'Model',
   'Network',
   'Optimizer',
+  'Output',
   'Phase',
   'PhaseBuilder',
   'PhaseFinish',
@@ -55,6 +71,7 @@ __all__ = [
   'PhaseReport',
   'PhaseStep',
   'Predict',
+  'Progress',
   'PyTree',
   'Recipe',
   'Stage',
@@ -79,94 +96,8 @@ class Augment(Protocol):
 
     Args:
       rng: the random key of this batch.
-      batch: 'image' uint8 or float32 `[B, H, W, C]`, 'label', and the rest.
+      batch: 'image' uint8 or float32 `[B, H, W, C]`, 'index', and the targets.
     """
-
-
-class TaskLoss(Protocol):
-  """The loss of a network's outputs on the labels."""
-
-  def __call__(self, outputs: Array, batch: Batch, /) -> Array:
-    """Returns one loss per example, `[B]`.
-
-    Args:
-      outputs: the network's outputs `[B, ...]`, for example logits.
-      batch: the batch, with its labels.
-    """
-
-
-class TaskStatistics(Protocol):
-  """What the metrics of a split are computed from, for one batch."""
-
-  def __call__(self, outputs: Array, batch: Batch, /) -> dict[str, Array]:
-    """Returns named arrays `[B, ...]` with one row per example.
-
-    Args:
-      outputs: the network's outputs `[B, ...]`.
-      batch: the batch, with its labels.
-    """
-
-
-class Summarize(Protocol):
-  """Turns the statistics of a whole split into metrics."""
-
-  def __call__(self, statistics: dict[str, Any], /) -> dict[str, float]:
-    """Returns {metric: value}.
-
-    Args:
-      statistics: what `Task.statistics` returned, joined over all batches:
-        arrays `[N, ...]` on the host.
-    """
-
-
-class Predict(Protocol):
-  """Turns outputs into predictions."""
-
-  def __call__(self, outputs: Array, /) -> Array:
-    """Returns predictions `[B, ...]`, for example class numbers `[B]`.
-
-    Args:
-      outputs: the network's outputs `[B, ...]`.
-    """
-
-
-class Agreement(Protocol):
-  """Measures how far two models agree on a split."""
-
-  def __call__(self, student: Any, teacher: Any, /) -> float:
-    """Returns the agreement; higher means that they agree more.
-
-    Args:
-      student: the predictions of one model, `[N, ...]` on the host.
-      teacher: the predictions of the other model for the same examples.
-    """
-
-
-def _no_check(dataset: Dataset, /) -> None:
-  del dataset
-
-
-class Task(NamedTuple):
-  """What a label means.
-
-  Attributes:
-    loss: (outputs, batch) -> one loss per example `[B]`.
-    statistics: (outputs, batch) -> named arrays `[B, ...]`, one row per
-      example.
-    summarize: the statistics of a whole split -> {metric: value}.
-    predict: outputs -> predictions `[B, ...]`.
-    agreement: the predictions of two models on one split -> a number.
-    score: the metric that chooses the best epoch; higher is better.
-    check: dataset -> None; a UsageError refuses labels that are not valid.
-  """
-
-  loss: TaskLoss
-  statistics: TaskStatistics
-  summarize: Summarize
-  predict: Predict
-  agreement: Agreement
-  score: str
-  check: Callable[[Dataset], None] = _no_check
 
 
 class Stream(NamedTuple):
@@ -207,9 +138,10 @@ class Recipe(NamedTuple):
     steps_per_epoch: the number of batches in one pass over `stream`.
     optimizer: num_steps -> an optimizer whose schedule has that length.
     stream: the training batches.
-    task: what the labels mean.
+    task: what the targets mean.
     example: the shapes and dtypes of one augmented batch.
-    examples: 'index' and 'label' of all training examples, on the host.
+    examples: 'index' and the other columns `[N]` of all training examples, such
+      as 'label', on the host.
     validation: whole batches of the validation split, prepared as images are
       for evaluation.
     validation_steps: how many of these batches make one pass over the split; 0

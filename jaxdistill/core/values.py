@@ -17,8 +17,13 @@ Static = Any
 Variables = dict[str, dict[str, Any]]
 # Name -> output `[B, ...]`, in the order of execution.
 Features = dict[str, Array]
-# 'image' `[B, H, W, C]`, 'label' `[B]` or `[B, num_classes]`, 'index' `[B]`.
+# 'image' `[B, H, W, C]`, 'index' `[B]`, and the targets that a task reads, such
+# as 'label' `[B]` or `[B, num_classes]`; see `Dataset`.
 Batch = dict[str, Array]
+# The value of pixels of a mask that belong to no class.
+IGNORE = 255
+# What a network gives a task: an array `[B, ...]`, or several by name.
+Output = Array | dict[str, Array]
 # Name -> scalar.
 Metrics = dict[str, Array]
 # Pairs of (student feature, teacher feature): the one way to pair networks.
@@ -95,9 +100,17 @@ class Stage(NamedTuple):
 
 
 class Network(NamedTuple):
-  """An ordered tuple of stages; the network's output is that of the last."""
+  """An ordered tuple of stages.
+
+  Attributes:
+    stages: the stages.
+    outputs: the names of the features that a task receives. If empty, it is the
+      output of the last stage. The first name is the main output, which methods
+      compare with that of another network. See `networks.output`.
+  """
 
   stages: tuple[Stage, ...]
+  outputs: tuple[str, ...] = ()
 
 
 class Model(NamedTuple):
@@ -105,6 +118,46 @@ class Model(NamedTuple):
 
   network: Network
   variables: Variables
+
+
+class Metric(NamedTuple):
+  """A metric by which models are compared, and how it is shown.
+
+  Attributes:
+    name: the name among the metrics of the task.
+    higher: whether higher values are better.
+    percent: whether it is a fraction that is shown in percent.
+  """
+
+  name: str
+  higher: bool = True
+  percent: bool = True
+
+  @property
+  def unit(self) -> str:
+    """What is written after a value that is shown: '%', or nothing."""
+    return '%' if self.percent else ''
+
+  @property
+  def digits(self) -> int:
+    """How many decimals a value is shown with."""
+    return 2 if self.percent else 4
+
+  def quality(self, value: Any) -> Any:
+    """Returns a number that is higher for a better value.
+
+    Args:
+      value: a number, or an array of them.
+    """
+    return value if self.higher else -value
+
+  def shown(self, value: Any) -> Any:
+    """Returns the number that is shown for a value.
+
+    Args:
+      value: a number, or an array of them.
+    """
+    return 100 * value if self.percent else value
 
 
 # What phases hand on: 'student', 'teacher', ... -> Model or nested dicts.
@@ -116,10 +169,12 @@ class Dataset(NamedTuple):
 
   Attributes:
     splits: 'train', 'validation', 'test', ... -> {'image': uint8
-      `[N, H, W, C]`, 'label': int32 `[N]`, 'index': int32 `[N]`} on the host.
+      `[N, H, W, C]`, 'index': int32 `[N]`, and the targets} on the host.
       'index' is the position in the original split. 'image' may be a column
-      that is decoded when rows are taken; see `data.sources.images`.
-    num_classes: the number of classes.
+      that is decoded when rows are taken; see `data.sources.images`. A target
+      is any column `[N, ...]` that a task reads: 'label', int32 `[N]`, is the
+      class of an image. Data without labels have no target.
+    num_classes: the number of classes; 0: the data have no classes.
     mean: per channel in [0, 255], over the training images.
     std: the standard deviation, likewise.
     label_names: one per class, or empty.

@@ -29,6 +29,7 @@ from jaxdistill.core.types import (
 from jaxdistill.losses import numerics
 from jaxdistill.networks import graph
 from jaxdistill.phases import joint
+from jaxdistill.tasks import requirements
 
 
 def gaussian_kd(
@@ -111,7 +112,8 @@ def zero_shot(
 
   Raises:
     UsageError: a number is out of its range, `batch` does not divide `count`,
-      or `count` is smaller than the recipe's batch size.
+      `count` is smaller than the recipe's batch size, or the task is not one of
+      classes of images.
   """
   for name, value in (('count', count), ('iterations', iterations)):
     checks.integer(name, value)
@@ -125,6 +127,7 @@ def zero_shot(
     checks.number('scales', scale, above=0)
   checks.number('rate', rate, above=0)
   numerics.check_temperature('temperature', temperature)
+  requirements.image_classes('zero_shot', recipe.task)
   settings = _Impressions(
     count, iterations, batch, rate, tuple(scales), temperature
   )
@@ -235,7 +238,7 @@ def _impressions(
       pixels = {'image': 255.0 * image}
       standardized = recipe.validation.augment(rng, pixels)['image']
       features, _ = graph.run(network, frozen, {'image': standardized})
-      logits = features[graph.output(network)] / settings.temperature
+      logits = features[graph.main_output(network)] / settings.temperature
       return optax.softmax_cross_entropy(logits, state.target).mean()
 
     # Adam does not depend on the scale of the loss, so the mean over the batch
@@ -276,7 +279,7 @@ def _class_weights(teacher: Model) -> Any:
   Raises:
     UsageError: the last stage is not a single linear layer.
   """
-  name = graph.output(teacher.network)
+  name = graph.main_output(teacher.network)
   leaves = jax.tree.leaves(teacher.variables['params'].get(name, {}))
   kernels = [x for x in leaves if len(x.shape) == 2]
   if len(kernels) != 1:

@@ -7,7 +7,7 @@ from jaxdistill import losses, phases
 from jaxdistill.core import checks, random
 from jaxdistill.core.types import Carry, Method, Model, Phase, Recipe
 from jaxdistill.networks import graph
-from jaxdistill.phases import joint
+from jaxdistill.tasks import requirements
 
 
 def dml(
@@ -34,10 +34,11 @@ def dml(
       a copy of the student's network with other initial weights.
 
   Raises:
-    UsageError: when the phase begins: the outputs of the two networks differ in
-      shape.
+    UsageError: the outputs of the task are not scores of classes; when the
+      phase begins: the outputs of the two networks differ in shape.
   """
   checks.weights(weight=weight)
+  requirements.class_scores('dml', recipe.task)
 
   def new_peer(rng, carry: Carry) -> dict[str, Model]:
     network = phases.model_in(carry, student).network
@@ -53,7 +54,7 @@ def dml(
     def loss_fn(variables, batches, rng, progress):
       del progress
       batch = batches['train']
-      logits, updates = {}, {}
+      outputs, logits, updates = {}, {}, {}
       for i, (role, network) in enumerate(networks.items()):
         features, updates[role] = graph.run(
           network,
@@ -62,17 +63,18 @@ def dml(
           train=True,
           rngs={'dropout': random.step_key(rng, 'dropout', i)},
         )
-        logits[role] = features[graph.output(network)]
+        outputs[role] = graph.output(network, features)
+        logits[role] = features[graph.main_output(network)]
       total = sum(
-        recipe.task.loss(logits[role], batch).mean()
+        recipe.task.loss(outputs[role], batch).mean()
         + weight
         * losses.soft_target_loss(
           logits[role], logits[other], temperature=1.0
         ).mean()
         for role, other in teacher_of.items()
       )
-      score = joint.score(recipe, logits[student], batch)
-      return total, (updates, score)
+      metrics = recipe.task.progress(outputs[student], batch)
+      return total, (updates, metrics)
 
     mutual = phases.gradient_phase(
       'mutual',

@@ -5,8 +5,9 @@ A network is a tuple of named stages. It holds no weights: those are variables,
 
   Making: `create`, `names`, `from_linen`, `from_nnx`, `from_functions`.
   Running: `init`, `run`, `apply`; `to_nnx` gives a module back.
-  Looking: `output`, `stage_names`, `groups`, `stages_between`, `shapes`,
-    `variable_shapes`, `check_feature_pairs`, `summary`, `count_parameters`.
+  Looking: `output`, `main_output`, `stage_names`, `groups`, `stages_between`,
+    `shapes`, `variable_shapes`, `check_feature_pairs`, `summary`,
+    `count_parameters`.
   Changing: `splice`.
   Files: `save`, `load`, `load_torch`, `to_torch`, `to_description`,
     `from_description`, `register`.
@@ -29,6 +30,7 @@ from jaxdistill.networks.graph import (
   count_parameters,
   groups,
   init,
+  main_output,
   output,
   run,
   shapes,
@@ -58,6 +60,7 @@ __all__ = [
   'init',
   'load',
   'load_torch',
+  'main_output',
   'names',
   'output',
   'register',

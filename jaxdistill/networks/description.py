@@ -42,8 +42,11 @@ def register(kind: _Kind) -> _Kind:
   return kind
 
 
-def to_description(network: Network) -> list[dict[str, Any]]:
+def to_description(network: Network) -> list[dict[str, Any]] | dict[str, Any]:
   """Returns a network as JSON: the class and the fields of each stage.
+
+  It is the list of the stages, or a dict with 'stages' and 'outputs' if the
+  network names its outputs.
 
   Args:
     network: the network. A class of the library is described by its name only,
@@ -54,7 +57,7 @@ def to_description(network: Network) -> list[dict[str, Any]]:
     UsageError: a stage is not a Linen module, or has fields that JSON cannot
       hold.
   """
-  return [
+  stages = [
     {
       'name': stage.name,
       'inputs': list(stage.inputs),
@@ -64,10 +67,14 @@ def to_description(network: Network) -> list[dict[str, Any]]:
     }
     for stage in network.stages
   ]
+  if not network.outputs:
+    return stages
+  return {'stages': stages, 'outputs': list(network.outputs)}
 
 
 def from_description(
-  description: list[dict[str, Any]], classes: Iterable[type[nn.Module]] = ()
+  description: list[dict[str, Any]] | dict[str, Any],
+  classes: Iterable[type[nn.Module]] = (),
 ) -> Network:
   """Returns the network that `to_description` described.
 
@@ -85,9 +92,18 @@ def from_description(
   """
   linen = [kind for kind in classes if issubclass(kind, nn.Module)]
   known = {**MODULES, **{_class_name(kind): kind for kind in linen}}
-  if not isinstance(description, list):
+  stages: Any = description
+  outputs: Any = ()
+  if isinstance(description, dict):
+    stages, outputs = (description.get(k) for k in ('stages', 'outputs'))
+  if not isinstance(stages, list):
     raise UsageError('network: expected the description of its stages')
-  return Network(tuple(_stage(entry, known) for entry in description))
+  outputs = _tuples(outputs)
+  if not _fits(outputs, tuple[str, ...]):
+    raise UsageError(
+      f'network: expected the names of its outputs, got {outputs!r}'
+    )
+  return Network(tuple(_stage(entry, known) for entry in stages), outputs)
 
 
 def _stage(entry: Any, known: Mapping[str, type[nn.Module]]) -> Stage:

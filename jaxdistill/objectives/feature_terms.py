@@ -12,6 +12,7 @@ from jaxdistill.losses import numerics
 from jaxdistill.networks import graph
 from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
+from jaxdistill.tasks import requirements
 
 
 def at(
@@ -224,9 +225,10 @@ def srrl(*, weight: float = 1.0, regression_weight: float = 1.0) -> Objective:
 
   @marks.any_classes
   def objective(pair: Pair) -> Term:
+    requirements.image_classes('srrl', pair.recipe.task)
     student = pairs.map_groups(pair.student, pair.student_shapes)[-1:]
     pooled = pairs.pooled_feature(pair.teacher, 'teacher')
-    output = graph.output(pair.teacher)
+    output = graph.main_output(pair.teacher)
     shape = pair.teacher_shapes[pooled].shape
     if not student or len(shape) != 2:
       raise UsageError(

@@ -1,15 +1,17 @@
 """Objectives that compare the outputs of student and teacher."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
 
 from jaxdistill import losses
 from jaxdistill.core import checks
-from jaxdistill.core.types import Array, Batch
+from jaxdistill.core.types import Array, Batch, Task
 from jaxdistill.losses import numerics
 from jaxdistill.objectives import pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
+from jaxdistill.tasks import requirements
 
 
 class OutputLoss(Protocol):
@@ -19,9 +21,9 @@ class OutputLoss(Protocol):
     """Returns one loss per example, `[B]`, or a scalar.
 
     Args:
-      student: the student's logits, `[B, num_classes]`.
-      teacher: the teacher's logits, `[B, num_classes]`.
-      batch: the batch, with its labels.
+      student: the student's logits, `[B, ..., num_classes]`.
+      teacher: the teacher's logits, `[B, ..., num_classes]`.
+      batch: the batch, with its targets.
     """
 
 
@@ -38,7 +40,7 @@ def kd(*, weight: float = 0.9, temperature: float = 4.0) -> Objective:
     del batch
     return losses.soft_target_loss(student, teacher, temperature=temperature)
 
-  return _of_outputs(loss, weight)
+  return _of_outputs('kd', loss, weight, requirements.class_scores)
 
 
 def tempered(*, weight: float = 1.0, temperature: float = 2.5) -> Objective:
@@ -59,7 +61,7 @@ def tempered(*, weight: float = 1.0, temperature: float = 2.5) -> Objective:
       student, teacher, temperature=temperature
     )
 
-  return _of_outputs(loss, weight)
+  return _of_outputs('tempered', loss, weight, requirements.class_scores)
 
 
 def logits(*, weight: float = 1.0) -> Objective:
@@ -73,7 +75,7 @@ def logits(*, weight: float = 1.0) -> Objective:
     del batch
     return losses.logit_squared_error(student, teacher)
 
-  return _of_outputs(loss, weight)
+  return _of_outputs('logits', loss, weight)
 
 
 def refinery(*, weight: float = 1.0) -> Objective:
@@ -87,7 +89,7 @@ def refinery(*, weight: float = 1.0) -> Objective:
     del batch
     return losses.refinery_loss(student, teacher)
 
-  return _of_outputs(loss, weight)
+  return _of_outputs('refinery', loss, weight, requirements.class_scores)
 
 
 def dkd(
@@ -120,7 +122,7 @@ def dkd(
       temperature=temperature,
     )
 
-  return _of_outputs(loss, weight, warmup)
+  return _of_outputs('dkd', loss, weight, requirements.image_classes, warmup)
 
 
 def dist(
@@ -144,16 +146,22 @@ def dist(
     del batch
     return losses.dist_loss(student, teacher, beta=beta, gamma=gamma, tau=tau)
 
-  return _of_outputs(loss, weight)
+  return _of_outputs('dist', loss, weight, requirements.image_classes)
 
 
 def _of_outputs(
-  output_loss: OutputLoss, weight: float, warmup: float = 0.0
+  name: str,
+  output_loss: OutputLoss,
+  weight: float,
+  require: Callable[[str, Task], None] | None = None,
+  warmup: float = 0.0,
 ) -> Objective:
   """Makes an objective from a loss of the outputs of both networks."""
   checks.weights(weight=weight)
 
   def objective(pair: Pair) -> Term:
+    if require is not None:
+      require(name, pair.recipe.task)
     student, teacher = pairs.output_names(pair)
     # This reports numbers that are out of range before any training starts.
     jax.eval_shape(

@@ -11,8 +11,8 @@ from jaxdistill.objectives.types import Pair, Shapes
 
 
 def output_names(pair: Pair) -> tuple[str, str]:
-  """Returns the names of the student's and the teacher's output."""
-  return graph.output(pair.student), graph.output(pair.teacher)
+  """Returns the names of the student's and the teacher's main output."""
+  return graph.main_output(pair.student), graph.main_output(pair.teacher)
 
 
 def map_groups(network: Network, shapes: Shapes) -> list[str]:

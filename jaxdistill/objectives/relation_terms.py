@@ -12,6 +12,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Stage
 from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
+from jaxdistill.tasks import requirements
 
 
 def sp(
@@ -212,6 +213,7 @@ def crd(
 
   @marks.any_classes
   def objective(pair: Pair) -> Term:
+    requirements.image_classes('crd', pair.recipe.task)
     embeddings = _embeddings(pair, feature_pairs, size, 'crd')
     memory = _Memory(
       _Examples(pair.recipe.examples, num_negatives),

@@ -52,7 +52,8 @@ class TermLoss(Protocol):
       features: the outputs of all stages and groups on the batch: the student's
         as 'student/NAME', the teacher's as 'teacher/NAME', and those of the
         adapters under their own names.
-      batch: the augmented batch: 'image', 'label', 'index'.
+      batch: the augmented batch: 'image', 'index' and the targets, such as
+        'label'.
       models: role -> model, with the student's current variables. A loss that
         runs a network itself, such as the teacher's head, finds it here.
     """

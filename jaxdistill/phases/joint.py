@@ -24,6 +24,7 @@ from jaxdistill.core.types import (
   Method,
   Metrics,
   Model,
+  Output,
   Phase,
   Recipe,
   Variables,
@@ -77,9 +78,10 @@ def supervised(
         train=names,
         rngs={'dropout': random.step_key(rng, 'dropout')},
       )
-      outputs = features[graph.output(network)]
+      outputs = graph.output(network, features)
       loss = recipe.task.loss(outputs, batch).mean()
-      return loss, ({student: updates}, score(recipe, outputs, batch))
+      metrics = recipe.task.progress(outputs, batch)
+      return loss, ({student: updates}, metrics)
 
     return phases.gradient_phase(
       name,
@@ -160,15 +162,14 @@ def joint(
       batch = batches['train']
       models = {k: Model(networks[k], variables[k]) for k in roles}
       models |= {'student': models[student], 'teacher': models[teacher]}
-      features, updates = _forward(
+      outputs, features, updates = _forward(
         models, batch, rng, () if frozen_statistics else names
       )
       features, adapter_updates = built.adapted(
         variables.get('adapters', {}), features, rng
       )
-      outputs = features[f'student/{graph.output(networks[student])}']
       total = label_weight * recipe.task.loss(outputs, batch).mean()
-      metrics = score(recipe, outputs, batch)
+      metrics = recipe.task.progress(outputs, batch)
       total, values = built.added(total, features, batch, models, progress)
       changed = {student: updates, 'adapters': adapter_updates}
       return total, (changed, metrics | values)
@@ -288,15 +289,15 @@ def _forward(
   batch: Batch,
   rng: Array,
   trainable: Sequence[str],
-) -> tuple[Features, Variables]:
+) -> tuple[Output, Features, Variables]:
   """Runs both networks on a batch.
 
   Only the student's stages that train use the statistics of the batch. No
   gradient flows through the teacher's features.
 
   Returns:
-    (features named 'student/...', 'teacher/...' and 'batch/...', the
-    collections that the student's pass changed).
+    (the student's output; features named 'student/...', 'teacher/...' and
+    'batch/...'; the collections that the student's pass changed).
   """
   image = {'image': batch['image']}
   teacher_features, _ = graph.run(*models['teacher'], image)
@@ -309,16 +310,6 @@ def _forward(
   features = {f'student/{k}': v for k, v in student_features.items()}
   for k, v in teacher_features.items():
     features[f'teacher/{k}'] = jax.lax.stop_gradient(v)
-  return features | {f'batch/{k}': v for k, v in batch.items()}, updates
-
-
-def score(recipe: Recipe, outputs: Array, batch: Batch) -> Metrics:
-  """Computes the task's main metric on a batch, as {name: scalar}.
-
-  Args:
-    recipe: holds the task.
-    outputs: the outputs of a network, `[B, ...]`.
-    batch: the batch that they were computed from.
-  """
-  name = recipe.task.score
-  return {name: recipe.task.statistics(outputs, batch)[name].mean()}
+  features |= {f'batch/{k}': v for k, v in batch.items()}
+  output = graph.output(models['student'].network, student_features)
+  return output, features, updates

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 
 from jaxdistill import optimizers
 from jaxdistill.core import checks, random
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Augment,
   Dataset,
+  Metric,
   Model,
   Network,
   Recipe,
@@ -34,7 +36,7 @@ def recipe(
 
   Args:
     dataset: the data. Images are standardised after augmentation.
-    task: what the labels mean; None means classification.
+    task: what the targets mean; None means classification.
     epochs: the number of passes over the subset; 0 trains nothing.
     batch_size: the number of examples in a batch, over all devices together.
     optimizer: num_steps -> optimizer; None means SGD with a cosine schedule
@@ -47,34 +49,60 @@ def recipe(
   Raises:
     UsageError: the epochs are negative, the batch size is not a whole number
       of at least 1, the split does not exist, is the test split, or has fewer
-      examples than a batch, or a label is not valid for the task.
+      examples than a batch, or the data do not have the targets of the task.
   """
   checks.number('epochs', epochs, at_least=0)
   batch_size = checks.integer('batch_size', batch_size)
   task = task or classification()
-  task.check(dataset)
+  check_task(task, dataset)
   trainable = [name for name in dataset.splits if name != 'test']
   if subset not in trainable:
     raise checks.unknown('subset to train on', subset, trainable)
-  size = len(dataset.splits[subset]['label'])
+  split = dataset.splits[subset]
   prepare = preprocess(dataset, augment or augment_lib.none())
   augment = augment_lib.chain(
     augment or augment_lib.none(),
     augment_lib.standardize(dataset.mean, dataset.std),
   )
-  held_out = len(dataset.splits.get('validation', {}).get('label', ()))
+  held_out = len(dataset.splits.get('validation', {}).get('image', ()))
   validation_batch = min(batch_size, held_out)
   return Recipe(
     epochs=epochs,
-    steps_per_epoch=batches.steps_per_epoch(size, batch_size),
+    steps_per_epoch=batches.steps_per_epoch(len(split['image']), batch_size),
     optimizer=optimizer or optimizers.sgd(optimizers.cosine()),
     stream=Stream(batch_size, augment, subset=subset),
     task=task,
     example=example(dataset, augment, batch_size),
-    examples={k: dataset.splits[subset][k] for k in ('index', 'label')},
+    examples={k: v for k, v in split.items() if len(v.shape) == 1},
     validation=Stream(validation_batch, prepare, subset='validation'),
     validation_steps=held_out // validation_batch if validation_batch else 0,
   )
+
+
+def check_task(task: Task, dataset: Dataset) -> None:
+  """Checks that a data set suits a task.
+
+  Args:
+    task: the task.
+    dataset: the data.
+
+  Raises:
+    UsageError: the score of the task is not a `Metric`, a split lacks a target
+      of the task, or the targets are not valid.
+  """
+  if not isinstance(task.score, Metric):
+    raise UsageError(
+      f"task {task.name!r}: expected a Metric as score, such as Metric('top1'),"
+      f' got {task.score!r}'
+    )
+  for name, split in dataset.splits.items():
+    for target in task.targets:
+      if target not in split:
+        raise UsageError(
+          f'data: expected {target!r}, which the task {task.name!r} reads, in '
+          f'the split {name!r}, got {", ".join(split)}'
+        )
+  task.check(dataset)
 
 
 def with_augment(recipe: Recipe, augment: Augment) -> Recipe:

@@ -30,7 +30,7 @@ def model_in(carry: Carry, role: str) -> Model:
 
 
 def check_outputs(student: Network, teacher: Network, recipe: Recipe) -> None:
-  """Checks that two networks have outputs of the same shape.
+  """Checks that two networks have main outputs of the same shape.
 
   Args:
     student: the network that learns.
@@ -42,7 +42,7 @@ def check_outputs(student: Network, teacher: Network, recipe: Recipe) -> None:
   """
   image = {'image': recipe.example['image']}
   student_shape, teacher_shape = (
-    graph.shapes(network, image)[graph.output(network)].shape[1:]
+    graph.shapes(network, image)[graph.main_output(network)].shape[1:]
     for network in (student, teacher)
   )
   if student_shape != teacher_shape:

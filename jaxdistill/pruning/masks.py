@@ -82,7 +82,7 @@ def magnitude(
       raise UsageError('pruning: the network has no kernels to prune')
 
   def flags(model: Model) -> PyTree:
-    last = graph.output(model.network)
+    last = graph.main_output(model.network)
     return _prunable(model.variables['params'], skip, last)
 
   def prune(model: Model) -> Model:

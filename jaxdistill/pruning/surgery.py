@@ -105,7 +105,8 @@ def keep_channels(model: Model, kept: KeptChannels) -> Model:
     else s
     for s in model.network.stages
   )
-  return Model(Network(stages), traverse_util.unflatten_dict(flat))
+  network = model.network._replace(stages=stages)
+  return Model(network, traverse_util.unflatten_dict(flat))
 
 
 def mask_channels(model: Model, kept: KeptChannels) -> Model:

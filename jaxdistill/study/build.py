@@ -149,7 +149,8 @@ def _row(
       f'{row.label}: its augment makes images {trained_shape}, but the augment '
       f'of the config, with which all rows are evaluated, {evaluated_shape}'
     )
-  mixed = recipe.example['label'].shape[1:]
+  label = recipe.example.get('label')
+  mixed: tuple[int, ...] = () if label is None else label.shape[1:]
   if mixed not in ((), (dataset.num_classes,)):
     raise UsageError(
       f'{row.label}: its augment makes labels of {mixed[0]} classes, but the '

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 import os
 import pathlib
+from typing import Any
 
 import jax
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Model
+from jaxdistill.core.types import Array, Model, Output
+from jaxdistill.networks import graph
 from jaxdistill.networks.weights import files
 from jaxdistill.study import results, selection, stablehlo
 from jaxdistill.study.drafts import slug
@@ -84,7 +86,7 @@ def write(plan: Plan, model: Model, path: pathlib.Path) -> None:
 
 def _write_safetensors(
   plan: Plan, model: Model, path: pathlib.Path, images: Array
-) -> Array:
+) -> Output:
   """Writes the variables; returns the outputs of the file's model."""
   image_shape = list(plan.image.shape[1:])
   files.save(path, model, {**plan.about_data, 'image_shape': image_shape})
@@ -95,14 +97,14 @@ def _write_safetensors(
 
 def _write_stablehlo(
   plan: Plan, model: Model, path: pathlib.Path, images: Array
-) -> Array:
+) -> Output:
   """Writes a program and its description; returns the program's outputs."""
   shape = images.shape[1:]
   program = stablehlo.to_stablehlo(model, shape, preprocess=plan.preprocess)
   description = {
     **plan.about_data,
     'input': f'raw images, uint8 [B, {", ".join(map(str, shape))}]',
-    'output': f'[B, {plan.dataset.num_classes}] logits',
+    'output': _described_output(plan, model),
     'platforms': stablehlo.PLATFORMS,
     'standardized': 'by the program, with mean and std',
   }
@@ -115,7 +117,17 @@ def _write_stablehlo(
   return stablehlo.load(path)(images)
 
 
-def _outputs(plan: Plan, model: Model, images: Array) -> Array:
+def _described_output(plan: Plan, model: Model) -> Any:
+  """Describes the outputs of a program: '[B, 10] logits'."""
+  kind = ' logits' if plan.task.class_scores else ''
+  shapes = graph.shapes(model.network, {'image': plan.image})
+  return jax.tree.map(
+    lambda x: f'[B, {", ".join(map(str, x.shape[1:]))}]{kind}',
+    graph.output(model.network, shapes),
+  )
+
+
+def _outputs(plan: Plan, model: Model, images: Array) -> Output:
   """Returns a model's outputs for raw images."""
   return stablehlo.outputs(
     model.network, plan.preprocess, model.variables, images

@@ -69,8 +69,8 @@ def last_and_best(fitted: loop.Fitted, role: str) -> dict[str, Model]:
   return {'last': fitted.carry[role], **best}
 
 
-def output_shape(plan: Plan, model: Model) -> tuple[int, ...] | None:
-  """Returns the shape of a model's output for one image, `[1, ...]`.
+def output_shape(plan: Plan, model: Model) -> Any:
+  """Returns the shapes of a model's outputs for one image, `[1, ...]`.
 
   Returns None for a model that does not read images, such as one that reads the
   features of another model.
@@ -82,7 +82,8 @@ def output_shape(plan: Plan, model: Model) -> tuple[int, ...] | None:
     model_shapes = jax.tree.map(lambda x: x.shape, model.variables['params'])
     if expected_shapes != model_shapes:
       return None
-    return graph.shapes(model.network, image)[graph.output(model.network)].shape
+    outputs = graph.output(model.network, graph.shapes(model.network, image))
+    return jax.tree.map(lambda x: x.shape, outputs)
   except (UsageError, ValueError, TypeError):
     return None
 

@@ -19,13 +19,13 @@ def statistics_note(plan: Plan) -> str:
   train = plan.dataset.splits['train']
   data = plan.rows[0].resolved['data']
   estimated = [name for name in ('mean', 'std') if data.get(name) is None]
-  if not streaming.is_lazy(train) or len(train['label']) <= arrays.SAMPLE:
+  if not streaming.is_lazy(train) or len(train['image']) <= arrays.SAMPLE:
     return ''
   if not estimated:
     return ''
   return (
     f'data: {" and ".join(estimated)} are estimated from {arrays.SAMPLE:,} of '
-    f'{len(train["label"]):,} images; data.mean and data.std set other values'
+    f'{len(train["image"]):,} images; data.mean and data.std set other values'
   )
 
 

@@ -10,6 +10,11 @@ import rich.console
 import rich.markup
 import rich.table
 
+from jaxdistill.core.types import Metric
+
+# How the agreement with the teacher is shown, whatever the score.
+_AGREEMENT = Metric('agreement')
+
 
 class Line(NamedTuple):
   """A line of the report: a row, or all trials of a sweep together.
@@ -35,14 +40,34 @@ class Line(NamedTuple):
     keys = {} if self.row is None else self.row['config']
     return bool(keys) and keys['method'].get('name') == 'supervised'
 
-  def scores(self, score: str) -> list[float]:
-    """Returns the test score of each seed after the last epoch, in percent.
+  def scores(self, score: Metric) -> list[float]:
+    """Returns the test score of each seed after the last epoch, as it is shown.
 
     Args:
-      score: the name of the score.
+      score: the score.
     """
     seeds = {} if self.row is None else self.row['seeds']
-    return [100 * seed['test']['last'][score] for seed in seeds.values()]
+    tests = [seed['test']['last'] for seed in seeds.values()]
+    return [score.shown(test[score.name]) for test in tests]
+
+
+def about_score(score: Metric) -> dict[str, Any]:
+  """Returns what a result says of its score, as JSON."""
+  values = score._asdict()
+  return {'score': values.pop('name'), **values}
+
+
+def score_of(results: Mapping[str, Any]) -> Metric:
+  """Returns the score of a result.
+
+  Args:
+    results: see `results.collect`.
+  """
+  return Metric(
+    results['score'],
+    higher=results.get('higher', True),
+    percent=results.get('percent', True),
+  )
 
 
 def table(results: Mapping[str, Any]) -> rich.table.Table:
@@ -59,7 +84,7 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
   Args:
     results: see `results.collect`.
   """
-  score = results['score']
+  score = score_of(results)
   first, *others = columns(score)
   lines = rich.table.Table(box=rich.box.MARKDOWN)
   lines.add_column(first)
@@ -97,13 +122,13 @@ def divergences(results: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def columns(score: str) -> tuple[str, ...]:
+def columns(score: Metric) -> tuple[str, ...]:
   """Returns the titles of the columns.
 
   Args:
-    score: the name of the score.
+    score: the score.
   """
-  tests = f'test {score}, last', f'test {score}, best on val.'
+  tests = f'test {score.name}, last', f'test {score.name}, best on val.'
   return 'network', 'parameters', *tests, 'agreement', 'steps', 'seconds'
 
 
@@ -128,12 +153,12 @@ def grouped(results: Mapping[str, Any]) -> list[Line]:
   return lines
 
 
-def sweep_cells(line: Line, score: str) -> list[tuple[str, ...]]:
+def sweep_cells(line: Line, score: Metric) -> list[tuple[str, ...]]:
   """Returns the cells of a sweep if a trial has been chosen.
 
   Args:
     line: a row or a sweep.
-    score: the name of the score.
+    score: the score.
   """
   if not line.trials or line.row is None:
     return []
@@ -145,12 +170,12 @@ def sweep_cells(line: Line, score: str) -> list[tuple[str, ...]]:
   return [(line.title, *numbers, steps, seconds)]
 
 
-def row_cells(row: Mapping[str, Any], score: str) -> list[tuple[str, ...]]:
+def row_cells(row: Mapping[str, Any], score: Metric) -> list[tuple[str, ...]]:
   """Returns the cells of a row, and those of the models that it left.
 
   Args:
     row: a row of a result.
-    score: the name of the score.
+    score: the score.
   """
   label, seeds = row['label'], list(row['seeds'].values())
   steps = f'{np.mean([s["steps"] for s in seeds]):,.0f}'
@@ -167,23 +192,25 @@ def row_cells(row: Mapping[str, Any], score: str) -> list[tuple[str, ...]]:
 def _agreement(seeds: Sequence[Any]) -> str:
   """Returns the agreement with the teacher, or '-' without a teacher."""
   agreements = [s['agreement'] for s in seeds if s['agreement'] is not None]
-  return _mean_and_sd(agreements)
+  return _mean_and_sd(agreements, _AGREEMENT)
 
 
-def _scores(measured: Sequence[Any], score: str) -> tuple[str, str, str]:
+def _scores(measured: Sequence[Any], score: Metric) -> tuple[str, str, str]:
   """Returns the parameters, and the scores of the last and the best epoch."""
-  best = [m['test']['best'][score] for m in measured if 'best' in m['test']]
-  last = [m['test']['last'][score] for m in measured]
+  tests = [m['test'] for m in measured]
+  best = [test['best'][score.name] for test in tests if 'best' in test]
+  last = [test['last'][score.name] for test in tests]
   count = measured[0].get('parameters')  # differences have none
   parameters = '-' if count is None else f'{count:,}'
-  return parameters, _mean_and_sd(last), _mean_and_sd(best)
+  return parameters, _mean_and_sd(last, score), _mean_and_sd(best, score)
 
 
-def _mean_and_sd(values: list[float]) -> str:
-  """Returns '97.5 ± 0.3' in percent, with the sample standard deviation."""
+def _mean_and_sd(values: list[float], metric: Metric) -> str:
+  """Returns '97.50 ± 0.30' as shown, with the sample standard deviation."""
   if not values:
     return '-'
-  mean = f'{100 * np.mean(values):.2f}'
+  mean = f'{metric.shown(np.mean(values)):.{metric.digits}f}'
   if len(values) == 1:
     return mean
-  return f'{mean} ± {100 * np.std(values, ddof=1):.2f}'
+  sd = metric.shown(np.std(values, ddof=1))
+  return f'{mean} ± {sd:.{metric.digits}f}'

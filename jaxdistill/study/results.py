@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Model
-from jaxdistill.study import measurements, models, selection
+from jaxdistill.study import measurements, models, report, selection
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.page import document
 from jaxdistill.study.plans import Plan, Row
@@ -142,7 +142,7 @@ def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
   ]
   return {
     'rows': rows,
-    'score': plan.task.score,
+    **report.about_score(plan.task.score),
     **({'diverged': diverged} if diverged else {}),
   }
 

@@ -200,7 +200,7 @@ def _teacher_from_file(study: _Study) -> _Teacher | None:
     )
     return _teacher(study, model)
   metrics = measurements.evaluate_on(plan, model, 'test', study.mesh)
-  study.say(f'teacher from a file: {_percent(metrics, plan)} on test')
+  study.say(f'teacher from a file: {_score(metrics, plan)} on test')
   return _teacher(study, model)
 
 
@@ -211,7 +211,7 @@ def _trained_teacher(study: _Study, row: Row) -> _Teacher:
   if hosts.first():
     files.save(workdir / 'teacher.safetensors', model, plan.about_data)
   metrics = workdir_lib.read_result(workdir, row, seed)['test']['last']
-  study.say(f'teacher: {_percent(metrics, plan)} on test')
+  study.say(f'teacher: {_score(metrics, plan)} on test')
   return _teacher(study, model)
 
 
@@ -321,7 +321,8 @@ def _check_processes_agree(plan: Plan, chosen: Sequence[Row]) -> None:
     )
 
 
-def _percent(metrics: Mapping[str, float], plan: Plan) -> str:
-  """Returns the score in percent: 'top1 97.82%'."""
+def _score(metrics: Mapping[str, float], plan: Plan) -> str:
+  """Returns the score with its name: 'top1 97.82%'."""
   score = plan.task.score
-  return f'{score} {100 * metrics[score]:.2f}%'
+  value = score.shown(metrics[score.name])
+  return f'{score.name} {value:.{score.digits}f}{score.unit}'

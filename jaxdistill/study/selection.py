@@ -56,13 +56,13 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
     plan: the plan.
     workdir: its work directory.
   """
-  scores: dict[str, dict[str, float]] = {}
+  qualities: dict[str, dict[str, float]] = {}
   for row in plan.rows:
     if row.trial is not None:
-      score = _validation_score(plan, row, workdir)
-      scores.setdefault(row.trial.sweep, {})[row.label] = score
+      quality = _quality(plan, row, workdir)
+      qualities.setdefault(row.trial.sweep, {})[row.label] = quality
   chosen = set()
-  for of_trials in scores.values():
+  for of_trials in qualities.values():
     if any(map(math.isnan, of_trials.values())):
       continue  # a trial is not finished
     best = max(of_trials, key=of_trials.__getitem__)
@@ -77,15 +77,16 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
   return plan._replace(rows=rows)
 
 
-def _validation_score(plan: Plan, row: Row, workdir: pathlib.Path) -> float:
-  """Returns the score of a trial: NaN if unfinished, -inf if it diverged."""
+def _quality(plan: Plan, row: Row, workdir: pathlib.Path) -> float:
+  """Returns how good a trial is: NaN if unfinished, -inf if it diverged."""
   seed = row.seeds[0]
   if hosts.of_first(workdir_lib.has_diverged, workdir, row, seed):
     return -math.inf
   if not hosts.of_first(workdir_lib.is_finished, workdir, row, seed):
     return math.nan
   result = workdir_lib.read_result(workdir, row, seed)
-  return float(result['validation']['last'][plan.task.score])
+  score = plan.task.score
+  return score.quality(float(result['validation']['last'][score.name]))
 
 
 def finished_runs(

@@ -15,7 +15,6 @@ from jaxdistill.core.types import (
   Augment,
   Dataset,
   Model,
-  Network,
   Stage,
 )
 from jaxdistill.networks import graph, layers
@@ -105,7 +104,9 @@ def checked(plan: Plan) -> Plan:
 def _other_outputs(plan: Plan, teacher: Model) -> str:
   """Says how the outputs of student and teacher differ in shape; or ''."""
   student_shape, teacher_shape = (
-    graph.shapes(network, {'image': plan.image})[graph.output(network)].shape
+    graph.shapes(network, {'image': plan.image})[
+      graph.main_output(network)
+    ].shape
     for network in (plan.networks['student'], teacher.network)
   )
   if student_shape == teacher_shape:
@@ -150,7 +151,9 @@ def _standardized(
     f'{_words(std)}, not those of the data, {_words(dataset.mean)} and '
     f'{_words(dataset.std)}; it sees images as in its own training'
   )
-  return FileTeacher(Model(Network(stages), model.variables), (note,))
+  return FileTeacher(
+    Model(model.network._replace(stages=stages), model.variables), (note,)
+  )
 
 
 def _after(stage: Stage, affine: Affine) -> Stage:

@@ -14,11 +14,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxdistill.core.types import Metric
 from jaxdistill.study.report import Line
 
 Word = Literal['HELPS', 'HURTS', 'NO GAIN', 'UNCLEAR']
 # A number of seeds that nobody trains is not worth printing.
 _MOST_SEEDS = 1000
+_SCORE = Metric('score')
 
 
 class Verdict(NamedTuple):
@@ -28,11 +30,13 @@ class Verdict(NamedTuple):
     word: 'HELPS' and 'HURTS' if the difference is resolved, 'NO GAIN' if not,
       and 'UNCLEAR' if one of the rows has a single seed or scores that are not
       finite.
-    gain: the mean score of the row less that of the reference.
+    gain: the mean score of the row less that of the reference, which is
+      negative for an improvement if lower scores are better.
     resolves: the smallest difference that is resolved; None if unknown.
     seeds_needed: the number of seeds with which a difference of this size would
       be resolved; None if the spread is unknown or the difference is zero.
     seeds: the numbers of seeds of the row and of the reference.
+    score: what was compared.
   """
 
   word: Word
@@ -40,35 +44,39 @@ class Verdict(NamedTuple):
   resolves: float | None
   seeds_needed: int | None
   seeds: tuple[int, int]
+  score: Metric = _SCORE
 
 
 def verdict(
   scores: Sequence[float],
   reference: Sequence[float],
   *,
+  score: Metric = _SCORE,
   other_sd: float | None = None,
 ) -> Verdict:
-  """Compares the scores of a row with those of the reference, higher is better.
+  """Compares the scores of a row with those of the reference.
 
   Args:
     scores: one score for each seed of the row.
     reference: one score for each seed of the reference.
+    score: says which scores are better and how they are shown.
     other_sd: the standard deviation of other rows, from which the number of
       seeds is estimated if one of these rows has a single seed.
   """
   counts = len(scores), len(reference)
   gain = float(np.mean(scores) - np.mean(reference))
   if not math.isfinite(gain):
-    return Verdict('UNCLEAR', gain, None, None, counts)
+    return Verdict('UNCLEAR', gain, None, None, counts, score)
   if min(counts) < 2:
     needed = _seeds_needed(gain, other_sd)
-    return Verdict('UNCLEAR', gain, None, needed, counts)
+    return Verdict('UNCLEAR', gain, None, needed, counts, score)
   sd = pooled_sd((scores, reference)) or 0.0
   resolves = 2 * sd * math.sqrt(sum(1 / count for count in counts))
   word: Word = 'NO GAIN'
   if abs(gain) > resolves:
-    word = 'HELPS' if gain > 0 else 'HURTS'
-  return Verdict(word, gain, resolves, _seeds_needed(gain, sd), counts)
+    word = 'HELPS' if score.quality(gain) > 0 else 'HURTS'
+  needed = _seeds_needed(gain, sd)
+  return Verdict(word, gain, resolves, needed, counts, score)
 
 
 def pooled_sd(samples: Iterable[Sequence[float]]) -> float | None:
@@ -89,7 +97,7 @@ def pooled_sd(samples: Iterable[Sequence[float]]) -> float | None:
 
 
 def judged(
-  lines: Sequence[Line], score: str
+  lines: Sequence[Line], score: Metric
 ) -> tuple[Line | None, dict[str, Verdict]]:
   """Returns the reference and the verdict on each other student.
 
@@ -98,7 +106,7 @@ def judged(
 
   Args:
     lines: the rows of a result, with the trials of each sweep together.
-    score: the name of the score.
+    score: the score.
   """
   students = [line for line in lines if line.is_student]
   alone = [line for line in students if line.is_supervised]
@@ -108,7 +116,7 @@ def judged(
   scores = {line.title: line.scores(score) for line in students}
   sd = pooled_sd(scores.values())
   others = {
-    title: verdict(sample, scores[reference.title], other_sd=sd)
+    title: verdict(sample, scores[reference.title], score=score, other_sd=sd)
     for title, sample in scores.items()
     if title != reference.title
   }
@@ -119,9 +127,13 @@ def sentence(verdict: Verdict) -> str:
   """Says in words, without the verdict itself, what it rests on.
 
   Args:
-    verdict: of scores in percent.
+    verdict: of scores as they are shown.
   """
-  gain = f'{verdict.gain:+.2f} points'
+  score, digits = verdict.score, verdict.score.digits
+  unit = 'points' if score.percent else score.name
+  gain = f'{verdict.gain:+.{digits}f} {unit}'
+  if not score.higher:
+    gain += ' (lower is better)'
   count = ' and '.join(map(str, dict.fromkeys(verdict.seeds)))
   needed = ''
   if verdict.seeds_needed is not None:
@@ -134,9 +146,11 @@ def sentence(verdict: Verdict) -> str:
       return f'{text}; train at least 3 seeds of each row'
     return f'{text}; with the spread of the other rows, {needed}'
   if verdict.word == 'NO GAIN':
-    text = f'{gain}, and {count} seeds resolve only {verdict.resolves:.2f}'
+    text = (
+      f'{gain}, and {count} seeds resolve only {verdict.resolves:.{digits}f}'
+    )
     return f'{text}; {needed}' if needed else text
-  return f'{gain}, and {count} seeds resolve {verdict.resolves:.2f}'
+  return f'{gain}, and {count} seeds resolve {verdict.resolves:.{digits}f}'
 
 
 def _seeds_needed(gain: float, sd: float | None) -> int | None:

@@ -7,7 +7,10 @@ import optax
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Batch, Dataset, Task
+from jaxdistill.core.types import Array, Batch, Dataset, Metric, Metrics, Task
+
+# The fraction of the images whose label has the highest logit.
+SCORE = Metric('top1')
 
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
@@ -32,12 +35,14 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), target)
 
   return Task(
+    'classification',
     loss,
     _statistics,
     _summarize,
+    _progress,
     _predict,
     _agreement,
-    'top1',
+    SCORE,
     check=check_labels,
   )
 
@@ -94,6 +99,10 @@ def _statistics(logits: Array, batch: Batch) -> dict[str, Array]:
 
 def _summarize(statistics: dict[str, np.ndarray]) -> dict[str, float]:
   return {k: float(np.mean(v, dtype=np.float64)) for k, v in statistics.items()}
+
+
+def _progress(logits: Array, batch: Batch) -> Metrics:
+  return {SCORE.name: _statistics(logits, batch)[SCORE.name].mean()}
 
 
 def _predict(logits: Array) -> Array:

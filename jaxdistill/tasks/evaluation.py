@@ -39,8 +39,8 @@ def evaluate(
 
   Args:
     model: the model.
-    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`}.
-    task: what the labels mean.
+    split: {'image': uint8 `[N, H, W, C]`, and the targets}.
+    task: what the targets mean.
     preprocess: replaces augmentation; it centres and standardises the images.
     batch_size: the number of images at a time, which is rounded up to a
       multiple of the number of devices. None: 500, or fewer if they need more
@@ -66,8 +66,8 @@ def predict(
 
   Args:
     model: see `evaluate`, like the others.
-    split: the images and labels.
-    task: what the labels mean.
+    split: the images and targets.
+    task: what the targets mean.
     preprocess: replaces augmentation.
     batch_size: the number of images at a time.
     sharding: how the rows of a batch are spread.
@@ -122,7 +122,7 @@ def over(
       `[B, ...]`; compiled once for each network.
     model: the network, and the tree that the function takes as variables.
     split: see `evaluate`, like the others.
-    task: what the labels mean.
+    task: what the targets mean.
     preprocess: replaces augmentation.
     batch_size: the number of images at a time.
     sharding: how the rows of a batch are spread.

@@ -22,7 +22,7 @@ def evaluate(
     model: the network and its variables.
     dataset: the data; images are standardised by its mean and std.
     split: the name of the split to evaluate on.
-    task: what the labels mean; None: classification.
+    task: what the targets mean; None: classification.
     augment: the augmentation that the model was trained with. If it changes the
       size of images, evaluation uses the central part in that size.
 

@@ -45,7 +45,13 @@ class Log:
     self._offset = 0
 
   def begin(
-    self, order: int, phase: str, step: int, num_steps: int, offset: int
+    self,
+    order: int,
+    phase: str,
+    step: int,
+    num_steps: int,
+    offset: int,
+    score: str = '',
   ) -> None:
     """Starts a phase at a step and removes this run's later records.
 
@@ -55,6 +61,7 @@ class Log:
       step: how many of its steps are done.
       num_steps: how many steps the phase has.
       offset: the number of steps of the phases before it.
+      score: the metric that the progress bar shows besides the loss.
     """
     self._place = {**self._labels, 'order': order, 'phase': phase}
     self._offset = offset
@@ -68,7 +75,7 @@ class Log:
     if self._bar:
       is_named = self._name.startswith(phase) or not self._name
       title = (self._name or phase) if is_named else f'{self._name}: {phase}'
-      self._bar.begin(title, step, num_steps)
+      self._bar.begin(title, step, num_steps, ('loss', score))
       if step:
         self._bar.say(f'{title}: resuming at step {step} of {num_steps}')
 
@@ -172,9 +179,11 @@ class _Bar:
     self._progress: Any = None
     self._latest: dict[str, str] = {}
 
-  def begin(self, title: str, step: int, num_steps: int) -> None:
+  def begin(
+    self, title: str, step: int, num_steps: int, shown: tuple[str, ...]
+  ) -> None:
     self.stop()
-    self._title, self._num_steps = title, num_steps
+    self._title, self._num_steps, self._shown = title, num_steps, shown
     self._speed, self._begun = 0.0, (0.0, 0)
     self._latest = {}
     if self._console.is_terminal:
@@ -195,7 +204,7 @@ class _Bar:
       self._progress.start()
 
   def show(self, split: str, metrics: Mapping[str, float]) -> None:
-    for key in ('loss', 'top1'):
+    for key in self._shown:
       if key in metrics:
         self._latest[f'{split} {key}'] = f'{metrics[key]:.3f}'
 

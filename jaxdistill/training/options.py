@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdistill.core.types import Carry, Model
+from jaxdistill.core.types import Carry, Metric, Model
+from jaxdistill.tasks.classification import SCORE
 from jaxdistill.training.log import Log
 
 
@@ -30,7 +31,7 @@ class FitOptions(NamedTuple):
       not stored.
     evaluate: model -> {metric: value} on the validation split; None: models
       are not evaluated during training.
-    score: the metric that chooses the best epoch; higher is better.
+    score: the metric that chooses the best epoch.
     evaluate_every: the number of epochs between two evaluations.
     log_every: the number of steps per record.
     checkpoint_seconds: the shortest time between two checkpoints.
@@ -53,7 +54,7 @@ class FitOptions(NamedTuple):
 
   directory: str | None = None
   evaluate: Callable[[Model], dict[str, float]] | None = None
-  score: str = 'top1'
+  score: Metric = SCORE
   evaluate_every: int = 1
   log_every: int = 50
   checkpoint_seconds: float = 60.0

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
-from jaxdistill.core import random
+from jaxdistill.core import checks, random
 from jaxdistill.core.types import (
   Array,
   Batch,
@@ -38,9 +38,14 @@ CALLS_IN_FLIGHT = 2
 
 
 class _Best(NamedTuple):
-  """When a role was best so far; the model itself is on the devices."""
+  """When a role was best so far; the model itself is on the devices.
 
-  score: float
+  Attributes:
+    quality: its score, with the other sign if lower scores are better.
+    step: the step at the end of that epoch.
+  """
+
+  quality: float
   step: int
 
 
@@ -97,7 +102,12 @@ class PhaseRun:
     self._restore()
     self._saved_step = self._step
     options.log.begin(
-      order, phase.name, self._step, phase.num_steps, before.steps
+      order,
+      phase.name,
+      self._step,
+      phase.num_steps,
+      before.steps,
+      options.score.name,
     )
 
   def _start(self, init_rng: Array, mesh: Mesh) -> None:
@@ -274,8 +284,12 @@ class PhaseRun:
       split = 'validation' if is_only_one else f'validation/{name}'
       options.log.write(self._step, split, {**metrics})
       best = self._best.get(name)
-      if best is not None and metrics[options.score] > best.score:
-        self._best[name] = _Best(metrics[options.score], self._step)
+      if best is None:
+        continue
+      checks.choice('score', options.score.name, metrics)
+      quality = options.score.quality(metrics[options.score.name])
+      if quality > best.quality:
+        self._best[name] = _Best(quality, self._step)
         copied = jax.tree.map(jnp.copy, model.variables)
         self._tree['best'][name] = copied
 

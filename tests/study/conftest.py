@@ -107,7 +107,7 @@ def method(
       features, updates = graph.run(
         student, variables['student'], {'image': image}, train=True
       )
-      student_logits = features[graph.output(student)]
+      student_logits = graph.output(student, features)
       teacher_logits = graph.apply(teacher, variables['teacher'], image)
       loss = (jnp.abs(student_logits - teacher_logits) ** power).mean()
       return loss, ({'student': updates}, {})

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Metric
 from jaxdistill.study import report
 from jaxdistill.study.page import charts, document
 from jaxdistill.study.verdicts import judged
@@ -149,7 +150,7 @@ def test_each_student_is_judged_against_the_one_without_a_teacher(write):
 )
 def test_the_reference_is_the_only_supervised_row_or_the_first(rows, reference):
   lines = report.grouped({'rows': [TEACHER, *rows], 'score': 'top1'})
-  assert judged(lines, 'top1')[0].title == reference
+  assert judged(lines, Metric('top1'))[0].title == reference
 
 
 def test_the_only_student_has_no_verdict_and_a_teacher_alone_no_student(write):

@@ -112,8 +112,8 @@ def test_the_score_is_among_the_metrics_and_higher_is_better():
   label = np.arange(7)
   right = {k: np.array(v) for k, v in statistics(np.eye(7), label).items()}
   wrong = {k: np.array(v) for k, v in statistics(-np.eye(7), label).items()}
-  assert TASK.summarize(right)[TASK.score] == 1
-  assert TASK.summarize(wrong)[TASK.score] == 0
+  assert TASK.summarize(right)[TASK.score.name] == 1
+  assert TASK.summarize(wrong)[TASK.score.name] == 0
 
 
 def test_predictions_are_largest_logits_and_agreement_counts_equal_ones():

@@ -7,7 +7,7 @@ import pytest
 
 from jaxdistill import methods, phases
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Model, Network, Phase, Stream
+from jaxdistill.core.types import Metric, Model, Network, Phase, Stream
 from jaxdistill.data.sources import images
 from jaxdistill.data.transforms import augment
 from jaxdistill.training import log as log_lib
@@ -297,6 +297,22 @@ def test_the_best_epoch_is_kept_and_the_last_handed_on(dataset, tmp_path):
 def test_the_first_of_equally_good_epochs_is_the_best(dataset, tmp_path):
   fitted, _ = evaluated(dataset, {3: 0.2, 6: 0.9, 9: 0.9}, tmp_path)
   assert fitted.best_step == {'student': 6}
+
+
+def test_the_epoch_of_the_lowest_score_is_the_best_if_lower_is_better(
+  dataset, tmp_path
+):
+  values = {3: 0.5, 6: 0.2, 9: 0.9}
+  lower = Metric('top1', higher=False)
+  fitted, _ = evaluated(dataset, values, tmp_path, score=lower)
+  assert fitted.best_step == {'student': 6}
+
+
+def test_a_score_that_is_not_measured_is_refused_with_the_nearest_name(
+  dataset, tmp_path
+):
+  with pytest.raises(UsageError, match="score 'top2'; did you mean 'top1'"):
+    evaluated(dataset, {3: 0.5}, tmp_path, score=Metric('top2'))
 
 
 def test_evaluation_every_second_epoch_includes_the_last(dataset, tmp_path):

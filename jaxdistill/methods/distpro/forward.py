@@ -19,7 +19,6 @@ from jaxdistill.core.types import (
 )
 from jaxdistill.methods.distpro import pathways
 from jaxdistill.networks import graph
-from jaxdistill.phases import joint
 from jaxdistill.phases import terms as terms_lib
 
 
@@ -96,7 +95,7 @@ class Forward(NamedTuple):
     )
     features |= {f'batch/{k}': v for k, v in batch.items()}
     features, term_updates = self.terms.adapted(adapters, features, rng)
-    outputs = student_features[graph.output(self.pair.student)]
+    outputs = graph.output(self.pair.student, student_features)
     label = self.recipe.task.loss(outputs, batch).mean()
     models = {
       'student': Model(self.pair.student, variables[self.student]),
@@ -109,7 +108,7 @@ class Forward(NamedTuple):
       self.student: updates,
       'adapters': graph.merge(adapter_updates, term_updates),
     }
-    metrics = joint.score(self.recipe, outputs, batch) | values
+    metrics = self.recipe.task.progress(outputs, batch) | values
     return (loss, summands), (changed, metrics)
 
   def validate(
@@ -134,7 +133,7 @@ class Forward(NamedTuple):
       train=True,
       rngs={'dropout': random.step_key(rng, 'dropout')},
     )
-    outputs = features[graph.output(self.pair.student)]
+    outputs = graph.output(self.pair.student, features)
     return self.recipe.task.loss(outputs, batch).mean()
 
   def about(self, carry: Carry) -> dict[str, Any]:
@@ -154,7 +153,7 @@ class Forward(NamedTuple):
     description: dict[str, Any] = {
       'data': {
         'image': list(self.recipe.example['image'].shape[1:]),
-        'examples': len(self.recipe.examples['label']),
+        'examples': len(self.recipe.examples['index']),
       }
     }
     for side, role, shapes in (

@@ -142,7 +142,7 @@ def split(
     UsageError: the fraction is not in (0, 1), or the validation part is empty.
   """
   checks.number('validation', validation, above=0, below=1)
-  size, stream = len(recipe.examples['label']), recipe.stream
+  size, stream = len(recipe.examples['index']), recipe.stream
   first, second = (0.0, 1 - validation), (1 - validation, 1.0)
   rows = arrays.part_rows(size, first)
   held_out = size - len(rows)

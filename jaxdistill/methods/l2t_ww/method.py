@@ -31,7 +31,7 @@ from jaxdistill.core.types import (
 )
 from jaxdistill.methods.l2t_ww import matching as matching_lib
 from jaxdistill.networks import graph
-from jaxdistill.phases import bilevel, joint
+from jaxdistill.phases import bilevel
 
 # (params by role, variables of the weights) -> ((loss of the labels, weighted
 # matching), (updates of the student, metrics)).
@@ -239,9 +239,9 @@ class _Transfer(NamedTuple):
       matched = matching_lib.loss(
         self.matching, variables['adapters'], weights, features
       )
-      outputs = student_features[graph.output(self.pair.student)]
+      outputs = graph.output(self.pair.student, student_features)
       label = self.recipe.task.loss(outputs, batch).mean()
-      metrics = joint.score(self.recipe, outputs, batch)
+      metrics = self.recipe.task.progress(outputs, batch)
       return (label, self.weight * matched), (updates, metrics)
 
     return losses_at

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any, Literal, Protocol
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -24,7 +25,6 @@ from jaxdistill.core.types import (
 from jaxdistill.losses import numerics
 from jaxdistill.methods.masked_layer import noise
 from jaxdistill.methods.masked_layer.parts import Parts
-from jaxdistill.phases import joint
 
 # The number of steps over which the loss of the masks is averaged. After each
 # such window the phase may end.
@@ -51,8 +51,9 @@ class Masks:
       pass. 'auto' searches for the largest value whose noise costs at most
       `max_drop`; see `mask_search.search_phase`.
     max_drop: what the noise may cost with alpha 'auto', in percentage points of
-      the task's score on the validation split, or on training images if there
-      is none.
+      the task's score, or in its unit if it is not a fraction. The score is the
+      mean over the batches of the validation split, or of the training images
+      if there is none.
     value: the initial value of all masks, in [0, 1]. With lower values it takes
       longer until the noised teacher can be learned from.
     noise: what the student's groups read while they make noise: the 'noised'
@@ -142,7 +143,7 @@ class Objective(Protocol):
       alpha: see `mask_loss`.
 
     Returns:
-      (loss `[]`, the score of the noised teacher and the fraction of the
+      (loss `[]`, the progress of the noised teacher and the fraction of the
       entries of each mask that are above a half).
     """
 
@@ -165,15 +166,15 @@ def objective(parts: Parts, masks: Masks, recipe: Recipe) -> Objective:
       role = parts.student_role
       student = noise.redrawn(variables[role], random.step_key(rng, 'noise'))
       variables = {**variables, role: student}
-    label_losses, scores = [], []
+    label_losses, progress = [], []
     for at in passes:
       outputs = noise.noised_teacher(
         parts, variables, batch['image'], rng, source=masks.noise, at=at
       )
       label_losses.append(recipe.task.loss(outputs, batch))
-      scores.append(joint.score(recipe, outputs, batch)[recipe.task.score])
+      progress.append(recipe.task.progress(outputs, batch))
     loss = mask_loss(sum(label_losses), tuple(values.values()), alpha=alpha)
-    metrics = {recipe.task.score: sum(scores) / len(scores)}
+    metrics = jax.tree.map(lambda *x: sum(x) / len(x), *progress)
     for name, mask in values.items():
       metrics[f'above_half/{name}'] = (mask > 0.5).mean()
     return loss, metrics

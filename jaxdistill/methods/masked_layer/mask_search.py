@@ -23,7 +23,6 @@ from jaxdistill.methods.masked_layer import mask_phases, noise
 from jaxdistill.methods.masked_layer.mask_phases import Masks
 from jaxdistill.methods.masked_layer.parts import Parts
 from jaxdistill.networks import graph
-from jaxdistill.phases import joint
 
 # The interval that the search halves on a logarithmic scale, and how often: the
 # result is within a factor of (1e-1 / 1e-5) ** (1 / 2**4) = 1.78 of the best.
@@ -102,7 +101,7 @@ def search_phase(parts: Parts, masks: Masks, recipe: Recipe) -> Phase:
     return {**carry, 'masks': Model(parts.masks, state.best)}
 
   def report(state: SearchState, carry: Carry) -> dict[str, Any]:
-    trials = {'mask_search.json': _report(state, recipe.task.score)}
+    trials = {'mask_search.json': _report(state, recipe.task.score.name)}
     return {**mask_phases.report(carry), **trials}
 
   return Phase(
@@ -213,8 +212,9 @@ class _Steps:
     clean = graph.apply(
       parts.teacher, frozen[parts.teacher_role], batch['image']
     )
+    task = self._recipe.task
     scores = [
-      joint.score(self._recipe, outputs, batch)[self._recipe.task.score]
+      task.progress(outputs, batch)[task.score.name]
       for outputs in (noised, clean)
     ]
     trial = trial._replace(
@@ -226,7 +226,9 @@ class _Steps:
     """Decides about an alpha and begins the next trial."""
     trial, alpha = state.trial, state.alpha
     noised, clean = trial.scores / trial.measured
-    costs_little = 100 * (clean - noised) <= self._masks.max_drop
+    score = self._recipe.task.score
+    cost = score.shown(score.quality(clean - noised))
+    costs_little = cost <= self._masks.max_drop
     any_before = state.history[:, 3].any()
     bounds = jnp.where(
       costs_little,

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.core.types import Array, Features, Model, Network, Variables
+from jaxdistill.core.types import (
+  Array,
+  Features,
+  Model,
+  Network,
+  Output,
+  Variables,
+)
 from jaxdistill.methods.masked_layer.parts import Parts
 from jaxdistill.networks import adapters, graph
 from jaxdistill.objectives import cuts, pairs
@@ -28,7 +35,7 @@ def noised_teacher(
   *,
   source: str = 'noised',
   at: Collection[str] | None = None,
-) -> Array:
+) -> Output:
   """Computes the teacher's outputs with the student's noise added.
 
     h_0 = image, h_i = F_i(h_{i-1}) + (1 - M_i) * G_i(x_{i-1})
@@ -49,7 +56,7 @@ def noised_teacher(
       all of them.
 
   Returns:
-    The outputs, `[B, num_classes]`.
+    The outputs, for a classifier `[B, num_classes]`.
   """
   teacher = parts.teacher, variables[parts.teacher_role]
   noised: Features = {'image': image}
@@ -73,7 +80,7 @@ def noised_teacher(
     read = cuts.replace_output(parts.student, student_features, name, passed_on)
   head = pairs.stages_after(parts.teacher, parts.groups[-1].stop[1])
   features, _ = graph.run(*teacher, noised, only=head)
-  return features[graph.output(parts.teacher)]
+  return graph.output(parts.teacher, features)
 
 
 def noised_network(parts: Parts, source: str = 'noised') -> Network:
@@ -91,9 +98,13 @@ def noised_network(parts: Parts, source: str = 'noised') -> Network:
     del train, rngs
     tree = variables['params']
     rng = jax.random.key(0)
-    return noised_teacher(parts, tree, image, rng, source=source), {}
+    outputs = noised_teacher(parts, tree, image, rng, source=source)
+    main = graph.main_output(parts.teacher)
+    named = outputs if isinstance(outputs, dict) else {main: outputs}
+    return {'logits': named[main], **named}, {}
 
-  return adapters.from_functions(lambda rng, image: {}, apply)
+  network = adapters.from_functions(lambda rng, image: {}, apply)
+  return network._replace(outputs=parts.teacher.outputs)
 
 
 def new_masks(parts: Parts, rng: Array) -> Model:

@@ -201,12 +201,15 @@ def partial_outputs(
     'teacher': the outputs of the unchanged teacher, `[B, ...]`.
   """
   teacher = models[plan.teacher]
-  output = graph.output(teacher.network)
   image = {'image': batches['train']['image']}
   teacher_features, _ = graph.run(*teacher, image)
   boundaries = {t: teacher_features[t] for _, t in layout.cut}
   names = graph.stage_names(teacher.network)
   candidates = []
+
+  def by_student(x: Array) -> Array:
+    return x.reshape(len(students), -1, *x.shape[1:])
+
   for piece in layout.trained:
     outputs, _ = outputs_of(
       plan,
@@ -222,11 +225,11 @@ def partial_outputs(
     remaining = names[names.index(piece.teacher[-1]) + 1 :]
     features, _ = graph.run(*teacher, inputs, only=remaining)
     # The last neighbourhood may itself compute the outputs of the network.
-    logits = {**inputs, **features}[output]
-    candidates.append(logits.reshape(len(students), -1, *logits.shape[1:]))
+    result = graph.output(teacher.network, {**inputs, **features})
+    candidates.append(jax.tree.map(by_student, result))
   return {
-    'candidates': jnp.stack(candidates),
-    'teacher': teacher_features[output],
+    'candidates': jax.tree.map(lambda *x: jnp.stack(x), *candidates),
+    'teacher': graph.output(teacher.network, teacher_features),
   }
 
 

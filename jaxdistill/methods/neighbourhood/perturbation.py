@@ -36,7 +36,7 @@ class Sample(NamedTuple):
   """The examples that a network is measured on.
 
   Attributes:
-    split: {'image': uint8 `[N, H, W, C]`, 'label': `[N]`, 'index': `[N]`}.
+    split: {'image': uint8 `[N, H, W, C]`, 'index': `[N]`, and the targets}.
     task: what the labels mean.
     preprocess: the preparation of images for evaluation (standardisation).
   """
@@ -110,7 +110,7 @@ def thresholding(
     seed: the seed of the noise.
 
   Returns:
-    '3 blocks' -> points of (epsilon, change of the score in percent), as
+    '3 blocks' -> points of (epsilon, change of the score as it is shown), as
     `curves.draw` takes them.
 
   Raises:
@@ -122,7 +122,8 @@ def thresholding(
     checks.number('epsilons', epsilon, at_least=0)
   for count in counts or ():
     checks.number('counts', count, at_least=1, at_most=len(names))
-  clean = 100 * _score(model, sample)
+  score = sample.task.score
+  clean = score.shown(_score(model, sample))
 
   def point(count: int, epsilon: float) -> curves.Point:
     amplitudes = {
@@ -130,7 +131,7 @@ def thresholding(
       for i, name in enumerate(names)
     }
     changes = [
-      100 * _noisy_score(model, sample, amplitudes, seed + draw) - clean
+      score.shown(_noisy_score(model, sample, amplitudes, seed + draw)) - clean
       for draw in range(draws)
     ]
     return _point(epsilon, changes)
@@ -166,7 +167,7 @@ def _blocks(network: Network, blocks: Sequence[str] | None) -> tuple[str, ...]:
 
 
 class Accumulation(NamedTuple):
-  """How the errors of layers add up (figure 4), all in percent.
+  """How the errors of layers add up (figure 4), as the score is shown.
 
   Attributes:
     layers: 'stage/module', from the image to the outputs.
@@ -221,14 +222,14 @@ def accumulation(
   ]
   if not paths:
     raise UsageError('model: expected a network with convolutions, got none')
-  clean = _score(model, sample)
+  metric, clean = sample.task.score, _score(model, sample)
 
   def cost(noise: Mapping[tuple[str, ...], float]) -> float:
     scores = [
       _score(_with_noise(model, noise, seed + draw), sample)
       for draw in range(draws)
     ]
-    return clean - float(np.mean(scores))
+    return metric.quality(clean - float(np.mean(scores)))
 
   def tuned(path: tuple[str, ...]) -> float:
     low, high = 0.0, 4.0
@@ -240,9 +241,9 @@ def accumulation(
     return (low + high) / 2
 
   noise = {path: tuned(path) for path in paths}
-  single = [100 * cost({path: noise[path]}) for path in paths]
+  single = [metric.shown(cost({path: noise[path]})) for path in paths]
   together = [
-    100 * cost({path: noise[path] for path in paths[: i + 1]})
+    metric.shown(cost({path: noise[path] for path in paths[: i + 1]}))
     for i in range(len(paths))
   ]
   return Accumulation(
@@ -295,17 +296,17 @@ def _with_noise(
 
 
 def _score(model: Model, sample: Sample) -> float:
-  """Returns the task's score, in [0, 1]."""
+  """Returns the task's score."""
   metrics = evaluation.evaluate(
     model, sample.split, sample.task, sample.preprocess
   )
-  return metrics[sample.task.score]
+  return metrics[sample.task.score.name]
 
 
 def _noisy_score(
   model: Model, sample: Sample, amplitudes: Mapping[str, Array], seed: int
 ) -> float:
-  """Returns the task's score with noise on some stages, in [0, 1]."""
+  """Returns the task's score with noise on some stages."""
   tree: dict[str, Any] = {
     'model': model.variables,
     'amplitudes': dict(amplitudes),
@@ -314,7 +315,7 @@ def _noisy_score(
   statistics = evaluation.over(
     _noisy_statistics, Model(model.network, tree), *sample
   )
-  return sample.task.summarize(statistics)[sample.task.score]
+  return sample.task.summarize(statistics)[sample.task.score.name]
 
 
 def _noisy_statistics(
@@ -331,7 +332,7 @@ def _noisy_statistics(
   features = perturbed(
     network, tree['model'], batch['image'], tree['amplitudes'], rng
   )
-  return task.statistics(features[graph.output(network)], batch)
+  return task.statistics(graph.output(network, features), batch)
 
 
 def _point(x: float, values: Sequence[float]) -> curves.Point:

@@ -19,8 +19,9 @@ def quality_phase(
 ) -> Phase:
   """Builds the phase that measures every candidate in its partial model.
 
-  It puts {'candidates': `[neighbourhoods, candidates]`, 'teacher': `[]`}, the
-  task's scores on the validation split, into the carry as 'quality'.
+  It puts {'candidates': `[neighbourhoods, candidates]`, 'teacher': `[]`} into
+  the carry as 'quality': the means of the task's score over the batches of the
+  validation split, with the other sign if lower scores are better.
   """
   layout = piece_phases.layout_of(plan, carry, roles[0])
   recipe = plan.recipe
@@ -39,13 +40,13 @@ def quality_phase(
     outputs = forward.partial_outputs(plan, layout, models, roles, batches, rng)
     batch = batches['train']
 
-    def mean_score(outputs: Array) -> Array:
-      return recipe.task.statistics(outputs, batch)[score].mean()
+    def score_of(outputs: Any) -> Array:
+      return score.quality(recipe.task.progress(outputs, batch)[score.name])
 
     fraction = 1 / recipe.validation_steps
     scores = {
-      'candidates': jax.vmap(jax.vmap(mean_score))(outputs['candidates']),
-      'teacher': mean_score(outputs['teacher']),
+      'candidates': jax.vmap(jax.vmap(score_of))(outputs['candidates']),
+      'teacher': score_of(outputs['teacher']),
     }
     state = jax.tree.map(lambda x, y: x + fraction * y, state, scores)
     return state, {'loss': 1.0 - scores['candidates'].mean()}

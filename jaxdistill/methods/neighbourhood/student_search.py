@@ -18,7 +18,6 @@ from jaxdistill.core.types import (
   FeaturePairs,
   Method,
   Model,
-  Network,
   Phase,
   PhaseBuilder,
   Recipe,
@@ -313,4 +312,5 @@ def _assembled(
     variables = graph.merge(
       variables, graph.select(model.variables, piece.student)
     )
-  return Model(Network(tuple(stages.values())), variables)
+  network = base.network._replace(stages=tuple(stages.values()))
+  return Model(network, variables)

@@ -285,9 +285,7 @@ def _partial(
     combined(Model(pair.teacher, {}), Model(lower_network, {}))
   except UsageError:
     return {}
-  outputs = _shapes(
-    pair, (graph.output(pair.student), graph.output(pair.teacher))
-  )
+  outputs = _shapes(pair, pairs.output_names(pair))
   is_comparable = len(shapes[1]) == 4 and len({*outputs}) == 1
   return {'partial': partial} if is_comparable else {}
 

@@ -169,7 +169,7 @@ def fixed_backbone(
   """
 
   def last_stage(carry: Carry) -> tuple[str, ...]:
-    return (graph.output(phases.model_in(carry, student).network),)
+    return (graph.main_output(phases.model_in(carry, student).network),)
 
   @marks.any_classes
   def setup(carry: Carry) -> Phase:

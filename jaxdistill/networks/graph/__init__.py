@@ -3,6 +3,7 @@
 from jaxdistill.networks.graph.naming import (
   check_stages,
   groups,
+  main_output,
   output,
   stage_names,
   stages_between,
@@ -33,6 +34,7 @@ __all__ = [
   'count_parameters',
   'groups',
   'init',
+  'main_output',
   'merge',
   'output',
   'run',

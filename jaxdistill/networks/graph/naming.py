@@ -1,15 +1,35 @@
 """Names of stages, groups of stages, and features."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Features, Network
+from jaxdistill.core.types import Features, Network, Output
 
 
-def output(network: Network) -> str:
-  """Returns the name of the feature that is the network's output."""
-  return network.stages[-1].name
+def output(network: Network, features: Mapping[str, Any]) -> Output:
+  """Returns what a network gives a task, from the features of a pass.
+
+  Args:
+    network: the network.
+    features: the features by name, `[B, ...]`, or their shapes.
+
+  Returns:
+    The main output, or a dict of all outputs by name if there are several.
+  """
+  if len(network.outputs) > 1:
+    return {name: features[name] for name in network.outputs}
+  main: Output = features[main_output(network)]
+  return main
+
+
+def main_output(network: Network) -> str:
+  """Returns the name of the output that methods compare between networks.
+
+  It is the first of the network's outputs, or that of the last stage.
+  """
+  return (*network.outputs, network.stages[-1].name)[0]
 
 
 def stage_names(network: Network) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from jaxdistill.core.types import (
   FeaturePairs,
   Features,
   Network,
+  Output,
   StageModule,
   Variables,
 )
@@ -121,7 +122,7 @@ def run(
   return features, updates
 
 
-def apply(network: Network, variables: Variables, image: Array) -> Array:
+def apply(network: Network, variables: Variables, image: Array) -> Output:
   """Returns the network's output in inference mode.
 
   Args:
@@ -131,8 +132,7 @@ def apply(network: Network, variables: Variables, image: Array) -> Array:
       raw uint8 images; `jd.preprocess` makes them.
 
   Returns:
-    The output of the last stage, for a classifier the logits
-    `[B, num_classes]`.
+    The network's `output`, for a classifier the logits `[B, num_classes]`.
 
   Raises:
     UsageError: the images are not floats.
@@ -142,7 +142,7 @@ def apply(network: Network, variables: Variables, image: Array) -> Array:
       f'image: expected standardised floats, as in training, got {image.dtype}'
     )
   features, _ = run(network, variables, {'image': image})
-  return features[naming.output(network)]
+  return naming.output(network, features)
 
 
 def shapes(

@@ -26,7 +26,7 @@ def splice(model: Model, start: str, stop: str, part: Model) -> Model:
 
   Raises:
     UsageError: a name is not a stage, `stop` comes before `start`, or a later
-      stage reads a replaced one by name.
+      stage reads a replaced one by name, or it is a named output.
   """
   names = naming.stage_names(model.network)
   naming.check_stages(model.network, (start, stop))
@@ -45,7 +45,7 @@ def splice(model: Model, start: str, stop: str, part: Model) -> Model:
     for s in part.network.stages
   )
   before, after = model.network.stages[:first], model.network.stages[last + 1 :]
-  network = Network(before + stages + after)
+  network = model.network._replace(stages=before + stages + after)
   _check_readers(model.network, network, after)
   part_variables = {
     collection: {new_names[k]: v for k, v in tree.items()}
@@ -107,16 +107,15 @@ def _modules(network: Network, names: Iterable[str]) -> list[Any]:
 def _check_readers(
   network: Network, spliced: Network, later: Iterable[Stage]
 ) -> None:
-  """Raises a UsageError if a later stage reads a feature that is gone."""
+  """Raises a UsageError if a stage or a task reads a feature that is gone."""
   # Inputs may name a stage, its group, or a feature from within either.
   names = {*naming.stage_names(network), *naming.groups(network)}
   gone = names - {*naming.stage_names(spliced), *naming.groups(spliced)}
-  for stage in later:
-    lost = [
-      i for i in stage.inputs if any(f'{i}.'.startswith(f'{g}.') for g in gone)
-    ]
+  readers = {f'stage {stage.name!r}': stage.inputs for stage in later}
+  for reader, inputs in {**readers, 'the task': network.outputs}.items():
+    lost = [i for i in inputs if any(f'{i}.'.startswith(f'{g}.') for g in gone)]
     if lost:
-      raise UsageError(f'stage {stage.name!r} reads replaced {sorted(lost)}')
+      raise UsageError(f'{reader} reads replaced {sorted(lost)}')
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:

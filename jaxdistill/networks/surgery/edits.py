@@ -115,7 +115,9 @@ def insert(
   graph.check_stages(network, (after,))
   at = graph.stage_names(network).index(after) + 1
   place = Stage('(here)', None)  # `splice` replaces it
-  marked = Network((*network.stages[:at], place, *network.stages[at:]))
+  marked = network._replace(
+    stages=(*network.stages[:at], place, *network.stages[at:])
+  )
   edited = _splice(marked, place.name, place.name, part)
   return _checked(f'insert after {after}', network, edited, image_shape)
 
@@ -220,7 +222,7 @@ def _checked(
     raise UsageError(
       f'{edit}: the edited network does not run ({reason})'
     ) from error
-  outputs = (graph.output(edited), graph.output(network))
+  outputs = (graph.main_output(edited), graph.main_output(network))
   for feature, earlier in (*((k, k) for k in after if k in before), outputs):
     if after[feature].shape != before[earlier].shape:
       raise UsageError(

@@ -83,7 +83,8 @@ def by_layers(model: Model) -> Model:
         if part:
           variables[collection][piece.name] = part
     before = ends[stage.name] = stages[-1].name
-  return Model(Network(tuple(stages)), variables)
+  outputs = tuple(ends.get(name, name) for name in model.network.outputs)
+  return Model(Network(tuple(stages), outputs), variables)
 
 
 def _pieces(

@@ -72,7 +72,7 @@ def narrowed(
       'in a group, or a module with the method inner_widths), got '
       f'{_described(network)}'
     )
-  return Network(tuple(stages))
+  return network._replace(stages=tuple(stages))
 
 
 def inner_widths(module: Any) -> dict[str, int]:

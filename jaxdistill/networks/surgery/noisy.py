@@ -65,4 +65,4 @@ def noisy(
     stages.append(stage)
     if stage.name in chosen:
       stages.append(Stage(f'{stage.name}.noise', GaussianNoise(sigma)))
-  return Network(tuple(stages))
+  return network._replace(stages=tuple(stages))

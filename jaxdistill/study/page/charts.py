@@ -5,6 +5,7 @@ import math
 from typing import NamedTuple
 
 from jaxdistill.analysis.curves import Point
+from jaxdistill.core.types import Metric
 from jaxdistill.study.page.markup import Element, element
 
 # The page gives the classes c0, c1, ... their colours.
@@ -41,41 +42,43 @@ class _Axis(NamedTuple):
 
 
 def learning_curves(
-  curves: Mapping[str, Sequence[Point]], score: str
+  curves: Mapping[str, Sequence[Point]], score: Metric
 ) -> Element:
   """Draws scores during the training, with bands of one standard deviation.
 
   Args:
     curves: label -> points, whose x are steps; at least one curve has a point.
-    score: the name of the score.
+    score: the score.
   """
   curves = {label: _thinned(curve) for label, curve in curves.items()}
   points = [point for curve in curves.values() for point in curve]
   height = _height(len(curves))
   x = _Axis(0, max(p.x for p in points) or 1, _LEFT, _WIDTH - _RIGHT)
-  y = _score_axis(points, height)
+  y = _score_axis(points, height, score)
   ends = [y(curve[-1].mean) if curve else y.stop for curve in curves.values()]
   labels = spread(ends, _LABEL_GAP, _TOP, y.start)
-  parts = [*_grid(x, y, 'training steps', f'validation {score} (%)')]
+  parts = [*_grid(x, y, 'training steps', f'validation {_titled(score)}')]
   for i, (label, curve) in enumerate(curves.items()):
     if curve:
       parts += _curve(i, curve, x, y)
       parts += _label(i, label, x.stop + 12, labels[i])
-  last = ', '.join(f'{k} {v[-1].mean:.2f}' for k, v in curves.items() if v)
+  last = ', '.join(
+    f'{k} {v[-1].mean:.{score.digits}f}' for k, v in curves.items() if v
+  )
   return _svg(
     height,
-    f'Validation {score} during the training',
-    f'Last values in percent: {last}.',
+    f'Validation {score.name} during the training',
+    f'Last values{_in_percent(score)}: {last}.',
     parts,
   )
 
 
-def sizes(points: Mapping[str, Point], score: str) -> Element:
+def sizes(points: Mapping[str, Point], score: Metric) -> Element:
   """Draws scores against numbers of parameters.
 
   Args:
     points: label -> a point, whose x is the number of parameters; at least one.
-    score: the name of the score.
+    score: the score.
   """
   height = _height(len(points))
   low, high = (f(p.x for p in points.values()) for f in (min, max))
@@ -88,21 +91,21 @@ def sizes(points: Mapping[str, Point], score: str) -> Element:
     _WIDTH - _RIGHT,
     log,
   )
-  y = _score_axis(list(points.values()), height)
+  y = _score_axis(list(points.values()), height, score)
   places = [y(point.mean) for point in points.values()]
   labels = spread(places, _LABEL_GAP, _TOP, y.start)
-  parts = [*_grid(x, y, 'parameters', f'test {score}, last (%)')]
+  parts = [*_grid(x, y, 'parameters', f'test {_titled(score, ", last")}')]
   for i, (label, point) in enumerate(points.items()):
     parts += _size(i, point, x, y)
     parts += _label(i, label, x(point.x) + 12, labels[i], dash=False)
   values = ', '.join(
-    f'{label} {point.x:,.0f} parameters and {point.mean:.2f}'
+    f'{label} {point.x:,.0f} parameters and {point.mean:.{score.digits}f}'
     for label, point in points.items()
   )
   return _svg(
     height,
-    f'Test {score} against the number of parameters',
-    f'Values, scores in percent: {values}.',
+    f'Test {score.name} against the number of parameters',
+    f'Values of the score{_in_percent(score)}: {values}.',
     parts,
   )
 
@@ -154,10 +157,19 @@ def _height(count: int) -> float:
   return max(340.0, _TOP + _BOTTOM + _LABEL_GAP * (count + 1))
 
 
-def _score_axis(points: Sequence[Point], height: float) -> _Axis:
+def _titled(score: Metric, remark: str = '') -> str:
+  unit = f' ({score.unit})' if score.unit else ''
+  return f'{score.name}{remark}{unit}'
+
+
+def _in_percent(score: Metric) -> str:
+  return ' in percent' if score.percent else ''
+
+
+def _score_axis(points: Sequence[Point], height: float, score: Metric) -> _Axis:
   low = min(point.mean - point.sd for point in points)
   high = max(point.mean + point.sd for point in points)
-  margin = max(0.06 * (high - low), 0.5)
+  margin = max(0.06 * (high - low), score.shown(0.005))
   return _Axis(low - margin, high + margin, height - _BOTTOM, _TOP)
 
 

@@ -17,6 +17,7 @@ from jaxdistill.analysis import curves
 from jaxdistill.analysis.curves import Point
 from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Metric
 from jaxdistill.study import report, verdicts
 from jaxdistill.study.page import charts, facts, markup
 from jaxdistill.study.page.markup import Element, element
@@ -57,7 +58,8 @@ def write_report(workdir: str | os.PathLike[str]) -> Report:
   workdir = pathlib.Path(workdir)
   results = _results(workdir)
   lines = report.grouped(results)
-  reference, others = verdicts.judged(lines, results['score'])
+  score = report.score_of(results)
+  reference, others = verdicts.judged(lines, score)
   records = _records(workdir)
   head = element(
     'head',
@@ -75,7 +77,7 @@ def write_report(workdir: str | os.PathLike[str]) -> Report:
       element('h1', f'Report of {workdir.resolve().name}'),
       *_verdict_parts(reference, others),
       *_table_parts(results, lines),
-      *_chart_parts(results['score'], lines, records),
+      *_chart_parts(score, lines, records),
       *facts.facts(lines),
       *facts.reproduction(workdir, lines),
     ),
@@ -184,7 +186,7 @@ def _table_parts(
   results: Mapping[str, Any], lines: Sequence[Line]
 ) -> Iterator[Element]:
   """Yields the table of results, and the trials of each sweep."""
-  score = results['score']
+  score = report.score_of(results)
   columns = report.columns(score)
   yield element('h2', 'Results')
   cells = []
@@ -196,8 +198,8 @@ def _table_parts(
   yield markup.table(columns, map(markup.row, cells))
   yield element(
     'p',
-    'Scores and agreement are in percent: the mean ± the standard deviation '
-    'over seeds. Agreement is measured with the predictions of the teacher.',
+    f'{_percentages(score)} in percent: the mean ± the standard deviation over '
+    'seeds. Agreement is measured with the predictions of the teacher.',
     class_='soft',
   )
   for line in lines:
@@ -207,26 +209,36 @@ def _table_parts(
     yield element('p', text)
 
 
-def _trials(line: Line, score: str) -> Element:
+def _percentages(score: Metric) -> str:
+  return 'Scores and agreement are' if score.percent else 'Agreement is'
+
+
+def _trials(line: Line, score: Metric) -> Element:
   """Returns the trials of a sweep, the best on the validation split first."""
 
   def validation(trial: Mapping[str, Any]) -> float:
     first = next(iter(trial['seeds'].values()))
-    return first['validation']['last'][score]
+    return first['validation']['last'][score.name]
 
-  trials = sorted(line.trials, key=validation, reverse=True)
+  def quality(trial: Mapping[str, Any]) -> float:
+    return score.quality(validation(trial))
+
+  def cell(trial: Mapping[str, Any]) -> str:
+    return f'{score.shown(validation(trial)):.{score.digits}f}'
+
+  trials = sorted(line.trials, key=quality, reverse=True)
   rows = (
     element(
       'tr',
       element('th', facts.values(trial['trial']['values']), scope='row'),
-      element('td', f'{100 * validation(trial):.2f}', class_='number'),
+      element('td', cell(trial), class_='number'),
       *markup.row(report.row_cells(trial, score)[0])[1:],
       element('td', 'chosen' if trial['trial']['chosen'] else ''),
     )
     for trial in trials[:_MOST_TRIALS]
   )
   columns = (
-    *('trial', f'validation {score}, first seed'),
+    *('trial', f'validation {score.name}, first seed'),
     *(*report.columns(score)[1:], 'choice'),
   )
   shown = min(len(trials), _MOST_TRIALS)
@@ -242,7 +254,7 @@ def _trials(line: Line, score: str) -> Element:
 
 
 def _chart_parts(
-  score: str, lines: Sequence[Line], records: Sequence[Mapping[str, Any]]
+  score: Metric, lines: Sequence[Line], records: Sequence[Mapping[str, Any]]
 ) -> Iterator[Element]:
   """Yields the curves over the training, and the scores against the sizes."""
   finished = {line.title: line.row for line in lines if line.row is not None}
@@ -267,7 +279,7 @@ def _chart_parts(
   points = {line.title: _size(line, score) for line in lines}
   measured = {k: p for k, p in points.items() if k in finished and _finite(p)}
   if measured:
-    yield element('h2', 'Accuracy and size')
+    yield element('h2', 'Score and size')
     yield markup.figure(
       charts.sizes(measured, score),
       'The test score after the last epoch; the bar is one standard deviation '
@@ -276,18 +288,24 @@ def _chart_parts(
 
 
 def _learning_curve(
-  records: Sequence[Mapping[str, Any]], label: str, score: str
+  records: Sequence[Mapping[str, Any]], label: str, score: Metric
 ) -> list[Point]:
   """Returns the validation scores of a row over its steps; [] without any."""
   try:
-    seeds = curves.learning(records, label, steps_per_epoch=1, metric=score)
+    seeds = curves.learning(
+      records,
+      label,
+      steps_per_epoch=1,
+      metric=score.name,
+      percent=score.percent,
+    )
   except UsageError:  # the data set has no validation split
     return []
   averaged = curves.averaged([seed for seed in seeds if seed])
   return [point for point in averaged if _finite(point)]
 
 
-def _size(line: Line, score: str) -> Point:
+def _size(line: Line, score: Metric) -> Point:
   """Returns the test score of a line against its number of parameters."""
   scores = line.scores(score)
   if line.row is None or not scores:

@@ -12,7 +12,6 @@ from jaxdistill.methods.masked_layer.mask_phases import Masks
 from jaxdistill.methods.masked_layer.method import masked_layer
 from jaxdistill.networks import graph
 from jaxdistill.objectives import cuts
-from jaxdistill.phases import joint
 
 
 def parts_of(recipe, carry):
@@ -93,7 +92,7 @@ def test_training_and_evaluation_use_the_same_noised_teacher(
     state, frozen, {'train': batch}, jax.random.key(1)
   )
   logits = graph.apply(*noised, batch['image'])
-  score = joint.score(recipe, logits, batch)
+  score = recipe.task.progress(logits, batch)
   np.testing.assert_allclose(metrics['top1'], score['top1'], rtol=1e-6)
   masks = noise.masks_of(carry['masks'].variables)
   loss = mask_phases.mask_loss(

@@ -1,0 +1,123 @@
+"""Tasks: what the targets of a data set mean, as pure functions.
+
+In shapes, `B` is the batch size and `N` the number of examples of a split.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from jaxdistill.core.values import Array, Batch, Dataset, Metric, Metrics
+
+
+class TaskLoss(Protocol):
+  """The loss of a network's outputs on the targets."""
+
+  def __call__(self, outputs: Any, batch: Batch, /) -> Array:
+    """Returns one loss per example, `[B]`.
+
+    Args:
+      outputs: the network's `Output`: an array `[B, ...]`, for example logits,
+        or a dict of arrays.
+      batch: the batch, with its targets.
+    """
+
+
+class TaskStatistics(Protocol):
+  """What the metrics of a split are computed from, for one batch."""
+
+  def __call__(self, outputs: Any, batch: Batch, /) -> dict[str, Array]:
+    """Returns named arrays `[B, ...]` with one row per example.
+
+    Args:
+      outputs: the network's `Output`.
+      batch: the batch, with its targets.
+    """
+
+
+class Summarize(Protocol):
+  """Turns the statistics of a whole split into metrics."""
+
+  def __call__(self, statistics: dict[str, Any], /) -> dict[str, float]:
+    """Returns {metric: value}.
+
+    Args:
+      statistics: what `Task.statistics` returned, joined over all batches:
+        arrays `[N, ...]` on the host.
+    """
+
+
+class Progress(Protocol):
+  """What the log of the training shows of a task."""
+
+  def __call__(self, outputs: Any, batch: Batch, /) -> Metrics:
+    """Returns {metric: scalar} of one batch, with the task's score among them.
+
+    The mean over batches stands for the metric of the whole split, from which
+    it differs if the metric is not a mean over examples.
+
+    Args:
+      outputs: the network's `Output`.
+      batch: the batch, with its targets.
+    """
+
+
+class Predict(Protocol):
+  """Turns outputs into predictions."""
+
+  def __call__(self, outputs: Any, /) -> Any:
+    """Returns predictions `[B, ...]`, for example class numbers `[B]`.
+
+    Those of a whole split are kept in memory, so they should be small.
+
+    Args:
+      outputs: the network's `Output`.
+    """
+
+
+class Agreement(Protocol):
+  """Measures how far two models agree on a split."""
+
+  def __call__(self, student: Any, teacher: Any, /) -> float:
+    """Returns the agreement, at most 1, the value of equal predictions.
+
+    Args:
+      student: the predictions of one model, `[N, ...]` on the host.
+      teacher: the predictions of the other model for the same examples.
+    """
+
+
+def _no_check(dataset: Dataset, /) -> None:
+  del dataset
+
+
+class Task(NamedTuple):
+  """What the targets of a data set mean.
+
+  Attributes:
+    name: what the task is called in messages.
+    loss: (outputs, batch) -> one loss per example `[B]`.
+    statistics: (outputs, batch) -> named arrays `[B, ...]`, one row per
+      example.
+    summarize: the statistics of a whole split -> {metric: value}.
+    progress: (outputs, batch) -> {metric: scalar}, for the training log.
+    predict: outputs -> predictions `[B, ...]`.
+    agreement: the predictions of two models on one split -> a number of at most
+      1.
+    score: the metric that chooses the best epoch.
+    targets: the columns of the data that the task reads besides 'image'.
+    class_scores: whether the last axis of the main output holds scores of
+      classes, which methods such as `kd` turn into probabilities.
+    check: dataset -> None; a UsageError refuses targets that are not valid.
+  """
+
+  name: str
+  loss: TaskLoss
+  statistics: TaskStatistics
+  summarize: Summarize
+  progress: Progress
+  predict: Predict
+  agreement: Agreement
+  score: Metric
+  targets: tuple[str, ...] = ('label',)
+  class_scores: bool = True
+  check: Callable[[Dataset], None] = _no_check

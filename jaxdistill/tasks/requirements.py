@@ -1,0 +1,38 @@
+"""What methods require of a task."""
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Task
+
+
+def class_scores(method: str, task: Task) -> None:
+  """Checks that the outputs of a task are scores of classes.
+
+  Args:
+    method: the method or objective that turns them into probabilities.
+    task: the task.
+
+  Raises:
+    UsageError: they are not.
+  """
+  if not task.class_scores:
+    raise UsageError(
+      f'{method}: expected a task whose outputs are scores of classes, got '
+      f'{task.name!r}'
+    )
+
+
+def image_classes(method: str, task: Task) -> None:
+  """Checks that a task gives each image one class, its label.
+
+  Args:
+    method: the method or objective that reads the classes.
+    task: the task.
+
+  Raises:
+    UsageError: it does not.
+  """
+  if 'label' not in task.targets:
+    raise UsageError(
+      f'{method}: expected a task in which each image has one class, such as '
+      f"'classification', got {task.name!r}"
+    )
