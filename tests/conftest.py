@@ -16,13 +16,12 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 # Programs that run only once need no expensive optimisation. Older versions of
 # jaxlib compile twice as fast with their former emitters of fused loops.
-_FLAGS = [
-  '--xla_backend_optimization_level=0',
-  '--xla_llvm_disable_expensive_passes=true',
-]
-if importlib.metadata.version('jaxlib').startswith('0.10.'):
-  _FLAGS.append('--xla_cpu_use_fusion_emitters=false')
-os.environ.setdefault('XLA_FLAGS', ' '.join(_FLAGS))
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+  + ' --xla_cpu_use_fusion_emitters=false'
+  * importlib.metadata.version('jaxlib').startswith('0.10.'),
+)
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 

@@ -13,7 +13,10 @@ SECTIONS = {
     'AUGMENTS',
     'The section `augment` says how training images are changed.',
   ),
-  'Tasks': ('TASKS', 'The section `task` says what a label means.'),
+  'Tasks': (
+    'TASKS',
+    'The section `task` says what the targets of the data mean.',
+  ),
   'Optimizers': (
     'OPTIMIZERS',
     'The section `optimizer` names the update rule.',

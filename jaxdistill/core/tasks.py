@@ -107,6 +107,8 @@ class Task(NamedTuple):
     targets: the columns of the data that the task reads besides 'image'.
     class_scores: whether the last axis of the main output holds scores of
       classes, which methods such as `kd` turn into probabilities.
+    whole_images: whether whole images are evaluated, in the size that the data
+      have, and not a part of them in the size of training.
     check: dataset -> None; a UsageError refuses targets that are not valid.
   """
 
@@ -120,4 +122,5 @@ class Task(NamedTuple):
   score: Metric
   targets: tuple[str, ...] = ('label',)
   class_scores: bool = True
+  whole_images: bool = False
   check: Callable[[Dataset], None] = _no_check

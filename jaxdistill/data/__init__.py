@@ -1,9 +1,9 @@
 """Data sets and augmentation, imported when they are first used.
 
-Data sets: `digits`, `npz`, `tfds`, `folder` and `from_arrays` return a
-`Dataset`, and `read_image` reads one image as they do. Augmentations: all other
-names return a function (rng, batch) -> batch that runs on the device. The names
-are those that configs use.
+Data sets: `digits`, `npz`, `tfds`, `folder`, `from_arrays` and `from_columns`
+return a `Dataset`, and `read_image` reads one image as they do. Augmentations:
+all other names return a function (rng, batch) -> batch that runs on the device.
+The names are those that configs use.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jaxdistill.core import lazy
 
 if TYPE_CHECKING:
-  from jaxdistill.data.sources.arrays import from_arrays
+  from jaxdistill.data.sources.arrays import from_arrays, from_columns
   from jaxdistill.data.sources.decoding import read_image
   from jaxdistill.data.sources.digits import digits
   from jaxdistill.data.sources.folder import folder
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     standardize,
   )
   from jaxdistill.data.transforms.autoaugment import autoaugment, randaugment
+  from jaxdistill.data.transforms.dense import scale_crop
   from jaxdistill.data.transforms.mixing import (
     alternate,
     cutmix,
@@ -44,6 +45,7 @@ __all__ = [
   'digits',
   'folder',
   'from_arrays',
+  'from_columns',
   'imagenet',
   'mixup',
   'none',
@@ -52,6 +54,7 @@ __all__ = [
   'read_image',
   'regularized',
   'repeated',
+  'scale_crop',
   'standardize',
   'tfds',
 ]
@@ -59,11 +62,13 @@ __all__ = [
 # Name -> the module that defines it.
 _HOMES = {
   'from_arrays': 'jaxdistill.data.sources.arrays',
+  'from_columns': 'jaxdistill.data.sources.arrays',
   'digits': 'jaxdistill.data.sources.digits',
   'folder': 'jaxdistill.data.sources.folder',
   'npz': 'jaxdistill.data.sources.npz',
   'read_image': 'jaxdistill.data.sources.decoding',
   'tfds': 'jaxdistill.data.sources.tfds',
+  'scale_crop': 'jaxdistill.data.transforms.dense',
   **dict.fromkeys(
     ('chain', 'crop_flip', 'imagenet', 'none', 'repeated', 'standardize'),
     'jaxdistill.data.transforms.augment',

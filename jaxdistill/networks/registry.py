@@ -20,7 +20,7 @@ from jaxdistill.networks.models import (
   vgg,
   vit,
 )
-from jaxdistill.networks.surgery import edits, narrowing, noisy
+from jaxdistill.networks.surgery import dense_heads, edits, narrowing, noisy
 
 _resnet_x4 = functools.partial(
   resnet.cifar_resnet, stem_width=32, widths=(64, 128, 256)
@@ -95,11 +95,13 @@ NETWORKS: dict[str, Callable[..., Network]] = {
   'vit_b16': functools.partial(vit.vit, 768, 12, 12),
   'deit_tiny': functools.partial(vit.vit, 192, 12, 3),
 }
-# Name -> function of `network` and further arguments that changes a network:
-# fewer channels inside its residual blocks, noise after its blocks in training,
-# fewer stages, more stages, other stages; some of its stages, which the last
-# two take from another network.
+# Name -> function of `network` and further arguments that changes a network: a
+# head for segmentation instead of that of a classifier, fewer channels inside
+# its residual blocks, noise after its blocks in training, fewer stages, more
+# stages, other stages; some of its stages, which the last two take from another
+# network.
 EDITS: dict[str, Callable[..., Network]] = {
+  'fcn': dense_heads.fcn,
   'narrowed': narrowing.narrowed,
   'noisy': noisy.noisy,
   'without': edits.delete,

@@ -59,7 +59,7 @@ def recipe(
   if subset not in trainable:
     raise checks.unknown('subset to train on', subset, trainable)
   split = dataset.splits[subset]
-  prepare = preprocess(dataset, augment or augment_lib.none())
+  prepare = preprocess(dataset, augment or augment_lib.none(), task)
   augment = augment_lib.chain(
     augment or augment_lib.none(),
     augment_lib.standardize(dataset.mean, dataset.std),
@@ -134,7 +134,9 @@ def new_model(network: Network, recipe: Recipe, *, seed: int = 0) -> Model:
   return Model(network, graph.init(network, random.model_key(seed), image))
 
 
-def preprocess(dataset: Dataset, augment: Augment) -> Augment:
+def preprocess(
+  dataset: Dataset, augment: Augment, task: Task | None = None
+) -> Augment:
   """Returns the preparation of images for evaluation.
 
   It takes the place of augmentation: it crops the centre of each image if the
@@ -143,11 +145,16 @@ def preprocess(dataset: Dataset, augment: Augment) -> Augment:
   Args:
     dataset: gives the mean, the standard deviation and the shape of images.
     augment: the augmentation of training.
+    task: what the targets mean; None means classification. If it evaluates
+      whole images, they are only standardised.
   """
+  standardize = augment_lib.standardize(dataset.mean, dataset.std)
+  if task is not None and task.whole_images:
+    return standardize
   shape = example(dataset, augment, 1)['image'].shape
   return augment_lib.chain(
     augment_lib.center(shape[1], shape[2]),
-    augment_lib.standardize(dataset.mean, dataset.std),
+    standardize,
   )
 
 

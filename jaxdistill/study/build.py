@@ -144,7 +144,7 @@ def _row(
   preprocessed = recipes.example(dataset, loaded.preprocess, 1)
   trained_shape = recipe.example['image'].shape[1:]
   evaluated_shape = preprocessed['image'].shape[1:]
-  if trained_shape != evaluated_shape:
+  if trained_shape != evaluated_shape and not draft.task.whole_images:
     raise UsageError(
       f'{row.label}: its augment makes images {trained_shape}, but the augment '
       f'of the config, with which all rows are evaluated, {evaluated_shape}'

@@ -39,7 +39,7 @@ def load(draft: Draft) -> Loaded:
   """
   dataset = draft.data.build({})
   augment = build_augment(draft.training.augment, dataset)
-  preprocess = recipes.preprocess(dataset, augment)
+  preprocess = recipes.preprocess(dataset, augment, draft.task)
   teacher = None
   if draft.teacher is not None and draft.teacher.file is not None:
     file = draft.teacher.file

@@ -10,7 +10,7 @@ from jaxdistill import (
 )
 from jaxdistill.core.types import Augment, Dataset, Method, Network, Task
 from jaxdistill.data.sources import digits, folder, npz, tfds
-from jaxdistill.data.transforms import augment, autoaugment, mixing
+from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
 from jaxdistill.methods.distpro import pathways
 from jaxdistill.methods.masked_layer import layer_phases, mask_phases
 from jaxdistill.methods.neighbourhood import candidates
@@ -29,6 +29,7 @@ AUGMENTS: Table = {
   'none': augment.none,
   'crop_flip': augment.crop_flip,
   'imagenet': augment.imagenet,
+  'scale_crop': dense.scale_crop,
   'regularized': mixing.regularized,
   'repeated': augment.repeated,
 }
@@ -48,7 +49,11 @@ INITIAL_WEIGHTS: Table = {
   'normal': initial.normal,
   'xavier_uniform': initial.xavier_uniform,
 }
-TASKS: Table = {'classification': tasks.classification}
+TASKS: Table = {
+  'classification': tasks.classification,
+  'segmentation': tasks.segmentation,
+  'depth': tasks.depth,
+}
 OPTIMIZERS: Table = {
   'sgd': optimizers.sgd,
   'adamw': optimizers.adamw,

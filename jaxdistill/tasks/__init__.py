@@ -1,5 +1,7 @@
-"""Tasks: what labels mean, as losses, metrics and predictions."""
+"""Tasks: what targets mean, as losses, metrics and predictions."""
 
 from jaxdistill.tasks.classification import classification
+from jaxdistill.tasks.depth import depth
+from jaxdistill.tasks.segmentation import segmentation
 
-__all__ = ['classification']
+__all__ = ['classification', 'depth', 'segmentation']

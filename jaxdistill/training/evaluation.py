@@ -35,10 +35,11 @@ def evaluate(
       f'new_model), got {type(model).__name__}'
     )
   checks.choice('split', split, dataset.splits)
-  prepare = recipes.preprocess(dataset, augment or augment_lib.none())
+  task = task or classification()
+  prepare = recipes.preprocess(dataset, augment or augment_lib.none(), task)
   return evaluation_lib.evaluate(
     model,
     dataset.splits[split],
-    task or classification(),
+    task,
     prepare,
   )

@@ -65,13 +65,7 @@ def from_arrays(
   train_image, test_image = map(_channels_last, (train_image, test_image))
   _check_examples(train_image, train_label, test_image, test_label)
   label_names = labels.checked_names('label_names', label_names)
-  total = len(train_label)
-  held_out = int(validation if validation > 1 else round(validation * total))
-  if not 0 <= held_out < total:
-    raise UsageError(
-      f'data.validation: expected fewer than the {total} training examples, '
-      f'got {validation}'
-    )
+  held_out = _held_out(validation, len(train_label))
   is_counted = num_classes is None
   num_classes = labels.checked_classes(
     train_label, test_label, num_classes, label_names
@@ -82,28 +76,142 @@ def from_arrays(
       f'labels: expected training examples of every class, but there are none '
       f'of {missing}; set num_classes to have classes without examples'
     )
-  held, kept = _rows(train_label, held_out, split_seed, stratified)
+  return _dataset(
+    {'image': train_image, 'label': train_label.astype(np.int32)},
+    {'image': test_image, 'label': test_label.astype(np.int32)},
+    _rows(train_label, held_out, split_seed, stratified),
+    train_subset=train_subset,
+    num_classes=num_classes,
+    mean=mean,
+    std=std,
+    label_names=label_names,
+  )
+
+
+def from_columns(
+  train: Mapping[str, Any],
+  test: Mapping[str, Any],
+  *,
+  num_classes: int = 0,
+  validation: float = 0.1,
+  train_subset: int | None = None,
+  split_seed: int = 0,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+  label_names: Sequence[str] = (),
+) -> Dataset:
+  """Returns a data set of images with any targets, or without targets.
+
+  The validation split is drawn from the training set at random.
+
+  Args:
+    train: 'image', see `from_arrays`, and the targets `[N, ...]`, such as
+      'mask', uint8 `[N, H, W]`, or 'depth', float32 `[N, H, W]`. The task says
+      which targets it reads.
+    test: the same columns.
+    num_classes: the number of classes; 0: that of `label_names`.
+    validation: see `from_arrays`.
+    train_subset: see `from_arrays`.
+    split_seed: chooses the examples of both splits.
+    mean: see `from_arrays`.
+    std: see `from_arrays`.
+    label_names: one per class, or none.
+
+  Raises:
+    UsageError: the columns do not have one row for each image, the splits have
+      different columns, or see `from_arrays`.
+  """
+  check_choices(validation, train_subset, split_seed, mean, std)
+  splits = {'train': dict(train), 'test': dict(test)}
+  if train.keys() != test.keys() or 'image' not in train:
+    raise UsageError(
+      "data: expected 'image' and the same other columns in both splits, got "
+      f'{", ".join(train)} for training and {", ".join(test)} for the test'
+    )
+  for name, split in splits.items():
+    for key, column in split.items():
+      if len(column) != len(split['image']):
+        raise UsageError(
+          f'{name}_{key}: expected {len(split["image"])} rows, one for each '
+          f'image, got {len(column)}'
+        )
+    split['image'] = _channels_last(split['image'])
+  _check_images(splits['train']['image'], splits['test']['image'])
+  label_names = labels.checked_names('label_names', label_names)
+  num_classes = checks.integer(
+    'data.num_classes', num_classes or len(label_names), at_least=0
+  )
+  if label_names:
+    checks.length('label_names', label_names, num_classes, 'classes')
+  total = len(train['image'])
+  order = np.random.default_rng(split_seed).permutation(total)
+  held_out = _held_out(validation, total)
+  return _dataset(
+    splits['train'],
+    splits['test'],
+    (order[:held_out], order[held_out:]),
+    train_subset=train_subset,
+    num_classes=num_classes,
+    mean=mean,
+    std=std,
+    label_names=label_names,
+  )
+
+
+def _held_out(validation: float, total: int) -> int:
+  """Returns the number of training examples for the validation split."""
+  held_out = int(validation if validation > 1 else round(validation * total))
+  if not 0 <= held_out < total:
+    raise UsageError(
+      f'data.validation: expected fewer than the {total} training examples, '
+      f'got {validation}'
+    )
+  return held_out
+
+
+def _dataset(
+  train: Mapping[str, Any],
+  test: Mapping[str, Any],
+  rows: tuple[np.ndarray, np.ndarray],
+  *,
+  train_subset: int | None,
+  num_classes: int,
+  mean: Sequence[float] | None,
+  std: Sequence[float] | None,
+  label_names: tuple[str, ...],
+) -> Dataset:
+  """Makes the splits from columns that are valid, see `from_columns`.
+
+  Args:
+    train: the columns of the training set.
+    test: those of the test set.
+    rows: the rows for validation and those for training; see `_rows`.
+    train_subset: the size of a further split.
+    num_classes: the number of classes.
+    mean: per channel, or None.
+    std: per channel, or None.
+    label_names: one per class, or none.
+  """
+  held, kept = rows
   splits = {
-    'train': _split(train_image, train_label, np.sort(kept)),
-    'test': _split(test_image, test_label, np.arange(len(test_label))),
+    'train': _split(train, np.sort(kept)),
+    'test': _split(test, np.arange(len(test['image']))),
   }
-  if held_out:
-    splits['validation'] = _split(train_image, train_label, np.sort(held))
+  if len(held):
+    splits['validation'] = _split(train, np.sort(held))
   if train_subset is not None:
     if train_subset > len(kept):
       raise UsageError(
         f'data.train_subset: expected at most {len(kept)}, the number of '
         f'training examples without the validation split, got {train_subset}'
       )
-    splits['train_subset'] = _split(
-      train_image, train_label, np.sort(kept[:train_subset])
-    )
+    splits['train_subset'] = _split(train, np.sort(kept[:train_subset]))
   if mean is None or std is None:
     computed_mean, computed_std = _statistics(splits['train']['image'])
     mean = computed_mean if mean is None else mean
     std = computed_std if std is None else std
   for name, values in (('mean', mean), ('std', std)):
-    _check_statistics(name, values, train_image.shape[-1])
+    _check_statistics(name, values, train['image'].shape[-1])
   return Dataset(
     splits,
     num_classes,
@@ -161,10 +269,7 @@ def part(
   if share == (0.0, 1.0):
     return split
   rows = part_rows(len(next(iter(split.values()))), share)
-  return {
-    name: x.select(rows) if isinstance(x, LazyImages) else x[rows]
-    for name, x in split.items()
-  }
+  return {name: _taken(x, rows) for name, x in split.items()}
 
 
 def part_rows(size: int, share: tuple[float, float]) -> np.ndarray:
@@ -189,11 +294,6 @@ def _check_examples(
     ('train', train_image, train_label),
     ('test', test_image, test_label),
   ):
-    if image.dtype != np.uint8 or len(image.shape) != 4:
-      raise UsageError(
-        f'{split}_image: expected uint8 [N, H, W, C], got {image.dtype} '
-        f'{list(image.shape)}'
-      )
     if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
       raise UsageError(
         f'{split}_label: expected integers [N], got {label.dtype} '
@@ -204,10 +304,23 @@ def _check_examples(
         f'{split}_label: expected one label for each of {len(image)} images, '
         f'got {len(label)}'
       )
-  if not len(train_label) or not len(test_label):
+  _check_images(train_image, test_image)
+
+
+def _check_images(
+  train_image: np.ndarray | LazyImages, test_image: np.ndarray | LazyImages
+) -> None:
+  """Raises UsageError if images do not make a data set."""
+  for split, image in (('train', train_image), ('test', test_image)):
+    if image.dtype != np.uint8 or len(image.shape) != 4:
+      raise UsageError(
+        f'{split}_image: expected uint8 [N, H, W, C], got {image.dtype} '
+        f'{list(image.shape)}'
+      )
+  if not len(train_image) or not len(test_image):
     raise UsageError(
       'data: expected training and test examples, got '
-      f'{len(train_label)} and {len(test_label)}'
+      f'{len(train_image)} and {len(test_image)}'
     )
   if train_image.shape[1:] != test_image.shape[1:]:
     raise UsageError(
@@ -244,19 +357,14 @@ def _channels_last(image: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
   return image.transpose(0, 2, 3, 1)
 
 
-def _split(
-  image: np.ndarray | LazyImages, label: np.ndarray, indices: np.ndarray
-) -> dict[str, np.ndarray | LazyImages]:
-  chosen: np.ndarray | LazyImages
-  if isinstance(image, LazyImages):
-    chosen = image.select(indices)
-  else:
-    chosen = image[indices]
-  return {
-    'image': chosen,
-    'label': label[indices].astype(np.int32),
-    'index': indices.astype(np.int32),
-  }
+def _split(columns: Mapping[str, Any], indices: np.ndarray) -> dict[str, Any]:
+  chosen = {name: _taken(column, indices) for name, column in columns.items()}
+  return {**chosen, 'index': indices.astype(np.int32)}
+
+
+def _taken(column: Any, rows: np.ndarray) -> Any:
+  """Returns some rows of a column; lazy columns stay lazy."""
+  return column.select(rows) if isinstance(column, LazyImages) else column[rows]
 
 
 def _statistics(

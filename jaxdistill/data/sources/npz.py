@@ -4,6 +4,10 @@ The splits are 'train' and 'test'. Each has the keys '{split}_label' `[N]` and
 '{split}_image' uint8 `[N, H, W, C]`. Instead of the latter there may be
 '{split}_image_bytes', all image files one after the other, and
 '{split}_image_offsets' `[N + 1]`. The key 'label_names' is optional.
+
+Data for other tasks than classification have other targets instead of labels:
+'{split}_mask', '{split}_depth', or '{split}_boxes' with '{split}_classes'; see
+`data.transforms.geometry`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +22,10 @@ from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
 from jaxdistill.data.sources import arrays, decoding, labels
+
+SPLITS = ('train', 'test')
+# The columns that other tasks than classification read.
+TARGETS = ('mask', 'depth', 'boxes', 'classes')
 
 
 def npz(
@@ -41,7 +49,7 @@ def npz(
     path: the file.
     num_classes: the number of classes; None: the length of 'label_names' if the
       file has this key. Otherwise, each label from 0 to the largest one must
-      occur.
+      occur; data with masks need one of both.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
@@ -56,11 +64,23 @@ def npz(
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   with _opened(path) as pack:
-    splits = [_read(pack, path, split) for split in ('train', 'test')]
     names: tuple[str, ...] = ()
     if 'label_names' in pack:
       key = f'{path}, label_names'
       names = labels.checked_names(key, pack['label_names'])
+    if targets := [t for t in TARGETS if f'train_{t}' in pack]:
+      columns = [_columns(pack, path, split, targets) for split in SPLITS]
+      return arrays.from_columns(
+        *columns,
+        num_classes=num_classes or 0,
+        validation=validation,
+        train_subset=train_subset,
+        split_seed=split_seed,
+        mean=mean,
+        std=std,
+        label_names=names,
+      )
+    splits = [_read(pack, path, split) for split in SPLITS]
   (train_image, train_label), (test_image, test_label) = splits
   train_label, test_label = labels.renumbered(
     train_label, test_label, num_classes, names
@@ -105,10 +125,21 @@ def _opened(path: str) -> Iterator[np.lib.npyio.NpzFile]:
     ) from None
 
 
-def _read(
-  pack: np.lib.npyio.NpzFile, path: str, split: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (image, label) of a split."""
+def _columns(
+  pack: np.lib.npyio.NpzFile, path: str, split: str, targets: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Returns the images and the targets of a split."""
+  columns = {'image': _images(pack, path, split)}
+  for target in targets:
+    key = f'{split}_{target}'
+    if key not in pack:
+      raise _missing(pack, path, key)
+    columns[target] = pack[key]
+  return columns
+
+
+def _images(pack: np.lib.npyio.NpzFile, path: str, split: str) -> np.ndarray:
+  """Returns the images of a split, `[N, H, W, C]`."""
   if f'{split}_image' in pack:
     image = pack[f'{split}_image']
   elif f'{split}_image_bytes' in pack:
@@ -120,6 +151,14 @@ def _read(
       f'{path}, {split}_image: expected uint8 [N, H, W, C], got {image.dtype} '
       f'{list(image.shape)}'
     )
+  return image
+
+
+def _read(
+  pack: np.lib.npyio.NpzFile, path: str, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (image, label) of a split."""
+  image = _images(pack, path, split)
   if f'{split}_label' not in pack:
     raise _missing(pack, path, f'{split}_label')
   label = pack[f'{split}_label']

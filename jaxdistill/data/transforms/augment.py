@@ -1,7 +1,8 @@
 """Augmentation on the device: functions (rng, batch) -> batch, inside jit.
 
 Images are uint8 `[B, H, W, C]`. `standardize`, which comes last, converts them
-to float32.
+to float32. What moves images also moves the masks, depths and boxes of the
+batch; see `geometry`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Augment, Batch
+from jaxdistill.data.transforms import geometry
 
 # The largest height and width of an image, in pixels.
 LARGEST_SIZE = 8192
@@ -99,7 +101,8 @@ def pad_crop(padding: int = 4) -> Augment:
       return jax.lax.dynamic_slice(image, start, shape)
 
     cropped = jax.vmap(lambda x, c: crop(x, c, image.shape[1:]))(padded, corner)
-    return {**batch, 'image': cropped}
+    moved = geometry.move_targets(_cut(image, corner - padding), batch)
+    return {**moved, 'image': cropped}
 
   return augment
 
@@ -110,7 +113,11 @@ def flip() -> Augment:
   def augment(rng: Array, batch: Batch) -> Batch:
     image = batch['image']
     mirrored = jax.random.bernoulli(rng, 0.5, (len(image), 1, 1, 1))
-    return {**batch, 'image': jnp.where(mirrored, image[:, :, ::-1], image)}
+    whole = _cut(image, jnp.zeros((len(image), 2), int))
+    moved = geometry.move_targets(
+      whole._replace(mirrored=mirrored.reshape(-1)), batch
+    )
+    return {**moved, 'image': jnp.where(mirrored, image[:, :, ::-1], image)}
 
   return augment
 
@@ -157,7 +164,9 @@ def random_resized_crop(
   def augment(rng: Array, batch: Batch) -> Batch:
     image = batch['image']
     corner, part = _random_boxes(rng, image.shape, scale, ratio)
-    return {**batch, 'image': _resample(image, corner, part, (size, size))}
+    mirrored = jnp.zeros(len(image), bool)
+    seen = geometry.Geometry(corner, part, mirrored, (size, size))
+    return geometry.move(seen, batch)
 
   return augment
 
@@ -197,7 +206,7 @@ def color_jitter(
       pixels = blend(1, contrast, pixels, mean)
     if saturation:
       pixels = blend(2, saturation, pixels, _grey(pixels))
-    return {**batch, 'image': _as(pixels, batch['image'].dtype)}
+    return {**batch, 'image': geometry.as_dtype(pixels, batch['image'].dtype)}
 
   return augment
 
@@ -229,23 +238,12 @@ def imagenet(
     UsageError: a value is out of its range.
   """
   checks.integer('size', size, at_most=LARGEST_SIZE)
-  for name, pair, largest in (('scale', scale, 1.0), ('ratio', ratio, np.inf)):
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= largest:
-      bound = ' and at most 1' if largest == 1 else ''
-      raise UsageError(
-        f'{name}: expected (smallest, largest) above 0{bound}, got {list(pair)}'
-      )
-  jitter = {
-    'brightness': brightness,
-    'contrast': contrast,
-    'saturation': saturation,
-  }
-  for name, strength in jitter.items():
-    checks.number(name, strength, at_least=0)
+  check_range('scale', scale, 1.0)
+  check_range('ratio', ratio, np.inf)
   return chain(
     random_resized_crop(size, scale=scale, ratio=ratio),
     *([flip()] if mirror else []),
-    *([color_jitter(**jitter)] if any(jitter.values()) else []),
+    *jitter(brightness, contrast, saturation),
   )
 
 
@@ -272,9 +270,15 @@ def center(height: int, width: int) -> Augment:
     if (part == size).all():
       top, left = (whole - size) // 2
       middle = image[:, top : top + height, left : left + width]
-      return {**batch, 'image': middle}
-    box = [jnp.array([x] * len(image)) for x in ((whole - part) / 2, part)]
-    return {**batch, 'image': _resample(image, box[0], box[1], size)}
+      corner = jnp.broadcast_to(jnp.array((top, left)), (image.shape[0], 2))
+      moved = geometry.move_targets(_cut(middle, corner), batch)
+      return {**moved, 'image': middle}
+    corner, parts = (
+      jnp.array([x] * len(image)) for x in ((whole - part) / 2, part)
+    )
+    mirrored = jnp.zeros(len(image), bool)
+    seen = geometry.Geometry(corner, parts, mirrored, size)
+    return geometry.move(seen, batch)
 
   return augment
 
@@ -282,6 +286,60 @@ def center(height: int, width: int) -> Augment:
 def none() -> Augment:
   """Leaves batches unchanged."""
   return chain()
+
+
+def check_range(name: str, pair: Sequence[float], largest: float) -> None:
+  """Checks the ends of a range of positive numbers.
+
+  Args:
+    name: the name of the argument, for the message.
+    pair: (smallest, largest).
+    largest: the largest valid number.
+
+  Raises:
+    UsageError: they are not in order, or out of range.
+  """
+  if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= largest:
+    bound = f' and at most {largest:g}' if largest < np.inf else ''
+    raise UsageError(
+      f'{name}: expected (smallest, largest) above 0{bound}, got {list(pair)}'
+    )
+
+
+def jitter(
+  brightness: float, contrast: float, saturation: float
+) -> list[Augment]:
+  """Returns the changes of colour as a list, which is empty without any.
+
+  Args:
+    brightness: see `color_jitter`.
+    contrast: see `color_jitter`.
+    saturation: see `color_jitter`.
+
+  Raises:
+    UsageError: a number is negative.
+  """
+  strengths = {
+    'brightness': brightness,
+    'contrast': contrast,
+    'saturation': saturation,
+  }
+  for name, strength in strengths.items():
+    checks.number(name, strength, at_least=0)
+  return [color_jitter(**strengths)] if any(strengths.values()) else []
+
+
+def _cut(image: Array, corner: Array) -> geometry.Geometry:
+  """Returns the parts of the size of images that begin at some corners.
+
+  Args:
+    image: images of the size of the parts, `[B, H, W, C]`.
+    corner: `[B, 2]`.
+  """
+  height, width = image.shape[1:3]
+  size = (height, width)
+  part = jnp.broadcast_to(jnp.array(size, jnp.float32), corner.shape)
+  return geometry.Geometry(corner, part, jnp.zeros(image.shape[0], bool), size)
 
 
 def _random_boxes(
@@ -307,26 +365,6 @@ def _random_boxes(
   return free, part
 
 
-def _resample(
-  image: Array, corner: Array, part: Array, size: tuple[int, int]
-) -> Array:
-  """Resizes a part of each image to `[B, *size, C]`; bilinear, antialiased."""
-
-  def one(image: Array, corner: Array, part: Array) -> Array:
-    scale = jnp.array(size, jnp.float32) / part
-    return jax.image.scale_and_translate(
-      image.astype(jnp.float32),
-      (*size, image.shape[-1]),
-      (0, 1),
-      scale,
-      -corner * scale,
-      'linear',
-      antialias=True,
-    )
-
-  return _as(jax.vmap(one)(image, corner, part), image.dtype)
-
-
 def _grey(pixels: Array) -> Array:
   """Returns the luminance `[B, H, W, 1]` by ITU-R 601.
 
@@ -336,10 +374,3 @@ def _grey(pixels: Array) -> Array:
     return pixels.mean(-1, keepdims=True)
   weights = jnp.array([0.299, 0.587, 0.114], jnp.float32)
   return (pixels * weights.reshape(1, 1, 1, 3)).sum(-1, keepdims=True)
-
-
-def _as(pixels: Array, dtype: np.dtype) -> Array:
-  """Converts pixels to a type, with rounding if it is an integer type."""
-  if jnp.issubdtype(dtype, jnp.integer):
-    pixels = jnp.clip(jnp.round(pixels), 0, 255)
-  return pixels.astype(dtype)

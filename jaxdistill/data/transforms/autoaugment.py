@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Array, Augment, Batch
-from jaxdistill.data.transforms import operations
+from jaxdistill.data.transforms import geometry, operations
 
 LEVELS = 10  # of AutoAugment
 MAGNITUDES = 30  # of RandAugment
@@ -153,6 +153,7 @@ def apply_policy(policy: Policy, *, fill: int = 128) -> Augment:
   )
 
   def augment(rng: Array, batch: Batch) -> Batch:
+    geometry.only_images('autoaugment', batch)
     image = batch['image']
     choice_rng, apply_rng, sign_rng = jax.random.split(rng, 3)
     choice = jax.random.randint(choice_rng, (len(image),), 0, chains)

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Augment, Batch
 from jaxdistill.data.transforms import augment as augment_lib
+from jaxdistill.data.transforms import geometry
 
 # The parts of `regularized`. Each is an augmentation; the notes tell them
 # apart, so that a config may name only the functions that suit an argument.
@@ -84,6 +86,7 @@ def mixup(*, num_classes: int, alpha: float = 1.0) -> Augment:
   checks.number('alpha', alpha, above=0)
 
   def augment(rng: Array, batch: Batch) -> Batch:
+    _check_labels('mixup', batch)
     share_rng, order_rng = jax.random.split(rng)
     share = _share(share_rng, alpha)
     other = jax.random.permutation(order_rng, len(batch['image']))
@@ -129,6 +132,7 @@ def cutmix(
   probability = checks.number('probability', probability, at_least=0, at_most=1)
 
   def augment(rng: Array, batch: Batch) -> Batch:
+    _check_labels('cutmix', batch)
     share_rng, box_rng, order_rng, whether_rng = jax.random.split(rng, 4)
     image = batch['image']
     share = _share(share_rng, alpha)
@@ -200,6 +204,16 @@ def regularized(
   further = [x for x in (policy, cutout, mix) if x is not None]
   first = augment or augment_lib.crop_flip(padding=padding, mirror=mirror)
   return augment_lib.chain(first, *further)
+
+
+def _check_labels(augment: str, batch: Batch) -> None:
+  """Raises UsageError if there is more to mix than the labels of images."""
+  geometry.only_images(augment, batch)
+  if 'label' not in batch:
+    raise UsageError(
+      f'augment: {augment!r} mixes the labels of images; expected data with '
+      f"'label', got {', '.join(batch)}"
+    )
 
 
 def _share(rng: Array, alpha: float) -> Array:

@@ -82,10 +82,11 @@ def conv(
   groups: int = 1,
   use_bias: bool = False,
   initial: str = 'fan_out',
+  dilation: int = 1,
   dtype: Any = jnp.float32,
   name: str | None = None,
 ) -> nn.Module:
-  """Returns a convolution with a square kernel, padded by kernel // 2.
+  """Returns a convolution with a square kernel that keeps the size of maps.
 
   Args:
     features: the channels of the output.
@@ -94,6 +95,7 @@ def conv(
     groups: the number of groups of channels.
     use_bias: whether a bias is added.
     initial: how the kernel is initialised, a key of `KERNELS`.
+    dilation: the distance of the places that the kernel reads.
     dtype: the type of the computation.
     name: the name of the layer in the module that calls it.
   """
@@ -105,6 +107,7 @@ def conv(
     use_bias,
     kernel_init=KERNELS[initial],
     dtype=jnp.dtype(dtype),
+    dilation=dilation,
     name=name,
   )
 

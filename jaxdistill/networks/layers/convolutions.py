@@ -36,6 +36,7 @@ class Conv(nn.Module):
     use_bias: whether a bias is added.
     kernel_init: the initialiser of the kernel `[K, K, C / groups, features]`.
     dtype: the type of the computation; parameters stay in float32.
+    dilation: the distance of the places that the kernel reads.
   """
 
   features: int
@@ -45,24 +46,29 @@ class Conv(nn.Module):
   use_bias: bool
   kernel_init: Any
   dtype: Any
+  dilation: int = 1
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     shape = (self.kernel, self.kernel, x.shape[-1] // self.groups)
     kernel = self.param('kernel', self.kernel_init, (*shape, self.features))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    y = convolve(x, kernel, self.stride, self.groups)
+    y = convolve(x, kernel, self.stride, self.groups, self.dilation)
     if not self.use_bias:
       return y
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     return y + bias.astype(self.dtype)[None, None, None]
 
 
-def convolve(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
+def convolve(
+  x: Array, kernel: Array, stride: int, groups: int = 1, dilation: int = 1
+) -> Array:
   """Convolves `[B, H, W, C]` with `[K, K, C / groups, features]`, K odd.
 
   The output is `[B, ceil(H / stride), ceil(W / stride), features]`.
   """
+  if dilation > 1:
+    return general(x, kernel, stride, groups, dilation)
   plain = functools.partial(general, stride=stride, groups=groups)
   if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
     return _by_backend(
@@ -101,14 +107,17 @@ def _by_backend(
   return (cpu if jax.default_backend() == 'cpu' else plain)(*arrays)
 
 
-def general(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
+def general(
+  x: Array, kernel: Array, stride: int, groups: int = 1, dilation: int = 1
+) -> Array:
   """Convolves with XLA's own operation."""
-  padding = kernel.shape[0] // 2
+  padding = dilation * (kernel.shape[0] // 2)
   return lax.conv_general_dilated(
     x,
     kernel,
     (stride, stride),
     ((padding, padding), (padding, padding)),
+    rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=groups,
   )

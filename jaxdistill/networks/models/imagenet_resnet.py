@@ -37,6 +37,7 @@ class Bottleneck(nn.Module):
       first.
     stride: the stride of the second convolution.
     dtype: the type of the computation.
+    dilation: the dilation of the second convolution.
   """
 
   width: int
@@ -44,6 +45,7 @@ class Bottleneck(nn.Module):
   inner_after: int = 0
   stride: int = 1
   dtype: str = 'float32'
+  dilation: int = 1
 
   CHANNELS = (
     layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),
@@ -64,6 +66,7 @@ class Bottleneck(nn.Module):
         features,
         kernel,
         stride,
+        dilation=self.dilation if kernel == 3 else 1,
         dtype=self.dtype,
         name=f'{prefix}conv{suffix}',
       )
@@ -91,6 +94,7 @@ def imagenet_resnet(
   stem_pool: bool | None = None,
   widths: Sequence[int] = (64, 128, 256, 512),
   strides: Sequence[int] = (1, 2, 2, 2),
+  dilations: Sequence[int] = (1, 1, 1, 1),
   inner_widths: Sequence[int | Sequence[int]] | None = None,
   dtype: str = 'float32',
 ) -> Network:
@@ -107,6 +111,8 @@ def imagenet_resnet(
     widths: channels of the four groups; the output of a bottleneck has four
       times as many.
     strides: the stride of the first block of each group.
+    dilations: the dilation of the 3x3 convolutions of each group. Networks for
+      segmentation have the strides (1, 2, 1, 1) and the dilations (1, 1, 2, 4).
     inner_widths: channels inside each block, one entry for each block of the
       network. For a bottleneck the entry is a number, or a pair for the
       channels after its first and after its second convolution. None: those of
@@ -125,6 +131,7 @@ def imagenet_resnet(
   )
   widths = arguments.per_group('widths', widths, 4)
   strides = arguments.per_group('strides', strides, 4)
+  dilations = arguments.per_group('dilations', dilations, 4)
   inner = iter(
     arguments.pair_per_block('inner_widths', inner_widths, sum(BLOCKS[depth]))
   )
@@ -136,12 +143,12 @@ def imagenet_resnet(
     dtype=dtype,
   )
   stages = [Stage('stem', unit)]
-  for g, (blocks, width, first) in enumerate(
-    zip(BLOCKS[depth], widths, strides)
+  for g, (blocks, width, first, dilation) in enumerate(
+    zip(BLOCKS[depth], widths, strides, dilations)
   ):
     for b in range(blocks):
       stride = first if b == 0 else 1
-      block = _block(depth, width, next(inner), stride, dtype)
+      block = _block(depth, width, next(inner), stride, dilation, dtype)
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
   stages.append(Stage('pool', layers.Pool()))
   stages.append(Stage('head', layers.Classifier(num_classes)))
@@ -149,13 +156,20 @@ def imagenet_resnet(
 
 
 def _block(
-  depth: int, width: int, inner: tuple[int, int], stride: int, dtype: str
+  depth: int,
+  width: int,
+  inner: tuple[int, int],
+  stride: int,
+  dilation: int,
+  dtype: str,
 ) -> nn.Module:
   first, second = inner
   if depth >= 50:
-    return Bottleneck(4 * width, first or width, second, stride, dtype)
+    return Bottleneck(
+      4 * width, first or width, second, stride, dtype, dilation
+    )
   if second:
     raise UsageError(
       f'inner_widths: expected one number for a basic block, got {inner}'
     )
-  return resnet.BasicBlock(width, first, stride, dtype=dtype)
+  return resnet.BasicBlock(width, first, stride, dtype=dtype, dilation=dilation)

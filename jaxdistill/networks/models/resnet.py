@@ -29,6 +29,7 @@ class BasicBlock(nn.Module):
     shortcut: what happens if the shape changes. 'A': subsampling, and channels
       of zeros; 'pool': averages of patches, and channels of zeros; 'B': a 1x1
       convolution and batch norm.
+    dilation: the dilation of both convolutions.
   """
 
   width: int
@@ -36,6 +37,7 @@ class BasicBlock(nn.Module):
   stride: int = 1
   shortcut: str = 'B'
   dtype: str = 'float32'
+  dilation: int = 1
 
   CHANNELS = (layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),)
 
@@ -47,10 +49,16 @@ class BasicBlock(nn.Module):
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
     dtype = self.dtype
     y = layers.conv(
-      self.inner or self.width, stride=self.stride, dtype=dtype, name='conv1'
+      self.inner or self.width,
+      stride=self.stride,
+      dilation=self.dilation,
+      dtype=dtype,
+      name='conv1',
     )(x)
     y = nn.relu(layers.batch_norm(train, dtype=dtype, name='norm1')(y))
-    y = layers.conv(self.width, dtype=dtype, name='conv2')(y)
+    y = layers.conv(
+      self.width, dilation=self.dilation, dtype=dtype, name='conv2'
+    )(y)
     y = layers.batch_norm(train, dtype=dtype, name='norm2')(y)
     if self.stride != 1 or x.shape[-1] != self.width:
       x = self._project(x, train)

@@ -59,8 +59,8 @@ def by_layers(model: Model) -> Model:
 
   A block 'group1.block1' becomes the stages 'group1.block1.shortcut' (if it has
   one), 'group1.block1.conv1', 'group1.block1.conv2' and so on. The output of
-  the last is that of the block. Basic blocks and bottlenecks are split; other
-  stages stay whole.
+  the last is that of the block. Basic blocks and bottlenecks without
+  dilation are split; other stages stay whole.
 
   Args:
     model: the network and its variables, or their shapes.
@@ -96,6 +96,8 @@ def _pieces(
   shortcut have 'shortcut_'. A stage that stays whole has None.
   """
   block, name = stage.module, stage.name
+  if getattr(block, 'dilation', 1) > 1:
+    return [(stage, None)]
   if isinstance(block, resnet.BasicBlock):
     units = [(block.inner or block.width, 3, block.stride), (block.width, 3, 1)]
     kind = block.shortcut

@@ -1,0 +1,184 @@
+"""Segmentation: a class for each pixel, from logits at any resolution."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
+  IGNORE,
+  Array,
+  Batch,
+  Dataset,
+  Metric,
+  Metrics,
+  Output,
+  Task,
+)
+
+SCORES = ('miou', 'pixel_accuracy')
+# The name of the output of an auxiliary head.
+AUXILIARY = 'aux'
+
+
+def segmentation(*, score: str = 'miou', auxiliary_weight: float = 0.4) -> Task:
+  """Returns the task of segmentation, whose target is the column 'mask'.
+
+  The logits `[B, h, w, num_classes]` are resized to the size of the masks,
+  bilinear. The loss is the cross-entropy, averaged
+  over the pixels of an image whose mask is not `IGNORE`, 255; it is 0 for an
+  image without such pixels. A network with the outputs 'head' and 'aux' adds
+  the loss of its auxiliary head.
+
+  The metrics are the loss; 'iou/3' and so on, the intersection over union of
+  each class that occurs in the masks of the split; their mean 'miou'; and
+  'pixel_accuracy'. Whole images are evaluated, of whatever size training sees
+  parts. Predictions have the resolution of the logits.
+
+  Args:
+    score: the metric that chooses the best epoch, 'miou' or 'pixel_accuracy'.
+    auxiliary_weight: the factor on the loss of the auxiliary head.
+
+  Raises:
+    UsageError: there is no such score, or the factor is negative.
+  """
+  checks.choice('score', score, SCORES)
+  checks.weights(auxiliary_weight=auxiliary_weight)
+
+  def loss(outputs: Output, batch: Batch) -> Array:
+    main = _cross_entropy(_main(outputs), batch['mask'])
+    if not isinstance(outputs, dict) or AUXILIARY not in outputs:
+      return main
+    auxiliary = _cross_entropy(outputs[AUXILIARY], batch['mask'])
+    return main + auxiliary_weight * auxiliary
+
+  return Task(
+    'segmentation',
+    loss,
+    _statistics,
+    _summarize,
+    _progress,
+    _predict,
+    _agreement,
+    Metric(score),
+    targets=('mask',),
+    whole_images=True,
+    check=check_masks,
+  )
+
+
+def check_masks(dataset: Dataset) -> None:
+  """Checks that all masks of a data set suit its images and classes.
+
+  Args:
+    dataset: the data.
+
+  Raises:
+    UsageError: a mask has another size than its image, or a value that is
+      neither a class nor `IGNORE`.
+  """
+  for name, split in dataset.splits.items():
+    mask, shape = split['mask'], split['image'].shape[:3]
+    if mask.shape != shape or mask.dtype.kind not in 'iu':
+      raise UsageError(
+        f'mask: expected integers {list(shape)}, one for each pixel of the '
+        f'images, in the split {name!r}, got {mask.dtype} {list(mask.shape)}'
+      )
+    values = np.unique(mask)
+    wrong = values[(values != IGNORE) & (values >= dataset.num_classes)]
+    wrong = [*values[values < 0], *wrong]
+    if wrong:
+      raise UsageError(
+        f'mask: expected classes from 0 to {dataset.num_classes - 1}, or '
+        f'{IGNORE} for pixels without a class, in the split {name!r}, got '
+        f'{wrong[0]}'
+      )
+
+
+def resize(maps: Array, size: Sequence[int]) -> Array:
+  """Resizes maps; bilinear, so that the edges of both maps coincide.
+
+  Args:
+    maps: `[B, h, w, C]`.
+    size: the height and width of the result.
+  """
+  shape = (maps.shape[0], *size, maps.shape[-1])
+  return jax.image.resize(maps, shape, 'bilinear', antialias=False)
+
+
+def _main(outputs: Output) -> Array:
+  """Returns the logits of the main head, in float32."""
+  if isinstance(outputs, dict):
+    (name,) = outputs.keys() - {AUXILIARY}
+    outputs = outputs[name]
+  return outputs.astype(jnp.float32)
+
+
+def _cross_entropy(logits: Array, mask: Array) -> Array:
+  """Returns the mean over the pixels of each image that have a class, `[B]`."""
+  logits = resize(logits.astype(jnp.float32), mask.shape[1:3])
+  counts = (mask != IGNORE).astype(jnp.float32)
+  label = jnp.where(mask != IGNORE, mask, 0).astype(jnp.int32)
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+  total = (losses * counts).sum((1, 2))
+  return total / jnp.maximum(counts.sum((1, 2)), 1.0)
+
+
+def _statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
+  logits, mask = _main(outputs), batch['mask']
+  num_classes = logits.shape[-1]
+  predicted = resize(logits, mask.shape[1:3]).argmax(-1)
+
+  def confusion(mask: Array, predicted: Array) -> Array:
+    """Counts pixels by (class, predicted class); ignored ones are dropped."""
+    place = jnp.where(
+      mask == IGNORE, num_classes**2, mask * num_classes + predicted
+    )
+    counts = jnp.zeros(num_classes**2, jnp.int32)
+    counts = counts.at[place.reshape(-1)].add(1, mode='drop')
+    return counts.reshape(num_classes, num_classes)
+
+  return {
+    'loss': _cross_entropy(logits, mask),
+    'confusion': jax.vmap(confusion)(mask.astype(jnp.int32), predicted),
+  }
+
+
+def _summarize(statistics: dict[str, np.ndarray]) -> dict[str, float]:
+  confusion = statistics['confusion'].sum(0, dtype=np.int64)
+  present = np.flatnonzero(confusion.sum(1))
+  correct = confusion.diagonal()
+  union = confusion.sum(0) + confusion.sum(1) - correct
+  iou = {f'iou/{i}': float(correct[i] / union[i]) for i in present}
+  return {
+    'loss': float(np.mean(statistics['loss'], dtype=np.float64)),
+    'miou': float(np.mean([*iou.values()])) if iou else 0.0,
+    'pixel_accuracy': float(correct.sum() / max(confusion.sum(), 1)),
+    **iou,
+  }
+
+
+def _progress(outputs: Output, batch: Batch) -> Metrics:
+  confusion = _statistics(outputs, batch)['confusion'].sum(0)
+  correct = confusion.diagonal().astype(jnp.float32)
+  true = confusion.sum(1)
+  union = (confusion.sum(0) + true).astype(jnp.float32) - correct
+  present = true > 0
+  iou = jnp.where(present, correct / jnp.maximum(union, 1.0), 0.0)
+  return {
+    'miou': iou.sum() / jnp.maximum(present.sum(), 1),
+    'pixel_accuracy': correct.sum() / jnp.maximum(true.sum(), 1),
+  }
+
+
+def _predict(outputs: Output) -> Array:
+  return _main(outputs).argmax(-1).astype(jnp.uint8)
+
+
+def _agreement(student: np.ndarray, teacher: np.ndarray) -> float:
+  """Returns the fraction of places with equal predictions."""
+  return float(np.mean(student == teacher))
