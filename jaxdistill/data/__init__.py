@@ -1,9 +1,9 @@
 """Data sets and augmentation, imported when they are first used.
 
-Data sets: `digits`, `npz`, `tfds`, `folder`, `from_arrays` and `from_columns`
-return a `Dataset`, and `read_image` reads one image as they do. Augmentations:
-all other names return a function (rng, batch) -> batch that runs on the device.
-The names are those that configs use.
+Data sets: `digits`, `npz`, `tfds`, `folder`, `mask_folder`, `from_arrays` and
+`from_columns` return a `Dataset`, and `read_image` reads one image as they do.
+Augmentations: all other names return a function (rng, batch) -> batch that runs
+on the device. The names are those that configs use.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.decoding import read_image
   from jaxdistill.data.sources.digits import digits
   from jaxdistill.data.sources.folder import folder
+  from jaxdistill.data.sources.mask_folder import mask_folder
   from jaxdistill.data.sources.npz import npz
   from jaxdistill.data.sources.tfds import tfds
   from jaxdistill.data.transforms.augment import (
@@ -47,6 +48,7 @@ __all__ = [
   'from_arrays',
   'from_columns',
   'imagenet',
+  'mask_folder',
   'mixup',
   'none',
   'npz',
@@ -65,6 +67,7 @@ _HOMES = {
   'from_columns': 'jaxdistill.data.sources.arrays',
   'digits': 'jaxdistill.data.sources.digits',
   'folder': 'jaxdistill.data.sources.folder',
+  'mask_folder': 'jaxdistill.data.sources.mask_folder',
   'npz': 'jaxdistill.data.sources.npz',
   'read_image': 'jaxdistill.data.sources.decoding',
   'tfds': 'jaxdistill.data.sources.tfds',

@@ -16,8 +16,16 @@ def output_names(pair: Pair) -> tuple[str, str]:
 
 
 def map_groups(network: Network, shapes: Shapes) -> list[str]:
-  """Returns the groups whose output is a map or tokens, including the stem."""
-  return [g for g in graph.groups(network) if len(shapes[g].shape) in (3, 4)]
+  """Returns the groups whose output is a map or tokens, including the stem.
+
+  A named output of the network is not among them, although that of a network
+  for segmentation is a map.
+  """
+  return [
+    g
+    for g in graph.groups(network)
+    if len(shapes[g].shape) in (3, 4) and g not in network.outputs
+  ]
 
 
 def middle_groups(network: Network, shapes: Shapes) -> list[str]:

@@ -9,7 +9,7 @@ from jaxdistill import (
   tasks,
 )
 from jaxdistill.core.types import Augment, Dataset, Method, Network, Task
-from jaxdistill.data.sources import digits, folder, npz, tfds
+from jaxdistill.data.sources import digits, folder, mask_folder, npz, tfds
 from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
 from jaxdistill.methods.distpro import pathways
 from jaxdistill.methods.masked_layer import layer_phases, mask_phases
@@ -24,6 +24,7 @@ DATASETS: Table = {
   'npz': npz.npz,
   'tfds': tfds.tfds,
   'folder': folder.folder,
+  'mask_folder': mask_folder.mask_folder,
 }
 AUGMENTS: Table = {
   'none': augment.none,

@@ -12,6 +12,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import IGNORE
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import dense_heads
+from jaxdistill.objectives import pairs
 from jaxdistill.study import registry
 from jaxdistill.tasks import depth, segmentation
 from jaxdistill.tasks.segmentation import resize
@@ -213,6 +214,8 @@ def test_methods_are_built_for_segmentation(plan):
   )
   assert built.image.shape == (1, *SIZE, 3)  # whole images are evaluated
   shapes = graph.shapes(built.networks['teacher'], {'image': built.image})
+  maps = pairs.map_groups(built.networks['teacher'], shapes)
+  assert maps == ['stem', *(f'group{i}' for i in range(1, 5))]
   outputs = graph.output(built.networks['teacher'], shapes)
   assert {k: x.shape for k, x in outputs.items()} == {
     'aux': (1, 4, 4, 3),

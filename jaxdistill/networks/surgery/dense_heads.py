@@ -80,7 +80,7 @@ def fcn(
     )
   head = FcnHead(num_classes, width, dropout)
   if not auxiliary:
-    return Network((*maps.stages, Stage('head', head)))
+    return Network((*maps.stages, Stage('head', head)), ('head',))
   aux = Stage('aux', head, (groups[-2],))
   last = Stage('head', head, (groups[-1],))
   return Network((*maps.stages, aux, last), ('head', 'aux'))

@@ -1,0 +1,86 @@
+"""Folders of images and masks."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import jaxdistill as jd
+from jaxdistill.core.checks import UsageError
+from jaxdistill.data.sources.mask_folder import mask_folder
+
+NAMES = ('ground', 'grey', 'white')
+RNG = np.random.default_rng(0)
+MASK = RNG.integers(0, 3, (4, 6, 8)).astype(np.uint8)
+MASK[:, 0] = 255
+IMAGE = RNG.integers(0, 256, (4, 6, 8, 3), np.uint8)
+
+
+def write(root, save=None):
+  """Writes both splits; `save` makes the picture of a mask."""
+  save = save or PIL.Image.fromarray
+  for split in ('train', 'test'):
+    for kind in ('images', 'masks'):
+      (root / split / kind).mkdir(parents=True)
+    for i in range(4):
+      name = f'{i}.png'
+      PIL.Image.fromarray(IMAGE[i]).save(root / split / 'images' / name)
+      save(MASK[i]).save(root / split / 'masks' / name)
+  return root
+
+
+def read(root, **options):
+  return mask_folder(str(root), label_names=NAMES, validation=0, **options)
+
+
+def palette(mask):
+  image = PIL.Image.fromarray(mask, 'L').convert('P')
+  image.putpalette([0, 0, 0, 200, 30, 10, 9, 9, 90] + 253 * [7, 7, 7])
+  image.putdata(mask.reshape(-1).tolist())
+  return image
+
+
+@pytest.mark.parametrize(
+  'save',
+  [
+    PIL.Image.fromarray,
+    palette,
+    lambda mask: PIL.Image.fromarray(mask.astype(np.uint16)),
+  ],
+)
+def test_the_values_of_grey_levels_and_palettes_are_the_classes(save, tmp_path):
+  data = read(write(tmp_path, save))
+  for split in data.splits.values():
+    np.testing.assert_array_equal(split['mask'], MASK)
+    np.testing.assert_array_equal(split['image'], IMAGE)
+  assert (data.num_classes, data.label_names) == (3, NAMES)
+  jd.tasks.segmentation().check(data)
+
+
+def test_other_values_may_stand_for_no_class(tmp_path):
+  data = read(write(tmp_path), ignore=(2, 255))
+  expected = np.where(MASK == 2, 255, MASK)
+  np.testing.assert_array_equal(data.splits['test']['mask'], expected)
+
+
+def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
+  root = write(tmp_path)
+  with pytest.raises(UsageError, match=r'no folder .*val'):
+    read(root, train_split='val')
+  mask = root / 'train' / 'masks' / '2.png'
+  for picture, words in (
+    (PIL.Image.fromarray(IMAGE[0]), 'grey levels or a palette, .* mode RGB'),
+    (PIL.Image.fromarray(MASK[0, :3]), r'its image, \(6, 8\), got \(3, 8\)'),
+    (
+      PIL.Image.fromarray(MASK[0].astype(np.uint16) + 300),
+      'classes below 255, got 555; data.ignore',
+    ),
+  ):
+    picture.save(mask)
+    with pytest.raises(UsageError, match=words):
+      read(root)
+  mask.write_bytes(b'no image')
+  with pytest.raises(UsageError, match=r'2.png: cannot be read as an image'):
+    read(root)
+  mask.unlink()
+  with pytest.raises(UsageError, match="no mask for '2'"):
+    read(root)
