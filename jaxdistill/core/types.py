@@ -140,8 +140,8 @@ class Recipe(NamedTuple):
     stream: the training batches.
     task: what the targets mean.
     example: the shapes and dtypes of one augmented batch.
-    examples: 'index' and the other columns `[N]` of all training examples, such
-      as 'label', on the host.
+    examples: 'index' and the other columns `[N]` or `[N, M]` of all training
+      examples, such as 'label', on the host.
     validation: whole batches of the validation split, prepared as images are
       for evaluation.
     validation_steps: how many of these batches make one pass over the split; 0

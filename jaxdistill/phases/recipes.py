@@ -73,7 +73,7 @@ def recipe(
     stream=Stream(batch_size, augment, subset=subset),
     task=task,
     example=example(dataset, augment, batch_size),
-    examples={k: v for k, v in split.items() if len(v.shape) == 1},
+    examples={k: v for k, v in split.items() if len(v.shape) < 3},
     validation=Stream(validation_batch, prepare, subset='validation'),
     validation_steps=held_out // validation_batch if validation_batch else 0,
   )
