@@ -39,13 +39,13 @@ class Engine:
     self._process.wait()
 
 
-def medians(
+def rounds(
   engines: Mapping[str, Engine],
   repeats: int,
   request: str = '',
   warm_up: int = 2,
-) -> dict[str, float]:
-  """Returns each engine's median over rounds in which each measures once.
+) -> dict[str, list[float]]:
+  """Returns each engine's numbers from rounds in which each measures once.
 
   Args:
     engines: name -> engine.
@@ -59,7 +59,25 @@ def medians(
       number = engine.measure(request)
       if i >= warm_up:
         numbers[name].append(number)
+  return numbers
+
+
+def medians(
+  engines: Mapping[str, Engine],
+  repeats: int,
+  request: str = '',
+  warm_up: int = 2,
+) -> dict[str, float]:
+  """Returns the medians of `rounds`."""
+  numbers = rounds(engines, repeats, request, warm_up)
   return {name: statistics.median(values) for name, values in numbers.items()}
+
+
+def ratio(numbers: Sequence[float], others: Sequence[float]) -> str:
+  """Returns the median and the quartiles of the ratios in each round."""
+  ratios = [number / other for number, other in zip(numbers, others)]
+  low, middle, high = statistics.quantiles(ratios, n=4, method='inclusive')
+  return f'{middle:.2f} [{low:.2f}, {high:.2f}]'
 
 
 def answer(number: float) -> None:

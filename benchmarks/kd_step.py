@@ -9,7 +9,8 @@ this on the device, PyTorch in the worker processes of a DataLoader.
 
 PyTorch runs with channels first and with channels last, JAX with its default
 settings and with those of --fast_cpu. Each of these engines is a process of its
-own. They take turns, and medians and their ratios are printed.
+own. They take turns. Medians are printed, and for each pair of engines the
+median and the quartiles of the ratios in each turn.
 
   python benchmarks/kd_step.py --torch_python=/path/to/torch/bin/python
 """
@@ -19,6 +20,7 @@ import functools
 import itertools
 import os
 import pathlib
+import statistics
 import sys
 import time
 
@@ -114,6 +116,30 @@ def jax_steps(options):
   return {'step': many(True), 'input': many(False), 'memory': memory}
 
 
+def reference(name):
+  """Returns the class of a network in PyTorch and all arguments but the last.
+
+  Args:
+    name: the name of a network of the library.
+  """
+  mobile = {
+    'cifar_mobilenet_v2': ('MobileNetV2', (0.5, 1280)),
+    'cifar_shufflenet_v1': ('ShuffleNetV1', (24, (240, 480, 960))),
+    'cifar_shufflenet_v2': ('ShuffleNetV2', (24, (116, 232, 464), 1024)),
+  }
+  if name in mobile:
+    return mobile[name]
+  if name.startswith('wrn'):
+    _, depth, width = name.split('_')
+    return 'WideResNet', (int(depth), int(width), 16)
+  if name.startswith('vgg'):
+    count = {'vgg8': 1, 'vgg13': 2}[name]
+    return 'VGG', ([[width] * count for width in (64, 128, 256, 512, 512)],)
+  depth, _, factor = name.removeprefix('resnet').partition('x')
+  widths = [width * int(factor or 1) for width in (16, 32, 64)]
+  return 'ResNet', (int(depth), 32 if factor else 16, widths)
+
+
 def torch_steps(options):
   """Returns the functions of `jax_steps` for PyTorch, without 'memory'."""
   tests = pathlib.Path(__file__).parents[1] / 'tests' / 'networks'
@@ -125,18 +151,14 @@ def torch_steps(options):
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   last = 'last' in options.engine
   layout = torch.channels_last if last else torch.contiguous_format
-  torch.set_num_threads(os.cpu_count() or 1)
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
   torch.backends.cuda.matmul.allow_tf32 = True
   torch.backends.cudnn.allow_tf32 = True
   torch.backends.cudnn.benchmark = True
 
   def make(name):
-    if name.startswith('wrn'):
-      _, depth, width = name.split('_')
-      model = rep_distiller.WideResNet(int(depth), int(width), 16, CLASSES)
-    else:
-      depth = int(name.removeprefix('resnet'))
-      model = rep_distiller.ResNet(depth, 16, (16, 32, 64), CLASSES)
+    kind, arguments = reference(name)
+    model = getattr(rep_distiller, kind)(*arguments, CLASSES)
     return model.to(device, memory_format=layout)
 
   student, teacher = make(options.student), make(options.teacher).eval()
@@ -188,7 +210,7 @@ def torch_steps(options):
     options.batch,
     shuffle=True,
     drop_last=True,
-    num_workers=os.cpu_count() or 1,
+    num_workers=len(os.sched_getaffinity(0)),
     persistent_workers=True,
     pin_memory=device == 'cuda',
   )
@@ -224,10 +246,12 @@ def work(options):
       continue
     # Batches that were loaded while other engines were measured must not count:
     # two for each worker of a DataLoader, and the one that is ready.
-    run(2 * (os.cpu_count() or 1) + 1 if request == 'input' else 2)
-    start = time.perf_counter()
+    workers = len(os.sched_getaffinity(0))
+    run(2 * workers + 1 if request == 'input' else 2)
+    clock = time.process_time if options.processor_time else time.perf_counter
+    start = clock()
     run(options.steps)
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     engines.answer(options.steps * options.batch / elapsed)
 
 
@@ -242,6 +266,12 @@ def main():
   parser.add_argument(
     '--alone', action='store_true', help='train the student without a teacher'
   )
+  parser.add_argument(
+    '--processor_time',
+    action='store_true',
+    help='measure the time of the processor instead of that of the clock, for '
+    'one core of a machine that does other work, too',
+  )
   parser.add_argument('--torch_python', default=sys.executable)
   parser.add_argument(
     '--compile', action='store_true', help='measure torch.compile, too'
@@ -255,10 +285,15 @@ def main():
   teacher = '' if options.alone else f'{options.teacher} -> '
   print(f'{teacher}{options.student}, batch {options.batch}')
   for request in ('step', 'input'):
-    rates = engines.medians(running, options.repeats, request)
-    for name, rate in rates.items():
-      ratios = (f'{rate / r:.2f} x {other}' for other, r in rates.items())
-      print(f'{request:6} {name:14}{rate:9.0f} images/s ', ', '.join(ratios))
+    rates = engines.rounds(running, options.repeats, request)
+    for name, numbers in rates.items():
+      ratios = (
+        f'{engines.ratio(numbers, others)} x {other}'
+        for other, others in rates.items()
+        if other != name
+      )
+      median = statistics.median(numbers)
+      print(f'{request:6} {name:14}{median:9.0f} images/s ', ', '.join(ratios))
   for name, engine in running.items():
     if name.startswith('jax'):
       mebibytes = engine.measure('memory') / 2**20
@@ -275,8 +310,11 @@ def start_engines(options):
   arguments = [
     f'--{key}={getattr(options, key)}'
     for key in ('student', 'teacher', 'batch', 'dtype', 'steps')
-  ] + (['--alone'] if options.alone else [])
-  fast = fast_cpu.environment({})
+  ]
+  arguments += [
+    f'--{key}' for key in ('alone', 'processor_time') if getattr(options, key)
+  ]
+  fast = fast_cpu.fastest(os.environ)
   kinds = {'jax': ({}, sys.executable), 'jax fast_cpu': (fast, sys.executable)}
   if engines.has_torch(options.torch_python):
     names = ['torch', 'torch last']

@@ -81,7 +81,7 @@ def torch_steps(batch_size, channels_last):
   from torch.nn import functional
 
   layout = torch.channels_last if channels_last else torch.contiguous_format
-  torch.set_num_threads(os.cpu_count() or 1)
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
 
   def make(name):
     kind, arguments = NETWORKS[name]
@@ -129,7 +129,7 @@ def main():
     return
   from jaxdistill.training import fast_cpu
 
-  fast = fast_cpu.environment({})
+  fast = fast_cpu.fastest(os.environ)
   kinds = {
     'jax': (sys.executable, 'jax', {}),
     'jax fast_cpu': (sys.executable, 'jax', fast),

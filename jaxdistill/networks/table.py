@@ -124,9 +124,9 @@ def _macs_of(equation: Any) -> int | None:
   if name == 'conv_general_dilated':
     features = equation.params['dimension_numbers'].rhs_spec[0]
     return out * kernel.size // kernel.shape[features]
-  # `convolutions.depthwise`, with a kernel `[K, K, 1, C]`.
-  if equation.params.get('name') == 'depthwise':
-    return out * kernel.shape[0] * kernel.shape[1]
+  # `dense.convolve` and `convolutions.depthwise`, with `[K, K, C / groups, F]`.
+  if name == 'dense' or equation.params.get('name') == 'depthwise':
+    return out * kernel.size // kernel.shape[-1]
   return None
 
 

@@ -80,7 +80,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
   },
   'fast_cpu': {
     'action': 'store_true',
-    'help': 'restart the process with settings that make XLA faster on a CPU',
+    'help': 'restart the process with settings and computations that are '
+    'faster on a CPU',
   },
   'format': {
     'type': _formats,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 from typing import Any
 
+from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Network
 from jaxdistill.phases import recipes
@@ -12,7 +13,6 @@ from jaxdistill.study import load, models, settings, teachers, validate
 from jaxdistill.study.drafts import Draft, RowDraft
 from jaxdistill.study.load import Loaded
 from jaxdistill.study.plans import Plan, Row
-from jaxdistill.training import fast_cpu
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
@@ -98,7 +98,7 @@ def _shared_resolved(draft: Draft, loaded: Loaded) -> dict[str, Any]:
     'task': draft.task_section.resolved,
     # The best epoch depends on it.
     'evaluate_every': draft.settings.evaluate_every,
-    'fast_cpu': fast_cpu.active(),
+    'fast_cpu': cpu.convolutions() or False,
   }
 
 

@@ -1,62 +1,86 @@
-"""A process environment in which XLA trains convolutions faster on a CPU.
+"""A process environment in which training is faster on a CPU.
 
-Huge pages avoid page faults in XLA's buffers. YNNPACK is used only for single
-matrix products, elementwise operations and reductions, because Eigen's
-convolutions are faster. Both settings are read when a process starts, so the
-process has to be restarted. The results differ slightly from those without the
-settings, because floating point sums are computed in another order.
+Huge pages avoid page faults in XLA's buffers. Dense convolutions are computed
+by the library oneDNN that jaxlib contains, if it agrees with XLA on this
+machine, and YNNPACK is then used only for reductions. Otherwise YNNPACK is used
+for single matrix products, elementwise operations and reductions, because
+Eigen's convolutions are faster. These settings are read when a process starts,
+so the process has to be restarted. The results differ slightly from those
+without the settings, because floating point sums are computed in another order.
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
+import hashlib
+import importlib.metadata
 import os
+import pathlib
+import platform
 import subprocess
 import sys
 
-FLAGS = (
-  '--xla_cpu_experimental_ynn_fusion_type='
-  'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_ELTWISE,'
-  'LIBRARY_FUSION_TYPE_REDUCE'
-)
+from jaxdistill import _version
+from jaxdistill.core import cpu
+
+_TYPE = 'LIBRARY_FUSION_TYPE_'
+# What computes the convolutions -> what YNNPACK computes; the fastest first.
+FUSIONS = {
+  'oneDNN': f'{_TYPE}REDUCE',
+  'XLA': f'{_TYPE}INDIVIDUAL_DOT,{_TYPE}ELTWISE,{_TYPE}REDUCE',
+}
+# An unknown flag or a wrong call of oneDNN ends a process, so that a child
+# process tries them first.
+TRIALS = {
+  'oneDNN': 'from jaxdistill.networks.layers import onednn; onednn.check()',
+  'XLA': 'import jax; jax.devices()',
+}
 TUNABLES = 'glibc.malloc.hugetlb=1'
-MARK = 'JAXDISTILL_FAST_CPU'  # set in a process that has been restarted
 
 
-def active() -> bool:
-  """Returns whether this process was started in that environment."""
-  return MARK in os.environ
-
-
-def environment(old: Mapping[str, str]) -> dict[str, str]:
+def environment(old: Mapping[str, str], convolutions: str) -> dict[str, str]:
   """Returns that environment, keeping the settings of the user.
 
   Args:
     old: the environment variables of this process.
+    convolutions: what computes the convolutions, 'oneDNN' or 'XLA'.
   """
-  flags = f'{old.get("XLA_FLAGS", "")} {FLAGS}'.strip()
+  fusions = FUSIONS[convolutions]
+  flags = (
+    f'{old.get("XLA_FLAGS", "")} '
+    f'--xla_cpu_experimental_ynn_fusion_type={fusions}'
+  ).strip()
   tunables = ':'.join(filter(None, (old.get('GLIBC_TUNABLES'), TUNABLES)))
-  return {**old, 'XLA_FLAGS': flags, 'GLIBC_TUNABLES': tunables, MARK: '1'}
+  return {
+    **old,
+    'XLA_FLAGS': flags,
+    'GLIBC_TUNABLES': tunables,
+    cpu.MARK: convolutions,
+  }
+
+
+def fastest(old: Mapping[str, str]) -> dict[str, str] | None:
+  """Returns the fastest such environment that works; None: none does.
+
+  Args:
+    old: the environment variables of this process.
+  """
+  choices = (environment(old, convolutions) for convolutions in FUSIONS)
+  return next(filter(works, choices), None)
 
 
 def restart(arguments: Sequence[str]) -> None:
-  """Restarts the command line in that environment, once.
+  """Restarts the command line in the fastest such environment, once.
 
-  Returns without a restart if the process is in that environment already, if it
-  runs under pytest or in a notebook, or if XLA does not know the flags. Unknown
-  flags would end the process at its start, so a child process tries them first.
+  Returns without a restart if the process is in such an environment already, if
+  it runs under pytest or in a notebook, or if XLA does not know the flags.
 
   Args:
     arguments: the arguments of the command line.
   """
-  if active() or {'pytest', 'IPython'} & sys.modules.keys():
+  if cpu.is_fast() or {'pytest', 'IPython'} & sys.modules.keys():
     return
-  fast = environment(os.environ)
-  child = [sys.executable, '-c', 'import jax; jax.devices()']
-  if subprocess.run(
-    child,
-    env={**fast, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    check=False,
-  ).returncode:
+  fast = fastest(os.environ)
+  if fast is None:
     print(
       'jaxdistill: --fast_cpu: this version of XLA does not know the flags; '
       'continuing without them',
@@ -65,3 +89,42 @@ def restart(arguments: Sequence[str]) -> None:
     return
   command = [sys.executable, '-m', 'jaxdistill.main', *arguments]
   os.execve(sys.executable, command, fast)
+
+
+def works(fast: Mapping[str, str]) -> bool:
+  """Returns whether a child process runs in an environment.
+
+  A success is remembered in the library's cache folder. A failure is not,
+  because it may have another reason, such as too little memory.
+  """
+  from jaxdistill.data.loading import cache
+
+  settings = (fast['XLA_FLAGS'], fast['GLIBC_TUNABLES'], fast[cpu.MARK])
+  versions = (importlib.metadata.version('jaxlib'), _version.__version__)
+  facts = '\0'.join((*settings, *versions, _processor()))
+  name = hashlib.sha256(facts.encode()).hexdigest()
+  success = cache.folder() / 'fast_cpu' / name
+  if success.exists():
+    return True
+  if subprocess.run(
+    [sys.executable, '-c', TRIALS[fast[cpu.MARK]]],
+    env={**fast, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    check=False,
+  ).returncode:
+    return False
+  with contextlib.suppress(OSError):
+    success.parent.mkdir(parents=True, exist_ok=True)
+    success.touch()
+  return True
+
+
+def _processor() -> str:
+  """Returns the processor's model and instruction sets, as far as known."""
+  names = ('model name', 'flags', 'Features', 'CPU implementer', 'CPU part')
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    lines = []
+  facts = sorted({line for line in lines if line.startswith(names)})
+  return '\n'.join((*facts, platform.machine()))

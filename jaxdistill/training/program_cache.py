@@ -4,18 +4,26 @@ The seeds of a method share their compiled programs, and so do later runs.
 """
 
 import os
+import warnings
 
 import jax
 
+from jaxdistill.core import cpu
 from jaxdistill.data.loading import cache
 
 
 def enable() -> None:
   """Keeps compiled programs in the library's cache folder.
 
-  Does nothing if the user has chosen another folder with
-  JAX_COMPILATION_CACHE_DIR, or if the folder cannot be written.
+  It stays in the folder that the user has chosen with
+  JAX_COMPILATION_CACHE_DIR. Nothing is kept if the folder cannot be written.
   """
+  if cpu.convolutions() == 'oneDNN':
+    # jaxlib cannot serialise a program with calls of oneDNN. JAX warns of it
+    # after each compilation, and the user can do nothing about it.
+    warnings.filterwarnings(
+      'ignore', 'Error writing persistent compilation cache.*std::bad_alloc'
+    )
   if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
   folder = cache.folder()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill.networks.layers import convolutions
+from jaxdistill.networks.layers import convolutions, xla
 
 
 def problem(height, width, channels, kernel, features, groups):
@@ -46,7 +46,7 @@ def test_shifts_equal_the_grouped_convolution(height, width, size, stride):
   x, kernel = problem(height, width, 4, size, 4, 4)
   assert_same(
     lambda x, k: convolutions.depthwise(x, k, stride=stride),
-    lambda x, k: convolutions.general(x, k, stride, 4),
+    lambda x, k: xla.convolve(x, k, stride, 4),
     x,
     kernel,
   )
@@ -67,7 +67,7 @@ def test_shifts_in_bfloat16_equal_the_convolution_up_to_rounding(stride):
   rounded = grads(
     lambda x, k: convolutions.depthwise(x, k, stride=stride), jnp.bfloat16
   )
-  exact = grads(lambda x, k: convolutions.general(x, k, stride, 4), jnp.float32)
+  exact = grads(lambda x, k: xla.convolve(x, k, stride, 4), jnp.float32)
   for a, b in zip(rounded, exact):
     # Values have 8 bits, and sines of values near 6 lose some of them.
     assert np.abs(a - b).max() < 0.03 * np.abs(b).max()
@@ -80,7 +80,7 @@ def test_shifts_have_gradients_in_float64():
       lambda x, k: jnp.sum(convolutions.depthwise(x, k, stride=1) ** 2), (0, 1)
     )(x, kernel)
     general = jax.grad(
-      lambda x, k: jnp.sum(convolutions.general(x, k, 1, 2) ** 2), (0, 1)
+      lambda x, k: jnp.sum(xla.convolve(x, k, 1, 2) ** 2), (0, 1)
     )(x, kernel)
   for actual, expected in zip(grads, general):
     assert actual.dtype == jnp.float64
@@ -107,7 +107,7 @@ def test_shifts_have_forward_derivatives_of_any_order(stride):
     return jit(derivatives)(x, kernel, dx, dk)
 
   actual = outcome(lambda x, k: convolutions.depthwise(x, k, stride=stride))
-  expected = outcome(lambda x, k: convolutions.general(x, k, stride, 3))
+  expected = outcome(lambda x, k: xla.convolve(x, k, stride, 3))
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -123,7 +123,7 @@ def test_shifts_can_be_mapped_over_several_kernels():
     return jit(jax.vmap(jax.value_and_grad(loss)))(kernels)
 
   actual = mapped(lambda x, k: convolutions.depthwise(x, k, stride=2))
-  expected = mapped(lambda x, k: convolutions.general(x, k, 2, 3))
+  expected = mapped(lambda x, k: xla.convolve(x, k, 2, 3))
   for a, b in zip(actual, expected):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -133,7 +133,7 @@ def test_matrix_products_equal_the_pointwise_convolution(groups, stride):
   x, kernel = problem(5, 4, 6, 1, 9, groups)
   assert_same(
     lambda x, k: convolutions.pointwise(x, k, stride, groups),
-    lambda x, k: convolutions.general(x, k, stride, groups),
+    lambda x, k: xla.convolve(x, k, stride, groups),
     x,
     kernel,
   )
@@ -166,7 +166,7 @@ def test_shifts_have_second_derivatives():
 
   np.testing.assert_allclose(
     second(lambda x, k: convolutions.depthwise(x, k, stride=1)),
-    second(lambda x, k: convolutions.general(x, k, 1, 3)),
+    second(lambda x, k: xla.convolve(x, k, 1, 3)),
     rtol=1e-4,
     atol=1e-4,
   )

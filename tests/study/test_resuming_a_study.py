@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxdistill import study
+from jaxdistill.core import cpu
 from jaxdistill.networks.weights import files
 from jaxdistill.study import workdir as workdir_lib
-from jaxdistill.training import fast_cpu
 
 
 @pytest.mark.parametrize('mode', ['evaluate', 'export'])
@@ -251,13 +251,15 @@ def test_a_directory_that_another_run_uses_is_refused(cli, config, copied):
 def test_a_run_with_other_cpu_settings_says_which_argument_to_give(
   cli, config, finished, copied, monkeypatch
 ):
-  monkeypatch.setenv(fast_cpu.MARK, '1')
+  monkeypatch.setenv(cpu.MARK, 'oneDNN')
   line = cli.refused(config, copied, '--config.seeds=2')
   assert 'started without --fast_cpu: leave out --fast_cpu' in line
   for path in copied.glob('rows/*/row.json'):
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, 'fast_cpu': True}))
-  monkeypatch.delenv(fast_cpu.MARK)
+    path.write_text(json.dumps({**content, 'fast_cpu': 'XLA'}))
+  line = cli.refused(config, copied, '--config.seeds=2')
+  assert "differs in fast_cpu (there 'XLA', now 'oneDNN')" in line
+  monkeypatch.delenv(cpu.MARK)
   line = cli.refused(config, copied, '--config.seeds=2')
   assert 'started with --fast_cpu: give --fast_cpu, or choose' in line
   assert cli.fit(config, copied, '--config.seeds=2', '--mode=export')[0]

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
-from jaxdistill.training import fast_cpu
+from jaxdistill.core import cpu
+from jaxdistill.training import fast_cpu, program_cache
 
 
 class Restarted(Exception):
@@ -23,15 +25,29 @@ def restarted(monkeypatch):
     raise Restarted
 
   monkeypatch.setattr(os, 'execve', execve)
-  hosts = ('pytest', 'IPython')
-  modules = {k: v for k, v in sys.modules.items() if k not in hosts}
-  monkeypatch.setattr(fast_cpu.sys, 'modules', modules)
-  monkeypatch.delenv(fast_cpu.MARK, raising=False)
+  for host in ('pytest', 'IPython'):
+    monkeypatch.delitem(sys.modules, host, raising=False)
+  monkeypatch.delenv(cpu.MARK, raising=False)
   return calls
 
 
+@pytest.fixture
+def trials(monkeypatch, tmp_path):
+  """The environments that child processes try: mark -> exit code."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  tried = []
+  codes = {'oneDNN': 0, 'XLA': 0}
+
+  def run(command, *, env, **_):
+    tried.append(env[cpu.MARK])
+    return subprocess.CompletedProcess(command, codes[env[cpu.MARK]])
+
+  monkeypatch.setattr(subprocess, 'run', run)
+  return tried, codes
+
+
 def test_a_process_is_restarted_once_and_keeps_the_users_settings(
-  restarted, monkeypatch
+  restarted, trials, monkeypatch
 ):
   old_flags = '--xla_force_host_platform_device_count=2'
   monkeypatch.setenv('XLA_FLAGS', old_flags)
@@ -40,17 +56,53 @@ def test_a_process_is_restarted_once_and_keeps_the_users_settings(
   ((path, command, environment),) = restarted
   assert path == sys.executable
   assert command[1:] == ['-m', 'jaxdistill.main', '--config=a.py']
-  assert environment['XLA_FLAGS'] == f'{old_flags} {fast_cpu.FLAGS}'
+  assert environment['XLA_FLAGS'].startswith(f'{old_flags} --xla_cpu_')
   assert environment['GLIBC_TUNABLES'].endswith(fast_cpu.TUNABLES)
-  monkeypatch.setenv(fast_cpu.MARK, environment[fast_cpu.MARK])
+  assert environment[cpu.MARK] == 'oneDNN'
+  monkeypatch.setenv(cpu.MARK, environment[cpu.MARK])
   fast_cpu.restart(['--config=a.py'])
   assert len(restarted) == 1
 
 
-def test_flags_that_xla_does_not_know_do_not_prevent_the_start(
-  restarted, monkeypatch, capfd
+@pytest.mark.parametrize('code', [1, -6, -11])
+def test_convolutions_are_left_to_xla_where_the_trial_of_onednn_fails(
+  restarted, trials, code
 ):
-  monkeypatch.setattr(fast_cpu, 'FLAGS', '--xla_no_such_flag=1')
+  tried, codes = trials
+  codes['oneDNN'] = code
+  for _ in range(2):
+    with pytest.raises(Restarted):
+      fast_cpu.restart([])
+  assert [call[2][cpu.MARK] for call in restarted] == ['XLA', 'XLA']
+  # A success is remembered, a failure is not.
+  assert tried == ['oneDNN', 'XLA', 'oneDNN']
+
+
+def test_a_successful_trial_is_repeated_only_with_other_settings(
+  restarted, trials, monkeypatch
+):
+  tried, _ = trials
+  for flags in ('', '', '--xla_a=1', '--xla_a=1', ''):
+    monkeypatch.setenv('XLA_FLAGS', flags)
+    with pytest.raises(Restarted):
+      fast_cpu.restart([])
+  assert tried == ['oneDNN'] * 2
+
+
+def test_a_cache_that_cannot_be_written_does_not_prevent_the_start(
+  restarted, trials, monkeypatch, tmp_path
+):
+  (tmp_path / 'file').touch()
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+  with pytest.raises(Restarted):
+    fast_cpu.restart([])
+
+
+def test_flags_that_xla_does_not_know_do_not_prevent_the_start(
+  restarted, monkeypatch, capfd, tmp_path
+):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(fast_cpu, 'FUSIONS', {'XLA': 'NO_SUCH_FUSION'})
   fast_cpu.restart([])
   assert not restarted
   message = capfd.readouterr().err
@@ -59,6 +111,25 @@ def test_flags_that_xla_does_not_know_do_not_prevent_the_start(
 
 
 def test_pytest_is_never_restarted(monkeypatch):
-  monkeypatch.delenv(fast_cpu.MARK, raising=False)
+  monkeypatch.delenv(cpu.MARK, raising=False)
   monkeypatch.setattr(subprocess, 'run', None)
   fast_cpu.restart([])
+
+
+def test_programs_with_onednn_are_kept_away_from_the_cache_silently(
+  monkeypatch,
+):
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'chosen')
+  place = "Error writing persistent compilation cache entry for 'jit_step'"
+  for mark, reason, is_shown in (
+    ('', 'std::bad_alloc', True),
+    ('XLA', 'std::bad_alloc', True),
+    ('oneDNN', 'No space left on device', True),
+    ('oneDNN', 'std::bad_alloc', False),
+  ):
+    monkeypatch.setenv(cpu.MARK, mark)
+    with warnings.catch_warnings(record=True) as shown:
+      warnings.simplefilter('always')
+      program_cache.enable()
+      warnings.warn(f'{place}: MemoryError: {reason}', stacklevel=1)
+    assert bool(shown) == is_shown

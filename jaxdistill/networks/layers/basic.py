@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.core import cpu
 from jaxdistill.core.types import Array
 from jaxdistill.networks import description
-from jaxdistill.networks.layers import convolutions
+from jaxdistill.networks.layers import convolutions, norms
 
 # How the kernels of convolutions are initialised: Kaiming normal, not
 # truncated, over the fan out or in; or uniform in +-1/sqrt(fan in), PyTorch's
@@ -131,7 +132,8 @@ def batch_norm(
     dtype: the type of the computation.
     name: the name of the layer in the module that calls it.
   """
-  return nn.BatchNorm(
+  kind = norms.ScaleShift if cpu.is_fast() else nn.BatchNorm
+  return kind(
     use_running_average=not train,
     epsilon=epsilon,
     momentum=momentum,

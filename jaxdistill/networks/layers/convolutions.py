@@ -3,8 +3,9 @@
 On the CPU, XLA is slow at grouped convolutions, especially at their gradients,
 and at 1x1 convolutions. There, a depthwise convolution is computed as a sum of
 shifted copies of the image, and a 1x1 convolution as one matrix product per
-group. The kernels have the same shape and the results agree up to rounding, so
-weights can be moved between backends.
+group. After `--fast_cpu`, oneDNN computes dense convolutions of larger kernels.
+The kernels have the same shape and the results agree up to rounding, so weights
+can be moved between backends.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from jaxdistill.core import cpu
 from jaxdistill.core.types import Array
+from jaxdistill.networks.layers import dense, xla
 from jaxdistill.networks.layers import depthwise as depthwise_lib
 
 _portable = contextvars.ContextVar('portable', default=False)
@@ -81,15 +84,29 @@ def convolve(
       x,
       kernel,
     )
+  if groups == 1 and _has_onednn(x, kernel):
+    return dense.convolve(x, kernel, stride=stride)
   return plain(x, kernel)
+
+
+def _has_onednn(*arrays: Array) -> bool:
+  # XLA cannot split the calls of oneDNN over several devices.
+  return (
+    cpu.convolutions() == 'oneDNN'
+    and not _portable.get()
+    and jax.default_backend() == 'cpu'
+    and jax.device_count() == 1
+    and all(array.dtype == jnp.float32 for array in arrays)
+  )
 
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
   """Makes programs that are traced inside it run on every backend.
 
-  They hold both forms of each convolution. Programs that are traced outside of
-  it hold only the form for the backend of this process.
+  They hold both forms of each convolution, and no calls of oneDNN, which cannot
+  be exported. Programs that are traced outside of it hold only the form for the
+  backend of this process.
   """
   token = _portable.set(True)
   try:
@@ -105,22 +122,6 @@ def _by_backend(
   if _portable.get():
     return lax.platform_dependent(*arrays, cpu=cpu, default=plain)
   return (cpu if jax.default_backend() == 'cpu' else plain)(*arrays)
-
-
-def general(
-  x: Array, kernel: Array, stride: int, groups: int = 1, dilation: int = 1
-) -> Array:
-  """Convolves with XLA's own operation."""
-  padding = dilation * (kernel.shape[0] // 2)
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    (stride, stride),
-    ((padding, padding), (padding, padding)),
-    rhs_dilation=(dilation, dilation),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
-  )
 
 
 def pointwise(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:

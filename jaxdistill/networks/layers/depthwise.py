@@ -1,34 +1,21 @@
 """Depthwise convolutions as sums of shifted images, with all derivatives.
 
-The convolution y of x with a kernel k is bilinear, and so are the gradients of
-<y, g> with respect to x and k. The derivatives of each of the three are the
-other two, so reverse mode, forward mode and any mixture of them are as fast as
-the three functions below. Differentiating the shifts automatically would repeat
-work for each value of the kernel.
+Differentiating the shifts automatically would repeat work for each value of the
+kernel.
 """
 
-from collections.abc import Callable
-import functools
-from typing import Any
-
-import jax
 from jax import lax
-from jax.extend import core
-from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 
 from jaxdistill.core.types import Array
+from jaxdistill.networks.layers import bilinear
 
 
-def convolve(x: Array, kernel: Array, *, stride: int) -> Array:
+def _forward(x: Array, kernel: Array, *, stride: int) -> Array:
   """Convolves `[B, H, W, C]` with `[K, K, 1, C]`, K odd.
 
   y[h, w] = sum_ij x[stride * h + i - K // 2, stride * w + j - K // 2] k[i, j]
   """
-  return _convolution.bind(x, kernel, stride=stride)
-
-
-def _convolve(x: Array, kernel: Array, *, stride: int) -> Array:
   size = kernel.shape[0]
   weights = kernel.reshape(size * size, 1, 1, 1, -1)
   parts = _shifted(x, size, stride)
@@ -103,70 +90,6 @@ def _image_grad(
   return full[:, :height, :width]
 
 
-def _primitive(name: str, function: Callable[..., Array]) -> core.Primitive:
-  """Returns a function of two arrays that JAX does not look into."""
-  primitive = core.Primitive(name)
-
-  @functools.cache
-  def compiled(**static: Any) -> Callable[..., Array]:
-    return jax.jit(functools.partial(function, **static))
-
-  def shape(x: Any, y: Any, **static: Any) -> Any:
-    output = jax.eval_shape(functools.partial(function, **static), x, y)
-    return jax.core.ShapedArray(output.shape, output.dtype)
-
-  def batch(operands: Any, axes: Any, **static: Any) -> tuple[Array, int]:
-    mapped = jax.vmap(functools.partial(function, **static), axes)
-    return mapped(*operands), 0
-
-  primitive.def_impl(lambda x, y, **static: compiled(**static)(x, y))
-  primitive.def_abstract_eval(shape)
-  mlir.register_lowering(
-    primitive, mlir.lower_fun(function, multiple_results=False)
-  )
-  batching.primitive_batchers[primitive] = batch
-  return primitive
-
-
-_convolution = _primitive('depthwise', _convolve)
-_image_grad_primitive = _primitive('depthwise_image_grad', _image_grad)
-_kernel_grad_primitive = _primitive('depthwise_kernel_grad', _kernel_grad)
-
-
-# With y = convolve(x, k):
-# <y, g> = <x, image_grad(g, k)> = <k, kernel_grad(x, g)>.
-def _transposed_by_image(grad, x, kernel, *, stride):
-  height, width = x.aval.shape[1:3]
-  return _image_grad_primitive.bind(
-    grad, kernel, stride=stride, height=height, width=width
-  )
-
-
-def _transposed_by_kernel(grad, x, kernel, *, stride):
-  size = kernel.aval.shape[0]
-  return _kernel_grad_primitive.bind(x, grad, stride=stride, size=size)
-
-
-ad.defbilinear(_convolution, _transposed_by_image, _transposed_by_kernel)
-ad.defbilinear(
-  _image_grad_primitive,
-  lambda image, grad, kernel, *, stride, **_: _convolution.bind(
-    image, kernel, stride=stride
-  ),
-  lambda image, grad, kernel, *, stride, **_: _kernel_grad_primitive.bind(
-    image, grad, stride=stride, size=kernel.aval.shape[0]
-  ),
-)
-ad.defbilinear(
-  _kernel_grad_primitive,
-  lambda kernel, x, grad, *, stride, **_: _image_grad_primitive.bind(
-    grad,
-    kernel,
-    stride=stride,
-    height=x.aval.shape[1],
-    width=x.aval.shape[2],
-  ),
-  lambda kernel, x, grad, *, stride, **_: _convolution.bind(
-    x, kernel, stride=stride
-  ),
+convolve = bilinear.convolution(
+  'depthwise', _forward, _image_grad, _kernel_grad
 )
