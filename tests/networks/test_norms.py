@@ -11,10 +11,20 @@ from jaxdistill.networks import layers
 from jaxdistill.networks.layers import norms
 
 
+def make(kind, train, dtype=jnp.float32):
+  return kind(
+    use_running_average=not train,
+    epsilon=1e-5,
+    momentum=0.9,
+    scale_init=nn.initializers.ones,
+    dtype=dtype,
+  )
+
+
 def outcome(kind, shape, train):
   """Output, statistics, and first and second derivatives."""
   rng = np.random.default_rng(0)
-  norm = kind(use_running_average=not train, momentum=0.9, dtype=jnp.float32)
+  norm = make(kind, train)
   x, weights = jnp.float32(rng.normal(size=(2, *shape)) * 2 + 1)
   variables = norm.init(jax.random.key(0), x)
   variables = jax.tree.map(
@@ -63,7 +73,7 @@ def test_the_spread_is_right_if_the_mean_is_much_larger():
   rng = np.random.default_rng(0)
   means = np.float32([1, 100, 1000, 10_000])
   x = rng.normal(size=(64, 8, 4)).astype(np.float32) + means
-  norm = norms.ScaleShift(use_running_average=False, dtype=jnp.float32)
+  norm = make(norms.ScaleShift, True)
   variables = {
     'params': {'scale': np.ones(4), 'bias': np.zeros(4)},
     'batch_stats': {'mean': means * np.float32(0.999), 'var': np.ones(4)},
@@ -77,7 +87,7 @@ def test_the_spread_is_right_if_the_mean_is_much_larger():
 
 
 def test_other_types_have_statistics_in_float32():
-  norm = norms.ScaleShift(use_running_average=False, dtype=jnp.bfloat16)
+  norm = make(norms.ScaleShift, True, jnp.bfloat16)
   x = jax.ShapeDtypeStruct((4, 3, 3, 5), jnp.bfloat16)
   y, variables = jax.eval_shape(norm.init_with_output, jax.random.key(0), x)
   assert y.dtype == jnp.bfloat16

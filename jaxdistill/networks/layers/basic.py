@@ -121,7 +121,7 @@ def batch_norm(
   scale: float = 1.0,
   dtype: Any = jnp.float32,
   name: str | None = None,
-) -> nn.BatchNorm:
+) -> nn.Module:
   """Returns batch normalisation over all axes but the last.
 
   Args:

@@ -1,11 +1,11 @@
 """Dense convolutions, each direction by oneDNN or XLA, whichever is faster.
 
-`benchmarks/convolutions.py` compares them for the shapes of many networks. On a
-processor with AVX2, oneDNN takes 0.2 (3 channels) to 0.95 of XLA's time for the
-output, and as much for the gradient of the image at stride 1. For the gradient
-of the image at larger strides and for that of the kernel, oneDNN has no call,
-and formulations by its convolution and its matrix product took 0.75 to 1.2 and
-0.95 to 1.4 of XLA's time.
+For 3x3 kernels on a processor with AVX2, oneDNN takes 0.2 (3 channels) to 1.0 of
+XLA's time for the output, and 0.6 to 0.9 for the gradient of the image where the
+stride is 1. The other gradients can be written as its convolution or matrix
+product, which gains nothing on balance: 0.8 to 1.1 for the image where the
+stride is 2, and 1.0 to 1.4 for the kernel. RESULTS.md has the table, and
+`benchmarks/convolutions.py` measures it.
 """
 
 from jaxdistill.core.types import Array

@@ -1,5 +1,7 @@
 """Batch normalisation as one scale and one shift, which is fast on a CPU."""
 
+from typing import Any
+
 from flax import linen as nn
 from jax import lax
 import jax.numpy as jnp
@@ -7,14 +9,28 @@ import jax.numpy as jnp
 from jaxdistill.core.types import Array
 
 
-class ScaleShift(nn.BatchNorm):
+class ScaleShift(nn.Module):
   """A batch norm that computes x * a + b with one a and b for each channel.
 
   Its parameters and statistics are those of `nn.BatchNorm`. XLA reads the map
   fewer times to compute it and its gradient. The variance is that of x minus
   the running mean, in one pass. It is exact even if the mean of a channel is
   much larger than its spread, once the running mean has come near the mean.
+
+  Attributes:
+    use_running_average: whether it normalises with the running statistics
+      instead of those of the batch.
+    epsilon: what is added to the variance.
+    momentum: the momentum of the running statistics.
+    scale_init: the initialiser of the scale; the bias starts at zero.
+    dtype: the type of the result; statistics and factors stay in float32.
   """
+
+  use_running_average: bool
+  epsilon: float
+  momentum: float
+  scale_init: Any
+  dtype: Any
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -22,7 +38,7 @@ class ScaleShift(nn.BatchNorm):
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
     scale = self.param('scale', self.scale_init, shape)
-    bias = self.param('bias', self.bias_init, shape)
+    bias = self.param('bias', nn.initializers.zeros, shape)
     x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
     mean, var = running_mean.value, running_var.value
     if not self.use_running_average:
