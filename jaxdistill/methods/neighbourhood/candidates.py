@@ -73,10 +73,10 @@ def fields(*, values: Mapping[str, Any]) -> Candidate:
     return set(values) <= set(getattr(module, '__dataclass_fields__', ()))
 
   def change(module: Any) -> Any:
-    network = Network((Stage('module', module),))
-    (entry,) = description.to_description(network)
-    entry['fields'] |= values
-    changed = description.from_description([entry], (type(module),))
+    network = Network((Stage('module', module),), ('module',))
+    described: Any = description.to_description(network)
+    described['stages'][0]['fields'] |= values
+    changed = description.from_description(described, (type(module),))
     return changed.stages[0].module
 
   return Candidate(change, has_fields)

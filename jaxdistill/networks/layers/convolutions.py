@@ -71,8 +71,8 @@ def convolve(
   The output is `[B, ceil(H / stride), ceil(W / stride), features]`.
   """
   if dilation > 1:
-    return general(x, kernel, stride, groups, dilation)
-  plain = functools.partial(general, stride=stride, groups=groups)
+    return xla.convolve(x, kernel, stride, groups, dilation)
+  plain = functools.partial(xla.convolve, stride=stride, groups=groups)
   if groups == x.shape[-1] == kernel.shape[-1] and groups > 1:
     return _by_backend(
       functools.partial(depthwise, stride=stride), plain, x, kernel

@@ -6,14 +6,20 @@ from jax import lax
 from jaxdistill.core.types import Array
 
 
-def convolve(x: Array, kernel: Array, stride: int, groups: int = 1) -> Array:
-  """Convolves `[B, H, W, C]` with `[K, K, C / groups, F]`, padded by K // 2."""
-  padding = kernel.shape[0] // 2
+def convolve(
+  x: Array, kernel: Array, stride: int, groups: int = 1, dilation: int = 1
+) -> Array:
+  """Convolves `[B, H, W, C]` with `[K, K, C / groups, F]`, K odd.
+
+  It pads by K // 2 places on each side, times the dilation.
+  """
+  padding = dilation * (kernel.shape[0] // 2)
   return lax.conv_general_dilated(
     x,
     kernel,
     (stride, stride),
     ((padding, padding), (padding, padding)),
+    rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=groups,
   )
