@@ -23,6 +23,7 @@ from jaxdistill.core import cpu
 from jaxdistill.core.types import Array
 from jaxdistill.networks.layers import dense, xla
 from jaxdistill.networks.layers import depthwise as depthwise_lib
+from jaxdistill.networks.layers import plain as plain_lib
 
 _portable = contextvars.ContextVar('portable', default=False)
 
@@ -118,6 +119,8 @@ def portable() -> Iterator[None]:
 def _by_backend(
   cpu: Callable[..., Array], plain: Callable[..., Array], *arrays: Array
 ) -> Array:
+  if plain_lib.is_active():
+    return plain(*arrays)
   # Tracing both forms takes longer, so a program holds both only on request.
   if _portable.get():
     return lax.platform_dependent(*arrays, cpu=cpu, default=plain)
