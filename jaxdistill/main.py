@@ -86,7 +86,7 @@ def _execute(
   rows = options.row or ()
   if options.mode == 'export':
     formats = options.format or ('safetensors',)
-    for path in study.export(plan, workdir, formats, rows):
+    for path in study.export(plan, workdir, formats, rows, options.int8):
       print(path)
     return 0
   if options.mode == 'evaluate':

@@ -5,11 +5,19 @@ from typing import Any
 
 from jaxdistill.core.checks import UsageError
 
-# Packages whose name at the package index differs from that of their module.
+# What is installed for modules whose package has another name, or needs others.
+_TFLITE = "'jaxdistill[tflite]'"
+# The requirements of jax2onnx exclude the Orbax of this library, but it does
+# not import Orbax.
+_ONNX = "'jaxdistill[onnx]' && pip install --no-deps jax2onnx"
 _DISTRIBUTIONS = {
   'PIL': 'pillow',
+  **dict.fromkeys(('jax2onnx', 'onnx', 'onnx_ir', 'onnxruntime'), _ONNX),
   'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',
+  **dict.fromkeys(
+    ('ai_edge_litert', 'ai_edge_quantizer', 'litert_converter'), _TFLITE
+  ),
 }
 
 

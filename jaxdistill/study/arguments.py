@@ -14,7 +14,8 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.study import listing
 
 # The formats of an export, see `exports.export`.
-FORMATS = ('safetensors', 'stablehlo')
+FORMATS = ('safetensors', 'stablehlo', 'onnx', 'tflite')
+INT8 = ('weights', 'full')
 
 
 class Command(NamedTuple):
@@ -85,8 +86,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
   },
   'format': {
     'type': _formats,
-    'help': 'format of an export: safetensors, stablehlo, or both, separated '
-    'by a comma; default: safetensors',
+    'help': f'formats of an export, separated by commas: {", ".join(FORMATS)}; '
+    'default: safetensors',
+  },
+  'int8': {
+    'choices': INT8,
+    'help': 'what becomes integers of 8 bits in a file of the format tflite: '
+    'the weights, or with full the features, too',
   },
   'piece': {
     'type': _piece,
@@ -150,7 +156,7 @@ COMMANDS: dict[str, Command] = {
   'export': Command(
     'write the students without their teacher',
     'workdir',
-    ('config', 'row', 'fast_cpu', 'format'),
+    ('config', 'row', 'fast_cpu', 'format', 'int8'),
     takes_overrides=True,
   ),
   'list': Command('print the names that a config may use', 'kind'),
@@ -178,10 +184,11 @@ def parse(
       raise UsageError(f'{name}: expected no --config.KEY=VALUE with it')
     return command_parser(name).parse_args(arguments[1:])
   options = parser().parse_args(arguments)
-  if options.format is not None and options.mode != 'export':
-    raise UsageError(
-      f'--format: expected --mode=export with it, got {options.mode!r}'
-    )
+  for name in ('format', 'int8'):
+    if getattr(options, name) is not None and options.mode != 'export':
+      raise UsageError(
+        f'--{name}: expected --mode=export with it, got {options.mode!r}'
+      )
   if options.piece is not None and options.mode != 'fit':
     raise UsageError(
       f'--piece: expected --mode=fit with it, got {options.mode!r}'

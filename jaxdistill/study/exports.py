@@ -1,20 +1,34 @@
 """Exports: a student as a file, checked against the student."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
+import functools
 import os
 import pathlib
+import sys
+import tempfile
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Model, Output
+from jaxdistill.core.types import Model
 from jaxdistill.networks import graph
-from jaxdistill.networks.weights import files
+from jaxdistill.study import measurements as run_measurements
 from jaxdistill.study import results, selection, stablehlo
 from jaxdistill.study.drafts import slug
+from jaxdistill.study.formats import card, measurements, table, tflite
+from jaxdistill.study.formats import source as source_lib
+from jaxdistill.study.formats.source import Run, Source
 from jaxdistill.study.plans import Plan
 from jaxdistill.training import checkpoint
+from jaxdistill.training.distributed import sharding
+
+# The quantiser looks at this many training images.
+_NUM_CALIBRATION = 128
 
 
 def export(
@@ -22,113 +36,210 @@ def export(
   workdir: str | os.PathLike[str],
   formats: Sequence[str] = ('safetensors',),
   rows: Sequence[str] = (),
+  int8: tflite.Int8 | None = None,
 ) -> list[pathlib.Path]:
   """Writes each finished student without its teacher, last and best.
 
   Each file is read back, and its outputs for test images are compared with the
-  student's.
+  student's. Beside it are a file with the ending '.json', which describes it
+  and holds what was measured, and one with the ending '.md', the model card.
 
   Args:
     plan: what was run.
     workdir: the work directory.
-    formats: any of 'safetensors' and 'stablehlo'. The first holds the
-      variables; its metadata describe the network and how to preprocess images.
-      The second is a program from raw uint8 images to logits, for any batch
-      size and for CPU, GPU and TPU, see `stablehlo`; a JSON file with the same
-      name describes it.
+    formats: any of 'safetensors', 'stablehlo', 'onnx' and 'tflite'. The first
+      holds the variables; its metadata describe the network and how to
+      preprocess images. The others are programs from raw uint8 images to
+      logits: for JAX on CPU, GPU and TPU, see `stablehlo`; for ONNX Runtime;
+      and for LiteRT. The latency of the last two is measured, with that of the
+      teacher.
     rows: labels of rows; empty: all rows.
+    int8: what becomes integers of 8 bits in a format that allows it, 'tflite':
+      'weights', or 'full' for weights and features.
 
   Returns:
     The paths of the files.
 
   Raises:
     UsageError: no student is finished, a row does not exist or belongs to
-      another config, or a file cannot be written.
+      another config, a package is missing, the format cannot hold the network,
+      or a file cannot be written.
     RuntimeError: the outputs of a file differ from the student's.
   """
+  table.check(formats, int8)
   workdir = pathlib.Path(workdir)
+  ending = '' if int8 is None else f'-int8-{int8}'
+  teacher_latency = functools.cache(
+    lambda kind: _teacher_latency(plan, workdir, kind)
+  )
   paths = []
   runs = selection.finished_runs(plan, workdir, rows, ('student',))
   for row, seed in runs:
     for when, model in results.trained(plan, row, seed, workdir).items():
-      name = f'{slug(row.label)}-{seed}-{when}'
-      for kind in formats:
+      name = f'{slug(row.label)}-{seed}-{when}{ending}'
+      about = {'row': row.label, 'seed': seed, 'model': when, 'int8': int8}
+      for kind in dict.fromkeys(formats):
         path = workdir / 'export' / f'{name}.{kind}'
-        write(plan, model, path)
+        with _complete(path):
+          facts = {
+            **about,
+            'format': kind,
+            **write(plan, model, path, int8),
+          }
+          if 'latency' in facts:
+            facts['latency']['teacher'] = teacher_latency(kind)
+          _describe(plan, workdir, path, facts)
         paths.append(path)
+  if any(table.FORMATS[kind].runtime for kind in formats):
+    results.write(plan, workdir)  # the report shows the latencies
   return paths
 
 
-def write(plan: Plan, model: Model, path: pathlib.Path) -> None:
+def write(
+  plan: Plan, model: Model, path: pathlib.Path, int8: tflite.Int8 | None = None
+) -> dict[str, Any]:
   """Writes one file and compares its outputs with the model's.
 
   Args:
-    plan: holds the preprocessing and the test images.
+    plan: holds the preprocessing and the images.
     model: the student.
-    path: ends with '.safetensors' or '.stablehlo'.
+    path: ends with a dot and the name of the format.
+    int8: see `export`.
+
+  Returns:
+    What describes the file, as JSON.
 
   Raises:
-    RuntimeError: the outputs differ. The file has been deleted.
+    UsageError: the format cannot hold the network, or the file cannot be
+      written.
+    RuntimeError: the outputs differ.
   """
-  images = jax.numpy.asarray(plan.dataset.splits['test']['image'][:8])
-  if path.suffix == '.safetensors':
-    file_outputs = _write_safetensors(plan, model, path, images)
-  else:
-    file_outputs = _write_stablehlo(plan, model, path, images)
-  model_outputs = _outputs(plan, model, images)
+  kind = path.suffix[1:]
+  source = source_lib.source(plan, model)
+  table.write(source, path, kind)
+  run = table.FORMATS[kind].read(source, path)
+  images = np.asarray(plan.dataset.splits['test']['image'][:8])
+  outputs = stablehlo.outputs(
+    model.network, plan.preprocess, model.variables, jnp.asarray(images)
+  )
   eps = stablehlo.rounding(model, plan.image)
-  try:
-    stablehlo.check(path, file_outputs, model_outputs, eps)
-  except RuntimeError:
-    path.unlink()
-    raise
+  stablehlo.check(path, run(images), outputs, eps)
+  facts = _about(plan, source, kind)
+  if int8 is not None:
+    run = _quantized(plan, source, path, int8)
+    facts['scores'] = _scores(plan, model, run)
+  if table.FORMATS[kind].runtime:
+    facts['latency'] = {
+      'student': measurements.latency(run, images[:1]),
+      **measurements.machine(table.FORMATS[kind].runtime),
+    }
+  return {**facts, 'bytes': path.stat().st_size}
 
 
-def _write_safetensors(
-  plan: Plan, model: Model, path: pathlib.Path, images: Array
-) -> Output:
-  """Writes the variables; returns the outputs of the file's model."""
-  image_shape = list(plan.image.shape[1:])
-  files.save(path, model, {**plan.about_data, 'image_shape': image_shape})
-  describes_network = 'network' in files.load_tree(path)[1]
-  read = files.load(path, None if describes_network else model.network)
-  return _outputs(plan, read, images)
-
-
-def _write_stablehlo(
-  plan: Plan, model: Model, path: pathlib.Path, images: Array
-) -> Output:
-  """Writes a program and its description; returns the program's outputs."""
-  shape = images.shape[1:]
-  program = stablehlo.to_stablehlo(model, shape, preprocess=plan.preprocess)
-  description = {
-    **plan.about_data,
-    'input': f'raw images, uint8 [B, {", ".join(map(str, shape))}]',
-    'output': _described_output(plan, model),
-    'platforms': stablehlo.PLATFORMS,
+def _about(plan: Plan, source: Source, kind: str) -> dict[str, Any]:
+  """Returns what the user of a file has to know before running it, as JSON."""
+  batch = table.FORMATS[kind].batch
+  if not batch:
+    return {**source.about, 'image_shape': list(source.image_shape)}
+  image_shape = ', '.join(map(str, source.image_shape))
+  platforms = {'platforms': stablehlo.PLATFORMS} if kind == 'stablehlo' else {}
+  return {
+    **source.about,
+    **platforms,
+    'input': f'raw images, uint8 [{batch}, {image_shape}]',
+    'output': _described_output(plan, source.model, batch),
     'standardized': 'by the program, with mean and std',
   }
-  stablehlo.save(path, program)
-  try:
-    checkpoint.write_json(path.with_name(f'{path.name}.json'), description)
-  except UsageError:  # nobody could use the program without its description
-    path.unlink()
-    raise
-  return stablehlo.load(path)(images)
 
 
-def _described_output(plan: Plan, model: Model) -> Any:
+def _described_output(plan: Plan, model: Model, batch: str) -> Any:
   """Describes the outputs of a program: '[B, 10] logits'."""
   kind = ' logits' if plan.task.class_scores else ''
   shapes = graph.shapes(model.network, {'image': plan.image})
   return jax.tree.map(
-    lambda x: f'[B, {", ".join(map(str, x.shape[1:]))}]{kind}',
+    lambda x: f'[{batch}, {", ".join(map(str, x.shape[1:]))}]{kind}',
     graph.output(model.network, shapes),
   )
 
 
-def _outputs(plan: Plan, model: Model, images: Array) -> Output:
-  """Returns a model's outputs for raw images."""
-  return stablehlo.outputs(
-    model.network, plan.preprocess, model.variables, images
-  )
+def _quantized(
+  plan: Plan, source: Source, path: pathlib.Path, int8: tflite.Int8
+) -> Run:
+  """Replaces a file by its quantised form and returns the new function."""
+  chosen = table.FORMATS[path.suffix[1:]]
+  assert chosen.quantize is not None  # see `table.check`
+  train = plan.dataset.splits['train']['image']
+  count = min(_NUM_CALIBRATION, len(train))
+  rows = np.linspace(0, len(train) - 1, count).astype(int)
+  chosen.quantize(path, np.asarray(train[rows]), int8)
+  return chosen.read(source, path)
+
+
+def _scores(plan: Plan, model: Model, run: Run) -> dict[str, Any]:
+  """Returns the scores of the student and of its quantised file, as JSON."""
+  mesh = sharding.make_mesh()
+  scores: dict[str, Any] = {}
+  for split in ('validation', 'test'):
+    if split in plan.dataset.splits:
+      student = run_measurements.evaluate_on(plan, model, split, mesh)
+      scores[split] = {
+        'student': student[plan.task.score.name],
+        'file': measurements.score(
+          run, plan.dataset.splits[split], plan.task, plan.preprocess
+        ),
+      }
+  return scores
+
+
+def _teacher_latency(
+  plan: Plan, workdir: pathlib.Path, kind: str
+) -> float | None:
+  """Returns the milliseconds that the teacher takes in a format.
+
+  Returns None if there is no teacher, or if the format cannot hold it.
+  """
+  teacher = plan.teacher
+  for row in plan.rows:
+    if row.role == 'teacher':
+      teacher = results.finished(plan, row, row.seeds[0], workdir).carry[
+        'teacher'
+      ]
+  if teacher is None:
+    return None
+  source = source_lib.source(plan, teacher)
+  image = np.asarray(plan.dataset.splits['test']['image'][:1])
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / f'teacher.{kind}'
+    try:
+      table.write(source, path, kind)
+    except UsageError as error:
+      print(f'the latency of the teacher is unknown: {error}', file=sys.stderr)
+      return None
+    return measurements.latency(table.FORMATS[kind].read(source, path), image)
+
+
+@contextlib.contextmanager
+def _complete(path: pathlib.Path) -> Iterator[None]:
+  """Removes a file and what describes it if one of them cannot be written."""
+  try:
+    yield
+  except BaseException:
+    for file in (path, *_beside(path)):
+      with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)
+    raise
+
+
+def _beside(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+  """Returns the paths of the description and of the model card of a file."""
+  return path.with_name(f'{path.name}.json'), path.with_name(f'{path.name}.md')
+
+
+def _describe(
+  plan: Plan, workdir: pathlib.Path, path: pathlib.Path, facts: dict[str, Any]
+) -> None:
+  """Writes the description of a file and its model card."""
+  description, model_card = _beside(path)
+  checkpoint.write_json(description, facts)
+  text = card.text(path.name, facts, results.collect(plan, workdir))
+  writing.write(model_card, text)

@@ -20,6 +20,11 @@ def test_an_installed_module_is_returned():
     ('sklearn.manifold', 'needs sklearn: pip install scikit-learn'),
     ('tensorflow_datasets', 'pip install tensorflow-datasets'),
     ('PIL.Image', 'pip install pillow'),
+    (
+      'onnxruntime',
+      r"pip install 'jaxdistill\[onnx\]' && pip install --no-deps",
+    ),
+    ('ai_edge_litert.interpreter', r"pip install 'jaxdistill\[tflite\]'"),
   ],
 )
 def test_a_missing_package_is_named_with_how_to_install_it(

@@ -25,9 +25,11 @@ from jaxdistill.training import signals
       ["'train'", "'fit'", "'evaluate'", "'export'"],
     ),
     (
-      ['--config=HERE', '--format=onnx'],
-      ["'onnx'", 'safetensors or stablehlo'],
+      ['--config=HERE', '--format=torch'],
+      ["'torch'", 'safetensors or stablehlo or onnx or tflite'],
     ),
+    (['--config=HERE', '--int8=full'], ['--int8', "'fit'"]),
+    (['export', 'HERE', '--int8=half'], ["'half'", "'weights'", "'full'"]),
     (['--config=HERE', '--model_parallel=2'], ['model_parallel:', 'got 2']),
     (['--config=HERE', '--format=stablehlo'], ['--format', "'fit'"]),
   ],

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -57,6 +58,11 @@ def test_an_exported_program_gives_the_students_logits_for_raw_images(
   assert program['input'] == 'raw images, uint8 [B, 8, 8, 1]'
   assert program['output'] == '[B, 3] logits'
   assert program['platforms'] == ['cpu', 'cuda', 'tpu']
+  assert (program['row'], program['seed'], program['model']) == (
+    'kd',
+    0,
+    'last',
+  )
   for key in ('mean', 'std'):
     assert program[key] == metadata[key]
 
@@ -80,4 +86,48 @@ def test_a_file_whose_outputs_differ_is_not_kept(
       '--mode=export',
       '--format=stablehlo',
     )
-  assert not list((copied / 'export').glob('*.stablehlo'))
+  assert not list((copied / 'export').glob('*.stablehlo*'))
+
+
+def test_a_model_card_lies_beside_every_file(cli, config, copied, workdirs):
+  cli.fit(config, copied, '--mode=export')
+  files_of_export = sorted(p.name for p in (copied / 'export').iterdir())
+  names = [
+    f'{row}-0-{when}.safetensors'
+    for row in ('kd', 'student-alone')
+    for when in ('best', 'last')
+  ]
+  assert files_of_export == sorted(
+    f'{name}{ending}' for name in names for ending in ('', '.json', '.md')
+  )
+  card = (copied / 'export/kd-0-best.safetensors.md').read_text()
+  result = workdirs.result(copied, 'kd')
+  assert f'This student: {100 * result["test"]["best"]["top1"]:.2f}' in card
+  assert f'Parameters: {result["parameters"]:,}' in card
+  size = (copied / 'export/kd-0-best.safetensors').stat().st_size
+  assert f'{size:,} bytes' in card
+  assert 'Verdict: UNCLEAR' in card  # one seed
+  assert '(student alone)' in card
+  assert '(teacher)' in card
+  assert 'Licence' in card
+
+
+def test_the_code_on_a_model_card_gives_the_students_outputs(
+  cli, config, copied, monkeypatch
+):
+  cli.fit(config, copied, '--mode=export', '--row=kd')
+  monkeypatch.chdir(copied / 'export')
+  card = pathlib.Path('kd-0-last.safetensors.md').read_text()
+  (code,) = re.findall(r'```python\n(.*?)```', card, re.S)
+  image = np.load(config.parent / 'data.npz')['test_image'][:4]
+  space = {'raw_images': image}
+  with jax.numpy_rank_promotion('allow'):
+    exec(code, space)
+  variables, metadata = files.load_tree('kd-0-last.safetensors')
+  network = networks.from_description(metadata['network'])
+  mean, std = (np.float32(metadata[k]) for k in ('mean', 'std'))
+  np.testing.assert_allclose(
+    space['outputs'],
+    networks.apply(network, variables, (image - mean) / std),
+    atol=1e-3,
+  )

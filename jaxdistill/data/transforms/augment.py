@@ -273,10 +273,12 @@ def center(height: int, width: int) -> Augment:
       corner = jnp.broadcast_to(jnp.array((top, left)), (image.shape[0], 2))
       moved = geometry.move_targets(_cut(middle, corner), batch)
       return {**moved, 'image': middle}
+    # The batch size of a program for another runtime is a symbol.
     corner, parts = (
-      jnp.array([x] * len(image)) for x in ((whole - part) / 2, part)
+      jnp.broadcast_to(jnp.array([x]), (image.shape[0], 2))
+      for x in ((whole - part) / 2, part)
     )
-    mirrored = jnp.zeros(len(image), bool)
+    mirrored = jnp.zeros(image.shape[0], bool)
     seen = geometry.Geometry(corner, parts, mirrored, size)
     return geometry.move(seen, batch)
 

@@ -95,6 +95,7 @@ def _has_onednn(*arrays: Array) -> bool:
   return (
     cpu.convolutions() == 'oneDNN'
     and not _portable.get()
+    and not plain_lib.is_active()
     and jax.default_backend() == 'cpu'
     and jax.device_count() == 1
     and all(array.dtype == jnp.float32 for array in arrays)
@@ -147,9 +148,11 @@ def _product(x: Array, matrix: Array) -> Array:
 
 def average_pool(x: Array, size: int, stride: int) -> Array:
   """Averages size * size places, zeros of the padding included; size is odd."""
+  kernel = jnp.full((size, size, 1, x.shape[-1]), size**-2, x.dtype)
+  if plain_lib.is_active():  # converters do not know sums over windows
+    return xla.convolve(x, kernel, stride, groups=x.shape[-1])
 
   def shifted(x: Array) -> Array:
-    kernel = jnp.full((size, size, 1, x.shape[-1]), size**-2, x.dtype)
     return depthwise_lib.convolve(x, kernel, stride=stride)
 
   def plain(x: Array) -> Array:

@@ -73,12 +73,13 @@ def learning_curves(
   )
 
 
-def sizes(points: Mapping[str, Point], score: Metric) -> Element:
-  """Draws scores against numbers of parameters.
+def costs(points: Mapping[str, Point], score: Metric, cost: str) -> Element:
+  """Draws scores against what a model costs.
 
   Args:
-    points: label -> a point, whose x is the number of parameters; at least one.
+    points: label -> a point, whose x is the cost; at least one.
     score: the score.
+    cost: what the cost is, with its unit: 'parameters'.
   """
   height = _height(len(points))
   low, high = (f(p.x for p in points.values()) for f in (min, max))
@@ -94,17 +95,17 @@ def sizes(points: Mapping[str, Point], score: Metric) -> Element:
   y = _score_axis(list(points.values()), height, score)
   places = [y(point.mean) for point in points.values()]
   labels = spread(places, _LABEL_GAP, _TOP, y.start)
-  parts = [*_grid(x, y, 'parameters', f'test {_titled(score, ", last")}')]
+  parts = [*_grid(x, y, cost, f'test {_titled(score, ", last")}')]
   for i, (label, point) in enumerate(points.items()):
     parts += _size(i, point, x, y)
     parts += _label(i, label, x(point.x) + 12, labels[i], dash=False)
   values = ', '.join(
-    f'{label} {point.x:,.0f} parameters and {point.mean:.{score.digits}f}'
+    f'{label} {_full(point.x)} {cost} and {point.mean:.{score.digits}f}'
     for label, point in points.items()
   )
   return _svg(
     height,
-    f'Test {score.name} against the number of parameters',
+    f'Test {score.name} against {cost}',
     f'Values of the score{_in_percent(score)}: {values}.',
     parts,
   )
@@ -212,6 +213,11 @@ def _short(value: float) -> str:
     if abs(value) >= size:
       return f'{value / size:.4g}{unit}'
   return f'{value:.4g}'
+
+
+def _full(value: float) -> str:
+  """Returns '20,000' for 20000 and '0.123' for 0.12345."""
+  return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
 
 
 def _curve(

@@ -19,7 +19,7 @@ from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Metric
 from jaxdistill.study import report, verdicts
-from jaxdistill.study.page import charts, facts, markup
+from jaxdistill.study.page import charts, facts, latencies, markup
 from jaxdistill.study.page.markup import Element, element
 from jaxdistill.study.page.style import STYLE
 from jaxdistill.study.report import Line
@@ -78,6 +78,7 @@ def write_report(workdir: str | os.PathLike[str]) -> Report:
       *_verdict_parts(reference, others),
       *_table_parts(results, lines),
       *_chart_parts(score, lines, records),
+      *latencies.parts(workdir, lines, score),
       *facts.facts(lines),
       *facts.reproduction(workdir, lines),
     ),
@@ -281,7 +282,7 @@ def _chart_parts(
   if measured:
     yield element('h2', 'Score and size')
     yield markup.figure(
-      charts.sizes(measured, score),
+      charts.costs(measured, score, 'parameters'),
       'The test score after the last epoch; the bar is one standard deviation '
       'long in either direction.',
     )

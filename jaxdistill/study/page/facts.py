@@ -22,11 +22,11 @@ def facts(lines: Sequence[Line]) -> Iterator[Element]:
   rows = {line.title: line.row for line in lines if line.row is not None}
   if not rows:
     return
-  settings = [_settings(row['config']) for row in rows.values()]
+  of_rows = [settings(row['config']) for row in rows.values()]
   shared = {
     key: value
-    for key, value in settings[-1].items()
-    if all(other.get(key, value) == value for other in settings)
+    for key, value in of_rows[-1].items()
+    if all(other.get(key, value) == value for other in of_rows)
   }
   runs = [seed for row in rows.values() for seed in row['seeds'].values()]
   common = {
@@ -42,10 +42,10 @@ def facts(lines: Sequence[Line]) -> Iterator[Element]:
     for part in (element('dt', _words(key)), element('dd', text))
   ]
   yield element('dl', *parts)
-  differing = [key for key in settings[-1] if key not in shared]
+  differing = [key for key in of_rows[-1] if key not in shared]
   cells = [
     (title, *(own.get(key, '') for key in differing), ', '.join(row['seeds']))
-    for (title, row), own in zip(rows.items(), settings)
+    for (title, row), own in zip(rows.items(), of_rows)
   ]
   table_rows = [markup.row(line, numbers=False) for line in cells]
   yield markup.table(
@@ -53,15 +53,15 @@ def facts(lines: Sequence[Line]) -> Iterator[Element]:
   )
 
 
-def _settings(keys: Mapping[str, Any]) -> dict[str, str]:
+def settings(keys: Mapping[str, Any]) -> dict[str, str]:
   """Returns the keys of a row as texts; sections look like calls."""
-  settings = {key: _call(value) for key, value in keys.items() if value}
+  texts = {key: _call(value) for key, value in keys.items() if value}
   teacher = keys.get('teacher')
   if teacher:
     trained = {k: v for k, v in teacher.items() if k != 'training'}
-    settings['teacher'] = _call(trained)
-  first = [key for key in _FIRST_SETTINGS if key in settings]
-  return {key: settings[key] for key in dict.fromkeys((*first, *settings))}
+    texts['teacher'] = _call(trained)
+  first = [key for key in _FIRST_SETTINGS if key in texts]
+  return {key: texts[key] for key in dict.fromkeys((*first, *texts))}
 
 
 def reproduction(

@@ -1,0 +1,82 @@
+"""What an exported file is made from, and functions of raw images."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core
+from jax.interpreters import partial_eval
+import jax.numpy as jnp
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Array, Augment, Model
+from jaxdistill.networks import graph
+from jaxdistill.networks.layers import plain
+from jaxdistill.study.plans import Plan
+
+# Raw images, uint8 `[B, H, W, C]` -> the network's outputs, `[B, ...]`.
+Run = Callable[[Any], Any]
+
+
+class Source(NamedTuple):
+  """A model with everything that a file of it needs.
+
+  Attributes:
+    model: the model.
+    preprocess: what evaluation does to raw images.
+    image_shape: the shape `(H, W, C)` of a raw image.
+    about: what a user has to know about the data, as JSON.
+  """
+
+  model: Model
+  preprocess: Augment
+  image_shape: tuple[int, ...]
+  about: dict[str, Any]
+
+
+def source(plan: Plan, model: Model) -> Source:
+  """Returns what a file of one of the plan's models is made from."""
+  image_shape = plan.dataset.splits['test']['image'].shape[1:]
+  return Source(model, plan.preprocess, tuple(image_shape), plan.about_data)
+
+
+class Program(NamedTuple):
+  """A traced function for the converters of other runtimes.
+
+  Attributes:
+    function: raw images -> outputs.
+    image: the shape and the type of the images.
+  """
+
+  function: Callable[[Array], Array]
+  image: jax.ShapeDtypeStruct
+
+
+def program(source: Source, batch_size: Any) -> Program:
+  """Returns a function that standardises images and runs the model.
+
+  It contains ordinary convolutions only, and it is traced already, because a
+  converter may replace functions of Flax while it traces.
+
+  Args:
+    source: the model.
+    batch_size: a number, or a symbol of `jax.export`.
+  """
+  image = jax.ShapeDtypeStruct((batch_size, *source.image_shape), jnp.uint8)
+
+  def outputs(image: Array) -> Array:
+    batch = source.preprocess(jax.random.key(0), {'image': image})
+    output = graph.apply(*source.model, batch['image'])
+    if isinstance(output, dict):
+      raise UsageError(
+        'expected a network with one output, got the outputs '
+        f'{", ".join(output)}; the format stablehlo takes several'
+      )
+    return output
+
+  with plain.convolutions():
+    closed = jax.make_jaxpr(outputs)(image)
+  # Nothing needs the random key, and converters do not know it.
+  jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True], instantiate=True)
+  function = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, closed.consts))
+  return Program(lambda image: function(image)[0], image)

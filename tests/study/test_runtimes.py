@@ -1,0 +1,122 @@
+"""Files for other runtimes answer as the student; skipped without these."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import networks
+from jaxdistill.core.types import Model
+from jaxdistill.data.transforms import augment
+from jaxdistill.study import stablehlo
+from jaxdistill.study.formats import table, tflite
+from jaxdistill.study.formats.source import Source
+
+MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
+# Depthwise and grouped convolutions, average pools and shuffled channels; and
+# attention with layer norms.
+NETWORKS = {
+  'cifar_shufflenet_v1': {
+    'stem_width': 12,
+    'widths': (24, 48, 96),
+    'blocks': (2, 1, 1),
+  },
+  'vit': {'width': 8, 'depth': 1, 'heads': 2, 'patch': 4},
+}
+
+
+def installed(kind):
+  for package in table.FORMATS[kind].packages:
+    pytest.importorskip(package)
+
+
+@pytest.fixture(scope='module')
+def images():
+  """Raw images that are larger than what the networks read."""
+  rng = np.random.default_rng(0)
+  return rng.integers(0, 256, (40, 10, 10, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope='module', params=NETWORKS)
+def source(request):
+  network = networks.NETWORKS[request.param](
+    num_classes=7, **NETWORKS[request.param]
+  )
+  image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  variables = networks.init(network, jax.random.key(0), {'image': image})
+  preprocess = augment.chain(
+    augment.center(8, 8), augment.standardize(MEAN, STD)
+  )
+  return Source(Model(network, variables), preprocess, (10, 10, 3), {})
+
+
+@pytest.fixture(scope='module')
+def expected(source, images):
+  return np.asarray(
+    stablehlo.outputs(
+      source.model.network,
+      source.preprocess,
+      source.model.variables,
+      jnp.asarray(images),
+    )
+  )
+
+
+@pytest.mark.parametrize('kind', ['onnx', 'tflite'])
+def test_a_file_gives_the_students_logits_for_any_number_of_raw_images(
+  kind, source, images, expected, tmp_path
+):
+  installed(kind)
+  path = tmp_path / f'student.{kind}'
+  table.write(source, path, kind)
+  assert [file.name for file in tmp_path.iterdir()] == [path.name]
+  run = table.FORMATS[kind].read(source, path)
+  for count in (1, 3, 5):
+    np.testing.assert_allclose(run(images[:count]), expected[:count], atol=1e-4)
+
+
+@pytest.mark.parametrize('int8', ['weights', 'full'])
+def test_a_quantised_file_has_integers_and_answers_almost_as_the_student(
+  int8, source, images, expected, tmp_path
+):
+  installed('tflite')
+  path = tmp_path / 'student.tflite'
+  tflite.write(source, path)
+  tflite.quantize(path, images, int8)
+  interpreter = pytest.importorskip('ai_edge_litert.interpreter')
+  details = interpreter.Interpreter(str(path)).get_tensor_details()
+  kinds = [detail['dtype'] for detail in details if len(detail['shape']) == 4]
+  assert kinds.count(np.int8) > len(kinds) / 5
+  outputs = tflite.read(path)(images)
+  spread = expected.std()
+  assert np.abs(outputs - expected).max() < spread / 2
+  assert not np.array_equal(outputs, expected)
+
+
+def test_an_export_writes_latencies_that_the_report_shows(cli, config, copied):
+  installed('onnx')
+  installed('tflite')
+  cli.fit(config, copied, '--mode=export', '--format=onnx,tflite', '--row=kd')
+  cli.fit(
+    config,
+    copied,
+    '--mode=export',
+    '--format=tflite',
+    '--int8=full',
+    '--row=kd',
+  )
+  folder = copied / 'export'
+  described = {
+    kind: json.loads((folder / f'kd-0-last{kind}.json').read_text())
+    for kind in ('.onnx', '.tflite', '-int8-full.tflite')
+  }
+  for description in described.values():
+    assert description['latency']['student'] > 0
+    assert description['latency']['teacher'] > 0
+    assert description['bytes'] > 0
+  assert set(described['-int8-full.tflite']['scores']) == {'validation', 'test'}
+  page = (copied / 'report.html').read_text()
+  for label in ('kd (onnx)', 'kd (tflite)', 'teacher (onnx)', 'int8 full'):
+    assert label in page
