@@ -1,7 +1,8 @@
 """Data sets and augmentation, imported when they are first used.
 
-Data sets: `digits`, `npz`, `tfds`, `folder`, `mask_folder`, `from_arrays` and
-`from_columns` return a `Dataset`, and `read_image` reads one image as they do.
+Data sets: `digits`, `npz`, `tfds`, `folder`, `images`, `huggingface`,
+`mask_folder`, `from_arrays` and `from_columns` return a `Dataset`, and
+`read_image` reads one image as they do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.decoding import read_image
   from jaxdistill.data.sources.digits import digits
   from jaxdistill.data.sources.folder import folder
+  from jaxdistill.data.sources.huggingface import huggingface
+  from jaxdistill.data.sources.image_trees import images
   from jaxdistill.data.sources.mask_folder import mask_folder
   from jaxdistill.data.sources.npz import npz
   from jaxdistill.data.sources.tfds import tfds
@@ -47,7 +50,9 @@ __all__ = [
   'folder',
   'from_arrays',
   'from_columns',
+  'huggingface',
   'imagenet',
+  'images',
   'mask_folder',
   'mixup',
   'none',
@@ -68,6 +73,8 @@ _HOMES = {
   'digits': 'jaxdistill.data.sources.digits',
   'folder': 'jaxdistill.data.sources.folder',
   'mask_folder': 'jaxdistill.data.sources.mask_folder',
+  'huggingface': 'jaxdistill.data.sources.huggingface',
+  'images': 'jaxdistill.data.sources.image_trees',
   'npz': 'jaxdistill.data.sources.npz',
   'read_image': 'jaxdistill.data.sources.decoding',
   'tfds': 'jaxdistill.data.sources.tfds',

@@ -9,7 +9,15 @@ from jaxdistill import (
   tasks,
 )
 from jaxdistill.core.types import Augment, Dataset, Method, Network, Task
-from jaxdistill.data.sources import digits, folder, mask_folder, npz, tfds
+from jaxdistill.data.sources import (
+  digits,
+  folder,
+  huggingface,
+  image_trees,
+  mask_folder,
+  npz,
+  tfds,
+)
 from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
 from jaxdistill.methods.distpro import pathways
 from jaxdistill.methods.masked_layer import layer_phases, mask_phases
@@ -25,6 +33,8 @@ DATASETS: Table = {
   'tfds': tfds.tfds,
   'folder': folder.folder,
   'mask_folder': mask_folder.mask_folder,
+  'images': image_trees.images,
+  'huggingface': huggingface.huggingface,
 }
 AUGMENTS: Table = {
   'none': augment.none,

@@ -1,15 +1,15 @@
 """Image files in folders: their splits, and their classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.data.sources import decoding
+from jaxdistill.data.sources import labels as labels_lib
 
 # The usual names of the folders of splits, whose case does not matter.
 TRAIN_NAMES = ('train', 'training', 'train_set', 'training_set', 'seg_train')
@@ -68,7 +68,7 @@ def read_splits(
     OSError: a folder cannot be read.
   """
   suffixes = decoding.suffixes()
-  train_split = train_split or _named(root, TRAIN_NAMES)
+  train_split = train_split or named(root, TRAIN_NAMES)
   if train_split is None and test_split is not None:
     raise UsageError(
       f'data.train_split: needed with data.test_split because {str(root)!r} '
@@ -77,8 +77,8 @@ def read_splits(
   if train_split is None:
     _check_not_splits(root)
   if test_split is None and train_split in (None, '.'):
-    return _cut(_split(root, suffixes, 'data.path'), test)
-  test_split = test_split or _named(root, TEST_NAMES)
+    return cut(split(root, suffixes, 'data.path'), test)
+  test_split = test_split or named(root, TEST_NAMES)
   if test_split is None:
     raise UsageError(
       f'data.test_split: needed because {str(root)!r} has no folder test, '
@@ -87,29 +87,48 @@ def read_splits(
       'a class'
     )
   splits = (
-    _split(root / str(train_split), suffixes, 'data.train_split'),
-    _split(root / test_split, suffixes, 'data.test_split'),
+    split(root / str(train_split), suffixes, 'data.train_split'),
+    split(root / test_split, suffixes, 'data.test_split'),
   )
   _check_same_classes(*splits)
   return splits
 
 
-def _folders(root: str | pathlib.Path) -> list[str]:
-  """Returns the names of the folders in a folder, in order."""
+def folders_in(root: str | pathlib.Path) -> list[str]:
+  """Returns the names of the folders in a folder, in order.
+
+  Args:
+    root: the folder; folders whose names begin with a dot are left out.
+  """
   if not os.path.isdir(root):
     return []
   with os.scandir(root) as entries:
     return sorted(e.name for e in entries if e.name[0] != '.' and e.is_dir())
 
 
-def _named(root: pathlib.Path, names: Sequence[str]) -> str | None:
-  """Returns the first folder that has one of the names and has folders."""
+def usual(folder: str) -> str:
+  """Returns the name of a folder as the usual names of splits are written."""
+  return folder.lower().replace('-', '_').replace(' ', '_')
+
+
+def named(
+  root: pathlib.Path,
+  names: Sequence[str],
+  holds: Callable[[pathlib.Path], Any] = folders_in,
+) -> str | None:
+  """Returns the first folder that has one of the names.
+
+  Args:
+    root: where the folder is.
+    names: the names, in the order of preference.
+    holds: whether a folder holds what a split does: other folders.
+  """
   found: dict[str, str] = {}
-  for folder in _folders(root):
-    usual = folder.lower().replace('-', '_').replace(' ', '_')
-    preferred = folder == usual or usual not in found
-    if usual in names and preferred and _folders(root / folder):
-      found[usual] = folder
+  for folder in folders_in(root):
+    name = usual(folder)
+    preferred = folder == name or name not in found
+    if name in names and preferred and holds(root / folder):
+      found[name] = folder
   return next((found[name] for name in names if name in found), None)
 
 
@@ -119,9 +138,9 @@ def _check_not_splits(root: pathlib.Path) -> None:
   Also if a folder has the same classes as `root` itself, as a split has that
   lies beside the classes.
   """
-  inner = {'.': {*_folders(root)}}
+  inner = {'.': {*folders_in(root)}}
   for folder in sorted(inner['.']):
-    classes = {*_folders(root / folder)}
+    classes = {*folders_in(root / folder)}
     for other, other_classes in inner.items() if classes else ():
       shared = sorted(classes & other_classes)
       if len(shared) > 1:
@@ -135,18 +154,23 @@ def _check_not_splits(root: pathlib.Path) -> None:
     inner[folder] = classes
 
 
-def _split(root: pathlib.Path, suffixes: set[str], key: str) -> Split:
-  """Returns the image files below a folder that has one folder per class."""
-  classes = _folders(root)
+def split(root: pathlib.Path, suffixes: set[str], key: str) -> Split:
+  """Returns the image files below a folder that has one folder per class.
+
+  Args:
+    root: the folder.
+    suffixes: the file name extensions of images.
+    key: the key of the config that names the folder, for messages.
+
+  Raises:
+    UsageError: a folder has no images.
+    OSError: a folder cannot be read.
+  """
+  classes = folders_in(root)
   paths: list[str] = []
   label: list[int] = []
   for i, folder in enumerate(classes):
-    class_paths = sorted(
-      os.path.join(parent, name)
-      for parent, names in _walk(root / folder)
-      for name in names
-      if name[0] != '.' and os.path.splitext(name)[1].lower() in suffixes
-    )
+    class_paths = sorted(image_paths(root / folder, suffixes))
     if not class_paths:
       raise UsageError(f'{key}: no images in {str(root / folder)!r}')
     paths += class_paths
@@ -157,6 +181,24 @@ def _split(root: pathlib.Path, suffixes: set[str], key: str) -> Split:
     )
   names = tuple(map(printable, classes))
   return Split(root, names, tuple(paths), np.array(label))
+
+
+def image_paths(
+  folder: str | os.PathLike[str], suffixes: set[str]
+) -> Iterator[str]:
+  """Yields the image files below a folder, whose names have no dot in front.
+
+  Args:
+    folder: the folder; links in it are followed.
+    suffixes: the file name extensions of images.
+
+  Raises:
+    OSError: a folder cannot be read.
+  """
+  for parent, names in _walk(pathlib.Path(folder)):
+    for name in names:
+      if name[0] != '.' and os.path.splitext(name)[1].lower() in suffixes:
+        yield os.path.join(parent, name)
 
 
 def printable(name: str) -> str:
@@ -205,12 +247,15 @@ def _check_same_classes(train: Split, test: Split) -> None:
     )
 
 
-def _cut(whole: Split, test: float) -> tuple[Split, Split]:
-  """Returns (train, test); the test split has the same share of each class."""
-  checks.number('data.test', test, above=0, below=1)
-  order = np.random.default_rng(0).permutation(len(whole.paths))
-  held_out = np.zeros(len(order), bool)
-  for i in range(len(whole.names)):
-    class_rows = order[whole.label[order] == i]
-    held_out[class_rows[: round(test * len(class_rows))]] = True
+def cut(whole: Split, test: float) -> tuple[Split, Split]:
+  """Returns (train, test); the test split has the same share of each class.
+
+  Args:
+    whole: all files.
+    test: the fraction of each class that is the test split.
+
+  Raises:
+    UsageError: the fraction is not in (0, 1).
+  """
+  held_out = labels_lib.test_rows(whole.label, test)
   return whole.select(~held_out), whole.select(held_out)

@@ -1,18 +1,21 @@
 """Data sets of image files with one folder per class."""
 
 from collections.abc import Sequence
-from concurrent import futures
 import os
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
-from jaxdistill.data.loading import cache
-from jaxdistill.data.sources import arrays, class_folders, decoding, images
+from jaxdistill.data.sources import (
+  arrays,
+  class_folders,
+  decoding,
+  image_files,
+  images,
+)
 
 
 def folder(
@@ -104,7 +107,7 @@ def folder(
     stream = images.is_large((len(s.paths), *image_shape) for s in splits)
   columns = [
     images.LazyImages(
-      _Paths(split.paths),
+      image_files.Paths(split.paths),
       np.arange(len(split.paths)),
       image_shape,
       resize=image_size is not None,
@@ -130,25 +133,6 @@ def folder(
   )
 
 
-class _Paths(NamedTuple):
-  """Image files on disk, see `images.Files`."""
-
-  paths: tuple[str, ...]
-
-  def read(self, places: Sequence[int]) -> Sequence[bytes]:
-    return [_content(self.paths[place]) for place in places]
-
-  def name(self, place: int) -> str:
-    return class_folders.printable(self.paths[place])
-
-
-def _content(path: str) -> bytes:
-  try:
-    return decoding.content(path)
-  except OSError:
-    return b''
-
-
 def _image_shape(
   splits: Sequence[class_folders.Split], image_size: int | None
 ) -> tuple[int, int, int]:
@@ -159,43 +143,20 @@ def _image_shape(
   """
   paths = [path for split in splits for path in split.paths]
   upright = image_size is None  # otherwise, only damage matters
-  what = f'sizes of {"upright" if upright else "stored"} images'
-  try:
-    table = cache.remembered(what, paths, lambda: _sizes(paths, upright))
-  except OSError as error:
-    raise UsageError(f'data.path: {checks.reason(error)}') from None
-  sizes = list(map(tuple, table['sizes'].tolist()))
+  sizes, unreadable = image_files.sizes(paths, upright=upright)
+  if unreadable:
+    first, reason = next(iter(unreadable.items()))
+    raise UsageError(
+      f'data.path: {len(unreadable)} of {len(paths)} files cannot be read as '
+      f'images ({reason}); the first is {paths[first]!r}'
+    )
   if image_size is not None:
     return image_size, image_size, 3
-  for path, size in zip(paths, sizes):
-    if size != sizes[0]:
-      raise UsageError(
-        'data.image_size: needed because the images differ in size, for '
-        f'example {paths[0]!r} and {path!r}'
-      )
-  return *sizes[0], 3
-
-
-def _sizes(paths: Sequence[str], upright: bool) -> dict[str, np.ndarray]:
-  """Returns (height, width) of image files as 'sizes', `[N, 2]`.
-
-  Raises:
-    UsageError: some files are not images; the message names the first of them.
-  """
-
-  def size(path: str) -> tuple[int, int] | OSError:
-    try:
-      return decoding.size(path, upright=upright)
-    except OSError as error:
-      return error
-
-  with futures.ThreadPoolExecutor() as pool:
-    sizes = list(pool.map(size, paths))
-  bad = [(p, s) for p, s in zip(paths, sizes) if isinstance(s, OSError)]
-  if bad:
-    path, error = bad[0]
+  different = np.flatnonzero((sizes != sizes[0]).any(-1))
+  if len(different):
     raise UsageError(
-      f'data.path: {len(bad)} of {len(paths)} files cannot be read as images '
-      f'({checks.reason(error)}); the first is {path!r}'
+      'data.image_size: needed because the images differ in size, for '
+      f'example {paths[0]!r} and {paths[different[0]]!r}'
     )
-  return {'sizes': np.array(sizes, np.int32)}
+  height, width = sizes[0].tolist()
+  return height, width, 3

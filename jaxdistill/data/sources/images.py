@@ -83,14 +83,7 @@ class LazyImages:
         names the first of them and says why.
     """
     places = self.places[rows]
-    out = np.empty((len(places), *self.image_shape), np.uint8)
-    if self.threads == 1:
-      bad = self._fill(places, out)
-    else:
-      # The parts of `out` are views, so the threads fill `out` itself.
-      parts = [np.array_split(x, self.threads) for x in (places, out)]
-      with futures.ThreadPoolExecutor(self.threads) as pool:
-        bad = [x for part in pool.map(self._fill, *parts) for x in part]
+    out, bad = self.decoded(places)
     if bad:
       place, reason = bad[0]
       raise UsageError(
@@ -99,6 +92,27 @@ class LazyImages:
         'remove it'
       )
     return out
+
+  def decoded(
+    self, places: np.ndarray
+  ) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """Decodes images; returns them and the bad ones' numbers and reasons.
+
+    Args:
+      places: the numbers of the images in `files`, `[n]`.
+
+    Returns:
+      uint8 `[n, H, W, C]`, in which the bad ones are arbitrary, and (number,
+      reason) of each bad one.
+    """
+    out = np.empty((len(places), *self.image_shape), np.uint8)
+    if self.threads == 1:
+      return out, self._fill(places, out)
+    # The parts of `out` are views, so the threads fill `out` itself.
+    parts = [np.array_split(x, self.threads) for x in (places, out)]
+    with futures.ThreadPoolExecutor(self.threads) as pool:
+      bad = [x for part in pool.map(self._fill, *parts) for x in part]
+    return out, bad
 
   def _fill(self, places: np.ndarray, out: np.ndarray) -> list[tuple[int, str]]:
     """Decodes images into `out`; returns the bad ones' numbers and reasons."""

@@ -141,6 +141,25 @@ def spread(rows: np.ndarray, label: np.ndarray) -> np.ndarray:
   return rows[np.argsort(order, kind='stable')]
 
 
+def test_rows(label: np.ndarray, test: float) -> np.ndarray:
+  """Returns which rows form a test split, always the same, booleans `[N]`.
+
+  Args:
+    label: the class of each row `[N]`.
+    test: the fraction of each class that is in the test split.
+
+  Raises:
+    UsageError: the fraction is not in (0, 1).
+  """
+  checks.number('data.test', test, above=0, below=1)
+  order = np.random.default_rng(0).permutation(len(label))
+  held_out = np.zeros(len(order), bool)
+  for i in np.unique(label):
+    class_rows = order[label[order] == i]
+    held_out[class_rows[: round(test * len(class_rows))]] = True
+  return held_out
+
+
 def held_out_first(order: np.ndarray, label: np.ndarray) -> np.ndarray:
   """Returns rows such that any first ones are a stratified validation split.
 

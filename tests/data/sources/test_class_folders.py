@@ -184,7 +184,7 @@ def test_folders_behind_links_are_followed(tmp_path):
   (root / 'bee' / 'more').symlink_to(elsewhere / 'more')
   (elsewhere / 'ant' / 'deep').mkdir()
   (elsewhere / 'ant' / 'deep' / 'more').symlink_to('../../more')
-  split = class_folders._split(root, {'.png'}, 'data.path')
+  split = class_folders.split(root, {'.png'}, 'data.path')
   assert np.bincount(split.label).tolist() == [3 + 4, 5 + 4]
 
 
@@ -200,7 +200,7 @@ def test_links_in_circles_end_and_nothing_is_counted_twice(tmp_path):
   (ant / 'again').symlink_to('inner')
   (ant / 'again2').symlink_to('inner')
   (ant / 'nowhere').symlink_to(tmp_path / 'missing')
-  split = class_folders._split(tmp_path / 'data', {'.png'}, 'data.path')
+  split = class_folders.split(tmp_path / 'data', {'.png'}, 'data.path')
   assert np.bincount(split.label).tolist() == [7, 5]
 
 
@@ -209,7 +209,7 @@ def test_a_class_behind_a_link_may_link_to_the_data_set(tmp_path):
   write(tmp_path / 'data' / 'bee', 5)
   (tmp_path / 'data' / 'ant').symlink_to(tmp_path / 'elsewhere')
   (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'data')
-  split = class_folders._split(tmp_path / 'data', {'.png'}, 'data.path')
+  split = class_folders.split(tmp_path / 'data', {'.png'}, 'data.path')
   assert np.bincount(split.label).tolist() == [3, 5]
 
 
