@@ -39,7 +39,13 @@ from jaxdistill.networks.graph import (
   stages_between,
   variable_shapes,
 )
-from jaxdistill.networks.registry import EDITS, NETWORKS, create, names
+from jaxdistill.networks.registry import (
+  EDITS,
+  FILES,
+  NETWORKS,
+  create,
+  names,
+)
 from jaxdistill.networks.table import summary
 from jaxdistill.networks.weights.files import load, save
 from jaxdistill.networks.weights.pretrained import load as load_torch
@@ -47,6 +53,7 @@ from jaxdistill.networks.weights.pretrained import to_torch
 
 __all__ = [
   'EDITS',
+  'FILES',
   'NETWORKS',
   'apply',
   'check_feature_pairs',

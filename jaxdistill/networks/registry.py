@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Network
+from jaxdistill.networks.adapters import programs
 from jaxdistill.networks.models import (
   densenet,
   efficientnet,
@@ -20,7 +21,14 @@ from jaxdistill.networks.models import (
   vgg,
   vit,
 )
-from jaxdistill.networks.surgery import dense_heads, edits, narrowing, noisy
+from jaxdistill.networks.surgery import (
+  dense_heads,
+  edits,
+  narrowing,
+  noisy,
+  scaling,
+)
+from jaxdistill.networks.weights import files
 
 _resnet_x4 = functools.partial(
   resnet.cifar_resnet, stem_width=32, widths=(64, 128, 256)
@@ -95,13 +103,20 @@ NETWORKS: dict[str, Callable[..., Network]] = {
   'vit_b16': functools.partial(vit.vit, 768, 12, 12),
   'deit_tiny': functools.partial(vit.vit, 192, 12, 3),
 }
+# Name -> function of the path of a file that holds a network: its description,
+# or a program that computes its outputs.
+FILES: dict[str, Callable[..., Network]] = {
+  'stored': files.stored,
+  'program': programs.program,
+}
 # Name -> function of `network` and further arguments that changes a network: a
-# head for segmentation instead of that of a classifier, fewer channels inside
-# its residual blocks, noise after its blocks in training, fewer stages, more
-# stages, other stages; some of its stages, which the last two take from another
-# network.
+# head for segmentation instead of that of a classifier, fewer channels
+# everywhere, fewer channels inside its blocks, noise after its blocks in
+# training, fewer stages, more stages, other stages; some of its stages, which
+# the last two take from another network.
 EDITS: dict[str, Callable[..., Network]] = {
   'fcn': dense_heads.fcn,
+  'scaled': scaling.scaled,
   'narrowed': narrowing.narrowed,
   'noisy': noisy.noisy,
   'without': edits.delete,

@@ -54,8 +54,8 @@ MIXES: Table = {
   'mixup': mixing.mixup,
   'alternate': mixing.alternate,
 }
-# The architectures, and edits of networks.
-NETWORKS: Table = {**networks.NETWORKS, **networks.EDITS}
+# The architectures, networks in files, and edits of networks.
+NETWORKS: Table = {**networks.NETWORKS, **networks.FILES, **networks.EDITS}
 INITIAL_WEIGHTS: Table = {
   'normal': initial.normal,
   'xavier_uniform': initial.xavier_uniform,

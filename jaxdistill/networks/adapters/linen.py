@@ -98,6 +98,16 @@ def from_linen(
   return functions.from_functions(initialize, run_module)
 
 
+def train_argument(module: nn.Module) -> str:
+  """Returns the argument that tells a module whether it trains; '' if none.
+
+  Args:
+    module: the module.
+  """
+  names = inspect.signature(module.__call__).parameters
+  return next(filter(functions.is_train_argument, names), '')
+
+
 def _check_train_argument(module: nn.Module, train: str) -> None:
   """Checks that a module's `__call__` can take an argument of this name."""
   call = getattr(module, '__call__', None)  # noqa: B004

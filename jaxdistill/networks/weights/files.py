@@ -33,11 +33,21 @@ def save(
     model: the model.
     metadata: name -> JSON that is stored as well; `load_tree` returns it.
   """
+  writing.write(path, to_bytes(model, metadata))
+
+
+def to_bytes(model: Model, metadata: Mapping[str, Any] | None = None) -> bytes:
+  """Returns the content of the file that `save` writes.
+
+  Args:
+    model: see `save`.
+    metadata: see `save`.
+  """
   plain = all(isinstance(s.module, nn.Module) for s in model.network.stages)
   described = (
     {'network': description.to_description(model.network)} if plain else {}
   )
-  save_tree(path, model.variables, {**(metadata or {}), **described})
+  return _tree_bytes(model.variables, {**(metadata or {}), **described})
 
 
 def load(path: str | os.PathLike, network: Network | None = None) -> Model:
@@ -81,6 +91,36 @@ def load_with_metadata(
   return Model(network, tree), metadata
 
 
+def stored(
+  path: str | os.PathLike, *, num_classes: int | None = None
+) -> Network:
+  """Returns the network that a file of `save` describes, without weights.
+
+  Args:
+    path: the file.
+    num_classes: the number of classes of the network, if its last stage is a
+      classifier of this library; None: as in the file.
+
+  Raises:
+    UsageError: there is no such file, or it holds no description.
+  """
+  try:
+    with safetensors.safe_open(path, framework='np') as file:
+      text = (file.metadata() or {}).get('network', 'null')
+    network = description.from_description(json.loads(text))
+  except FileNotFoundError:
+    raise UsageError(f'{path}: no such file') from None
+  except (safetensors.SafetensorError, ValueError, OSError) as error:
+    raise UsageError(
+      f'{path}: expected a safetensors file with the description of a network '
+      f'({error})'
+    ) from None
+  *stages, head = network.stages
+  if num_classes is not None and hasattr(head.module, 'num_classes'):
+    head = head._replace(module=head.module.clone(num_classes=num_classes))
+  return Network((*stages, head))
+
+
 def _check_stages(
   path: str | os.PathLike, network: Network, tree: PyTree
 ) -> None:
@@ -102,10 +142,15 @@ def save_tree(
 
   The file is written completely or not at all; see `core.writing.write`.
   """
+  writing.write(path, _tree_bytes(tree, metadata))
+
+
+def _tree_bytes(tree: PyTree, metadata: Mapping[str, Any]) -> bytes:
   flat = traverse_util.flatten_dict(tree, sep='/')
   flat = {k: jax.numpy.asarray(v) for k, v in flat.items()}
   text = {k: json.dumps(v) for k, v in metadata.items()}
-  writing.write(path, safetensors.flax.save(flat, metadata=text))
+  content: bytes = safetensors.flax.save(flat, metadata=text)
+  return content
 
 
 def load_tree(path: str | os.PathLike) -> tuple[PyTree, dict[str, Any]]:

@@ -83,6 +83,37 @@ def load(
   )
 
 
+def num_outputs(
+  path: str | os.PathLike, network: Network, example: Mapping[str, Any]
+) -> int:
+  """Returns how many outputs the weights of a file are for.
+
+  Args:
+    path: see `load`.
+    network: the architecture, with any number of classes.
+    example: see `load`.
+
+  Raises:
+    UsageError: the file has no bias of the network's last stage.
+  """
+  tensors = _respelled(path, _without_prefix(_read(path)))
+  shapes = graph.variable_shapes(network, example)
+  head = network.stages[-1].name
+  names = {
+    name
+    for naming in _names(network, shapes).values()
+    for place, name in naming.items()
+    if place[1].key == head and place[-1].key == 'bias'
+  }
+  present = sorted(names & tensors.keys())
+  if not present:
+    raise UsageError(
+      f'{path}: lacks tensor {min(names, default="bias")!r} of the stage '
+      f'{head!r}, so that it does not say how many outputs it has'
+    )
+  return len(tensors[present[0]])
+
+
 def to_torch(model: Model, naming: str = '') -> dict[str, np.ndarray]:
   """Returns the tensors of a model for PyTorch, as NumPy arrays.
 
