@@ -61,6 +61,7 @@ if TYPE_CHECKING:
   from jaxdistill.optimizers import Optimizer, Schedule
   from jaxdistill.phases.gradient import gradient_phase
   from jaxdistill.phases.recipes import new_model, preprocess, recipe
+  from jaxdistill.study.distilling.call import distill
   from jaxdistill.training.evaluation import evaluate
   from jaxdistill.training.loop import FitOptions, Fitted, fit
 
@@ -82,6 +83,7 @@ _HOMES = {
   **dict.fromkeys(('load', 'save'), 'jaxdistill.networks.weights.files'),
   **dict.fromkeys(('Objective', 'Pair', 'Term'), 'jaxdistill.objectives.types'),
   **dict.fromkeys(('Optimizer', 'Schedule'), 'jaxdistill.optimizers'),
+  'distill': 'jaxdistill.study.distilling.call',
   'gradient_phase': 'jaxdistill.phases.gradient',
   **dict.fromkeys(
     ('new_model', 'preprocess', 'recipe'), 'jaxdistill.phases.recipes'
@@ -119,6 +121,7 @@ __all__ = [
   '__version__',
   'analysis',
   'data',
+  'distill',
   'evaluate',
   'fit',
   'gradient_phase',

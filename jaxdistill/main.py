@@ -1,4 +1,4 @@
-"""The command line: jaxdistill run FILE, or python -m jaxdistill.main.
+"""The command line: jaxdistill COMMAND, or python -m jaxdistill.main.
 
 JAX is imported only after the arguments and the keys of the config have been
 checked, so that help and refusals are quick.
@@ -47,10 +47,10 @@ def _run(argv: list[str]) -> int:
   """Parses the arguments, checks the config and does what `--mode` says."""
   changes, others = overrides.split(argv)
   options = arguments.parse(others, has_overrides=bool(changes))
-  if options.mode in shown.MODES:
-    return shown.show(options)
   if options.fast_cpu and argv == sys.argv[1:]:
     fast_cpu.restart(argv)
+  if options.mode in shown.MODES:
+    return shown.show(options)
   cluster = arguments.cluster(options)
   if cluster is not None:
     from jaxdistill.training.distributed import hosts

@@ -41,6 +41,13 @@ class _Parser(argparse.ArgumentParser):
     raise UsageError(message)
 
 
+def _number_or_text(text: str) -> float | str:
+  try:
+    return float(text)
+  except ValueError:
+    return text
+
+
 def _formats(text: str) -> tuple[str, ...]:
   """Splits a list of formats."""
   formats = tuple(text.split(','))
@@ -129,13 +136,68 @@ _CLUSTER: dict[str, dict[str, Any]] = {
     'help': 'seconds to wait for a process that does not answer; default: 300',
   },
 }
+# The options of `distill`, which are arguments of `distilling.call.distill`.
+_DISTILL: dict[str, dict[str, Any]] = {
+  'teacher': {
+    'required': True,
+    'help': 'work directory, WORKDIR:ROW, file of this library, NETWORK:FILE '
+    'of PyTorch weights, or name of a network, which is then trained',
+  },
+  'student': {
+    'type': _number_or_text,
+    'default': 0.5,
+    'help': "share of the teacher's width, or name of a network; default: 0.5",
+  },
+  'out': {'required': True, 'help': 'work directory for all results'},
+  'method': {
+    'default': 'auto',
+    'help': 'name of a method; default: auto, which chooses one',
+  },
+  'no_baseline': {
+    'dest': 'baseline',
+    'action': 'store_false',
+    'help': 'do not train the student on the labels alone as well',
+  },
+  'seeds': {
+    'type': int,
+    'default': 3,
+    'help': 'number of times that each student is trained; default: 3',
+  },
+  'epochs': {
+    'type': float,
+    'help': 'passes over the training images; default: about 2,000 steps',
+  },
+  'batch_size': {
+    'type': int,
+    'help': 'number of images in a batch; default: 64, fewer for few images',
+  },
+  'image_size': {
+    'type': int,
+    'help': 'height and width of the images in pixels; default: that of most '
+    'images, at most 224',
+  },
+  'labels': {
+    'default': 'auto',
+    'help': 'auto, folders, none, or a file with an image and its class on '
+    'each line; default: auto',
+  },
+}
 # What a command takes without a name.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
   'config': {'help': 'Python file with the config'},
   'workdir': {'help': 'work directory of a run'},
+  'data': {
+    'help': 'folder of images, .npz or .parquet file, hf:NAME, or digits'
+  },
   'kind': {'help': f'what to list: {", ".join(listing.KINDS)}'},
 }
 COMMANDS: dict[str, Command] = {
+  'distill': Command(
+    'make a small model from images and a teacher, and say whether the teacher '
+    'helped',
+    'data',
+    (*_DISTILL, 'format', 'fast_cpu'),
+  ),
   'run': Command(
     'train the models of a config, or continue where an earlier run stopped',
     'config',
@@ -173,7 +235,7 @@ def parse(
     has_overrides: whether there are overrides besides.
 
   Returns:
-    All options; `mode` is also 'report' or 'list'.
+    All options; `mode` is also 'distill', 'report' or 'list'.
 
   Raises:
     UsageError: an argument is unknown, or its value is invalid.
@@ -226,7 +288,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     name: the name of the command.
   """
   command = COMMANDS[name]
-  every_option = {**_OPTIONS, **_CLUSTER}
+  every_option = {**_OPTIONS, **_DISTILL, **_CLUSTER}
   text = command.text[:1].upper() + command.text[1:]
   if command.takes_overrides:
     text += '. --config.KEY=VALUE changes any key of the config'

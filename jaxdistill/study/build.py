@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Network
+from jaxdistill.core.types import Dataset, Network
 from jaxdistill.phases import recipes
 from jaxdistill.study import config as config_lib
 from jaxdistill.study import load, models, settings, teachers, validate
@@ -15,18 +15,19 @@ from jaxdistill.study.load import Loaded
 from jaxdistill.study.plans import Plan, Row
 
 
-def plan(config: Mapping[str, Any]) -> Plan:
+def plan(config: Mapping[str, Any], dataset: Dataset | None = None) -> Plan:
   """Checks a config, loads its data and builds everything that it names.
 
   Args:
     config: a dict or a `ConfigDict`, see `settings.Settings` for its keys.
+    dataset: the data of the config, if they have been read already.
 
   Raises:
     UsageError: anything is wrong with the config. Nothing has been written.
   """
   plain_config = config_lib.plain(config)
   draft = validate.validate(settings.check(plain_config))
-  loaded = load.load(draft)
+  loaded = load.load(draft, dataset)
   built_plan = build(draft, loaded)._replace(config=plain_config)
   built_plan = teachers.checked(built_plan)
   for row in built_plan.rows:

@@ -31,13 +31,18 @@ class Loaded(NamedTuple):
   teacher: FileTeacher | None
 
 
-def load(draft: Draft) -> Loaded:
+def load(draft: Draft, dataset: Dataset | None = None) -> Loaded:
   """Reads the data set of a config, and its teacher if a file holds it.
+
+  Args:
+    draft: the config.
+    dataset: the data of the config, if they have been read already.
 
   Raises:
     UsageError: a file is missing or damaged, or its content is invalid.
   """
-  dataset = draft.data.build({})
+  if dataset is None:
+    dataset = draft.data.build({})
   augment = build_augment(draft.training.augment, dataset)
   preprocess = recipes.preprocess(dataset, augment, draft.task)
   teacher = None

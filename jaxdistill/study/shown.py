@@ -1,4 +1,4 @@
-"""The commands that need no plan: they print a report or a list of names."""
+"""The commands that need no config: they print what they have done."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 
 from jaxdistill.study import listing
 
-MODES = ('report', 'list')
+MODES = ('distill', 'report', 'list')
 
 
 def show(options: argparse.Namespace) -> int:
@@ -16,7 +16,8 @@ def show(options: argparse.Namespace) -> int:
     options: the options of the command line; `mode` is one of `MODES`.
 
   Raises:
-    UsageError: there is nothing to report, or no such kind of name.
+    UsageError: there is nothing to report, no such kind of name, or an argument
+      of `distill` does not work.
   """
   text = _text(options)
   try:
@@ -29,6 +30,34 @@ def show(options: argparse.Namespace) -> int:
 def _text(options: argparse.Namespace) -> str:
   if options.mode == 'list':
     return '\n'.join(listing.names(options.kind))
+  if options.mode == 'distill':
+    return _distilled(options)
   from jaxdistill.study.page import document  # imports NumPy
 
   return document.as_text(document.write_report(options.workdir))
+
+
+def _distilled(options: argparse.Namespace) -> str:
+  """Distils, and returns the table, the verdict and the files."""
+  from jaxdistill.study.distilling import call  # imports JAX
+  from jaxdistill.training import program_cache, signals
+
+  program_cache.enable()
+  sys.path.insert(0, '')  # for names such as 'my_file:my_network'
+  with signals.stop_requests() as interrupted:
+    outcome = call.distill(
+      options.data,
+      teacher=options.teacher,
+      student=options.student,
+      out=options.out,
+      method=options.method,
+      baseline=options.baseline,
+      seeds=options.seeds,
+      epochs=options.epochs,
+      batch_size=options.batch_size,
+      image_size=options.image_size,
+      labels=options.labels,
+      formats=options.format or ('safetensors',),
+      interrupted=interrupted,
+    )
+  return str(outcome)

@@ -169,6 +169,10 @@ def drop_records(
   writing.write(path, ''.join(lines))
 
 
+# The time of a phase is estimated from so many seconds and steps at least.
+_SECONDS, _STEPS = 10.0, 10
+
+
 class _Bar:
   """A progress bar on a terminal, and one line per phase elsewhere."""
 
@@ -184,8 +188,8 @@ class _Bar:
   ) -> None:
     self.stop()
     self._title, self._num_steps, self._shown = title, num_steps, shown
-    self._speed, self._begun = 0.0, (0.0, 0)
-    self._latest = {}
+    self._speed, self._begun = 0.0, (0.0, 0, 0)
+    self._latest, self._is_estimated = {}, False
     if self._console.is_terminal:
       import rich.progress
 
@@ -199,7 +203,7 @@ class _Bar:
         transient=True,
       )
       self._task = self._progress.add_task(
-        title, total=num_steps, completed=step, numbers=''
+        title, total=num_steps, completed=step, numbers='compiling'
       )
       self._progress.start()
 
@@ -211,12 +215,33 @@ class _Bar:
   def advance(self, step: int, images: int) -> None:
     now = time.monotonic()
     if not self._begun[1]:  # the first step includes the compilation
-      self._begun = (now, images)
+      self._begun = (now, images, step)
     elif now > self._begun[0]:
       self._speed = (images - self._begun[1]) / (now - self._begun[0])
+      self._estimate(now - self._begun[0], step)
     if self._progress is not None:
       self._progress.update(
         self._task, completed=step, numbers=', '.join(self._numbers())
+      )
+
+  def _estimate(self, seconds: float, step: int) -> None:
+    """Says once how long a long phase takes, where no bar shows it.
+
+    Args:
+      seconds: the time since the first step.
+      step: the number of steps that the phase has taken.
+    """
+    steps = step - self._begun[2]
+    if self._is_estimated or self._progress is not None:
+      return
+    if seconds < _SECONDS or steps < _STEPS:
+      return
+    self._is_estimated = True
+    minutes = seconds / steps * (self._num_steps - step) / 60
+    if minutes > 1:
+      self.say(
+        f'{self._title}: step {step} of {self._num_steps}, about '
+        f'{minutes:.0f} minutes to go'
       )
 
   def say(self, text: str) -> None:

@@ -11,6 +11,8 @@ from jaxdistill import networks, study
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.networks.weights import files, pretrained
+from jaxdistill.study import config as config_lib
+from jaxdistill.study.distilling import teachers
 
 SMALL = {'name': 'resnet8', 'stem_width': 2, 'widths': (2, 2, 4)}
 
@@ -122,3 +124,21 @@ def test_weights_and_a_checkpoint_exclude_each_other(model, tmp_path):
     UsageError, match='expected weights or checkpoint, got both'
   ):
     study.plan(_config(path, **SMALL, checkpoint=str(path)))
+
+
+def test_a_row_of_an_earlier_run_can_teach_in_one_call(finished, tmp_path):
+  workdir = finished[0]
+  teacher = teachers.chosen(f'{workdir}:kd', (8, 8, 1), tmp_path)
+  assert teacher.outputs == 3 and "row 'kd'" in teacher.title
+  ((name, content),) = teacher.files.items()
+  (tmp_path / name).write_bytes(content)
+  model = files.load(tmp_path / name)
+  plan = study.plan(config_lib.load(str(workdir / 'config.py')))
+  row = plan.rows[-1]
+  trained = study.trained(plan, row, 0, workdir)['last']
+  assert row.label == 'kd' and model.network == trained.network
+  jax.tree.map(
+    np.testing.assert_array_equal, *(m.variables for m in (model, trained))
+  )
+  with pytest.raises(UsageError, match="did you mean 'kd'"):
+    teachers.chosen(f'{workdir}:kdd', (8, 8, 1), tmp_path)

@@ -119,9 +119,12 @@ def _quality(
       verdict = others[line.title]
       yield f'- Verdict: {verdict.word} ({verdicts.sentence(verdict)})'
   for split, scores in description.get('scores', {}).items():
+    file, student = (
+      shown(score.shown(scores[name])) for name in ('file', 'student')
+    )
     yield (
-      f'- With integers of 8 bits, {split} split: {shown(score.shown(scores["file"]))}; '
-      f'with floats: {shown(score.shown(scores["student"]))}'
+      f'- With integers of 8 bits, {split} split: {file}; with floats: '
+      f'{student}'
     )
   yield from _latency(description)
   yield ''

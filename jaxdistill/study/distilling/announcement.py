@@ -1,0 +1,73 @@
+"""What a call says before it trains."""
+
+from collections.abc import Iterator
+import pathlib
+
+from jaxdistill.networks import graph
+from jaxdistill.study import models
+from jaxdistill.study.distilling.sources import Source
+from jaxdistill.study.distilling.students import Student
+from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.drafts import Role
+from jaxdistill.study.plans import Plan
+
+
+def lines(
+  plan: Plan,
+  source: Source,
+  teacher: Teacher,
+  student: Student,
+  out: pathlib.Path,
+) -> Iterator[str]:
+  """Yields the lines: data, teacher, student, rows and where the files go.
+
+  Args:
+    plan: what will be run.
+    source: the data.
+    teacher: the teacher.
+    student: the student.
+    out: the work directory.
+  """
+  splits = {
+    name: len(plan.dataset.splits[name]['label'])
+    for name in ('train', 'validation', 'test')
+    if name in plan.dataset.splits
+  }
+  parts = ', '.join(f'{count:,} {name}' for name, count in splits.items())
+  classes = (
+    f'{plan.dataset.num_classes} classes' if source.has_labels else 'no labels'
+  )
+  height, width = plan.image.shape[1:3]
+  yield (
+    f'data: {source.title}: {sum(splits.values()):,} images ({parts}), '
+    f'{classes}, {height} x {width} pixels'
+  )
+  count = _parameters(plan, 'teacher')
+  training = '' if teacher.is_trained else ', to be trained on these labels'
+  yield f'teacher: {teacher.title}, {count:,} parameters{training}'
+  small = _parameters(plan, 'student')
+  yield (
+    f'student: {student.title}, {small:,} parameters, '
+    f"{100 * small / count:.1f} % of the teacher's"
+  )
+  keys = plan.config
+  rows = ', '.join(keys['methods'])
+  yield (
+    f'rows: {rows}; seeds: {keys["seeds"]}; {keys["epochs"]:g} epochs with '
+    f'batches of {keys["batch_size"]}'
+  )
+  if not source.has_labels:
+    yield (
+      'without labels, the test score says nothing; read the agreement with '
+      'the teacher'
+    )
+  yield f'results: {out}'
+
+
+def _parameters(plan: Plan, role: Role) -> int:
+  """Returns the number of parameters of the student or the teacher."""
+  if role not in plan.networks:
+    assert plan.teacher is not None
+    return graph.count_parameters(plan.teacher.variables)
+  network = plan.networks[role]
+  return graph.count_parameters(models.variable_shapes(plan, role, network))

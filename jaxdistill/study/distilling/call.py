@@ -1,0 +1,181 @@
+"""`distill`: from a folder of images and a teacher to a small model."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import os
+import pathlib
+import sys
+from typing import Any
+
+from jaxdistill.core import checks, writing
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Dataset
+from jaxdistill.study import arguments, build, exports, models, runs
+from jaxdistill.study import settings as settings_lib
+from jaxdistill.study import workdir as workdir_lib
+from jaxdistill.study.distilling import (
+  announcement,
+  compiling,
+  sources,
+  students,
+  teachers,
+)
+from jaxdistill.study.distilling.compiling import Choices
+from jaxdistill.study.distilling.outcome import Distilled
+from jaxdistill.study.distilling.sources import Source
+from jaxdistill.study.distilling.students import Student
+from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.parse import parse
+from jaxdistill.study.plans import Plan
+from jaxdistill.study.registry import DATASETS, METHODS, TABLES
+from jaxdistill.study.registry import NETWORKS as NETWORK_TABLE
+from jaxdistill.training.distributed import hosts
+
+
+def distill(
+  data: str | os.PathLike[str] | Mapping[str, Any],
+  *,
+  teacher: Any,
+  student: Any = 0.5,
+  out: str | os.PathLike[str],
+  method: str = 'auto',
+  baseline: bool = True,
+  seeds: int = 3,
+  epochs: float | None = None,
+  batch_size: int | None = None,
+  image_size: int | None = None,
+  labels: str = 'auto',
+  formats: Sequence[str] = ('safetensors',),
+  show: bool = True,
+  interrupted: Callable[[], bool] = lambda: False,
+) -> Distilled:
+  """Distils a teacher into a small student, and says whether it helped.
+
+  The arguments are compiled into a config, which is kept as `config.py` in the
+  work directory and run: `jaxdistill run OUT/config.py --workdir=OUT` does the
+  same. If the call is repeated, it continues where it stopped.
+
+  Args:
+    data: a folder of images; a .npz file; Hugging Face's parquet files or a
+      folder of `save_to_disk`, or 'hf:NAME' of the hub; 'digits'; or the
+      section `data` of a config.
+    teacher: the work directory of an earlier run, whose teacher is taken, or
+      'WORKDIR:ROW' for the student of a row; a file of this library; a file of
+      PyTorch weights as 'NETWORK:FILE'; the name of a network, which is then
+      trained on the labels; an `nnx.Module`; a Linen (module, variables); a
+      (network, variables); or the section `teacher` of a config.
+    student: the share of the teacher's width, in (0, 1); the name of a network;
+      a network; 'my_file:my_function'; or the section `student` of a config.
+    out: the work directory.
+    method: the name of a method. 'auto': 'kd' if the teacher's classes are
+      those of the data or there are no labels, and else 'srrl', which compares
+      features.
+    baseline: whether to train the student on the labels alone as well, which
+      the verdict needs.
+    seeds: the number of times that each student is trained.
+    epochs: passes over the training images; None: about 2,000 steps.
+    batch_size: the number of images in a batch; None: 64, or fewer if the
+      training images are fewer than 640.
+    image_size: the height and width in pixels of the images; None: the median
+      of their shorter sides, at most 224, and a multiple of 32 if it is large.
+    labels: 'auto', 'folders', 'none' or a file of labels, see `data.images`.
+    formats: the formats of the exported students, see `study.export`.
+    show: whether to say what is done, and the progress.
+    interrupted: () -> whether to stop after the step that is running.
+
+  Returns:
+    The student and the teacher as functions of raw images, the scores, the
+    verdict and the files.
+
+  Raises:
+    UsageError: an argument does not work, or the work directory belongs to
+      another call. Nothing has been written.
+  """
+  _check(method, seeds, epochs, batch_size, formats)
+  workdir = pathlib.Path(out)
+  source = sources.found(data, labels, image_size)
+  chosen_teacher = teachers.chosen(teacher, source.image_shape, workdir)
+  if not source.has_labels and not chosen_teacher.is_trained:
+    raise UsageError(
+      f'teacher: {chosen_teacher.title!r} has no weights, and the images have '
+      'no labels to train it with; name a file or a work directory'
+    )
+  chosen_student = students.chosen(student, chosen_teacher, workdir)
+  choices = Choices(method, baseline, seeds, epochs, batch_size)
+  plan, source = _plan(source, chosen_teacher, chosen_student, choices, workdir)
+  if show and hosts.first():
+    for line in announcement.lines(
+      plan, source, chosen_teacher, chosen_student, workdir
+    ):
+      print(line, file=sys.stderr)
+  results = runs.run(plan, workdir, show=show, interrupted=interrupted)
+  files = exports.export(plan, workdir, formats) if formats else []
+  return Distilled(plan, workdir, results, tuple(files), source.has_labels)
+
+
+def _check(
+  method: str,
+  seeds: int,
+  epochs: float | None,
+  batch_size: int | None,
+  formats: Sequence[str],
+) -> None:
+  """Checks the arguments that can be checked without data."""
+  checks.choice('method', method, ['auto', *METHODS])
+  checks.integer('seeds', seeds, at_most=settings_lib.MOST_SEEDS)
+  if epochs is not None:
+    checks.number('epochs', epochs, above=0)
+  if batch_size is not None:
+    checks.integer('batch_size', batch_size)
+  if isinstance(formats, str):
+    raise UsageError(f'formats: expected a sequence of names, got {formats!r}')
+  for name in formats:
+    checks.choice('format', name, arguments.FORMATS)
+
+
+def _plan(
+  source: Source,
+  teacher: Teacher,
+  student: Student,
+  choices: Choices,
+  workdir: pathlib.Path,
+) -> tuple[Plan, Source]:
+  """Compiles the config and plans it; nothing is left if it is refused."""
+  source = source.read(teacher.outputs)
+  section = {**source.section, **teacher.data}
+  dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
+  with _kept({**teacher.files, **student.files}, workdir):
+    parsed = parse(
+      student.section,
+      NETWORK_TABLE,
+      'student',
+      TABLES,
+      context=('num_classes',),
+    )
+    network = models.build_network(parsed, 'student', dataset.num_classes)
+    config = compiling.compiled(
+      section, dataset, source.has_labels, teacher, student, network, choices
+    )
+    plan = build.plan(config, dataset)
+    for row in plan.rows:
+      workdir_lib.check_row(workdir, row)
+  return plan, source
+
+
+@contextlib.contextmanager
+def _kept(files: Mapping[str, bytes], folder: pathlib.Path) -> Iterator[None]:
+  """Writes files, and removes them if a UsageError follows."""
+  had_folder = folder.exists()
+  new = [name for name in files if not (folder / name).exists()]
+  try:
+    if hosts.first():
+      for name in new:
+        writing.write(folder / name, files[name])
+    yield
+  except UsageError:
+    for name in new:
+      (folder / name).unlink(missing_ok=True)
+    if new and not had_folder:
+      with contextlib.suppress(OSError):
+        folder.rmdir()
+    raise

@@ -1,0 +1,138 @@
+"""The config of a call, with defaults that suit the data."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from jaxdistill.core.types import Dataset, Network
+from jaxdistill.networks.models import vit
+from jaxdistill.study.distilling.students import Student
+from jaxdistill.study.distilling.teachers import Teacher
+
+# Every row is trained for about so many steps, in a number of epochs between
+# these bounds.
+STEPS, FEWEST, MOST = 2000, 5, 200
+LARGEST_BATCH = 64
+# The learning rates of SGD and AdamW for the largest batch.
+SGD_RATE, ADAMW_RATE = 0.1, 1e-3
+# Validations of a row.
+EVALUATIONS = 20
+BASELINE = 'labels only'
+
+
+class Choices(NamedTuple):
+  """The arguments of a call that say how to train; None: a default.
+
+  Attributes:
+    method: the name of a method, or 'auto'.
+    baseline: whether to train the student on the labels alone as well.
+    seeds: the number of seeds.
+    epochs: passes over the training images.
+    batch_size: the number of images in a batch.
+  """
+
+  method: str
+  baseline: bool
+  seeds: int
+  epochs: float | None
+  batch_size: int | None
+
+
+def compiled(
+  data: Mapping[str, Any],
+  dataset: Dataset,
+  has_labels: bool,
+  teacher: Teacher,
+  student: Student,
+  network: Network,
+  choices: Choices,
+) -> dict[str, Any]:
+  """Returns the config of a call.
+
+  Args:
+    data: the section of the data.
+    dataset: the data.
+    has_labels: whether the images have labels.
+    teacher: the teacher.
+    student: the student.
+    network: the student's network.
+    choices: how to train.
+  """
+  count = len(dataset.splits['train']['label'])
+  batch_size = choices.batch_size or _batch_size(count)
+  epochs = choices.epochs or _epochs(count, batch_size)
+  name, rate = _optimizer(network, batch_size)
+  section = dict(teacher.section)
+  if not teacher.is_trained:
+    section = {**section, 'training': {'epochs': epochs}}
+  padding = max(1, dataset.splits['train']['image'].shape[1] // 8)
+  return {
+    'data': dict(data),
+    'augment': {'name': 'crop_flip', 'padding': padding},
+    'teacher': section,
+    'student': dict(student.section),
+    'optimizer': {'name': name},
+    'schedule': {'name': 'cosine', 'rate': rate},
+    'batch_size': batch_size,
+    'epochs': epochs,
+    'evaluate_every': max(1, int(epochs // EVALUATIONS)),
+    'seeds': choices.seeds,
+    'methods': _rows(dataset, has_labels, teacher, choices),
+  }
+
+
+def _batch_size(count: int) -> int:
+  """Returns the largest power of two that gives an epoch ten steps."""
+  size = LARGEST_BATCH
+  while size > 1 and 10 * size > count:
+    size //= 2
+  return size
+
+
+def _epochs(count: int, batch_size: int) -> int:
+  """Returns the number of epochs that gives about the usual number of steps."""
+  epochs = round(STEPS / max(1, count // batch_size))
+  return min(MOST, max(FEWEST, epochs))
+
+
+def _optimizer(network: Network, batch_size: int) -> tuple[str, float]:
+  """Returns the optimizer that suits a network, and its learning rate.
+
+  The rate grows with the batch, whose mean gradient varies less.
+  """
+  blocks = (stage.module for stage in network.stages)
+  transforms = any(isinstance(b, vit.TransformerBlock) for b in blocks)
+  name, rate = ('adamw', ADAMW_RATE) if transforms else ('sgd', SGD_RATE)
+  return name, rate * batch_size / LARGEST_BATCH
+
+
+def _rows(
+  dataset: Dataset, has_labels: bool, teacher: Teacher, choices: Choices
+) -> dict[str, dict[str, Any]]:
+  """Returns the rows: the baseline if there are labels, and the method."""
+  method = choices.method
+  if method == 'auto':
+    method = 'kd' if shares_classes(dataset, has_labels, teacher) else 'srrl'
+  row: dict[str, Any] = {'name': method}
+  if not has_labels:
+    return {method: {**row, 'label_weight': 0.0}}
+  baseline = {BASELINE: {'name': 'supervised'}} if choices.baseline else {}
+  return {**baseline, method: row}
+
+
+def shares_classes(
+  dataset: Dataset, has_labels: bool, teacher: Teacher
+) -> bool:
+  """Returns whether the teacher's outputs are scores of the data's classes.
+
+  Without labels, the classes are the teacher's.
+  """
+  if not teacher.is_trained or not has_labels:
+    return True
+  same_names = _same(teacher.label_names, dataset.label_names)
+  return teacher.outputs == dataset.num_classes and same_names
+
+
+def _same(names: Iterable[str], others: Iterable[str]) -> bool:
+  """Returns whether two lists hold the same names, or one holds none."""
+  first, second = sorted(names), sorted(others)
+  return not first or not second or first == second

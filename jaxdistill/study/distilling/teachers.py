@@ -1,0 +1,253 @@
+"""Which section of a config the argument `teacher` of a call stands for."""
+
+from collections.abc import Mapping, Sequence
+import os
+import pathlib
+from typing import Any, NamedTuple
+import zlib
+
+from flax import linen as nn
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network
+from jaxdistill.networks import adapters, graph
+from jaxdistill.networks.adapters import linen, programs
+from jaxdistill.networks.registry import NETWORKS
+from jaxdistill.networks.weights import files, pretrained
+from jaxdistill.study import build, config, results
+
+_FILE = 'teacher.safetensors'
+_SUFFIX = '.safetensors'
+# What a PyTorch file of ImageNet's 1,000 classes was trained with.
+IMAGENET = {
+  'mean': (123.675, 116.28, 103.53),
+  'std': (58.395, 57.12, 57.375),
+}
+_EXPECTED = (
+  "expected a work directory, 'WORKDIR:ROW', a .safetensors file, "
+  "'NETWORK:FILE' or the name of a network"
+)
+
+
+class Teacher(NamedTuple):
+  """A teacher as a config names it.
+
+  Attributes:
+    section: the section of the config.
+    title: what it is called.
+    network: the section of its network, for a student that is a share of it;
+      None if it is not made of blocks.
+    outputs: the number of its outputs; None if it has yet to be trained, and
+      then has as many as the data have classes.
+    label_names: the classes of its outputs, if its file names them.
+    files: name -> content of the files that the section names and that have yet
+      to be written into the work directory.
+    data: options of the data that its weights ask for.
+  """
+
+  section: dict[str, Any]
+  title: str
+  network: dict[str, Any] | None = None
+  outputs: int | None = None
+  label_names: tuple[str, ...] = ()
+  files: Mapping[str, bytes] = {}
+  data: Mapping[str, Any] = {}
+
+  @property
+  def is_trained(self) -> bool:
+    """Whether its weights exist already."""
+    return self.outputs is not None
+
+
+def chosen(
+  teacher: Any, image_shape: Sequence[int], out: pathlib.Path
+) -> Teacher:
+  """Returns the teacher that a call means.
+
+  Args:
+    teacher: see `call.distill`.
+    image_shape: (H, W, C) of the images that it gets.
+    out: the work directory, into which its files will be written.
+
+  Raises:
+    UsageError: there is no such teacher, or it cannot read the images.
+  """
+  if isinstance(teacher, Mapping):
+    return _of_section(dict(teacher), image_shape)
+  if isinstance(teacher, str | os.PathLike):
+    return _named(os.fspath(teacher), image_shape, out)
+  model = _model(teacher)
+  _outputs(model.network, image_shape)  # refuses images that it cannot read
+  return _of_model(model, {}, f'a {type(teacher).__name__}', image_shape, out)
+
+
+def _named(text: str, image_shape: Sequence[int], out: pathlib.Path) -> Teacher:
+  """Returns the teacher of a path or a name."""
+  place = pathlib.Path(text).expanduser()
+  if place.is_dir():
+    if not (place / _FILE).is_file():
+      raise UsageError(
+        f'teacher: {text!r} holds no {_FILE}; name one of its rows, '
+        f"'{text}:ROW'"
+      )
+    return _of_file(place / _FILE, image_shape)
+  if place.is_file():
+    return _of_file(place, image_shape)
+  if text in NETWORKS:
+    return Teacher({'name': text}, text, {'name': text})
+  first, separator, last = text.rpartition(':')
+  if separator and pathlib.Path(first).expanduser().is_dir():
+    model, about = _row(pathlib.Path(first).expanduser(), last)
+    return _of_model(model, about, f'row {last!r} of {first}', image_shape, out)
+  first, separator, last = text.partition(':')
+  if separator and first in NETWORKS:
+    return _of_section({'name': first, 'weights': last}, image_shape)
+  raise UsageError(f'teacher: {_EXPECTED}; {_unknown(first)}')
+
+
+def _unknown(name: str) -> str:
+  """Says that there is neither a file nor a network of a name."""
+  return str(checks.unknown('file, folder or network', name, NETWORKS))
+
+
+def _of_section(section: dict[str, Any], image_shape: Sequence[int]) -> Teacher:
+  """Returns the teacher of a section of a config."""
+  keys = ('checkpoint', 'weights', 'training')
+  network = {k: v for k, v in section.items() if k not in keys}
+  if 'checkpoint' in section and not network:
+    return _named(str(section['checkpoint']), image_shape, pathlib.Path())
+  title = str(section.get('name'))
+  if 'weights' not in section:
+    return Teacher(section, title, network)
+  weights = str(section['weights'])
+  if not pathlib.Path(weights).expanduser().is_file():
+    raise UsageError(f'teacher: no file {weights!r}')
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  make = NETWORKS[checks.choice('network', title, NETWORKS)]
+  arguments = {k: v for k, v in network.items() if k != 'name'}
+  outputs = section.get('num_classes') or pretrained.num_outputs(
+    weights, make(num_classes=1, **arguments), {'image': image}
+  )
+  section['num_classes'] = outputs
+  return Teacher(
+    section,
+    f'{title} with the weights of {weights}',
+    network,
+    outputs,
+    data=IMAGENET if outputs == 1000 else {},
+  )
+
+
+def _of_file(file: pathlib.Path, image_shape: Sequence[int]) -> Teacher:
+  """Returns the teacher of a file of this library."""
+  if file.suffix != _SUFFIX:
+    raise UsageError(
+      f'teacher: {str(file)!r} does not say what its network is; write '
+      f"'NETWORK:{file}'"
+    )
+  metadata = files.load_tree(file)[1]
+  if 'network' not in metadata:
+    raise UsageError(
+      f'teacher: {str(file)!r} holds no description of a network; write '
+      f"'NETWORK:{file}'"
+    )
+  network = files.stored(file)
+  return Teacher(
+    {'checkpoint': str(file)},
+    str(file),
+    {'name': 'stored', 'path': str(file)},
+    _outputs(network, image_shape),
+    tuple(metadata.get('label_names') or ()),
+  )
+
+
+def _row(workdir: pathlib.Path, label: str) -> tuple[Model, dict[str, Any]]:
+  """Returns the model of a finished row, of its first seed, and its data."""
+  plan = build.plan(config.load(config.kept(workdir)))
+  rows = {row.label: row for row in plan.rows}
+  row = rows[checks.choice('row of the teacher', label, rows)]
+  model = results.trained(plan, row, row.seeds[0], workdir)['last']
+  return model, plan.about_data
+
+
+def _model(teacher: Any) -> Model:
+  """Returns a model that was given as an object."""
+  if isinstance(teacher, nnx.Module):
+    return adapters.from_nnx(teacher)
+  if isinstance(teacher, tuple) and len(teacher) == 2:
+    network, variables = teacher
+    if isinstance(network, Network):
+      return Model(network, variables)
+    if isinstance(network, nn.Module):
+      adopted = adapters.from_linen(network, linen.train_argument(network))
+      nested = {name: {'model': tree} for name, tree in variables.items()}
+      return Model(adopted, nested)
+  raise UsageError(
+    f'teacher: {_EXPECTED}, an nnx.Module, (Linen module, variables) or '
+    f'(network, variables), got {type(teacher).__name__}'
+  )
+
+
+def _of_model(
+  model: Model,
+  about: Mapping[str, Any],
+  title: str,
+  image_shape: Sequence[int],
+  out: pathlib.Path,
+) -> Teacher:
+  """Returns the teacher of a model, whose files have yet to be written.
+
+  The names of the files contain their checksum, so that no file of another
+  teacher is ever replaced.
+  """
+  outputs = _outputs(model.network, image_shape)
+  names = tuple(about.get('label_names', ()))
+  described = all(isinstance(s.module, nn.Module) for s in model.network.stages)
+  if described:
+    content = files.to_bytes(model, about)
+    name = f'teacher-{zlib.crc32(content):08x}{_SUFFIX}'
+    path = str(out / name)
+    return Teacher(
+      {'checkpoint': path},
+      title,
+      {'name': 'stored', 'path': path},
+      outputs,
+      names,
+      {name: content},
+    )
+  program, variables = programs.to_program(model, image_shape)
+  content = files.to_bytes(Model(Network(()), variables), about)
+  stem = f'teacher-{zlib.crc32(content):08x}'
+  section = {
+    'name': 'program',
+    'path': str(out / f'{stem}.program'),
+    'checkpoint': str(out / f'{stem}{_SUFFIX}'),
+  }
+  written = {f'{stem}.program': program, f'{stem}{_SUFFIX}': content}
+  return Teacher(section, title, None, outputs, names, written)
+
+
+def _outputs(network: Network, image_shape: Sequence[int]) -> int:
+  """Returns the number of outputs of a network.
+
+  Raises:
+    UsageError: it cannot read the images, or its outputs are not `[B, N]`.
+  """
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  try:
+    shape = graph.shapes(network, {'image': image})[graph.output(network)].shape
+  except Exception as error:  # whatever a user's module raises
+    raise UsageError(
+      f'teacher: it cannot read images {tuple(image_shape)} '
+      f'({checks.reason(error)[:200]})'
+    ) from None
+  if len(shape) != 2:
+    raise UsageError(
+      'teacher: expected outputs [B, N], one number for each class, got the '
+      f'shape {list(shape)} for one image'
+    )
+  return int(shape[1])
