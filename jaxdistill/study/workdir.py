@@ -4,6 +4,7 @@ config.py: the config with all overrides.
 lock: held by the run that works in the directory.
 metrics.jsonl: the records of all rows; see `training.log`.
 teacher.safetensors: the trained teacher.
+teacher-*, student-*: networks that were given to `distill` as objects.
 rows/LABEL/row.json: everything that the numbers of a row depend on.
 rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
 rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
@@ -73,7 +74,7 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
       f'workdir: {workdir} holds row {row.label!r}, which was started '
       f'{"with" if was_fast else "without"} --fast_cpu: '
       f'{"give" if was_fast else "leave out"} --fast_cpu, or choose another '
-      '--workdir'
+      'work directory'
     )
   differences = [
     f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
@@ -83,7 +84,7 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
   if differences:
     raise UsageError(
       f'workdir: {workdir} holds row {row.label!r} of another config, which '
-      f'differs in {", ".join(differences)}; choose another --workdir'
+      f'differs in {", ".join(differences)}; choose another work directory'
     )
 
 
