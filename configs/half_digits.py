@@ -19,7 +19,7 @@ def get_config(student='new'):
   """Returns the config.
 
   Args:
-    student: whether the student is a 'new' network or 'pruned' from the teacher.
+    student: 'new' for a new network, 'pruned' for the pruned teacher.
   """
   teacher = {'name': 'resnet8'}
   half = {'name': 'scaled', 'network': teacher, 'share': 0.5}

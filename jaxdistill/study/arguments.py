@@ -179,7 +179,7 @@ _DISTILL: dict[str, dict[str, Any]] = {
   'labels': {
     'default': 'auto',
     'help': 'auto, folders, none, or a file with an image and its class on '
-    'each line; default: auto',
+    'each line; for Hugging Face, the column of labels; default: auto',
   },
 }
 # What a command takes without a name.

@@ -16,7 +16,7 @@ import jaxdistill as jd
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.networks import graph, layers
 from jaxdistill.study import arguments, build, config, runs
-from jaxdistill.study.distilling import call, compiling, sources
+from jaxdistill.study.distilling import call, compiling, sources, teachers
 from jaxdistill.study.distilling.outcome import Distilled
 
 NAMES = ('ant', 'bee')
@@ -363,3 +363,20 @@ def test_the_work_directory_of_another_call_is_refused(
   ) as error:
     planned(folder, teacher='resnet8', out=tmp_path, epochs=2)
   assert '\n' not in str(error.value)
+
+
+def test_a_section_with_a_file_is_a_trained_teacher(tmp_path):
+  section = {'name': 'my_file:my_teacher', 'checkpoint': 'a.safetensors'}
+  teacher = teachers.chosen(section, (8, 8, 3), tmp_path)
+  assert teacher.is_trained and teacher.section == section
+  teacher = teachers.chosen({'name': 'resnet8'}, (8, 8, 3), tmp_path)
+  assert not teacher.is_trained
+
+
+def test_keys_of_a_section_are_kept(folder, tmp_path, planned):
+  data = {'name': 'images', 'path': str(folder), 'validation': 4, 'test': 0.5}
+  teacher = {'name': 'resnet8', 'training': {'epochs': 7}}
+  plan = planned(data, teacher=teacher, out=tmp_path)
+  assert len(plan.dataset.splits['validation']['label']) == 4
+  assert len(plan.dataset.splits['test']['label']) == 20
+  assert plan.rows[0].resolved['epochs'] == 7

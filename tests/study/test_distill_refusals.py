@@ -68,6 +68,7 @@ WRONG = {
   'size of images': ({'image_size': 0}, ['image_size', '0']),
   'unknown format': ({'formats': ('onx',)}, ["'onx'", 'safetensors']),
   'format that is a string': ({'formats': 'stablehlo'}, ['formats']),
+  'labels of digits': ({'data': 'digits', 'labels': 'none'}, ['labels: ']),
   'labels': ({'labels': 'fodlers'}, ["'fodlers'", "'folders'"]),
   'missing argument of a method': ({'method': 'pruned'}, ["'pruning'"]),
 }

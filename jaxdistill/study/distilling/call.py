@@ -78,8 +78,10 @@ def distill(
       training images are fewer than 640.
     image_size: the height and width in pixels of the images; None: the median
       of their shorter sides, at most 224, and a multiple of 32 if it is large.
-    labels: 'auto', 'folders', 'none' or a file of labels, see `data.images`.
-    formats: the formats of the exported students, see `study.export`.
+    labels: 'auto', 'folders', 'none' or a file of labels, see `data.images`;
+      for Hugging Face 'auto', 'none' or the column of labels.
+    formats: the formats in which the distilled students are exported, see
+      `study.export`.
     show: whether to say what is done, and the progress.
     interrupted: () -> whether to stop after the step that is running.
 
@@ -95,7 +97,7 @@ def distill(
   workdir = pathlib.Path(out)
   source = sources.found(data, labels, image_size)
   chosen_teacher = teachers.chosen(teacher, source.image_shape, workdir)
-  if not source.has_labels and not chosen_teacher.is_trained:
+  if not source.has_labels and chosen_teacher.outputs is None:
     raise UsageError(
       f'teacher: {chosen_teacher.title!r} has no weights, and the images have '
       'no labels to train it with; name a file or a work directory'
@@ -109,7 +111,8 @@ def distill(
     ):
       print(line, file=sys.stderr)
   results = runs.run(plan, workdir, show=show, interrupted=interrupted)
-  files = exports.export(plan, workdir, formats) if formats else []
+  row = plan.rows[-1].label
+  files = exports.export(plan, workdir, formats, (row,)) if formats else []
   return Distilled(plan, workdir, results, tuple(files), source.has_labels)
 
 
@@ -141,7 +144,7 @@ def _plan(
   workdir: pathlib.Path,
 ) -> tuple[Plan, Source]:
   """Compiles the config and plans it; nothing is left if it is refused."""
-  source = source.read(teacher.outputs)
+  source = source.with_classes(teacher.outputs)
   section = {**source.section, **teacher.data}
   dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
   with _kept({**teacher.files, **student.files}, workdir):

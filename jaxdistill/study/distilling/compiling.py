@@ -63,7 +63,8 @@ def compiled(
   name, rate = _optimizer(network, batch_size)
   section = dict(teacher.section)
   if not teacher.is_trained:
-    section = {**section, 'training': {'epochs': epochs}}
+    training = {'epochs': epochs, **section.get('training', {})}
+    section = {**section, 'training': training}
   padding = max(1, dataset.splits['train']['image'].shape[1] // 8)
   return {
     'data': dict(data),
@@ -126,7 +127,7 @@ def shares_classes(
 
   Without labels, the classes are the teacher's.
   """
-  if not teacher.is_trained or not has_labels:
+  if teacher.outputs is None or not has_labels:
     return True
   same_names = _same(teacher.label_names, dataset.label_names)
   return teacher.outputs == dataset.num_classes and same_names

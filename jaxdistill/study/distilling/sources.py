@@ -43,8 +43,8 @@ class Source(NamedTuple):
   image_shape: tuple[int, int, int]
   has_labels: bool
 
-  def read(self, outputs: int | None) -> 'Source':
-    """Returns the source with the classes of images that have no labels.
+  def with_classes(self, outputs: int | None) -> 'Source':
+    """Returns the source, in which images without labels have classes too.
 
     Args:
       outputs: the number of the teacher's outputs, which the student gets too.
@@ -76,7 +76,13 @@ def found(
   if section.get('name') == 'images':
     return _images({'labels': labels, **section})
   if section.get('name') == 'huggingface':
-    return _huggingface({**section, **_hidden(labels)})
+    column = {} if labels == 'auto' else {'label': labels}
+    return _huggingface({**column, **section})
+  if labels != 'auto':
+    raise UsageError(
+      "labels: expected 'auto' for data that are no tree of images and not of "
+      f'Hugging Face, got {labels!r}'
+    )
   dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
   shape = dataset.splits['train']['image'].shape[1:]
   return Source(section, str(section['name']), shape, True)
@@ -114,11 +120,6 @@ def _section(
   )
 
 
-def _hidden(labels: str) -> dict[str, str]:
-  """Returns the option of `huggingface` that says not to use the labels."""
-  return {'label': 'none'} if labels == 'none' else {}
-
-
 def _images(section: dict[str, Any]) -> Source:
   """Returns a tree of images, whose size is chosen from a sample of them."""
   whole = {k: section[k] for k in ('path', 'labels', 'test') if k in section}
@@ -149,7 +150,7 @@ def _resized(section: dict[str, Any], has_labels: bool) -> Source:
   size = section['image_size']
   shape = (size, size, 3)
   first = {key: section.pop(key) for key in ('name', 'path')}
-  ordered = {**first, **section, 'validation': 0.1}
+  ordered = {**first, 'validation': 0.1, **section}
   return Source(ordered, str(first['path']), shape, has_labels)
 
 

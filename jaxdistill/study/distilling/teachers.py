@@ -41,8 +41,9 @@ class Teacher(NamedTuple):
     title: what it is called.
     network: the section of its network, for a student that is a share of it;
       None if it is not made of blocks.
-    outputs: the number of its outputs; None if it has yet to be trained, and
-      then has as many as the data have classes.
+    outputs: the number of its outputs; None if it has as many as the data have
+      classes.
+    is_trained: whether its weights exist already.
     label_names: the classes of its outputs, if its file names them.
     files: name -> content of the files that the section names and that have yet
       to be written into the work directory.
@@ -53,14 +54,10 @@ class Teacher(NamedTuple):
   title: str
   network: dict[str, Any] | None = None
   outputs: int | None = None
+  is_trained: bool = True
   label_names: tuple[str, ...] = ()
   files: Mapping[str, bytes] = {}
   data: Mapping[str, Any] = {}
-
-  @property
-  def is_trained(self) -> bool:
-    """Whether its weights exist already."""
-    return self.outputs is not None
 
 
 def chosen(
@@ -77,7 +74,7 @@ def chosen(
     UsageError: there is no such teacher, or it cannot read the images.
   """
   if isinstance(teacher, Mapping):
-    return _of_section(dict(teacher), image_shape)
+    return _of_section(dict(teacher), image_shape, out)
   if isinstance(teacher, str | os.PathLike):
     return _named(os.fspath(teacher), image_shape, out)
   model = _model(teacher)
@@ -98,14 +95,15 @@ def _named(text: str, image_shape: Sequence[int], out: pathlib.Path) -> Teacher:
   if place.is_file():
     return _of_file(place, image_shape)
   if text in NETWORKS:
-    return Teacher({'name': text}, text, {'name': text})
+    return _of_section({'name': text}, image_shape, out)
   first, separator, last = text.rpartition(':')
   if separator and pathlib.Path(first).expanduser().is_dir():
     model, about = _row(pathlib.Path(first).expanduser(), last)
     return _of_model(model, about, f'row {last!r} of {first}', image_shape, out)
   first, separator, last = text.partition(':')
   if separator and first in NETWORKS:
-    return _of_section({'name': first, 'weights': last}, image_shape)
+    section = {'name': first, 'weights': last}
+    return _of_section(section, image_shape, out)
   raise UsageError(f'teacher: {_EXPECTED}; {_unknown(first)}')
 
 
@@ -114,15 +112,19 @@ def _unknown(name: str) -> str:
   return str(checks.unknown('file, folder or network', name, NETWORKS))
 
 
-def _of_section(section: dict[str, Any], image_shape: Sequence[int]) -> Teacher:
+def _of_section(
+  section: dict[str, Any], image_shape: Sequence[int], out: pathlib.Path
+) -> Teacher:
   """Returns the teacher of a section of a config."""
   keys = ('checkpoint', 'weights', 'training')
   network = {k: v for k, v in section.items() if k not in keys}
   if 'checkpoint' in section and not network:
-    return _named(str(section['checkpoint']), image_shape, pathlib.Path())
+    return _named(str(section['checkpoint']), image_shape, out)
   title = str(section.get('name'))
   if 'weights' not in section:
-    return Teacher(section, title, network)
+    outputs = section.get('num_classes')
+    trained = 'checkpoint' in section
+    return Teacher(section, title, network, outputs, is_trained=trained)
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
     raise UsageError(f'teacher: no file {weights!r}')
@@ -161,7 +163,7 @@ def _of_file(file: pathlib.Path, image_shape: Sequence[int]) -> Teacher:
     str(file),
     {'name': 'stored', 'path': str(file)},
     _outputs(network, image_shape),
-    tuple(metadata.get('label_names') or ()),
+    label_names=tuple(metadata.get('label_names') or ()),
   )
 
 
@@ -216,8 +218,8 @@ def _of_model(
       title,
       {'name': 'stored', 'path': path},
       outputs,
-      names,
-      {name: content},
+      label_names=names,
+      files={name: content},
     )
   program, variables = programs.to_program(model, image_shape)
   content = files.to_bytes(Model(Network(()), variables), about)
@@ -228,7 +230,9 @@ def _of_model(
     'checkpoint': str(out / f'{stem}{_SUFFIX}'),
   }
   written = {f'{stem}.program': program, f'{stem}{_SUFFIX}': content}
-  return Teacher(section, title, None, outputs, names, written)
+  return Teacher(
+    section, title, None, outputs, label_names=names, files=written
+  )
 
 
 def _outputs(network: Network, image_shape: Sequence[int]) -> int:
