@@ -41,7 +41,7 @@ def to_program(
   network = model.network
   (batch_size,) = jax_export.symbolic_shape('batch')
   image = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
-  last = graph.output(network)
+  last = graph.main_output(network)
   # Files do not keep collections that are empty.
   variables = traverse_util.unflatten_dict(
     traverse_util.flatten_dict(model.variables)

@@ -95,8 +95,11 @@ class Distilled(NamedTuple):
 
   @property
   def rows(self) -> dict[str, tuple[float, ...]]:
-    """Row -> the test score of each seed after the last epoch, in percent."""
-    score = self.results['score']
+    """Row -> the test score of each seed after the last epoch.
+
+    It is as the table shows it: accuracies are in percent.
+    """
+    score = report.score_of(self.results)
     return {
       line.title: tuple(line.scores(score))
       for line in report.grouped(self.results)
@@ -108,7 +111,7 @@ class Distilled(NamedTuple):
     lines = report.grouped(self.results)
     if not self.has_labels:
       return _agreement(lines[-1])
-    reference, others = verdicts.judged(lines, self.results['score'])
+    reference, others = verdicts.judged(lines, report.score_of(self.results))
     for label, verdict in others.items():
       return f'{label}: {verdict.word} ({verdicts.sentence(verdict)})'
     label = 'no row' if reference is None else f'only {reference.title!r}'

@@ -243,7 +243,8 @@ def _outputs(network: Network, image_shape: Sequence[int]) -> int:
   """
   image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   try:
-    shape = graph.shapes(network, {'image': image})[graph.output(network)].shape
+    shapes = graph.shapes(network, {'image': image})
+    shape = shapes[graph.main_output(network)].shape
   except Exception as error:  # whatever a user's module raises
     raise UsageError(
       f'teacher: it cannot read images {tuple(image_shape)} '
