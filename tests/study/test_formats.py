@@ -105,7 +105,7 @@ def test_the_score_of_a_program_is_that_of_its_model(
   task, split = classification(), dataset.splits['test']
   score = measurements.score(run, split, task, preprocess)
   metrics = evaluation.evaluate(source.model, split, task, preprocess)
-  assert score == pytest.approx(metrics[task.score])
+  assert score == pytest.approx(metrics[task.score.name])
 
 
 def test_a_latency_is_the_median_of_the_calls(monkeypatch):
