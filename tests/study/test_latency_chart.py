@@ -46,7 +46,8 @@ def picture(tmp_path):
       path = tmp_path / f'export/{i}.onnx.json'
       path.write_text(json.dumps(description))
     lines = report.grouped(results)
-    parts = list(latencies.parts(tmp_path, lines, results['score']))
+    score = report.score_of(results)
+    parts = list(latencies.parts(tmp_path, lines, score))
     if not parts:
       return None
     texts = [text for part in parts for text in part.itertext()]
