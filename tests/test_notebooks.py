@@ -52,6 +52,9 @@ def _text(output: nbformat.NotebookNode) -> str:
 @pytest.mark.filterwarnings('ignore')  # warnings of the notebook runner
 def test_a_notebook_runs_as_it_is_stored(path, monkeypatch, tmp_path):
   monkeypatch.setenv('MPLBACKEND', 'agg')
+  # Unlike other tests, notebooks train for so long that the optimisation of
+  # programs pays.
+  monkeypatch.setenv('XLA_FLAGS', '--xla_llvm_disable_expensive_passes=true')
   notebook = _read(path)
   client = nbclient.NotebookClient(
     notebook, timeout=1800, resources={'metadata': {'path': str(tmp_path)}}
