@@ -8,7 +8,7 @@ import numpy as np
 from jaxdistill.analysis import figures
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.tasks.classification import SCORE
+from jaxdistill.core.metric import TOP1
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -138,7 +138,7 @@ def learning(
   row: str,
   *,
   steps_per_epoch: int,
-  metric: str = SCORE.name,
+  metric: str = TOP1.name,
   percent: bool = True,
   split: str = 'validation',
   without: Collection[str] = (),

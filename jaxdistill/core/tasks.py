@@ -6,7 +6,8 @@ In shapes, `B` is the batch size and `N` the number of examples of a split.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from jaxdistill.core.values import Array, Batch, Dataset, Metric, Metrics
+from jaxdistill.core.metric import Metric
+from jaxdistill.core.values import Array, Batch, Dataset, Metrics
 
 
 class TaskLoss(Protocol):

@@ -14,6 +14,7 @@ import jax
 import optax
 
 from jaxdistill.core import checks
+from jaxdistill.core.metric import Metric
 from jaxdistill.core.tasks import (
   Agreement,
   Predict,
@@ -32,7 +33,6 @@ from jaxdistill.core.values import (
   Dataset,
   FeaturePairs,
   Features,
-  Metric,
   Metrics,
   Model,
   Network,

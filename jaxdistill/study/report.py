@@ -10,7 +10,7 @@ import rich.console
 import rich.markup
 import rich.table
 
-from jaxdistill.core.types import Metric
+from jaxdistill.core.metric import Metric
 
 # How the agreement with the teacher is shown, whatever the score.
 _AGREEMENT = Metric('agreement')

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxdistill.core.types import Metric
+from jaxdistill.core.metric import Metric
 from jaxdistill.study.report import Line
 
 Word = Literal['HELPS', 'HURTS', 'NO GAIN', 'UNCLEAR']

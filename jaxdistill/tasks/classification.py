@@ -7,10 +7,8 @@ import optax
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Batch, Dataset, Metric, Metrics, Task
-
-# The fraction of the images whose label has the highest logit.
-SCORE = Metric('top1')
+from jaxdistill.core.metric import TOP1
+from jaxdistill.core.types import Array, Batch, Dataset, Metrics, Task
 
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
@@ -42,7 +40,7 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
     _progress,
     _predict,
     _agreement,
-    SCORE,
+    TOP1,
     check=check_labels,
   )
 
@@ -102,7 +100,7 @@ def _summarize(statistics: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _progress(logits: Array, batch: Batch) -> Metrics:
-  return {SCORE.name: _statistics(logits, batch)[SCORE.name].mean()}
+  return {TOP1.name: _statistics(logits, batch)[TOP1.name].mean()}
 
 
 def _predict(logits: Array) -> Array:

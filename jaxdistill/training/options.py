@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxdistill.core.metric import TOP1
 from jaxdistill.core.types import Carry, Metric, Model
-from jaxdistill.tasks.classification import SCORE
 from jaxdistill.training.log import Log
 
 
@@ -54,7 +54,7 @@ class FitOptions(NamedTuple):
 
   directory: str | None = None
   evaluate: Callable[[Model], dict[str, float]] | None = None
-  score: Metric = SCORE
+  score: Metric = TOP1
   evaluate_every: int = 1
   log_every: int = 50
   checkpoint_seconds: float = 60.0

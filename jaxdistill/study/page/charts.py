@@ -5,7 +5,7 @@ import math
 from typing import NamedTuple
 
 from jaxdistill.analysis.curves import Point
-from jaxdistill.core.types import Metric
+from jaxdistill.core.metric import Metric
 from jaxdistill.study.page.markup import Element, element
 
 # The page gives the classes c0, c1, ... their colours.

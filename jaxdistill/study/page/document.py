@@ -17,7 +17,7 @@ from jaxdistill.analysis import curves
 from jaxdistill.analysis.curves import Point
 from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Metric
+from jaxdistill.core.metric import Metric
 from jaxdistill.study import report, verdicts
 from jaxdistill.study.page import charts, facts, latencies, markup
 from jaxdistill.study.page.markup import Element, element

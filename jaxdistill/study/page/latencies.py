@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.analysis.curves import Point
-from jaxdistill.core.types import Metric
+from jaxdistill.core.metric import Metric
 from jaxdistill.study import verdicts
 from jaxdistill.study.page import charts, markup
 from jaxdistill.study.page.markup import Element, element
