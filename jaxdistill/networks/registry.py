@@ -9,6 +9,7 @@ from jaxdistill.core import checks
 from jaxdistill.core.types import Network
 from jaxdistill.networks.adapters import programs
 from jaxdistill.networks.models import (
+  convnext,
   densenet,
   efficientnet,
   imagenet_resnet,
@@ -86,6 +87,15 @@ NETWORKS: dict[str, Callable[..., Network]] = {
   ),
   'shufflenet_v2': shufflenet.shufflenet_v2,
   'efficientnet_b0': efficientnet.efficientnet_b0,
+  'efficientnet_lite': efficientnet.efficientnet_lite,
+  **{
+    f'efficientnet_lite{i}': functools.partial(
+      efficientnet.efficientnet_lite, width, depth, dropout=dropout
+    )
+    for i, (width, depth, dropout) in enumerate(
+      ((1.0, 1.0, 0.2), (1.0, 1.1, 0.2), (1.1, 1.2, 0.3))
+    )
+  },
   'cifar_densenet': densenet.cifar_densenet,
   'densenet40_12': functools.partial(densenet.cifar_densenet, 40, 12),
   'densenet121': densenet.densenet121,
@@ -100,8 +110,36 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     for depth, widening in ((110, 64), (200, 240), (200, 300))
   },
   'vit': vit.vit,
-  'vit_b16': functools.partial(vit.vit, 768, 12, 12),
   'deit_tiny': functools.partial(vit.vit, 192, 12, 3),
+  'vit_s16': functools.partial(vit.vit, 384, 12, 6),
+  'vit_b16': functools.partial(vit.vit, 768, 12, 12),
+  'vit_b32': functools.partial(vit.vit, 768, 12, 12, patch=32),
+  'vit_l16': functools.partial(vit.vit, 1024, 24, 16),
+  'vit_h14': functools.partial(vit.vit, 1280, 32, 16, patch=14),
+  'convnext': convnext.convnext,
+  **{
+    f'convnext_{size}': functools.partial(convnext.convnext, blocks, widths)
+    for size, blocks, widths in (
+      ('tiny', (3, 3, 9, 3), (96, 192, 384, 768)),
+      ('small', (3, 3, 27, 3), (96, 192, 384, 768)),
+      ('base', (3, 3, 27, 3), (128, 256, 512, 1024)),
+      ('large', (3, 3, 27, 3), (192, 384, 768, 1536)),
+    )
+  },
+  **{
+    f'{family}_{size}': functools.partial(make, *sizes)
+    for family, make in (('dinov2', vit.dinov2), ('dinov3', vit.dinov3))
+    for size, sizes in (
+      ('small', (384, 12, 6)),
+      ('base', (768, 12, 12)),
+      ('large', (1024, 24, 16)),
+    )
+  },
+  'clip_b32': functools.partial(vit.clip, 768, 12, 12, patch=32),
+  'clip_b16': functools.partial(vit.clip, 768, 12, 12, patch=16),
+  'clip_l14': functools.partial(vit.clip, 1024, 24, 16, patch=14),
+  'siglip_b16': functools.partial(vit.siglip, 768, 12, 12),
+  'siglip_l16': functools.partial(vit.siglip, 1024, 24, 16),
 }
 # Name -> function of the path of a file that holds a network: its description,
 # or a program that computes its outputs.

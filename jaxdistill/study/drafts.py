@@ -91,12 +91,18 @@ class TeacherDraft(NamedTuple):
     file: the file of a trained teacher; None if it has yet to be trained.
     is_torch: whether the file holds PyTorch tensors.
     row: how the teacher is trained if there is no file.
+    folder: the folder of a pretrained model, whose config.json says what its
+      network is; None if the file is not in such a folder.
+    image_size: the height and width to which the teacher resizes its images; 0:
+      it gets them as they are.
   """
 
   network: Section | None
   file: pathlib.Path | None
   is_torch: bool
   row: RowDraft
+  folder: pathlib.Path | None = None
+  image_size: int = 0
 
   @property
   def resolved(self) -> dict[str, Any]:
@@ -105,7 +111,8 @@ class TeacherDraft(NamedTuple):
     if self.file is not None:
       checksum = zlib.crc32(self.file.read_bytes())
       key = 'weights' if self.is_torch else 'checkpoint'
-      return {**network, key: str(self.file), 'checksum': checksum}
+      size = {'image_size': self.image_size} if self.image_size else {}
+      return {**network, key: str(self.file), 'checksum': checksum, **size}
     (seed,) = self.row.seeds
     return {**network, 'training': self.row.resolved, 'seed': seed}
 

@@ -18,7 +18,8 @@ from jaxdistill.core.types import (
   Stage,
 )
 from jaxdistill.networks import graph, layers
-from jaxdistill.networks.weights import files, pretrained
+from jaxdistill.networks.surgery import resizing
+from jaxdistill.networks.weights import files, huggingface, pretrained
 from jaxdistill.phases import recipes
 from jaxdistill.study import models
 from jaxdistill.study.drafts import TeacherDraft
@@ -64,6 +65,22 @@ def read(
   Raises:
     UsageError: the file cannot be read, or does not suit the data.
   """
+  teacher = _read(draft, file, dataset, preprocess)
+  if draft.image_size:
+    network = resizing.resized(teacher.model.network, draft.image_size)
+    teacher = teacher._replace(model=teacher.model._replace(network=network))
+  return teacher
+
+
+def _read(
+  draft: TeacherDraft,
+  file: pathlib.Path,
+  dataset: Dataset,
+  preprocess: Augment,
+) -> FileTeacher:
+  """Reads a teacher that gets images of the data's size; see `read`."""
+  if draft.folder is not None:
+    return _pretrained(draft, draft.folder, dataset, preprocess)
   network = None
   if draft.network is not None:
     network = models.build_network(
@@ -75,6 +92,33 @@ def read(
     return FileTeacher(Model(network, variables))
   model, metadata = files.load_with_metadata(file, network)
   return _with_names(_standardized(model, metadata, dataset), metadata, dataset)
+
+
+def _pretrained(
+  draft: TeacherDraft,
+  folder: pathlib.Path,
+  dataset: Dataset,
+  preprocess: Augment,
+) -> FileTeacher:
+  """Reads a model of another library, with what its folder says."""
+  loaded = huggingface.load(folder)
+  shape = recipes.example(dataset, preprocess, 1)['image'].shape[1:]
+  if shape[-1] != huggingface.CHANNELS:
+    raise UsageError(
+      f'teacher.weights: expected data of {huggingface.CHANNELS} channels, for '
+      f'which {folder} was trained, got {shape[-1]}'
+    )
+  notes = [f'teacher.weights: {folder}: {loaded.about}']
+  size = (draft.image_size,) * 2 if draft.image_size else shape[:2]
+  if size != (loaded.image_size,) * 2:
+    notes.append(
+      f'teacher.weights: was trained on images of {loaded.image_size} x '
+      f'{loaded.image_size}, and gets images of {size[0]} x {size[1]}; '
+      'teacher.image_size resizes them'
+    )
+  teacher = _standardized(loaded.model, loaded.metadata, dataset)
+  teacher = teacher._replace(notes=(*notes, *teacher.notes))
+  return _with_names(teacher, loaded.metadata, dataset)
 
 
 def checked(plan: Plan) -> Plan:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any
 
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Augment,
@@ -13,6 +14,7 @@ from jaxdistill.core.types import (
   Task,
 )
 from jaxdistill.networks.initial import Scheme
+from jaxdistill.networks.weights import hub, huggingface
 from jaxdistill.optimizers import Optimizer, Schedule
 from jaxdistill.study import models, settings, sweeps, values
 from jaxdistill.study.drafts import (
@@ -31,7 +33,7 @@ from jaxdistill.study.settings import RawSection, Settings
 TRIAL_CONTEXT: dict[str, Any] = {'num_classes': 10, 'mean': (0.0,)}
 TEACHER_LABEL = 'teacher'
 # The keys of the teacher's section that are not arguments of its network.
-_TEACHER_KEYS = ('checkpoint', 'weights', 'training')
+_TEACHER_KEYS = ('checkpoint', 'weights', 'training', 'image_size')
 # Type -> what the function of a section gets besides its own keys.
 _CONTEXT: dict[Any, tuple[str, ...]] = {
   Augment: tuple(TRIAL_CONTEXT),
@@ -226,21 +228,47 @@ def _teacher(section: RawSection, training: Training) -> TeacherDraft:
   """Validates {'name': ..., 'training': {...}}, or a section with a file.
 
   'checkpoint' names a file of this library or a work directory, 'weights' a
-  file of PyTorch tensors.
+  file of PyTorch tensors, or a folder or a name of a pretrained model.
   """
   if 'weights' in section and 'checkpoint' in section:
     raise UsageError('teacher: expected weights or checkpoint, got both')
   row = _teacher_row(section.get('training', {}), training)
   is_torch = 'weights' in section
-  file = None
-  if is_torch or 'checkpoint' in section:
-    file = _teacher_file(section, 'weights' if is_torch else 'checkpoint')
   arguments = {k: v for k, v in section.items() if k not in _TEACHER_KEYS}
-  network = None
-  if arguments or file is None or is_torch:
+  file = folder = network = None
+  if is_torch and not arguments:
+    folder = _pretrained_folder(str(section['weights']))
+  if folder is not None:
+    file = huggingface.weights_file(folder)
+  elif is_torch or 'checkpoint' in section:
+    file = _teacher_file(section, 'weights' if is_torch else 'checkpoint')
+  if folder is None and (arguments or file is None or is_torch):
     network = _parse(Network, arguments, 'teacher', siblings=_TEACHER_KEYS)
     _try_network(network, 'teacher')
-  return TeacherDraft(network, file, is_torch, row)
+  return TeacherDraft(
+    network, file, is_torch, row, folder, _teacher_image_size(section, file)
+  )
+
+
+def _pretrained_folder(weights: str) -> pathlib.Path | None:
+  """Returns the folder of a pretrained model; None if it is another file."""
+  if not weights.startswith(hub.PREFIX) and not pathlib.Path(weights).is_dir():
+    return None
+  return hub.folder(weights)
+
+
+def _teacher_image_size(section: RawSection, file: pathlib.Path | None) -> int:
+  """Returns the size to which a teacher from a file resizes its images."""
+  if 'image_size' not in section:
+    return 0
+  if file is None:
+    raise UsageError(
+      'teacher.image_size: expected weights or checkpoint with it, because a '
+      'teacher that is trained gets the images of the data'
+    )
+  return checks.integer(
+    'teacher.image_size', section['image_size'], at_most=10_000
+  )
 
 
 def _teacher_row(keys: Any, training: Training) -> RowDraft:

@@ -34,6 +34,7 @@ except RuntimeError:
   import torchvision
 import timm
 from timm.models import (
+  convnext,
   efficientnet,
   mobilenetv3,
   resnet,
@@ -125,6 +126,49 @@ def timm_mobilenet_v3():
 def timm_efficientnet():
   return efficientnet._gen_efficientnet(
     'efficientnet_b0', channel_multiplier=0.05, num_classes=CLASSES
+  )
+
+
+def timm_efficientnet_lite():
+  model = efficientnet._gen_efficientnet_lite(
+    'tf_efficientnet_lite0',
+    channel_multiplier=0.05,
+    pad_type='same',
+    bn_eps=1e-3,
+    num_classes=CLASSES,
+  )
+  model.conv_head = nn.Conv2d(16, 16, 1, bias=False)
+  model.bn2 = timm.layers.BatchNormAct2d(16, eps=1e-3, act_layer=nn.ReLU6)
+  model.classifier = nn.Linear(16, CLASSES)
+  return model
+
+
+def timm_convnext():
+  return convnext.ConvNeXt(
+    depths=(1, 1, 2, 1), dims=(4, 6, 8, 10), num_classes=CLASSES
+  )
+
+
+def torchvision_convnext():
+  setting = [
+    torchvision.models.convnext.CNBlockConfig(width, next_width, depth)
+    for width, next_width, depth in ((4, 6, 1), (6, None, 2))
+  ]
+  return torchvision.models.ConvNeXt(setting, num_classes=CLASSES)
+
+
+def timm_dinov2():
+  return vision_transformer.VisionTransformer(
+    35,
+    7,
+    embed_dim=16,
+    depth=2,
+    num_heads=2,
+    init_values=1.0,
+    reg_tokens=4,
+    no_embed_class=True,
+    num_classes=CLASSES,
+    dynamic_img_size=True,
   )
 
 
@@ -263,6 +307,35 @@ NARROW = {
       32, 8, embed_dim=16, depth=2, num_heads=2, num_classes=CLASSES
     ),
     {'group1.block1': 'blocks.0', 'group1': 'blocks.1'},
+  ),
+  'timm_dinov2': (
+    'vit',
+    {'width': 16, 'depth': 2, 'heads': 2, 'patch': 7, 'image_size': 35}
+    | {'layer_scale': 1.0, 'registers': 4, 'positions': 'patches'},
+    21,
+    timm_dinov2,
+    {'group1.block1': 'blocks.0', 'group1': 'blocks.1'},
+  ),
+  'timm_convnext': (
+    'convnext',
+    {'blocks': [1, 1, 2, 1], 'widths': [4, 6, 8, 10]},
+    33,
+    timm_convnext,
+    groups('stages.{}', 4, 0),
+  ),
+  'torchvision_convnext': (
+    'convnext',
+    {'blocks': [1, 2], 'widths': [4, 6]},
+    16,
+    torchvision_convnext,
+    {f'group{g + 1}': f'features.{2 * g + 1}' for g in range(2)},
+  ),
+  'timm_efficientnet_lite': (
+    'efficientnet_lite',
+    {'width': 0.05, 'last_width': 16},
+    48,
+    timm_efficientnet_lite,
+    groups('blocks.{}', 7, 0),
   ),
   'repdistiller_resnet': (
     'cifar_resnet',

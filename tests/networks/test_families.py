@@ -87,6 +87,25 @@ FAMILIES = {
     7,
     ('group3.pre',),
   ),
+  'convnext': (
+    {'blocks': (1, 2), 'widths': (4, 6), 'patch': 2, 'drop_path': 0.2},
+    8,
+    ('group1', 'transition1'),
+  ),
+  'efficientnet_lite': ({'width': 0.1, 'last_width': 8}, 32, ('last.pre',)),
+  'vit rotary': (
+    {'width': 8, 'depth': 3, 'heads': 2, 'patch': 4, 'positions': 'rotary'}
+    | {'registers': 2, 'layer_scale': 1.0, 'key_bias': False}
+    | {'pool': 'class_mean'},
+    8,
+    ('group1', 'pool.tokens'),
+  ),
+  'vit attention': (
+    {'width': 8, 'depth': 3, 'heads': 2, 'patch': 4, 'class_token': False}
+    | {'pool': 'attention', 'image_size': 12, 'first_norm': True},
+    8,
+    ('group1', 'pool.tokens'),
+  ),
   'vit': (
     {'width': 8, 'depth': 3, 'heads': 2, 'patch': 4, 'drop_path': 0.2},
     8,
@@ -225,6 +244,13 @@ DELETABLE = {
   'densenet121': {},
   'pyramidnet': {},
   'pyramidnet basic': {},
+  'convnext': {1: (1,), 2: (1, 2)},
+  'efficientnet_lite': {
+    **{1: (), 2: (2,), 3: (2,), 4: (2, 3), 5: (2, 3)},
+    6: (2, 3, 4),
+  },
+  'vit rotary': {1: (1, 2, 3)},
+  'vit attention': {1: (1, 2, 3)},
   'vit': {1: (1, 2, 3)},
 }
 

@@ -120,6 +120,18 @@ IMAGENET = {
   'densenet121': ({}, 7_978_856),
   'vit_b16': ({}, 86_567_656),
   'deit_tiny': ({}, 5_717_416),
+  'vit_b32': ({}, 88_224_232),
+  'vit_l16': ({}, 304_326_632),
+  'vit_h14': ({}, 632_045_800),
+  'convnext_tiny': ({}, 28_589_128),
+  'convnext_small': ({}, 50_223_688),
+  'convnext_base': ({}, 88_591_464),
+  'convnext_large': ({}, 197_767_336),
+  'efficientnet_lite0': ({}, 4_652_008),
+  'efficientnet_lite1': ({}, 5_416_680),
+  'efficientnet_lite2': ({}, 6_092_072),
+  # Without the mask token of its training, of 384 parameters.
+  'dinov2_small': ({'head': False}, 22_056_576 - 384),
   'vit': ({'width': 384, 'heads': 6}, 22_050_664),
 }
 

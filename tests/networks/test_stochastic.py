@@ -12,8 +12,12 @@ import pytest
 from jaxdistill import networks
 from jaxdistill.core.types import Network, Stage
 from jaxdistill.networks import graph, layers
-from jaxdistill.networks.layers import inverted_residual, stochastic_depth
-from jaxdistill.networks.models import pyramidnet, vit
+from jaxdistill.networks.layers import (
+  attention,
+  inverted_residual,
+  stochastic_depth,
+)
+from jaxdistill.networks.models import pyramidnet
 
 OPTIONS = {'xla_backend_optimization_level': 0}
 KEYS = jax.random.split(jax.random.key(0), 4000)
@@ -87,12 +91,12 @@ RANDOM = {
     (2, 4, 4, 4),
   ),
   'drop path of a transformer': (
-    functools.partial(vit.TransformerBlock, 2),
+    functools.partial(attention.TransformerBlock, 2),
     'drop_path',
     (2, 3, 8),
   ),
   'dropout of a transformer': (
-    functools.partial(vit.TransformerBlock, 2),
+    functools.partial(attention.TransformerBlock, 2),
     'dropout',
     (2, 3, 8),
   ),

@@ -102,7 +102,8 @@ TABLE = {
   )
 }
 FAMILIES = {'cifar_resnet', 'wide_resnet', 'cifar_vgg', 'imagenet_resnet'} | {
-  *('preactivation_resnet', 'cifar_densenet', 'pyramidnet', 'vit')
+  *('preactivation_resnet', 'cifar_densenet', 'pyramidnet', 'vit'),
+  *('efficientnet_lite', 'convnext'),
 }
 
 

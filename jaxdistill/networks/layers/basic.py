@@ -12,7 +12,7 @@ import numpy as np
 from jaxdistill.core import cpu
 from jaxdistill.core.types import Array
 from jaxdistill.networks import description
-from jaxdistill.networks.layers import convolutions, norms
+from jaxdistill.networks.layers import convolutions, norms, same
 
 # How the kernels of convolutions are initialised: Kaiming normal, not
 # truncated, over the fan out or in; or uniform in +-1/sqrt(fan in), PyTorch's
@@ -84,6 +84,7 @@ def conv(
   use_bias: bool = False,
   initial: str = 'fan_out',
   dilation: int = 1,
+  same_padding: bool = False,
   dtype: Any = jnp.float32,
   name: str | None = None,
 ) -> nn.Module:
@@ -97,10 +98,12 @@ def conv(
     use_bias: whether a bias is added.
     initial: how the kernel is initialised, a key of `KERNELS`.
     dilation: the distance of the places that the kernel reads.
+    same_padding: whether it is padded as in TensorFlow instead.
     dtype: the type of the computation.
     name: the name of the layer in the module that calls it.
   """
-  return convolutions.Conv(
+  kind = same.SameConv if same_padding else convolutions.Conv
+  return kind(
     features,
     kernel,
     stride,
@@ -279,6 +282,7 @@ class ConvUnit(nn.Module):
     momentum: the momentum of the batch norm's running statistics.
     initial: how the kernel is initialised, a key of `KERNELS`.
     dtype: the type of the computation.
+    same_padding: whether the convolution is padded as in TensorFlow.
   """
 
   width: int
@@ -291,6 +295,7 @@ class ConvUnit(nn.Module):
   momentum: float = 0.9
   initial: str = 'fan_out'
   dtype: str = 'float32'
+  same_padding: bool = False
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
@@ -299,6 +304,7 @@ class ConvUnit(nn.Module):
       self.kernel,
       self.stride,
       initial=self.initial,
+      same_padding=self.same_padding,
       dtype=self.dtype,
       name='conv',
     )(x)

@@ -32,6 +32,7 @@ class InvertedResidual(nn.Module):
     epsilon: the epsilon of the batch norms.
     momentum: the momentum of the batch norms' running statistics.
     dtype: the type of the computation.
+    same_padding: whether the depthwise convolution is padded as in TensorFlow.
 
   References:
     Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks,
@@ -52,6 +53,7 @@ class InvertedResidual(nn.Module):
   epsilon: float = 1e-5
   momentum: float = 0.9
   dtype: str = 'float32'
+  same_padding: bool = False
 
   CHANNELS = (
     layers.Channels(
@@ -86,6 +88,7 @@ class InvertedResidual(nn.Module):
       self.kernel,
       self.stride,
       groups=self.inner,
+      same_padding=self.same_padding,
       dtype=self.dtype,
       name='depthwise_conv',
     )(y)

@@ -1,10 +1,12 @@
-"""EfficientNet-B0.
+"""EfficientNet-B0, and EfficientNet-Lite.
 
 Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural
-Networks, 2019, https://arxiv.org/abs/1905.11946.
+Networks, 2019, https://arxiv.org/abs/1905.11946. EfficientNet-Lite is that of
+https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
 from jaxdistill.core import checks
@@ -23,7 +25,6 @@ _GROUPS = (
   (6, 5, 192, 4),
   (6, 3, 320, 1),
 )
-_COUNT = sum(blocks for *_, blocks in _GROUPS)
 
 
 def efficientnet_b0(
@@ -71,73 +72,166 @@ def efficientnet_b0(
     'head', where groups and blocks are counted from 1. Blocks do not end with
     an activation. Weights are initialised as in torchvision.
   """
-  arguments.probability('dropout', dropout)
-  arguments.probability('drop_path', drop_path)
   round_to_8 = inverted_residual.round_to_8
-  common: dict[str, Any] = {
-    'epsilon': epsilon,
-    'momentum': momentum,
-    'dtype': dtype,
-  }
-  group_widths = arguments.per_block('widths', widths, len(_GROUPS), 'groups')
-  stem = layers.ConvUnit(
+  return _network(
+    num_classes,
     checks.integer('stem_width', stem_width or round_to_8(32 * width)),
-    stride=stem_stride,
-    activation='swish',
-    **common,
-  )
-  blocks = _blocks(
-    stem.width,
-    [w or round_to_8(g[2] * width) for w, g in zip(group_widths, _GROUPS)],
-    arguments.per_group('strides', strides, len(_GROUPS)),
-    arguments.per_block('inner_widths', inner_widths, _COUNT),
+    stem_stride,
+    widths or [round_to_8(group[2] * width) for group in _GROUPS],
+    [group[3] for group in _GROUPS],
+    strides,
+    inner_widths,
+    checks.integer('last_width', last_width or round_to_8(1280 * width)),
+    dropout,
     drop_path,
-    common,
-  )
-  last_width = checks.integer(
-    'last_width', last_width or round_to_8(1280 * width)
-  )
-  head = layers.Classifier(
-    num_classes, dropout, bound=num_classes**-0.5, zero_bias=True
-  )
-  return Network(
-    (
-      Stage('stem', stem),
-      *blocks,
-      Stage('last', stem.clone(width=last_width, kernel=1, stride=1)),
-      Stage('pool', layers.Pool()),
-      Stage('head', head),
-    )
+    {
+      'activation': 'swish',
+      'epsilon': epsilon,
+      'momentum': momentum,
+      'dtype': dtype,
+    },
+    squeeze=True,
   )
 
 
-def _blocks(
-  channels: int,
+def efficientnet_lite(
+  width: float = 1.0,
+  depth: float = 1.0,
+  *,
+  num_classes: int = 1000,
+  stem_width: int = 32,
+  stem_stride: int = 2,
+  widths: Sequence[int] | None = None,
+  strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
+  inner_widths: Sequence[int] | None = None,
+  last_width: int = 1280,
+  dropout: float = 0.2,
+  drop_path: float = 0.2,
+  epsilon: float = 1e-3,
+  momentum: float = 0.99,
+  dtype: str = 'float32',
+) -> Network:
+  """Returns an EfficientNet-Lite, padded as in TensorFlow.
+
+  It is an EfficientNet without squeeze-and-excitation and with ReLU6, for
+  devices.
+
+  Args:
+    width: a factor on the channels of the groups, which are rounded to
+      multiples of 8.
+    depth: a factor on the number of blocks of each group but the first and the
+      last, rounded up.
+    num_classes: the number of classes.
+    stem_width: channels of the stem.
+    stem_stride: the stride of the stem.
+    widths: channels of each of the seven groups; None: those of the paper times
+      `width`.
+    strides: the stride of the first block of each of the seven groups.
+    inner_widths: expanded channels of each block; None: six times the channels
+      of its input (as many as these in the first block, which has no
+      expansion).
+    last_width: channels of the last convolution.
+    dropout: the rate of the dropout before the head.
+    drop_path: see `efficientnet_b0`.
+    epsilon: the epsilon of the batch norms.
+    momentum: the momentum of the batch norms' running statistics.
+    dtype: the type of the computation; parameters stay in float32.
+
+  Returns:
+    A network with the stages of `efficientnet_b0`.
+  """
+  width = checks.number('width', width, above=0, at_most=100)
+  depth = checks.number('depth', depth, above=0, at_most=100)
+  round_to_8 = inverted_residual.round_to_8
+  first, *middle, last = (group[3] for group in _GROUPS)
+  return _network(
+    num_classes,
+    checks.integer('stem_width', stem_width),
+    stem_stride,
+    widths or [round_to_8(group[2] * width) for group in _GROUPS],
+    [first, *(math.ceil(blocks * depth) for blocks in middle), last],
+    strides,
+    inner_widths,
+    checks.integer('last_width', last_width),
+    dropout,
+    drop_path,
+    {
+      'activation': 'relu6',
+      'epsilon': epsilon,
+      'momentum': momentum,
+      'dtype': dtype,
+      'same_padding': True,
+    },
+    squeeze=False,
+  )
+
+
+def _network(
+  num_classes: int,
+  stem_width: int,
+  stem_stride: int,
   widths: Sequence[int],
+  depths: Sequence[int],
   strides: Sequence[int],
-  inner_widths: Sequence[int | None],
+  inner_widths: Sequence[int] | None,
+  last_width: int,
+  dropout: float,
   drop_path: float,
   common: dict[str, Any],
-) -> list[Stage]:
-  """Returns the stages of the groups; their input has `channels` channels."""
-  stages: list[Stage] = []
-  for g, (expansion, kernel, _, blocks) in enumerate(_GROUPS):
-    for b in range(blocks):
-      i = len(stages)
+  *,
+  squeeze: bool,
+) -> Network:
+  """Returns an EfficientNet.
+
+  Args:
+    num_classes: see `efficientnet_b0`.
+    stem_width: see `efficientnet_b0`.
+    stem_stride: see `efficientnet_b0`.
+    widths: channels of each group.
+    depths: the number of blocks of each group.
+    strides: see `efficientnet_b0`.
+    inner_widths: see `efficientnet_b0`.
+    last_width: see `efficientnet_b0`.
+    dropout: see `efficientnet_b0`.
+    drop_path: see `efficientnet_b0`.
+    common: fields of all units and blocks.
+    squeeze: whether there is squeeze-and-excitation.
+  """
+  arguments.probability('dropout', dropout)
+  arguments.probability('drop_path', drop_path)
+  widths = arguments.per_group('widths', widths, len(_GROUPS))
+  strides = arguments.per_group('strides', strides, len(_GROUPS))
+  count = sum(depths)
+  inner = arguments.per_block('inner_widths', inner_widths, count)
+  stem = layers.ConvUnit(stem_width, stride=stem_stride, **common)
+  stages, channels = [Stage('stem', stem)], stem_width
+  for g, (expansion, kernel, *_) in enumerate(_GROUPS):
+    for b in range(depths[g]):
+      i = len(stages) - 1
       block = inverted_residual.InvertedResidual(
         widths[g],
-        inner_widths[i] or expansion * channels,
+        inner[i] or expansion * channels,
         strides[g] if b == 0 else 1,
         kernel,
         expand=expansion > 1,
-        squeeze=max(1, channels // 4),
-        activation='swish',
+        squeeze=max(1, channels // 4) if squeeze else 0,
         squeeze_activation='swish',
         gate='sigmoid',
-        drop_path=drop_path * i / _COUNT,
+        drop_path=drop_path * i / count,
         **common,
       )
       inverted_residual.check(block, channels)
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
       channels = block.width
-  return stages
+  head = layers.Classifier(
+    num_classes, dropout, bound=num_classes**-0.5, zero_bias=True
+  )
+  last = stem.clone(width=last_width, kernel=1, stride=1)
+  return Network(
+    (
+      *stages,
+      Stage('last', last),
+      Stage('pool', layers.Pool()),
+      Stage('head', head),
+    )
+  )

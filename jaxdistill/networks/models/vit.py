@@ -1,143 +1,34 @@
-"""Vision transformers: ViT-B/16 and DeiT-tiny.
+"""Vision transformers: ViT, DeiT, DINOv2, DINOv3, and those of CLIP and SigLIP.
 
 Dosovitskiy et al., An Image is Worth 16x16 Words, 2020,
 https://arxiv.org/abs/2010.11929; Touvron et al., Training data-efficient image
 transformers & distillation through attention, 2020,
-https://arxiv.org/abs/2012.12877.
+https://arxiv.org/abs/2012.12877; Oquab et al., DINOv2, 2023,
+https://arxiv.org/abs/2304.07193; Siméoni et al., DINOv3, 2025,
+https://arxiv.org/abs/2508.10104; Radford et al., Learning Transferable Visual
+Models From Natural Language Supervision, 2021,
+https://arxiv.org/abs/2103.00020; Zhai et al., Sigmoid Loss for Language Image
+Pre-Training, 2023, https://arxiv.org/abs/2303.15343.
 """
 
 from collections.abc import Sequence
 import functools
+from typing import Any
 
 from flax import linen as nn
-import jax
-import jax.numpy as jnp
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Network, Stage
-from jaxdistill.networks import description, layers
-from jaxdistill.networks.layers import stochastic_depth
+from jaxdistill.core.types import Network, Stage
+from jaxdistill.networks import layers
+from jaxdistill.networks.layers import attention, tokens
 from jaxdistill.networks.models import arguments
 
-# DeiT and timm truncate it at +-2, which is a hundred standard deviations and
-# has no effect.
-_normal = nn.initializers.normal(0.02)
-
-
-@description.register
-class Patches(nn.Module):
-  """Image -> class token and N patches `[B, 1 + N, width]` with positions.
-
-  Attributes:
-    width: channels of a token.
-    patch: height and width of a patch.
-    dropout: the rate of the dropout at the end.
-    dtype: the type of the computation.
-  """
-
-  width: int
-  patch: int = 16
-  dropout: float = 0.0
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    uniform = layers.torch_uniform(x.shape[-1] * self.patch**2)
-    x = nn.Conv(
-      self.width,
-      (self.patch, self.patch),
-      strides=self.patch,
-      padding='VALID',
-      kernel_init=uniform,
-      bias_init=uniform,
-      dtype=self.dtype,
-      name='conv',
-    )(x)
-    x = x.reshape(x.shape[0], -1, self.width)
-    token = self.param('class_token', _normal, (1, 1, self.width))
-    token = jnp.broadcast_to(token, (x.shape[0], 1, self.width))
-    x = jnp.concatenate([token.astype(self.dtype), x], 1)
-    positions = self.param('positions', _normal, (1, x.shape[1], self.width))
-    x = x + positions.astype(self.dtype)
-    return nn.Dropout(self.dropout)(x, deterministic=not train)
-
-
-@description.register
-class TransformerBlock(nn.Module):
-  """Layer norm and attention, then layer norm and two dense layers.
-
-  Attributes:
-    heads: the number of heads of the attention.
-    inner: channels between the dense layers; 0: four times those of the input.
-    dropout: the rate of the dropout after each dense layer.
-    drop_path: the probability that a branch is dropped in training.
-    dtype: the type of the computation.
-  """
-
-  heads: int
-  inner: int = 0
-  dropout: float = 0.0
-  drop_path: float = 0.0
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    channels = x.shape[-1]
-    norm = functools.partial(
-      nn.LayerNorm, 1e-6, dtype=self.dtype, use_fast_variance=False
-    )
-    dense = functools.partial(nn.Dense, kernel_init=_normal, dtype=self.dtype)
-    drop = nn.Dropout(self.dropout, deterministic=not train)
-    y = dense(3 * channels, name='qkv')(norm(name='norm1')(x))
-    y = dense(channels, name='out')(attention(y, self.heads))
-    x = x + self._drop_path(drop(y), train)
-    y = dense(self.inner or 4 * channels, name='dense1')(norm(name='norm2')(x))
-    y = drop(nn.gelu(y, approximate=False))
-    y = drop(dense(channels, name='dense2')(y))
-    return x + self._drop_path(y, train)
-
-  def _drop_path(self, y: Array, train: bool) -> Array:
-    if not (train and self.drop_path and self.has_rng('dropout')):
-      return y
-    return stochastic_depth.drop_path(
-      y, self.drop_path, self.make_rng('dropout')
-    )
-
-
-@description.register
-class ClassToken(nn.Module):
-  """Layer norm of the class token, `[B, 1 + N, C]` -> `[B, C]`."""
-
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    del train
-    norm = nn.LayerNorm(
-      1e-6, dtype=self.dtype, use_fast_variance=False, name='norm'
-    )
-    return norm(x[:, 0])
-
-
-def attention(qkv: Array, heads: int) -> Array:
-  """Returns the self-attention of every token to all tokens.
-
-    softmax(q k^T / sqrt(D)) v for each head of D channels
-
-  Args:
-    qkv: queries, keys and values of all heads side by side, `[B, N, 3 * C]`.
-    heads: number of heads; it divides C.
-
-  Returns:
-    The outputs of the heads side by side, `[B, N, C]`.
-  """
-  batch, tokens, width = qkv.shape
-  q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, heads, -1), 2, 0)
-  scores = jnp.einsum('bnhd,bmhd->bhnm', q, k) * q.shape[-1] ** -0.5
-  weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(v.dtype)
-  outputs = jnp.einsum('bhnm,bmhd->bnhd', weights, v)
-  return outputs.reshape(batch, tokens, width // 3)
+# What learned positions are added to, or the base of rotary positions.
+POSITIONS = ('all', 'patches', 'rotary')
+POOLS = ('class', 'mean', 'class_mean', 'attention')
+# The base of the rotary positions of DINOv3.
+_ROTARY_BASE = 100.0
 
 
 def vit(
@@ -150,9 +41,23 @@ def vit(
   inner_widths: Sequence[int] | None = None,
   dropout: float = 0.0,
   drop_path: float = 0.0,
+  image_size: int = 0,
+  class_token: bool = True,
+  registers: int = 0,
+  positions: str = 'all',
+  antialias: bool = True,
+  patch_bias: bool = True,
+  key_bias: bool = True,
+  first_norm: bool = False,
+  layer_scale: float = 0.0,
+  activation: str = 'gelu',
+  epsilon: float = 1e-6,
+  pool: str = 'class',
+  pool_tokens: bool = False,
+  head: bool = True,
   dtype: str = 'float32',
 ) -> Network:
-  """Returns a vision transformer with a class token and learned positions.
+  """Returns a vision transformer; by default, ViT or DeiT.
 
   Args:
     width: channels of a token.
@@ -165,11 +70,35 @@ def vit(
     dropout: the rate of the dropout after dense layers.
     drop_path: block i of n drops each of its branches with probability
       drop_path * i / (n - 1), i = 0, 1, ...
+    image_size: height and width of the images that the learned positions are
+      for, in pixels; they are interpolated for other images. 0: the size of the
+      images for which the variables are made.
+    class_token: whether there is a class token.
+    registers: the number of registers, which are tokens between the class token
+      and the patches.
+    positions: what the learned positions are added to, 'all' tokens but the
+      registers or the 'patches' only; or 'rotary', see
+      `layers.attention.rotated`, which need square images.
+    antialias: whether the interpolation of positions blurs before it shrinks.
+    patch_bias: whether the embedding of the patches has a bias.
+    key_bias: whether the keys of the attention have a bias.
+    first_norm: whether a layer norm precedes the blocks.
+    layer_scale: the initial factor of each channel of a branch; 0: there are
+      no such factors.
+    activation: 'gelu', 'gelu_tanh' or 'quick_gelu', between dense layers.
+    epsilon: the epsilon of the layer norms.
+    pool: how the tokens become one vector: the 'class' token, the 'mean' of the
+      patches, 'class_mean', both side by side, or 'attention' with one learned
+      query.
+    pool_tokens: whether all normalised tokens are a feature 'pool.tokens', as
+      they always are if `pool` is not 'class'.
+    head: whether there is a classifier; without it, the network ends with
+      'pool', and `num_classes` is not used.
     dtype: the type of the computation; parameters stay in float32.
 
   Returns:
     A network with the stages 'stem', 'group1.block{b}', 'pool' and 'head',
-    where blocks are counted from 1. 'pool' is the normalised class token.
+    where blocks are counted from 1. 'pool' is the pooled, normalised feature.
     Weights are initialised as in DeiT, where the class token, too, is normal
     with standard deviation 0.02.
   """
@@ -180,12 +109,105 @@ def vit(
   arguments.probability('drop_path', drop_path)
   if width % checks.integer('heads', heads):
     raise UsageError(f'{heads} heads do not divide the width {width}')
+  rotary = checks.choice('positions', positions, POSITIONS) == 'rotary'
+  if rotary and width // heads % 4:
+    raise UsageError(
+      'expected a multiple of 4 channels in each head, because the positions '
+      f'are rotary, got {width // heads}'
+    )
+  checks.choice('activation', activation, attention.ACTIVATIONS)
   inner = arguments.per_block('inner_widths', inner_widths, depth)
-  stages = [Stage('stem', Patches(width, patch, dropout, dtype))]
+  registers = checks.integer('registers', registers, at_least=0)
+  prefix = int(class_token) + registers
+  common: dict[str, Any] = {'dtype': dtype, 'epsilon': epsilon}
+  stem = tokens.Patches(
+    width,
+    patch,
+    dropout,
+    use_bias=patch_bias,
+    class_token=class_token,
+    registers=registers,
+    positions='none' if rotary else positions,
+    grid=checks.integer('image_size', image_size, at_least=0) // patch,
+    antialias=antialias,
+    norm=first_norm,
+    **common,
+  )
+  stages = [Stage('stem', stem)]
   for i in range(depth):
-    rate = drop_path * i / max(depth - 1, 1)
-    block = TransformerBlock(heads, inner[i] or 0, dropout, rate, dtype)
+    block = attention.TransformerBlock(
+      heads,
+      inner[i] or 0,
+      dropout,
+      drop_path * i / max(depth - 1, 1),
+      activation=activation,
+      layer_scale=checks.number('layer_scale', layer_scale, at_least=0),
+      key_bias=key_bias,
+      rotary=_ROTARY_BASE if rotary else 0.0,
+      prefix=prefix,
+      **common,
+    )
     stages.append(Stage(f'group1.block{i + 1}', block))
-  stages.append(Stage('pool', ClassToken(dtype)))
-  stages.append(Stage('head', layers.Classifier(num_classes, std=0.02)))
+  pooling = _pool(pool, stages, pool_tokens, common)
+  stages.append(Stage('pool', pooling))
+  if head:
+    classifier = layers.Classifier(num_classes, std=0.02)
+    stages.append(Stage('head', classifier))
   return Network(tuple(stages))
+
+
+def _pool(
+  kind: str, stages: Sequence[Stage], pool_tokens: bool, common: dict[str, Any]
+) -> nn.Module:
+  """Returns what pools the tokens of a stem and blocks; see `vit`."""
+  stem: Any = stages[0].module
+  block: Any = stages[-1].module
+  checks.choice('pool', kind, POOLS)
+  if not stem.class_token and kind in ('class', 'class_mean'):
+    raise UsageError(
+      f"pool: expected 'mean' or 'attention' without a class token, got "
+      f'{kind!r}'
+    )
+  if kind == 'class':
+    return tokens.ClassToken(tokens=pool_tokens, **common)
+  if kind == 'attention':
+    return tokens.AttentionPool(
+      block.heads, block.inner, block.activation, **common
+    )
+  return tokens.TokenMean(block.prefix, kind == 'class_mean', **common)
+
+
+dinov2 = functools.partial(
+  vit,
+  patch=14,
+  image_size=518,
+  antialias=False,
+  layer_scale=1.0,
+  pool_tokens=True,
+)
+dinov3 = functools.partial(
+  vit,
+  registers=4,
+  positions='rotary',
+  key_bias=False,
+  layer_scale=1.0,
+  epsilon=1e-5,
+  pool_tokens=True,
+)
+clip = functools.partial(
+  vit,
+  image_size=224,
+  antialias=False,
+  patch_bias=False,
+  first_norm=True,
+  activation='quick_gelu',
+  epsilon=1e-5,
+)
+siglip = functools.partial(
+  vit,
+  image_size=224,
+  antialias=False,
+  class_token=False,
+  activation='gelu_tanh',
+  pool='attention',
+)

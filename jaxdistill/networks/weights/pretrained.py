@@ -1,13 +1,16 @@
 """Reads weights of PyTorch code into networks, and writes them back.
 
 The tensors may have the names of torchvision or timm (ResNet, VGG, MobileNetV2
-and V3, ShuffleNetV2, EfficientNet, DenseNet-121 and ViT/DeiT), or those of
-RepDistiller (networks for small images). A file does not say which epsilon its
+and V3, ShuffleNetV2, EfficientNet, DenseNet-121, ConvNeXt and ViT), those of
+Hugging Face (ViT, DINOv2, DINOv3, CLIP, SigLIP and ConvNeXt), those of
+efficientnet_pytorch (EfficientNet-Lite), or those of RepDistiller (networks for
+small images). A file does not say which epsilon its
 batch norms have; it is assumed to be that of the code from which the names
 come.
 """
 
 from collections.abc import Mapping
+import itertools
 import os
 import re
 from typing import Any
@@ -54,33 +57,39 @@ def load(
     UsageError: a tensor is missing, superfluous or of another shape; the
       message names it. Or the batch norms of `network` have another epsilon
       than those of the code from which the names come, which is 1e-3 in
-      torchvision's MobileNetV3 and 1e-5 everywhere else. timm's names are
-      assumed to be those of its models with 1e-5; its 'tf_' variants have the
-      same names, but 1e-3 and a different padding. If the weights do belong to
-      another epsilon, load them into a network with the usual one: the
-      variables fit networks of any epsilon.
+      torchvision's MobileNetV3 and in EfficientNet-Lite, and 1e-5 everywhere
+      else. timm's names are assumed to be those of its models with 1e-5; its
+      'tf_' variants, except EfficientNet-Lite, have the same names, but 1e-3
+      and a different padding. If the weights do belong to another epsilon, load
+      them into a network with the usual one: the variables fit networks of any
+      epsilon.
   """
   tensors = _respelled(path, _without_prefix(_read(path)))
   shapes = graph.variable_shapes(network, example)
   candidates = _names(network, shapes)
   # The naming that has most names in common with the file.
   naming = max(
-    candidates, key=lambda n: len(tensors.keys() & set(candidates[n].values()))
+    candidates,
+    key=lambda n: len(
+      tensors.keys() & {*itertools.chain(*candidates[n].values())}
+    ),
   )
   names = candidates[naming]
   flat = dict(jax.tree_util.tree_leaves_with_path(shapes))
   expected = {
-    name: _torch_shape(network, name, flat[place].shape)
-    for place, name in names.items()
+    name: shape
+    for place, parts in names.items()
+    for name, shape in _torch_shapes(network, parts, flat[place].shape).items()
   }
   _check_shapes(path, expected, {k: v.shape for k, v in tensors.items()})
   _check_epsilon(path, network, naming)
-  return jax.tree_util.tree_map_with_path(
-    lambda place, leaf: jnp.asarray(
-      _from_torch(tensors[names[place]], leaf.shape), jnp.float32
-    ),
-    shapes,
-  )
+
+  def variable(place: tuple[Any, ...], leaf: Any) -> jax.Array:
+    parts = [tensors[name] for name in names[place]]
+    value = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return jnp.asarray(_from_torch(value, leaf.shape), jnp.float32)
+
+  return jax.tree_util.tree_map_with_path(variable, shapes)
 
 
 def num_outputs(
@@ -124,8 +133,9 @@ def to_torch(model: Model, naming: str = '') -> dict[str, np.ndarray]:
 
   Args:
     model: the network and its variables.
-    naming: 'torchvision', 'timm' or 'repdistiller'; '' chooses the one from
-      which the architecture comes.
+    naming: 'torchvision', 'timm', 'huggingface', 'huggingface_dinov3',
+      'efficientnet_pytorch' or 'repdistiller'; '' chooses the one from which
+      the architecture comes.
 
   Returns:
     {name: array}.
@@ -141,9 +151,10 @@ def to_torch(model: Model, naming: str = '') -> dict[str, np.ndarray]:
   names = candidates[checks.choice('naming', naming, candidates)]
   tensors = {}
   for place, value in jax.tree_util.tree_leaves_with_path(model.variables):
-    name, value = names[place], np.asarray(value)
-    shape = _torch_shape(network, name, value.shape)
-    tensors[name] = np.ascontiguousarray(_to_torch(value).reshape(shape))
+    parts = _torch_shapes(network, names[place], value.shape)
+    values = np.split(_to_torch(np.asarray(value)), len(parts))
+    for (name, shape), part in zip(parts.items(), values):
+      tensors[name] = np.ascontiguousarray(part.reshape(shape))
   return tensors
 
 
@@ -167,9 +178,11 @@ def _without_prefix(
   """Returns the tensors without the dotted prefix that all names share.
 
   Wrappers add such prefixes: 'module.', '_orig_mod.', 'model.', 'backbone.'.
-  Counts, which some wrappers add on top of the network, are left out.
+  Tensors that are no part of the network are left out.
   """
-  tensors = {k: v for k, v in tensors.items() if k not in torch_names.COUNTS}
+  tensors = {
+    k: v for k, v in tensors.items() if not torch_names.IGNORED.search(k)
+  }
   paths = [name.split('.') for name in tensors]
   depth = 0
   while len({tuple(path[: depth + 1]) for path in paths}) == 1 and all(
@@ -185,7 +198,7 @@ def _without_prefix(
 def _respelled(
   path: Any, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """Returns the tensors under today's names, without the counts of batches."""
+  """Returns the tensors under today's names."""
   respelled: dict[str, np.ndarray] = {}
   for spelled, tensor in tensors.items():
     name = spelled
@@ -193,35 +206,42 @@ def _respelled(
       name = re.sub(old, new, name)
     if name in respelled:
       raise UsageError(f'{path}: holds {name!r} twice, also as {spelled!r}')
-    if not name.endswith('num_batches_tracked'):
-      respelled[name] = tensor
+    respelled[name] = tensor
   return respelled
 
 
-def _names(network: Network, variables: Any) -> dict[str, dict[Any, str]]:
-  """Returns naming -> {path of a variable: name of its tensor}."""
+def _names(
+  network: Network, variables: Any
+) -> dict[str, dict[Any, tuple[str, ...]]]:
+  """Returns naming -> {path of a variable: names of its tensors}."""
   places = [p for p, _ in jax.tree_util.tree_leaves_with_path(variables)]
   namings = {
-    naming: {p: _name(p, names) for p in places}
+    naming: {p: _tensor_names(p, names) for p in places}
     for naming, names in torch_names.namings(network).items()
   }
   if not namings:
     raise UsageError(
       'network: expected a ResNet, wide ResNet, VGG, MobileNetV2 or V3, '
-      'ShuffleNet, EfficientNet, DenseNet-121 or ViT, whose PyTorch names are '
-      'known'
+      'ShuffleNet, EfficientNet, DenseNet-121, ConvNeXt or ViT, whose PyTorch '
+      'names are known'
     )
   return namings
 
 
-def _name(place: tuple[Any, ...], names: torch_naming.Names) -> str:
-  """Returns the name of a tensor, such as 'layer1.0.conv1.weight'."""
+def _tensor_names(
+  place: tuple[Any, ...], names: torch_naming.Names
+) -> tuple[str, ...]:
+  """Returns the names of a variable's tensors: ('layer1.0.conv1.weight',)."""
   _, stage, part, *leaf = (key.key for key in place)
   name = names.get(stage, {}).get(part, f'{stage}.{part}')
+  parts = name if isinstance(name, tuple) else (name,)
   if not leaf:
-    return name
+    return parts
   # in_proj_weight of attention has no dot.
-  return name + ('' if name.endswith('_') else '.') + _LEAVES[leaf[0]]
+  return tuple(
+    part + ('' if part.endswith('_') else '.') + _LEAVES[leaf[0]]
+    for part in parts
+  )
 
 
 def _check_shapes(
@@ -259,12 +279,22 @@ def _check_epsilon(path: Any, network: Network, naming: str) -> None:
   """Raises a UsageError if the network's epsilon is not that of the naming."""
   expected = torch_names.epsilon(network, naming)
   for stage in network.stages:
-    epsilon = getattr(stage.module, 'epsilon', expected)
+    # Modules with a momentum have batch norms; others may have layer norms.
+    has_batch_norms = hasattr(stage.module, 'momentum')
+    epsilon = stage.module.epsilon if has_batch_norms else expected
     if epsilon != expected:
       raise UsageError(
         f'{path}: expected epsilon {expected} in the batch norms, as in '
         f'{naming}, got {epsilon}; make the network with epsilon={expected}'
       )
+
+
+def _torch_shapes(
+  network: Network, names: tuple[str, ...], shape: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+  """Returns name -> shape of the PyTorch tensors of a variable."""
+  first, *others = _torch_shape(network, names[0], shape)
+  return {name: (first // len(names), *others) for name in names}
 
 
 def _torch_shape(
@@ -274,6 +304,9 @@ def _torch_shape(
   if len(shape) == 4:
     height, width, inputs, outputs = shape
     return outputs, inputs, height, width
+  for end, torch_shape in torch_names.SHAPES.items():
+    if name.endswith(end):
+      return torch_shape(shape)
   if len(shape) != 2:
     return shape
   inputs, outputs = shape
@@ -298,7 +331,7 @@ def _from_torch(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   if len(shape) == 2:
     # This includes linear layers that are stored as convolutions.
     return value.reshape(value.shape[0], -1).T
-  return value
+  return value.reshape(shape)
 
 
 def _to_torch(value: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The names of PyTorch code for MobileNetV2, V3 and EfficientNet."""
+"""The names of PyTorch code for MobileNets and EfficientNets."""
 
 from jaxdistill.core.types import Network, Stage
 from jaxdistill.networks.weights import torch_naming
@@ -9,6 +9,11 @@ def namings(network: Network) -> Namings:
   """Returns the namings of a MobileNetV2, MobileNetV3 or EfficientNet."""
   modules = {stage.name: stage.module for stage in network.stages}
   blocks = [module for name, module in modules.items() if '.' in name]
+  if blocks[0].same_padding:
+    return {
+      'timm': _timm_mobile,
+      'efficientnet_pytorch': _efficientnet_pytorch,
+    }
   if 'hidden' in modules:
     return {'torchvision': _torchvision_mobile_v3, 'timm': _timm_mobile_v3}
   if any(block.squeeze for block in blocks):
@@ -102,6 +107,22 @@ def _torchvision_efficientnet(network: Network) -> Names:
     ),
     'head': {'linear': 'classifier.1'},
   }
+
+
+def _efficientnet_pytorch(network: Network) -> Names:
+  stages = {
+    'stem': torch_naming.pair('_conv_stem', '_bn0'),
+    'last': torch_naming.pair('_conv_head', '_bn1'),
+    'head': {'linear': '_fc'},
+  }
+  for stage, _, _, i in torch_naming.blocks(network):
+    block: dict[str, str] = {}
+    for n, part in enumerate(('expand_', 'depthwise_', 'project_')):
+      block |= torch_naming.pair(
+        f'_blocks.{i}._{part}conv', f'_blocks.{i}._bn{n}', part
+      )
+    stages[stage.name] = block
+  return stages
 
 
 def _timm_block(stage: Stage, prefix: str) -> dict[str, str]:

@@ -1,24 +1,36 @@
 """The names that PyTorch code gives to the tensors of the networks.
 
 A naming maps a network to stage -> {part of the stage: name}. A part is a
-layer, or a parameter of the stage itself. The namings are those of
+layer, or a parameter of the stage itself. If its name is a tuple, it is stored
+in several tensors, each of which has an equal share of the outputs. The namings
+are those of
 https://github.com/pytorch/vision ('torchvision'),
-https://github.com/huggingface/pytorch-image-models ('timm') and
+https://github.com/huggingface/pytorch-image-models ('timm'),
+https://github.com/huggingface/transformers ('huggingface' and
+'huggingface_dinov3'),
+https://github.com/lukemelas/EfficientNet-PyTorch ('efficientnet_pytorch') and
 https://github.com/HobbitLong/RepDistiller ('repdistiller').
 """
 
+from collections.abc import Callable
+import re
+
 from jaxdistill.core.types import Network
 from jaxdistill.networks import graph
-from jaxdistill.networks.layers import inverted_residual
+from jaxdistill.networks.layers import attention, inverted_residual
 from jaxdistill.networks.models import (
+  convnext,
   densenet,
   imagenet_resnet,
   resnet,
   shufflenet,
   vgg,
-  vit,
 )
-from jaxdistill.networks.weights import torch_mobile_names, torch_naming
+from jaxdistill.networks.weights import (
+  torch_mobile_names,
+  torch_naming,
+  torch_patch_names,
+)
 from jaxdistill.networks.weights.torch_naming import Names, Namings
 
 # Other spellings of the same names, in older files and by wrappers.
@@ -28,11 +40,23 @@ RESPELLED = (
   (r'mlp\.linear_1\.', 'mlp.0.'),
   (r'mlp\.linear_2\.', 'mlp.3.'),
   (r'^feature\.', 'features.'),
+  (r'^(vit|dinov2|dinov2_with_registers|convnext|vision_model)\.', ''),
 )
-# Scalars of wrappers (averages of weights) that are no part of the network.
-COUNTS = ('n_averaged',)
+# Tensors that are no part of the network: counts of wrappers, the tower for
+# texts, and what only the training of the teacher used.
+IGNORED = re.compile(
+  r'^(n_averaged|logit_scale|logit_bias|(text_model|text_projection|'
+  r'visual_projection)\..*)$|(^|\.)(mask_token|position_ids|'
+  r'num_batches_tracked|pooler\.dense\.(weight|bias))$'
+)
 # Linear layers that timm stores as convolutions -> the size of their kernels.
 LINEAR_AS_CONV = {'pre_logits.fc1': 7, 'pre_logits.fc2': 1, 'conv_head': 1}
+# End of a name -> the shape of its tensor, given that of the variable.
+SHAPES: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
+  'position_embedding.weight': lambda shape: shape[1:],
+  'class_embedding': lambda shape: shape[2:],
+  'layer_scale': lambda shape: (*shape, 1, 1),
+}
 
 
 def namings(network: Network) -> dict[str, Names]:
@@ -46,6 +70,8 @@ def namings(network: Network) -> dict[str, Names]:
 
 def epsilon(network: Network, naming: str) -> float:
   """Returns the epsilon of the batch norms in the code of a naming."""
+  if any(getattr(s.module, 'same_padding', False) for s in network.stages):
+    return 1e-3
   v3 = any(stage.name == 'hidden' for stage in network.stages)
   return 1e-3 if v3 and naming == 'torchvision' else 1e-5
 
@@ -210,53 +236,6 @@ def _densenets(network: Network) -> Namings:
   return {'torchvision': names, 'timm': names}
 
 
-def _transformers(network: Network) -> Namings:
-  def make(top, block, inside):
-    def names(network):
-      stem = dict(zip(('conv', 'class_token', 'positions'), top))
-      stages = {
-        'stem': stem,
-        'pool': {'norm': top[3]},
-        'head': {'linear': top[4]},
-      }
-      parts = ('norm1', 'qkv', 'out', 'norm2', 'dense1', 'dense2')
-      for stage, _, b, _ in torch_naming.blocks(network):
-        prefix = block.format(b - 1)
-        stages[stage.name] = {
-          part: prefix + name for part, name in zip(parts, inside)
-        }
-      return stages
-
-    return names
-
-  del network
-  return {
-    'timm': make(
-      ('patch_embed.proj', 'cls_token', 'pos_embed', 'norm', 'head'),
-      'blocks.{}.',
-      ('norm1', 'attn.qkv', 'attn.proj', 'norm2', 'mlp.fc1', 'mlp.fc2'),
-    ),
-    'torchvision': make(
-      (
-        'conv_proj',
-        'class_token',
-        'encoder.pos_embedding',
-        'encoder.ln',
-        'heads.head',
-      ),
-      'encoder.layers.encoder_layer_{}.',
-      (
-        'ln_1',
-        'self_attention.in_proj_',
-        'self_attention.out_proj',
-        'ln_2',
-        'mlp.0',
-        'mlp.3',
-      ),
-    ),
-  }
-
-
 _NAMINGS = (
   ((resnet.BasicBlock, imagenet_resnet.Bottleneck), _resnets),
   (resnet.PreactivationBlock, _wide_resnets),
@@ -265,5 +244,6 @@ _NAMINGS = (
   (shufflenet.GroupedUnit, _shufflenets_v1),
   (shufflenet.SplitUnit, _shufflenets_v2),
   (densenet.DenseLayer, _densenets),
-  (vit.TransformerBlock, _transformers),
+  (attention.TransformerBlock, torch_patch_names.transformers),
+  (convnext.ConvNextBlock, torch_patch_names.convnexts),
 )

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import re
+from typing import Any
 
 from jaxdistill.core.types import Network, Stage
 
-# Stage -> {part of the stage: name}; see `torch_names`.
-Names = dict[str, dict[str, str]]
+# Stage -> {part of the stage: name, or several}; see `torch_names`.
+Names = dict[str, dict[str, Any]]
 # Naming -> the function that names the tensors of a network.
 Namings = Mapping[str, Callable[[Network], Names]]
 

@@ -128,11 +128,27 @@ def test_older_spellings_are_understood():
       (
         'module.features.denseblock1.denselayer2.norm.1.weight',
         'encoder.layers.encoder_layer_0.mlp.linear_2.bias',
-        'features.norm0.num_batches_tracked',
+        'vision_model.encoder.layers.0.layer_norm1.bias',
       )
     ),
   )
   assert list(respelled) == [
     'features.denseblock1.denselayer2.norm1.weight',
     'encoder.layers.encoder_layer_0.mlp.3.bias',
+    'encoder.layers.0.layer_norm1.bias',
   ]
+
+
+def test_tensors_that_are_no_part_of_the_network_are_left_out():
+  kept = pretrained._without_prefix(
+    dict.fromkeys(
+      (
+        *('logit_scale', 'text_model.final.bias', 'visual_projection.weight'),
+        *('n_averaged', 'vision_model.embeddings.position_ids'),
+        *('vit.embeddings.mask_token', 'vit.pooler.dense.weight'),
+        *('bn1.num_batches_tracked', 'vision_model.conv.weight'),
+        'vision_model.head.probe',
+      )
+    )
+  )
+  assert list(kept) == ['conv.weight', 'head.probe']
