@@ -48,6 +48,7 @@ from jaxdistill.networks.registry import (
 )
 from jaxdistill.networks.table import summary
 from jaxdistill.networks.weights.files import load, save
+from jaxdistill.networks.weights.huggingface import load as load_huggingface
 from jaxdistill.networks.weights.pretrained import load as load_torch
 from jaxdistill.networks.weights.pretrained import to_torch
 
@@ -66,6 +67,7 @@ __all__ = [
   'groups',
   'init',
   'load',
+  'load_huggingface',
   'load_torch',
   'main_output',
   'names',

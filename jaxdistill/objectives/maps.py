@@ -12,7 +12,8 @@ def map_shape(shape: tuple[int, ...]) -> MapShape:
 
   A vector `[B, C]` becomes a map of one pixel. Tokens `[B, N, C]` become a
   square if N - 1 is a square, where the class token is left out, or if N is
-  one. Otherwise they become a column.
+  one, or if N - 5 is one, where four registers are left out too. Otherwise they
+  become a column.
 
   Args:
     shape: the shape of the feature, `[B, ...]`.
@@ -29,8 +30,8 @@ def map_shape(shape: tuple[int, ...]) -> MapShape:
       'expected a map [B, H, W, C], tokens [B, N, C] or a vector [B, C], got '
       f'the shape {shape}'
     )
-  for patches in (shape[1] - 1, shape[1]):
-    side = round(patches**0.5)
+  for patches in (shape[1] - 1, shape[1], shape[1] - 5):
+    side = round(max(patches, 0) ** 0.5)
     if patches and side**2 == patches:
       return side, side, shape[2]
   return shape[1], 1, shape[2]

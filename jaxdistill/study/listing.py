@@ -6,8 +6,10 @@ from typing import Any
 
 from jaxdistill.core import checks
 
-# What can be listed -> the table of the registry.
+# What can be listed -> the table of the registry; pretrained teachers have one
+# of their own.
 KINDS = {
+  'teachers': '',
   'networks': 'NETWORKS',
   'methods': 'METHODS',
   'objectives': 'OBJECTIVES',
@@ -28,6 +30,10 @@ def names(kind: str) -> list[str]:
     UsageError: there is no such kind.
   """
   checks.choice('kind of name', kind, KINDS)
+  if kind == 'teachers':
+    from jaxdistill.networks.weights import sources  # imports JAX
+
+    return sources.lines()
   from jaxdistill.study import registry  # imports JAX
 
   table = getattr(registry, KINDS[kind])

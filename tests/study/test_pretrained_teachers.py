@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import sys
 import types
@@ -13,7 +14,13 @@ import pytest
 from jaxdistill import networks, study
 from jaxdistill.core.checks import UsageError
 from jaxdistill.networks.surgery import resizing
-from jaxdistill.networks.weights import hub, huggingface, timm_models
+from jaxdistill.networks.weights import (
+  hub,
+  huggingface,
+  sources,
+  timm_models,
+)
+from jaxdistill.study import listing
 
 FOLDERS = pathlib.Path(__file__).parents[1] / 'networks' / 'hub_fixtures'
 
@@ -127,6 +134,18 @@ def test_every_architecture_of_timm_names_a_network():
     assert made.stages[-1].module.num_classes == 7
     assert network in networks.names()
     assert isinstance(arguments, dict)
+
+
+def test_the_listed_teachers_are_networks_of_the_listed_sizes():
+  table = (pathlib.Path(__file__).parents[2] / 'NETWORKS.md').read_text()
+  lines = listing.names('teachers')
+  assert len(lines) == len(sources.SOURCES)
+  for line, (name, source) in zip(lines, sources.SOURCES.items()):
+    assert line.split()[0] == name
+    assert source.weights in line
+    count = re.search(rf'`{name}` \| \d+ \| ([\d,]+)', table)[1]
+    millions = int(count.replace(',', '')) / 1e6
+    assert source.millions == pytest.approx(millions, abs=0.051)
 
 
 def changed(tmp_path, name='dinov2', **changes):
