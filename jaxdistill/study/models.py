@@ -108,7 +108,7 @@ def check_teacher_file(plan: Plan, teacher: Model) -> None:
     shape, other = file_shapes.get(key), expected_shapes.get(key)
     if shape != other:
       raise UsageError(
-        f'teacher.checkpoint: {key}: expected {other or "no such array"} for '
+        f'teacher: {key}: expected {other or "no such array"} for '
         f'the network and the data, got {shape or "no such array"}'
       )
 

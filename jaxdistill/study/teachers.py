@@ -169,16 +169,14 @@ def _standardized(
     return FileTeacher(model)
   for name in ('mean', 'std'):
     if name not in metadata:
-      raise UsageError(
-        f'teacher.checkpoint: expected mean and std, got no {name}'
-      )
+      raise UsageError(f'teacher: expected mean and std, got no {name}')
   mean, std = (
     _numbers(name, metadata[name], len(dataset.mean))
     for name in ('mean', 'std')
   )
   if min(std) < SMALLEST_STD:
     raise UsageError(
-      f'teacher.checkpoint: expected std of at least {SMALLEST_STD}, got {std}'
+      f'teacher: expected std of at least {SMALLEST_STD}, got {std}'
     )
   if mean == dataset.mean and std == dataset.std:
     return FileTeacher(model)
@@ -191,7 +189,7 @@ def _standardized(
     for i, stage in enumerate(model.network.stages)
   )
   note = (
-    f'teacher.checkpoint: was trained on images of mean {_words(mean)} and std '
+    f'teacher: was trained on images of mean {_words(mean)} and std '
     f'{_words(std)}, not those of the data, {_words(dataset.mean)} and '
     f'{_words(dataset.std)}; it sees images as in its own training'
   )
@@ -220,14 +218,13 @@ def _with_names(
   names, data_names = metadata.get('label_names', ()), dataset.label_names
   if not _are_names(names):
     raise UsageError(
-      'teacher.checkpoint: expected a list of names as label_names, got '
-      f'{names}'
+      f'teacher: expected a list of names as label_names, got {names}'
     )
   if not names or not data_names or tuple(names) == data_names:
     return teacher
   if len({*names}) < len(names) or len({*data_names}) < len(data_names):
     raise UsageError(
-      'teacher.checkpoint: has other label_names than the data, and their '
+      'teacher: has other label_names than the data, and their '
       'orders cannot be compared, because a name occurs twice'
     )
   if sorted(names) != sorted(data_names):
@@ -237,7 +234,7 @@ def _with_names(
     return teacher._replace(foreign=f'only {owner} the class {name!r}')
   order = np.array([names.index(name) for name in data_names])
   note = (
-    "teacher.checkpoint: has the data's classes in another order; its outputs "
+    "teacher: has the data's classes in another order; its outputs "
     'are reordered by name'
   )
   model = _reordered(teacher.model, order)
@@ -249,7 +246,7 @@ def _reordered(model: Model, order: np.ndarray) -> Model:
   head = model.network.stages[-1]
   if not isinstance(head.module, layers.Classifier):
     raise UsageError(
-      "teacher.checkpoint: has the data's classes in another order, and the "
+      "teacher: has the data's classes in another order, and the "
       f'outputs of its last stage {head.name!r} cannot be reordered, because '
       "it is not one of the library's classifiers"
     )
@@ -274,7 +271,7 @@ def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
     type(x) in (int, float) and math.isfinite(x) for x in value
   ):
     raise UsageError(
-      f'teacher.checkpoint: expected {name} with {count} numbers, one for each '
+      f'teacher: expected {name} with {count} numbers, one for each '
       f"of the data's channels, got {value}"
     )
   return tuple(map(float, value))

@@ -161,6 +161,14 @@ def test_patches_become_a_square_without_the_class_token():
   assert maps.as_map(patches) is patches
 
 
+@pytest.mark.parametrize('side', [1, 3, 16, 37])
+def test_a_class_token_and_four_registers_are_left_out_of_a_map(side):
+  patches = jnp.arange(1.0, side**2 + 1)
+  tokens = jnp.concatenate([jnp.zeros(5), patches])[None, :, None]
+  expected = patches.reshape(1, side, side, 1)
+  np.testing.assert_array_equal(maps.as_map(tokens), expected)
+
+
 @pytest.mark.parametrize('shape', [(2,), (2, 3, 4, 4, 5)])
 def test_a_feature_that_is_no_map_is_named_with_its_shape(shape, recipe):
   shapes = {'group1': jax.ShapeDtypeStruct(shape, np.float32)}

@@ -251,7 +251,7 @@ def test_metadata_of_another_form_are_refused(plan_of, key, value):
   metadata = {'mean': [1.0], 'std': [1.0], key: value}
   if value is None:
     del metadata[key]
-  with pytest.raises(UsageError, match=rf'teacher\.checkpoint.*{key}') as error:
+  with pytest.raises(UsageError, match=rf'teacher: .*{key}') as error:
     plan_of(model_of(network_of(3)), metadata)
   assert '\n' not in str(error.value)
 
