@@ -20,6 +20,7 @@ from jaxdistill.study.distilling import call, compiling, sources, teachers
 from jaxdistill.study.distilling.outcome import Distilled
 
 NAMES = ('ant', 'bee')
+HUB = pathlib.Path(__file__).parents[1] / 'networks/hub_fixtures'
 
 
 def network_of(outputs, width=4):
@@ -228,6 +229,17 @@ def test_a_teacher_of_other_classes_teaches_its_features(
     folder, teacher=tmp_path / 't.safetensors', out=tmp_path / 'other'
   )
   assert plan.rows[-1].label == 'srrl'
+
+
+def test_a_folder_of_hugging_face_is_a_teacher_that_resizes_images(
+  folder, tmp_path, planned
+):
+  place = HUB / 'dinov2_classifier'
+  plan = planned(folder, teacher=place, student='resnet8', out=tmp_path)
+  kept = config.load(str(tmp_path / 'config.py'))
+  expected = {'weights': str(place), 'image_size': 28}
+  assert kept['teacher'].to_dict() == expected
+  assert plan.rows[-1].label == 'srrl'  # it knows a cat, a dog and a frog
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ def num_outputs(
   names = {
     name
     for naming in _names(network, shapes).values()
-    for place, name in naming.items()
+    for place, parts in naming.items()
+    for name in parts
     if place[1].key == head and place[-1].key == 'bias'
   }
   present = sorted(names & tensors.keys())

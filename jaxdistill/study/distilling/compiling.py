@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jaxdistill.core.types import Dataset, Network
-from jaxdistill.networks.models import vit
+from jaxdistill.networks.layers import attention
 from jaxdistill.study.distilling.students import Student
 from jaxdistill.study.distilling.teachers import Teacher
 
@@ -101,7 +101,7 @@ def _optimizer(network: Network, batch_size: int) -> tuple[str, float]:
   The rate grows with the batch, whose mean gradient varies less.
   """
   blocks = (stage.module for stage in network.stages)
-  transforms = any(isinstance(b, vit.TransformerBlock) for b in blocks)
+  transforms = any(isinstance(b, attention.TransformerBlock) for b in blocks)
   name, rate = ('adamw', ADAMW_RATE) if transforms else ('sgd', SGD_RATE)
   return name, rate * batch_size / LARGEST_BATCH
 

@@ -17,7 +17,7 @@ from jaxdistill.core.types import Model, Network
 from jaxdistill.networks import adapters, graph
 from jaxdistill.networks.adapters import linen, programs
 from jaxdistill.networks.registry import NETWORKS
-from jaxdistill.networks.weights import files, pretrained
+from jaxdistill.networks.weights import files, hub, huggingface, pretrained
 from jaxdistill.study import build, config, results
 
 _FILE = 'teacher.safetensors'
@@ -29,7 +29,8 @@ IMAGENET = {
 }
 _EXPECTED = (
   "expected a work directory, 'WORKDIR:ROW', a .safetensors file, "
-  "'NETWORK:FILE' or the name of a network"
+  "'NETWORK:FILE', the name of a network, 'hf:OWNER/NAME' or a folder with "
+  'config.json'
 )
 
 
@@ -85,6 +86,8 @@ def chosen(
 def _named(text: str, image_shape: Sequence[int], out: pathlib.Path) -> Teacher:
   """Returns the teacher of a path or a name."""
   place = pathlib.Path(text).expanduser()
+  if text.startswith(hub.PREFIX) or (place / 'config.json').is_file():
+    return _pretrained(text, image_shape)
   if place.is_dir():
     if not (place / _FILE).is_file():
       raise UsageError(
@@ -107,6 +110,22 @@ def _named(text: str, image_shape: Sequence[int], out: pathlib.Path) -> Teacher:
   raise UsageError(f'teacher: {_EXPECTED}; {_unknown(first)}')
 
 
+def _pretrained(reference: str, image_shape: Sequence[int]) -> Teacher:
+  """Returns a teacher of Hugging Face, which resizes images by itself."""
+  loaded = huggingface.load(reference)
+  section: dict[str, Any] = {'weights': reference}
+  shape = (loaded.image_size, loaded.image_size, huggingface.CHANNELS)
+  if tuple(image_shape) != shape:
+    section['image_size'] = loaded.image_size
+  return Teacher(
+    section,
+    reference,
+    None,
+    _outputs(loaded.model.network, shape),
+    label_names=tuple(loaded.metadata.get('label_names', ())),
+  )
+
+
 def _unknown(name: str) -> str:
   """Says that there is neither a file nor a network of a name."""
   return str(checks.unknown('file, folder or network', name, NETWORKS))
@@ -116,10 +135,13 @@ def _of_section(
   section: dict[str, Any], image_shape: Sequence[int], out: pathlib.Path
 ) -> Teacher:
   """Returns the teacher of a section of a config."""
-  keys = ('checkpoint', 'weights', 'training')
+  keys = ('checkpoint', 'weights', 'training', 'image_size')
   network = {k: v for k, v in section.items() if k not in keys}
   if 'checkpoint' in section and not network:
     return _named(str(section['checkpoint']), image_shape, out)
+  if 'weights' in section and not network:
+    teacher = _pretrained(str(section['weights']), image_shape)
+    return teacher._replace(section={**teacher.section, **section})
   title = str(section.get('name'))
   if 'weights' not in section:
     outputs = section.get('num_classes')
