@@ -127,7 +127,8 @@ def test_links_of_the_readme_and_the_pages_lead_to_files():
   for page in (ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')):
     if {'_build', '_generated'} & set(page.parts):
       continue
-    for target in re.findall(r'\]\(([^)#\s]+)', page.read_text()):
+    prose = re.sub(r'(?ms)^```.*?^```', '', page.read_text())
+    for target in re.findall(r'\]\(([^)#\s]+)', prose):
       if re.match('[a-z]+:', target) or target.startswith('/notebooks/'):
         continue
       base = ROOT / 'docs' if target.startswith('/') else page.parent

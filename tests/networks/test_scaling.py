@@ -42,7 +42,7 @@ def test_half_the_width_has_about_a_quarter_of_the_parameters(name):
   assert graph.stage_names(half) == graph.stage_names(network)
   features, variables = shapes(network, size)
   half_features, half_variables = shapes(half, size)
-  assert half_features[graph.output(half)].shape == (2, 7)
+  assert half_features[graph.main_output(half)].shape == (2, 7)
   counts = [graph.count_parameters(v) for v in (half_variables, variables)]
   assert 0.2 < counts[0] / counts[1] < 0.5
   for stage, feature in features.items():

@@ -38,7 +38,7 @@ REFUSED = {
   'multi_loss': 'expected maps or vectors where shapes differ',
   'neighbourhood': 'two stages of the same name and shape',
   'sskd': 'expected maps or vectors where shapes differ',
-  'student_search': 'network: expected one with basic, bottleneck',
+  'student_search': 'network: expected a stage whose module says',
 }
 NEVER = ('neighbourhood', 'student_search')
 

@@ -131,6 +131,9 @@ def results(workdir):
   for row in content['rows']:
     for result in row['seeds'].values():
       del result['seconds'], result['date']
+      for phase in result['phases']:
+        for key in ('seconds', 'compile_seconds', 'device_seconds'):
+          del phase[key]
   return content
 
 

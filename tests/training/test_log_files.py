@@ -125,7 +125,7 @@ def test_tensorboard_on_a_full_disk_ends_the_run_instead_of_waiting(tmp_path):
 def test_a_bar_says_that_the_program_compiles_until_the_first_step(monkeypatch):
   bar = log_lib._Bar()
   monkeypatch.setattr(type(bar._console), 'is_terminal', True)
-  bar.begin('kd', 0, 10)
+  bar.begin('kd', 0, 10, ())
   (task,) = bar._progress.tasks
   assert task.fields['numbers'] == 'compiling'
   bar.advance(1, 8)
@@ -143,7 +143,7 @@ def test_a_long_phase_says_once_how_long_it_takes(
   now = [100.0]
   monkeypatch.setattr(log_lib.time, 'monotonic', lambda: now[0])
   bar = log_lib._Bar()
-  bar.begin('kd', 0, 1000)
+  bar.begin('kd', 0, 1000, ())
   for step, passed in ((1, 50), (20, seconds), (40, seconds)):
     now[0] += passed
     bar.advance(step, 8 * step)

@@ -130,7 +130,7 @@ def test_a_few_unreadable_files_are_named_and_skipped(stream, tmp_path, caplog):
   written(tmp_path, 9)
   (tmp_path / 'text.png').write_text('not an image')
   (tmp_path / 'gone.png').symlink_to(tmp_path / 'nowhere')
-  with caplog.at_level(logging.WARNING):
+  with caplog.at_level(logging.WARNING, 'absl'):
     dataset = image_trees.images(
       str(tmp_path), num_classes=2, unreadable=0.2, stream=stream, validation=0
     )
@@ -143,9 +143,10 @@ def test_a_few_unreadable_files_are_named_and_skipped(stream, tmp_path, caplog):
 def test_an_image_that_is_cut_short_is_skipped_too(tmp_path, caplog):
   written(tmp_path, 9)
   (tmp_path / 'cut.png').write_bytes((tmp_path / '000.png').read_bytes()[:60])
-  dataset = image_trees.images(
-    str(tmp_path), num_classes=2, unreadable=0.1, validation=0
-  )
+  with caplog.at_level(logging.WARNING, 'absl'):
+    dataset = image_trees.images(
+      str(tmp_path), num_classes=2, unreadable=0.1, validation=0
+    )
   kept = numbers(dataset, 'train') + numbers(dataset, 'test')
   assert sorted(kept) == list(range(9))
   assert 'cut.png' in caplog.text

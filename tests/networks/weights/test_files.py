@@ -78,8 +78,9 @@ def test_no_two_modules_of_the_library_share_a_name():
         if inspect.isclass(value) and issubclass(value, nn.Module):
           home = value.__module__
           assert names.setdefault(name, home) == home, name
-  # Convolutions are used inside of stages only, and _Memory holds the data.
-  inner = {'Conv', 'SameConv', '_Memory'}
+  # Convolutions and norms are used inside of stages only, and _Memory holds the
+  # data.
+  inner = {'Conv', 'SameConv', 'ScaleShift', '_Memory'}
   assert set(names) - inner <= set(description.MODULES)
 
 

@@ -100,7 +100,7 @@ def test_a_run_begun_on_eight_devices_can_end_on_one(
   begun = []
 
   class Log(log_lib.Log):
-    def begin(self, order, phase, step, num_steps, offset):
+    def begin(self, order, phase, step, *others):
       begun.append(step)
 
   run = shutil.copytree(eight[0] / 'stopped', tmp_path / 'run')
