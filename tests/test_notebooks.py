@@ -1,6 +1,7 @@
-"""Every notebook runs as it is stored, and is stored as a reader should see it.
+"""Every notebook runs, and is stored as a reader should see it.
 
-Running compares nothing but success: accuracies depend on the processor.
+It runs with a tenth of its epochs and a single seed. Running compares nothing
+but success: the outputs that are stored are those of the whole run.
 """
 
 import os
@@ -49,13 +50,29 @@ def _text(output: nbformat.NotebookNode) -> str:
   return '\n'.join(v for k, v in data.items() if not k.startswith('image/'))
 
 
+def _shrunk(source: str) -> str:
+  """Returns a cell with a tenth of its epochs and a single seed."""
+
+  def tenth(match: re.Match[str]) -> str:
+    return f'{match[1]}{max(1, int(match[2]) // 10)}'
+
+  for pattern in (
+    r"(\bepochs(?:=|': ))(\d+)(?:\.0)?",
+    r'(for epoch in range\()(\d+)',
+    r'(for seed in range\()(\d+)',
+  ):
+    source = re.sub(pattern, tenth, source)
+  return source
+
+
 @pytest.mark.filterwarnings('ignore')  # warnings of the notebook runner
-def test_a_notebook_runs_as_it_is_stored(path, monkeypatch, tmp_path):
+def test_a_shrunk_notebook_runs(path, monkeypatch, tmp_path):
   monkeypatch.setenv('MPLBACKEND', 'agg')
-  # Unlike other tests, notebooks train for so long that the optimisation of
-  # programs pays.
-  monkeypatch.setenv('XLA_FLAGS', '--xla_llvm_disable_expensive_passes=true')
   notebook = _read(path)
+  stored = [cell.source for cell in _code_cells(notebook)]
+  for cell in _code_cells(notebook):
+    cell.source = _shrunk(cell.source)
+  assert [cell.source for cell in _code_cells(notebook)] != stored
   client = nbclient.NotebookClient(
     notebook, timeout=1800, resources={'metadata': {'path': str(tmp_path)}}
   )
