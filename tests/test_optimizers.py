@@ -202,6 +202,14 @@ def test_linear_at_the_start_middle_and_end():
   np.testing.assert_allclose(values, [0.2, 0.15, 0.1, 0.1], rtol=1e-6)
 
 
+@pytest.mark.parametrize('power', [0.9, 1.0, 2.0])
+def test_polynomial_is_a_power_of_the_steps_that_are_left(power):
+  schedule = optimizers.polynomial(rate=0.2, final=0.1, power=power)
+  values = rates(schedule, 100, (0, 25, 50, 100, 150))
+  left = np.array([1.0, 0.75, 0.5, 0.0, 0.0])
+  np.testing.assert_allclose(values, 0.1 + 0.1 * left**power, rtol=1e-6)
+
+
 def test_constant_is_constant():
   values = rates(optimizers.constant(rate=0.3), 100, (0, 7, 100))
   np.testing.assert_allclose(values, [0.3] * 3)
@@ -228,6 +236,7 @@ def test_step_boundaries_that_fall_on_one_step_all_count():
 WARM = {
   'cosine': functools.partial(optimizers.cosine, final=0.0),
   'linear': functools.partial(optimizers.linear, final=0.0),
+  'polynomial': functools.partial(optimizers.polynomial, power=1.0),
   'step': functools.partial(optimizers.step, boundaries=(0.5,), factor=0.5),
   'constant': optimizers.constant,
 }
@@ -242,7 +251,7 @@ def test_warm_up_rises_linearly_to_the_rate(name):
 
 def test_the_schedule_takes_the_steps_after_the_warm_up():
   # The middle of the 90 steps after the warm-up is step 55.
-  for name, middle in (('cosine', 0.2), ('linear', 0.2)):
+  for name, middle in (('cosine', 0.2), ('linear', 0.2), ('polynomial', 0.2)):
     values = rates(WARM[name](rate=0.4, warmup=0.1), 100, (55, 100))
     np.testing.assert_allclose(values, [middle, 0], atol=1e-6)
 

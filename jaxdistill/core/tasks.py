@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from jaxdistill.core.metric import Metric
-from jaxdistill.core.values import Array, Batch, Dataset, Metrics
+from jaxdistill.core.values import Array, Batch, Dataset, Metrics, Output
 
 
 class TaskLoss(Protocol):
@@ -75,6 +75,24 @@ class Predict(Protocol):
     """
 
 
+class Final(Protocol):
+  """Turns outputs into what an exported file gives."""
+
+  def __call__(self, outputs: Any, size: tuple[int, int], /) -> Output:
+    """Returns what the file's user gets of a network's outputs, `[B, ...]`.
+
+    Args:
+      outputs: the network's `Output`.
+      size: the height and width of the images.
+    """
+
+
+def as_they_are(outputs: Any, size: tuple[int, int], /) -> Output:
+  """Returns the outputs; they do not depend on the size of the images."""
+  del size
+  return outputs
+
+
 class Agreement(Protocol):
   """Measures how far two models agree on a split."""
 
@@ -110,6 +128,8 @@ class Task(NamedTuple):
       classes, which methods such as `kd` turn into probabilities.
     whole_images: whether whole images are evaluated, in the size that the data
       have, and not a part of them in the size of training.
+    final: (outputs, size of the images) -> what an exported file gives, for
+      example maps of that size.
     check: dataset -> None; a UsageError refuses targets that are not valid.
   """
 
@@ -124,4 +144,5 @@ class Task(NamedTuple):
   targets: tuple[str, ...] = ('label',)
   class_scores: bool = True
   whole_images: bool = False
+  final: Final = as_they_are
   check: Callable[[Dataset], None] = _no_check

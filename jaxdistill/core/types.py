@@ -17,6 +17,7 @@ from jaxdistill.core import checks
 from jaxdistill.core.metric import Metric
 from jaxdistill.core.tasks import (
   Agreement,
+  Final,
   Predict,
   Progress,
   Summarize,
@@ -57,6 +58,7 @@ __all__ = [
   'EvalModel',
   'FeaturePairs',
   'Features',
+  'Final',
   'Method',
   'Metric',
   'Metrics',

@@ -24,6 +24,7 @@ from jaxdistill.networks.models import (
 )
 from jaxdistill.networks.surgery import (
   dense_heads,
+  depth_heads,
   edits,
   narrowing,
   noisy,
@@ -147,13 +148,16 @@ FILES: dict[str, Callable[..., Network]] = {
   'stored': files.stored,
   'program': programs.program,
 }
-# Name -> function of `network` and further arguments that changes a network: a
-# head for segmentation instead of that of a classifier, fewer channels
-# everywhere, fewer channels inside its blocks, noise after its blocks in
-# training, fewer stages, more stages, other stages; some of its stages, which
-# the last two take from another network.
+# Name -> function of `network` and further arguments that changes a network:
+# heads for segmentation or depth instead of that of a classifier, fewer
+# channels everywhere, fewer channels inside its blocks, noise after its blocks
+# in training, fewer stages, more stages, other stages; some of its stages,
+# which the last two take from another network.
 EDITS: dict[str, Callable[..., Network]] = {
   'fcn': dense_heads.fcn,
+  'psp': dense_heads.psp,
+  'deeplab': dense_heads.deeplab,
+  'upproj': depth_heads.upproj,
   'scaled': scaling.scaled,
   'narrowed': narrowing.narrowed,
   'noisy': noisy.noisy,

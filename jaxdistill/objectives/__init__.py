@@ -55,6 +55,7 @@ classes says so with a mark, and then the teacher may have other classes::
 '''
 
 from jaxdistill.core.marks import any_classes
+from jaxdistill.objectives.dense_terms import cwd, ifv, pairwise
 from jaxdistill.objectives.feature_terms import (
   at,
   fd,
@@ -67,10 +68,12 @@ from jaxdistill.objectives.feature_terms import (
   vid,
 )
 from jaxdistill.objectives.logit_terms import (
+  depth_kd,
   dist,
   dkd,
   kd,
   logits,
+  pixel_kd,
   refinery,
   tempered,
 )
@@ -97,6 +100,8 @@ __all__ = [
   'at',
   'cc',
   'crd',
+  'cwd',
+  'depth_kd',
   'dist',
   'dkd',
   'fd',
@@ -104,12 +109,15 @@ __all__ = [
   'ft',
   'hint',
   'hint_pair',
+  'ifv',
   'kd',
   'logits',
   'middle_pairs',
   'nst',
   'ofd',
   'pair_of',
+  'pairwise',
+  'pixel_kd',
   'pkt',
   'refinery',
   'reviewkd',

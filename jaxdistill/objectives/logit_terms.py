@@ -64,6 +64,25 @@ def tempered(*, weight: float = 1.0, temperature: float = 2.5) -> Objective:
   return _of_outputs('tempered', loss, weight, requirements.class_scores)
 
 
+def pixel_kd(*, weight: float = 10 / 19, temperature: float = 1.0) -> Objective:
+  """Pixel-wise KD, `losses.pixel_soft_target_loss`, for segmentation.
+
+  Unlike `kd`, it leaves out the pixels that the mask ignores.
+
+  Args:
+    weight: the factor of the loss; the default is that of IFVD for 19 classes.
+    temperature: the temperature of both softmax functions.
+  """
+  numerics.check_temperature('temperature', temperature)
+
+  def loss(student, teacher, batch):
+    return losses.pixel_soft_target_loss(
+      student, teacher, batch['mask'], temperature=temperature
+    )
+
+  return _of_outputs('pixel_kd', loss, weight, requirements.masks)
+
+
 def logits(*, weight: float = 1.0) -> Objective:
   """Squared error of the logits, `losses.logit_squared_error`.
 
@@ -76,6 +95,22 @@ def logits(*, weight: float = 1.0) -> Objective:
     return losses.logit_squared_error(student, teacher)
 
   return _of_outputs('logits', loss, weight)
+
+
+def depth_kd(*, weight: float = 1.0) -> Objective:
+  """KD of depths, `losses.map_absolute_error`.
+
+  The teacher's map of depths serves as if it were the true one.
+
+  Args:
+    weight: the factor of the loss.
+  """
+
+  def loss(student, teacher, batch):
+    del batch
+    return losses.map_absolute_error(student, teacher)
+
+  return _of_outputs('depth_kd', loss, weight, requirements.depths)
 
 
 def refinery(*, weight: float = 1.0) -> Objective:

@@ -187,14 +187,36 @@ def last_maps(pair: Pair) -> tuple[str, str]:
   Raises:
     UsageError: a network has no groups of maps.
   """
+  student, teacher = last_map_pair(pair, None)
+  return (
+    pre_activation(pair.student_shapes, student),
+    pre_activation(pair.teacher_shapes, teacher),
+  )
+
+
+def last_map_pair(
+  pair: Pair, feature_pairs: FeaturePairs | None
+) -> tuple[str, str]:
+  """Returns the only pair of a term that compares places of maps.
+
+  Args:
+    pair: the networks.
+    feature_pairs: what the user chose; None means the last group of maps of
+      each network, which the heads read.
+
+  Raises:
+    UsageError: a feature does not exist, has no places, or a network has no
+      groups of maps.
+  """
+  if feature_pairs is not None:
+    chosen = map_pairs(pair, feature_pairs)
+    check_positions(pair, chosen)
+    return chosen[0]
   student_groups = map_groups(pair.student, pair.student_shapes)
   teacher_groups = map_groups(pair.teacher, pair.teacher_shapes)
   if not student_groups or not teacher_groups:
     raise _no_maps(pair, 'feature_pairs')
-  return (
-    pre_activation(pair.student_shapes, student_groups[-1]),
-    pre_activation(pair.teacher_shapes, teacher_groups[-1]),
-  )
+  return student_groups[-1], teacher_groups[-1]
 
 
 def last_pair(

@@ -21,6 +21,7 @@ from jaxdistill.optimizers.schedules import (
   ends,
   linear,
   plateau,
+  polynomial,
   step,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
   'lars',
   'linear',
   'plateau',
+  'polynomial',
   'sgd',
   'step',
   'update',

@@ -111,6 +111,41 @@ def linear(
   return Schedule(make)
 
 
+def polynomial(
+  *,
+  rate: float = 0.01,
+  power: float = 0.9,
+  warmup: float = 0.0,
+  final: float = 0.0,
+) -> Schedule:
+  """Lowers the learning rate to `final` as a power of the steps that are left.
+
+  At the fraction t of the run, the rate is
+  `final + (rate - final) * (1 - t)**power`. It is the usual schedule of
+  segmentation.
+
+  Args:
+    rate: the highest learning rate.
+    power: the power.
+    warmup: the fraction of the run over which the rate first rises linearly
+      from 0.
+    final: the last learning rate.
+
+  Raises:
+    UsageError: a number is out of its range.
+  """
+  _check(rate, warmup)
+  checks.number('power', power, above=0)
+  checks.number('final', final, at_least=0)
+
+  def make(num_steps: int) -> optax.Schedule:
+    steps = num_steps - _warmup_steps(num_steps, warmup)
+    main = optax.polynomial_schedule(rate, final, power, max(1, steps))
+    return _warmed_up(main, rate, num_steps, warmup)
+
+  return Schedule(make)
+
+
 def step(
   *,
   rate: float = 0.05,

@@ -120,7 +120,11 @@ def write(
   run = table.FORMATS[kind].read(source, path)
   images = np.asarray(plan.dataset.splits['test']['image'][:8])
   outputs = stablehlo.outputs(
-    model.network, plan.preprocess, model.variables, jnp.asarray(images)
+    model.network,
+    plan.preprocess,
+    plan.task.final,
+    model.variables,
+    jnp.asarray(images),
   )
   eps = stablehlo.rounding(model, plan.image)
   stablehlo.check(path, run(images), outputs, eps)
@@ -155,10 +159,12 @@ def _about(plan: Plan, source: Source, kind: str) -> dict[str, Any]:
 def _described_output(plan: Plan, model: Model, batch: str) -> Any:
   """Describes the outputs of a program: '[B, 10] logits'."""
   kind = ' logits' if plan.task.class_scores else ''
-  shapes = graph.shapes(model.network, {'image': plan.image})
+  shapes = jax.eval_shape(
+    lambda image: plan.task.final(graph.apply(*model, image), image.shape[1:3]),
+    plan.image,
+  )
   return jax.tree.map(
-    lambda x: f'[{batch}, {", ".join(map(str, x.shape[1:]))}]{kind}',
-    graph.output(model.network, shapes),
+    lambda x: f'[{batch}, {", ".join(map(str, x.shape[1:]))}]{kind}', shapes
   )
 
 

@@ -82,6 +82,7 @@ PRUNINGS: Table = {
 SCHEDULES: Table = {
   'cosine': optimizers.cosine,
   'linear': optimizers.linear,
+  'polynomial': optimizers.polynomial,
   'step': optimizers.step,
   'constant': optimizers.constant,
   'plateau': optimizers.plateau,
@@ -108,6 +109,11 @@ OBJECTIVES: Table = {
   'fd': objectives.fd,
   'reviewkd': objectives.reviewkd,
   'srrl': objectives.srrl,
+  'pixel_kd': objectives.pixel_kd,
+  'depth_kd': objectives.depth_kd,
+  'cwd': objectives.cwd,
+  'ifv': objectives.ifv,
+  'pairwise': objectives.pairwise,
 }
 METHODS: Table = {name: getattr(methods, name) for name in methods.__all__}
 SPACES: Table = {

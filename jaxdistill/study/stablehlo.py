@@ -15,11 +15,12 @@ from jax import export as jax_export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdistill.core import writing
+from jaxdistill.core import tasks, writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Array,
   Augment,
+  Final,
   Model,
   Network,
   Output,
@@ -39,6 +40,7 @@ def to_stablehlo(
   image_shape: Sequence[int],
   *,
   preprocess: Augment | None = None,
+  final: Final = tasks.as_they_are,
   platforms: Sequence[str] = PLATFORMS,
 ) -> bytes:
   """Returns a model in inference mode as one program for several platforms.
@@ -50,10 +52,11 @@ def to_stablehlo(
       `augment.standardize(mean, std)`. It becomes part of the program, which
       then takes raw images, uint8 `[B, H, W, C]`. None: the program takes the
       input of the network, float32 `[B, H, W, C]`.
+    final: what is done to the outputs of the network last; see `Task.final`.
     platforms: where the program will run: 'cpu', 'cuda', 'rocm' or 'tpu'.
 
   Returns:
-    The serialised program, from images of any batch size to the output of the
+    The serialised program, from images of any batch size to the outputs of the
     network, for a classifier logits `[B, num_classes]`.
   """
   (batch_size,) = jax_export.symbolic_shape('batch')
@@ -64,25 +67,27 @@ def to_stablehlo(
 
   @jax.jit
   def program(image: Array) -> Output:
-    return outputs(model.network, preprocess, model.variables, image)
+    return outputs(model.network, preprocess, final, model.variables, image)
 
   with convolutions.portable():
     exported = jax_export.export(program, platforms=list(platforms))(image)
   return bytes(exported.serialize())
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def outputs(
   network: Network,
   preprocess: Augment | None,
+  final: Final,
   variables: Variables,
   image: Array,
 ) -> Output:
-  """Returns the network's outputs for images in inference mode, `[B, ...]`."""
+  """Returns what a file gives for images in inference mode, `[B, ...]`."""
   batch = {'image': image}
   if preprocess is not None:
     batch = preprocess(jax.random.key(0), batch)
-  return graph.apply(network, variables, batch['image'])
+  output = graph.apply(network, variables, batch['image'])
+  return final(output, image.shape[1:3])
 
 
 def save(path: str | os.PathLike[str], program: bytes) -> None:

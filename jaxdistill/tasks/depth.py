@@ -1,32 +1,58 @@
 """Depth: the distance of each pixel, from a map at any resolution."""
 
+from collections.abc import Callable
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Batch, Dataset, Metric, Metrics, Task
 from jaxdistill.tasks.segmentation import resize
 
 SCORE = Metric('rmse', higher=False, percent=False)
+# The logarithm continues as its tangent below this depth, so that outputs that
+# are not positive have a loss and a gradient.
+_SHALLOW = 0.1
 
 
-def depth() -> Task:
+def depth(*, loss: str = 'l1') -> Task:
   """Returns the task of depth, whose target is the column 'depth'.
 
   The output `[B, h, w, 1]` is resized to the size of the depths `[B, H, W]`,
-  bilinear. Pixels whose depth is 0 are unknown and
-  do not count. The loss is the mean absolute error of an image; it is 0 for an
-  image without known pixels.
+  bilinear. Pixels whose depth is 0 are unknown and do not count. The loss is 0
+  for an image without known pixels.
 
   The metrics are means over the images: the loss, the root mean squared error
   'rmse', which chooses the best epoch and is better if it is lower, the mean
   relative error 'abs_rel', and 'delta1', the fraction of pixels whose ratio to
   the true depth is below 1.25 in either direction. Whole images are evaluated.
+  An exported file gives the depths at the size of the image, `[B, H, W, 1]`.
+
+  Args:
+    loss: the loss of an image, with the error e of a pixel. 'l1': the mean of
+      |e|. 'berhu': the mean of |e| where it is at most c, a fifth of the
+      largest |e| of the image, and of (e**2 + c**2) / (2 c) elsewhere. 'log':
+      mean(d**2) - mean(d)**2 / 2, with the difference d of the logarithms, so
+      that an error in the scale of the whole image counts half.
+
+  Raises:
+    UsageError: there is no such loss.
+
+  References:
+    - Laina et al., Deeper Depth Prediction with Fully Convolutional Residual
+      Networks, 2016, https://arxiv.org/abs/1606.00373, for 'berhu'
+    - Eigen et al., Depth Map Prediction from a Single Image using a Multi-Scale
+      Deep Network, 2014, https://arxiv.org/abs/1406.2283, for 'log'
   """
+  checks.choice('loss', loss, _LOSSES)
+  statistics = functools.partial(_statistics, _LOSSES[loss])
   return Task(
     'depth',
-    lambda outputs, batch: _statistics(outputs, batch)['loss'],
-    _statistics,
+    lambda outputs, batch: statistics(outputs, batch)['loss'],
+    statistics,
     _summarize,
     _progress,
     lambda outputs: outputs[..., 0].astype(jnp.float16),
@@ -35,6 +61,7 @@ def depth() -> Task:
     targets=('depth',),
     class_scores=False,
     whole_images=True,
+    final=resize,
     check=check_depths,
   )
 
@@ -64,21 +91,53 @@ def check_depths(dataset: Dataset) -> None:
       )
 
 
-def _statistics(outputs: Array, batch: Batch) -> dict[str, Array]:
+def _absolute(maps: Array, true: Array, known: Array) -> Array:
+  return _mean(jnp.abs(maps - true), known)
+
+
+def _reverse_huber(maps: Array, true: Array, known: Array) -> Array:
+  error = jnp.where(known, jnp.abs(maps - true), 0.0)
+  bound = jax.lax.stop_gradient(error.max((1, 2), keepdims=True)) / 5
+  safe = jnp.maximum(bound, 1e-12)
+  square = (error**2 + bound**2) / (2 * safe)
+  return _mean(jnp.where(error <= bound, error, square), known)
+
+
+def _log_difference(maps: Array, true: Array, known: Array) -> Array:
+  positive = jnp.maximum(maps, _SHALLOW)
+  tangent = jnp.minimum(maps, _SHALLOW) / _SHALLOW - 1
+  safe = jnp.where(known, true, 1.0)
+  difference = jnp.log(positive) + tangent - jnp.log(safe)
+  return _mean(difference**2, known) - _mean(difference, known) ** 2 / 2
+
+
+# Name -> (maps, true depths, whether they are known) -> one loss per image.
+_LOSSES: dict[str, Callable[[Array, Array, Array], Array]] = {
+  'l1': _absolute,
+  'berhu': _reverse_huber,
+  'log': _log_difference,
+}
+
+
+def _mean(x: Array, known: Array) -> Array:
+  """Returns the mean over the known pixels of each image; 0 without any."""
+  count = jnp.maximum(known.sum((1, 2)), 1)
+  return jnp.where(known, x, 0.0).sum((1, 2)) / count
+
+
+def _statistics(
+  loss: Callable[[Array, Array, Array], Array], outputs: Array, batch: Batch
+) -> dict[str, Array]:
   true = batch['depth'].astype(jnp.float32)
   maps = resize(outputs.astype(jnp.float32), true.shape[1:3])[..., 0]
   known = true > 0
-  count = jnp.maximum(known.sum((1, 2)), 1)
   # The division by the depth must be finite where it is unknown.
   safe = jnp.where(known, true, 1.0)
   error = jnp.abs(maps - true)
-
-  def mean(x: Array) -> Array:
-    return jnp.where(known, x, 0.0).sum((1, 2)) / count
-
+  mean = functools.partial(_mean, known=known)
   ratio = jnp.maximum(maps / safe, safe / jnp.maximum(maps, 1e-6))
   return {
-    'loss': mean(error),
+    'loss': loss(maps, true, known),
     'rmse': jnp.sqrt(mean(error**2)),
     'abs_rel': mean(error / safe),
     'delta1': mean((ratio < 1.25).astype(jnp.float32)),
@@ -90,8 +149,8 @@ def _summarize(statistics: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _progress(outputs: Array, batch: Batch) -> Metrics:
-  statistics = _statistics(outputs, batch)
-  return {SCORE.name: statistics[SCORE.name].mean()}
+  rows = _statistics(_absolute, outputs, batch)
+  return {SCORE.name: rows[SCORE.name].mean()}
 
 
 def _agreement(student: np.ndarray, teacher: np.ndarray) -> float:

@@ -31,8 +31,41 @@ def image_classes(method: str, task: Task) -> None:
   Raises:
     UsageError: it does not.
   """
-  if 'label' not in task.targets:
+  _target(
+    method, task, 'label', "each image has one class, such as 'classification'"
+  )
+
+
+def masks(method: str, task: Task) -> None:
+  """Checks that a task gives each pixel a class, in the column 'mask'.
+
+  Args:
+    method: the method or objective that reads the classes.
+    task: the task.
+
+  Raises:
+    UsageError: it does not.
+  """
+  _target(
+    method, task, 'mask', "each pixel has a class, such as 'segmentation'"
+  )
+
+
+def depths(method: str, task: Task) -> None:
+  """Checks that a task gives each pixel a distance, in the column 'depth'.
+
+  Args:
+    method: the method or objective that compares distances.
+    task: the task.
+
+  Raises:
+    UsageError: it does not.
+  """
+  _target(method, task, 'depth', "each pixel has a depth, such as 'depth'")
+
+
+def _target(method: str, task: Task, column: str, what: str) -> None:
+  if column not in task.targets:
     raise UsageError(
-      f'{method}: expected a task in which each image has one class, such as '
-      f"'classification', got {task.name!r}"
+      f'{method}: expected a task in which {what}, got {task.name!r}'
     )

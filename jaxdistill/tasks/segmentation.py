@@ -37,7 +37,9 @@ def segmentation(*, score: str = 'miou', auxiliary_weight: float = 0.4) -> Task:
   The metrics are the loss; 'iou/3' and so on, the intersection over union of
   each class that occurs in the masks of the split; their mean 'miou'; and
   'pixel_accuracy'. Whole images are evaluated, of whatever size training sees
-  parts. Predictions have the resolution of the logits.
+  parts. Predictions have the resolution of the logits. An exported file gives
+  the logits of the main head at the size of the image,
+  `[B, H, W, num_classes]`.
 
   Args:
     score: the metric that chooses the best epoch, 'miou' or 'pixel_accuracy'.
@@ -67,6 +69,7 @@ def segmentation(*, score: str = 'miou', auxiliary_weight: float = 0.4) -> Task:
     Metric(score),
     targets=('mask',),
     whole_images=True,
+    final=_final,
     check=check_masks,
   )
 
@@ -116,6 +119,11 @@ def _main(outputs: Output) -> Array:
     (name,) = outputs.keys() - {AUXILIARY}
     outputs = outputs[name]
   return outputs.astype(jnp.float32)
+
+
+def _final(outputs: Output, size: tuple[int, int]) -> Array:
+  """Returns the logits of the main head at the size of the images."""
+  return resize(_main(outputs), size)
 
 
 def _cross_entropy(logits: Array, mask: Array) -> Array:

@@ -65,6 +65,22 @@ def _regression(student, teacher):
   return losses.softmax_regression_loss(s, t, s_logits, t_logits)
 
 
+# The classes of pixels; one row is ignored.
+_MASK = np.array([[0, 0, 1, 1], [2, 2, 0, 1], [0, 1, 2, 0], [255] * 4])
+
+
+def _pixels(student, teacher):
+  mask = jnp.broadcast_to(jnp.asarray(_MASK), (len(student), 4, 4))
+  return losses.pixel_soft_target_loss(student, teacher, mask)
+
+
+def _variation(student, teacher):
+  mask = jnp.broadcast_to(jnp.asarray(_MASK), (len(student), 4, 4))
+  return losses.intra_class_variation_loss(
+    student, teacher, mask, num_classes=3
+  )
+
+
 _ROWS = np.sin(np.arange(90, dtype=np.float32)).reshape(2, 9, 5) / 2
 _BANK = losses.MemoryBank(*_ROWS, np.float32(0.5), np.float32(1.5))
 _NEGATIVES = np.arange(12).reshape(4, 3) % 5 + 4
@@ -125,6 +141,13 @@ CASES = {
     losses.correlation_congruence_loss, VECTOR, per_example=False, frozen=False
   ),
   'flow': Case(losses.flow_loss, (MAP, (B, 2, 2, 5))),
+  'pixel_soft_target': Case(_pixels, MAP),
+  'map_absolute_error': Case(losses.map_absolute_error, MAP),
+  'channel_wise': Case(losses.channel_wise_loss, MAP),
+  'intra_class_variation': Case(_variation, MAP, (B, 2, 2, 5)),
+  'pairwise_similarity': Case(
+    losses.pairwise_similarity_loss, MAP, (B, 2, 2, 5)
+  ),
   'contrastive': Case(
     losses.contrastive_loss,
     VECTOR,
@@ -396,9 +419,11 @@ def test_every_public_loss_has_a_case():
   }
   wrapped = {
     'decoupled_kd_loss',
+    'intra_class_variation_loss',
     'margin_relu_loss',
     'masked_l1_loss',
     'memory_contrastive_loss',
+    'pixel_soft_target_loss',
     'softmax_regression_loss',
     'variational_information_loss',
   }

@@ -21,6 +21,7 @@ def mask_folder(
   *,
   label_names: Sequence[str],
   ignore: Sequence[int] = (255,),
+  image_size: Sequence[int] | None = None,
   train_split: str = 'train',
   test_split: str = 'test',
   validation: float = 0.1,
@@ -34,12 +35,15 @@ def mask_folder(
   The files are `path/train/images/NAME.jpg` with `path/train/masks/NAME.png`,
   and likewise for the test split; the endings may differ. The values of a mask,
   which is a PNG of grey levels or a palette, are the numbers of the classes.
-  All images have one size, and are read into memory.
+  All images have one size, or get it, and are read into memory.
 
   Args:
     path: the folder.
     label_names: one name for each class, in the order of their numbers.
     ignore: the values in masks that stand for no class.
+    image_size: the height and width in pixels to which images are resized,
+      bilinear and antialiased, and masks, which take the nearest pixel. None:
+      they keep their size, which must be the same for all.
     train_split: the folder of the training set.
     test_split: the folder of the test set.
     validation: the size of the validation split: a fraction of the training
@@ -58,7 +62,13 @@ def mask_folder(
   names = labels.checked_names('label_names', label_names)
   ignored = [checks.integer('ignore', x, at_least=0) for x in ignore]
   root = pathlib.Path(os.path.expanduser(path))
-  splits = [_columns(root / s, ignored) for s in (train_split, test_split)]
+  size = image_size and tuple(
+    checks.integer('image_size', side)
+    for side in checks.length('image_size', image_size, 2, 'sides of an image')
+  )
+  splits = [
+    _columns(root / s, ignored, size) for s in (train_split, test_split)
+  ]
   return arrays.from_columns(
     *splits,
     validation=validation,
@@ -71,7 +81,7 @@ def mask_folder(
 
 
 def _columns(
-  root: pathlib.Path, ignored: Sequence[int]
+  root: pathlib.Path, ignored: Sequence[int], size: Sequence[int] | None
 ) -> dict[str, np.ndarray]:
   """Returns the images and masks of a split, in the order of their names."""
   images, masks = (_files(root / name) for name in ('images', 'masks'))
@@ -91,6 +101,9 @@ def _columns(
         f'{masks[name]}: expected a mask of the size of its image, '
         f'{image.shape[:2]}, got {mask.shape}'
       )
+    if size is not None:
+      image = _resized(image, size, 'BILINEAR')
+      mask = _resized(mask, size, 'NEAREST')
     if columns['image'] and image.shape != columns['image'][0].shape:
       raise UsageError(
         f'{file}: expected images of one size, {columns["image"][0].shape[:2]},'
@@ -99,6 +112,14 @@ def _columns(
     columns['image'].append(image)
     columns['mask'].append(mask)
   return {key: np.stack(rows) for key, rows in columns.items()}
+
+
+def _resized(pixels: np.ndarray, size: Sequence[int], how: str) -> np.ndarray:
+  """Resizes uint8 `[H, W]` or `[H, W, 3]` to a height and width."""
+  pillow = optional.require('PIL.Image', 'resizing images')
+  height, width = size
+  image = pillow.fromarray(pixels)
+  return np.asarray(image.resize((width, height), getattr(pillow, how)))
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -33,6 +33,7 @@ class InvertedResidual(nn.Module):
     momentum: the momentum of the batch norms' running statistics.
     dtype: the type of the computation.
     same_padding: whether the depthwise convolution is padded as in TensorFlow.
+    dilation: the dilation of the depthwise convolution.
 
   References:
     Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks,
@@ -54,6 +55,7 @@ class InvertedResidual(nn.Module):
   momentum: float = 0.9
   dtype: str = 'float32'
   same_padding: bool = False
+  dilation: int = 1
 
   CHANNELS = (
     layers.Channels(
@@ -89,6 +91,7 @@ class InvertedResidual(nn.Module):
       self.stride,
       groups=self.inner,
       same_padding=self.same_padding,
+      dilation=self.dilation,
       dtype=self.dtype,
       name='depthwise_conv',
     )(y)

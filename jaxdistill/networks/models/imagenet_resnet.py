@@ -23,7 +23,43 @@ BLOCKS = {
   152: (3, 8, 36, 3),
 }
 # Kernel, stride and max-pooling.
-_STEMS = {'imagenet': (7, 2, True), 'cifar': (3, 1, False)}
+_STEMS = {
+  'imagenet': (7, 2, True),
+  'deep': (3, 2, True),
+  'cifar': (3, 1, False),
+}
+
+
+@description.register
+class DeepStem(nn.Module):
+  """Three 3x3 convolutions in place of one of 7x7, each with norm and ReLU.
+
+  Attributes:
+    width: channels of the first two convolutions; the third has twice as many.
+    stride: the stride of the first convolution.
+    pool: whether the stem ends with a 3x3 max-pooling of stride 2.
+    dtype: the type of the computation.
+  """
+
+  width: int
+  stride: int = 2
+  pool: bool = True
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    for i, factor in enumerate((1, 1, 2), start=1):
+      x = layers.conv(
+        factor * self.width,
+        stride=self.stride if i == 1 else 1,
+        dtype=self.dtype,
+        name=f'conv{i}',
+      )(nn.relu(x) if i > 1 else x)
+      x = layers.batch_norm(train, dtype=self.dtype, name=f'norm{i}')(x)
+    y = nn.relu(x)
+    if self.pool:
+      y = nn.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    return {'': y, '.pre': x}
 
 
 @description.register
@@ -104,8 +140,9 @@ def imagenet_resnet(
     depth: 18, 34, 50, 101 or 152.
     num_classes: the number of classes.
     stem: 'imagenet': 7x7 convolution of stride 2 and 3x3 max-pooling of stride
-      2; 'cifar': 3x3 convolution.
-    stem_width: channels of the stem.
+      2; 'deep': three 3x3 convolutions, the first of stride 2, and the same
+      pooling, as in networks for segmentation; 'cifar': 3x3 convolution.
+    stem_width: channels of the stem; a deep stem ends with twice as many.
     stem_stride: the stride of the stem's convolution; None: that of `stem`.
     stem_pool: whether the stem has the max-pooling; None: as in `stem`.
     widths: channels of the four groups; the output of a bottleneck has four
@@ -135,13 +172,14 @@ def imagenet_resnet(
   inner = iter(
     arguments.pair_per_block('inner_widths', inner_widths, sum(BLOCKS[depth]))
   )
-  unit = layers.ConvUnit(
-    checks.integer('stem_width', stem_width),
-    kernel,
-    stem_stride,
-    pool=pool,
-    dtype=dtype,
-  )
+  checks.integer('stem_width', stem_width)
+  unit: nn.Module
+  if stem == 'deep':
+    unit = DeepStem(stem_width, stem_stride, pool, dtype)
+  else:
+    unit = layers.ConvUnit(
+      stem_width, kernel, stem_stride, pool=pool, dtype=dtype
+    )
   stages = [Stage('stem', unit)]
   for g, (blocks, width, first, dilation) in enumerate(
     zip(BLOCKS[depth], widths, strides, dilations)

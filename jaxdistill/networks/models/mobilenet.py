@@ -110,6 +110,7 @@ def mobilenet_v2(
   stem_stride: int = 2,
   widths: Sequence[int] | None = None,
   strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
+  dilations: Sequence[int] = (1, 1, 1, 1, 1, 1, 1),
   inner_widths: Sequence[int] | None = None,
   last_width: int = 0,
   dropout: float = 0.2,
@@ -125,6 +126,9 @@ def mobilenet_v2(
     widths: channels of each of the seven groups; None: those of the paper times
       `width`.
     strides: the stride of the first block of each of the seven groups.
+    dilations: the dilation of the depthwise convolutions of each group.
+      Networks for segmentation at a resolution of 1/8 have the strides
+      (1, 2, 2, 1, 1, 1, 1) and the dilations (1, 1, 1, 2, 2, 4, 4).
     inner_widths: expanded channels of each of the 17 blocks; None: six times
       the channels of its input (as many as these in the first block, which has
       no expansion).
@@ -146,6 +150,7 @@ def mobilenet_v2(
     [round_to_8(c * width) for _, c, _ in _V2_GROUPS],
     widths,
     strides,
+    dilations,
     inner_widths,
     last_width or round_to_8(1280 * max(1.0, width)),
     layers.Classifier(num_classes, dropout, std=0.01),
@@ -195,6 +200,7 @@ def cifar_mobilenet_v2(
     [int(c * width) for _, c, _ in _V2_GROUPS],
     widths,
     strides,
+    (1,) * len(_V2_GROUPS),
     inner_widths,
     last_width or int(1280 * max(1.0, width)),
     layers.Classifier(num_classes, std=0.01),
@@ -210,6 +216,7 @@ def _v2(
   default_widths: Sequence[int],
   widths: Sequence[int] | None,
   strides: Sequence[int],
+  dilations: Sequence[int],
   inner_widths: Sequence[int] | None,
   last_width: int,
   head: layers.Classifier,
@@ -225,6 +232,7 @@ def _v2(
     'widths', widths, len(_V2_GROUPS), 'groups'
   )
   strides = arguments.per_group('strides', strides, len(_V2_GROUPS))
+  dilations = arguments.per_group('dilations', dilations, len(_V2_GROUPS))
   channels = checks.integer('stem_width', stem_width)
   stem = layers.ConvUnit(
     channels, stride=stem_stride, activation=activation, dtype=dtype
@@ -240,6 +248,7 @@ def _v2(
         expand=expansion > 1 or expand_first,
         activation=activation,
         dtype=dtype,
+        dilation=dilations[g],
       )
       inverted_residual.check(block, channels)
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))

@@ -8,8 +8,9 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 import jax.numpy as jnp
 
+from jaxdistill.core import tasks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Augment, Model
+from jaxdistill.core.types import Array, Augment, Final, Model
 from jaxdistill.networks import graph
 from jaxdistill.networks.layers import plain
 from jaxdistill.study.plans import Plan
@@ -26,18 +27,26 @@ class Source(NamedTuple):
     preprocess: what evaluation does to raw images.
     image_shape: the shape `(H, W, C)` of a raw image.
     about: what a user has to know about the data, as JSON.
+    final: what is done to the outputs of the network last; see `Task.final`.
   """
 
   model: Model
   preprocess: Augment
   image_shape: tuple[int, ...]
   about: dict[str, Any]
+  final: Final = tasks.as_they_are
 
 
 def source(plan: Plan, model: Model) -> Source:
   """Returns what a file of one of the plan's models is made from."""
   image_shape = plan.dataset.splits['test']['image'].shape[1:]
-  return Source(model, plan.preprocess, tuple(image_shape), plan.about_data)
+  return Source(
+    model,
+    plan.preprocess,
+    tuple(image_shape),
+    plan.about_data,
+    plan.task.final,
+  )
 
 
 class Program(NamedTuple):
@@ -67,6 +76,7 @@ def program(source: Source, batch_size: Any) -> Program:
   def outputs(image: Array) -> Array:
     batch = source.preprocess(jax.random.key(0), {'image': image})
     output = graph.apply(*source.model, batch['image'])
+    output = source.final(output, source.image_shape[:2])
     if isinstance(output, dict):
       raise UsageError(
         'expected a network with one output, got the outputs '

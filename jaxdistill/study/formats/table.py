@@ -52,13 +52,20 @@ def _read_safetensors(source: Source, path: pathlib.Path) -> Run:
   network = None if describes_network else source.model.network
   model = files.load(path, network)
   return lambda images: stablehlo.outputs(
-    model.network, source.preprocess, model.variables, jnp.asarray(images)
+    model.network,
+    source.preprocess,
+    source.final,
+    model.variables,
+    jnp.asarray(images),
   )
 
 
 def _write_stablehlo(source: Source, path: pathlib.Path) -> None:
   program = stablehlo.to_stablehlo(
-    source.model, source.image_shape, preprocess=source.preprocess
+    source.model,
+    source.image_shape,
+    preprocess=source.preprocess,
+    final=source.final,
   )
   stablehlo.save(path, program)
 

@@ -84,3 +84,24 @@ def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
   mask.unlink()
   with pytest.raises(UsageError, match="no mask for '2'"):
     read(root)
+
+
+def test_images_and_masks_get_one_size_together(tmp_path):
+  root = write(tmp_path)
+  for kind, pixels in (('images', IMAGE), ('masks', MASK)):
+    large = PIL.Image.fromarray(pixels[0].repeat(2, 0).repeat(2, 1))
+    large.save(root / 'train' / kind / '0.png')
+  data = read(root, image_size=(6, 8))
+  train = data.splits['train']
+  assert train['image'].shape == (4, 6, 8, 3)
+  # Every second pixel of the large mask, and pixels that kept their size.
+  np.testing.assert_array_equal(train['mask'], MASK)
+  np.testing.assert_array_equal(train['image'][1:], IMAGE[1:])
+  smaller = read(root, image_size=(3, 4)).splits['train']
+  np.testing.assert_array_equal(smaller['mask'][0], MASK[0, 1::2, 1::2])
+
+
+@pytest.mark.parametrize('size', [(6,), (0, 8), (6, 8, 3)])
+def test_a_size_that_is_not_a_height_and_a_width_is_refused(size, tmp_path):
+  with pytest.raises(UsageError, match='image_size: expected'):
+    read(write(tmp_path), image_size=size)

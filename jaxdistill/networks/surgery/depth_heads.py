@@ -1,0 +1,91 @@
+"""Networks with a depth for each pixel: an encoder and a decoder."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.core import checks
+from jaxdistill.core.types import Array, Network, Stage
+from jaxdistill.networks import description, layers
+from jaxdistill.networks.surgery import dense_heads
+
+
+@description.register
+class Squeeze(nn.Module):
+  """A 1x1 convolution with batch norm that halves the channels."""
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    width = max(1, x.shape[-1] // 2)
+    x = layers.conv(width, 1, dtype=x.dtype, name='conv')(x)
+    return layers.batch_norm(train, dtype=x.dtype, name='norm')(x)
+
+
+@description.register
+class UpProjection(nn.Module):
+  """Doubles the size of a map and halves its channels.
+
+  Zeros are put between the places of the map. One branch has a 5x5 and a 3x3
+  convolution, the other a 5x5 convolution, each with batch norm. A ReLU follows
+  their sum.
+  """
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    width, dtype = max(1, x.shape[-1] // 2), x.dtype
+    twice = (0, 1, 1)
+    x = jax.lax.pad(
+      x, jnp.zeros((), dtype), ((0, 0, 0), twice, twice, (0, 0, 0))
+    )
+
+    def conv_norm(x: Array, kernel: int, name: str) -> Array:
+      y = layers.conv(width, kernel, dtype=dtype, name=f'{name}_conv')(x)
+      return layers.batch_norm(train, dtype=dtype, name=f'{name}_norm')(y)
+
+    y = conv_norm(nn.relu(conv_norm(x, 5, 'first')), 3, 'second')
+    y = y + conv_norm(x, 5, 'shortcut')
+    return {'': nn.relu(y), '.pre': y}
+
+
+def upproj(
+  network: Network, *, num_classes: int = 1, doublings: int = 4
+) -> Network:
+  """Returns a network for depths: a classifier's maps and an up-projection.
+
+  The last map of the classifier passes a 1x1 convolution with batch norm that
+  halves its channels. Each doubling then doubles its size and halves its
+  channels again. The map `[B, h, w, num_classes]` has half the resolution of
+  the image if the classifier has an ordinary stem and stride 32.
+
+  Args:
+    network: a classifier that pools its last map. Everything from the pooling
+      on is dropped.
+    num_classes: channels of the output; 1 for a map of depths.
+    doublings: how often the size is doubled.
+
+  Returns:
+    A network with the stages 'decoder.squeeze', 'decoder.up1' and so on, and
+    'head' after the groups of `network`.
+
+  Raises:
+    UsageError: the network does not pool its last map, or a number is out of
+      its range.
+
+  References:
+    - Laina et al., Deeper Depth Prediction with Fully Convolutional Residual
+      Networks, 2016, https://arxiv.org/abs/1606.00373
+    - Ma and Karaman, Sparse-to-Dense: Depth Prediction from Sparse Depth
+      Samples and a Single Image, 2018, https://arxiv.org/abs/1709.07492
+  """
+  checks.integer('num_classes', num_classes)
+  checks.integer('doublings', doublings)
+  return dense_heads.with_heads(
+    network,
+    [
+      Stage('decoder.squeeze', Squeeze()),
+      *(
+        Stage(f'decoder.up{i}', UpProjection()) for i in range(1, doublings + 1)
+      ),
+      Stage('head', dense_heads.PixelClassifier(num_classes)),
+    ],
+  )
