@@ -10,7 +10,8 @@ from jaxdistill.study import config as config_lib
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 FOLDERS = (
-  *('distpro', 'kd', 'losses', 'neighbourhood', 'orthogonality', 'sskd'),
+  *('dense', 'distpro', 'kd', 'losses', 'neighbourhood', 'orthogonality'),
+  'sskd',
 )
 # The sizes of the training sets, by data set or by file.
 SIZES = {
@@ -19,6 +20,8 @@ SIZES = {
   'imagenet2012': 1_281_167,
   'cifar10.npz': 50_000,
   'tiny-imagenet': 100_000,
+  'cityscapes': 2_975,
+  'nyu_depth_v2.npz': 47_584,
 }
 FULL_SIZE = [
   path

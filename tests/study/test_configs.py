@@ -23,6 +23,8 @@ DEEP = {
   'pyramidnet200_240': 240,
   'pyramidnet200_300': 300,
 }
+# A shallow network replaces the ResNet-101 of this teacher.
+DEEP_TEACHER = 'dense/cityscapes.py'
 # A search traces its student many times, so one block replaces its ResNet.
 ONE_BLOCK = 'neighbourhood/imagenet_search.py:search'
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -63,8 +65,32 @@ def _npz(
   train_subset: int | None = None,
   stratified: bool = True,
 ):
-  del path, validation, stratified
+  del validation, stratified
+  if 'nyu_depth' in path:
+    depth = np.ones((32, 64, 64), np.float16)
+    return _maps('depth', depth)
   return _random(32, 10, train_subset)
+
+
+def _maps(name: str, targets: np.ndarray, **options):
+  """Random images with targets for each pixel."""
+  generator = np.random.default_rng(0)
+  image = generator.integers(0, 256, (*targets.shape, 3), np.uint8)
+  columns = {'image': image, name: targets}
+  return arrays.from_columns(columns, columns, validation=8, **options)
+
+
+def _mask_folder(
+  path: str,
+  *,
+  label_names: Sequence[str],
+  ignore: Sequence[int] = (255,),
+  image_size: Sequence[int] | None = None,
+  validation: float = 0.1,
+):
+  del path, ignore, image_size, validation
+  mask = np.arange(32 * 64 * 64).reshape(32, 64, 64) % len(label_names)
+  return _maps('mask', mask.astype(np.uint8), label_names=label_names)
 
 
 def _folder(path: str, *, image_size: int, validation: float = 0.1):
@@ -99,11 +125,15 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   monkeypatch.setitem(registry.DATASETS, 'npz', _npz)
   monkeypatch.setitem(registry.DATASETS, 'tfds', _tfds)
   monkeypatch.setitem(registry.DATASETS, 'folder', _folder)
+  monkeypatch.setitem(registry.DATASETS, 'mask_folder', _mask_folder)
   for name, widening in DEEP.items():
     shallow = functools.partial(pyramidnet.pyramidnet, 11, widening)
     monkeypatch.setitem(registry.NETWORKS, name, shallow)
   if path.endswith(ONE_BLOCK):
     monkeypatch.setitem(registry.NETWORKS, 'resnet50', _one_block)
+  if path.endswith(DEEP_TEACHER):
+    shallow = functools.partial(imagenet_resnet.imagenet_resnet, 18)
+    monkeypatch.setitem(registry.NETWORKS, 'resnet101', shallow)
   plan = study.plan(config_lib.load(path))
   # The plan has built every row. The last one of those with the most phases is
   # traced.

