@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import functools
+import itertools
 import pathlib
 import runpy
 
@@ -23,8 +24,9 @@ DEEP = {
   'pyramidnet200_240': 240,
   'pyramidnet200_300': 300,
 }
-# A shallow network replaces the ResNet-101 of this teacher.
-DEEP_TEACHER = 'dense/cityscapes.py'
+# Here, only the first block of each group of these networks is left.
+SHALLOW = ('resnet18', 'resnet50', 'resnet101', 'mobilenet_v2')
+SHALLOW_CONFIGS = 'configs/dense/'
 # A search traces its student many times, so one block replaces its ResNet.
 ONE_BLOCK = 'neighbourhood/imagenet_search.py:search'
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -120,6 +122,14 @@ def _one_block(**arguments):
   return Network(tuple(stage for stage in stages if stage.name in first))
 
 
+def _first_blocks(make, **arguments):
+  """A network of which only the first block of each group is left."""
+  stages = make(**arguments).stages
+  names = (s.name.partition('.') for s in stages)
+  first = [not block or block == 'block1' for _, _, block in names]
+  return Network(tuple(itertools.compress(stages, first)))
+
+
 @pytest.mark.parametrize(('path', 'trace'), tuple(_paths()))
 def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   monkeypatch.setitem(registry.DATASETS, 'npz', _npz)
@@ -131,9 +141,9 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
     monkeypatch.setitem(registry.NETWORKS, name, shallow)
   if path.endswith(ONE_BLOCK):
     monkeypatch.setitem(registry.NETWORKS, 'resnet50', _one_block)
-  if path.endswith(DEEP_TEACHER):
-    shallow = functools.partial(imagenet_resnet.imagenet_resnet, 18)
-    monkeypatch.setitem(registry.NETWORKS, 'resnet101', shallow)
+  for name in SHALLOW if SHALLOW_CONFIGS in path else ():
+    shallow = functools.partial(_first_blocks, registry.NETWORKS[name])
+    monkeypatch.setitem(registry.NETWORKS, name, shallow)
   plan = study.plan(config_lib.load(path))
   # The plan has built every row. The last one of those with the most phases is
   # traced.
