@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import functools
-import itertools
 import pathlib
 import runpy
 
@@ -13,7 +12,12 @@ import pytest
 from jaxdistill import study
 from jaxdistill.core.types import Model, Network
 from jaxdistill.data.sources import arrays
-from jaxdistill.networks.models import imagenet_resnet, pyramidnet
+from jaxdistill.methods.distpro import pathways
+from jaxdistill.networks.models import (
+  imagenet_resnet,
+  mobilenet,
+  pyramidnet,
+)
 from jaxdistill.phases import recipes
 from jaxdistill.study import config as config_lib
 from jaxdistill.study import models, registry
@@ -24,9 +28,11 @@ DEEP = {
   'pyramidnet200_240': 240,
   'pyramidnet200_300': 300,
 }
-# Here, only the first block of each group of these networks is left.
-SHALLOW = ('resnet18', 'resnet50', 'resnet101', 'mobilenet_v2')
-SHALLOW_CONFIGS = 'configs/dense/'
+# Here, groups of ResNets and MobileNetV2 have one block, and DistPro has two
+# pathways.
+SMALL = 'configs/dense/'
+# Their searches are that of dense/camvid.py, so their first rows are traced.
+FIRST_ROW = ('dense/cityscapes.py', 'dense/nyu_depth_v2.py')
 # A search traces its student many times, so one block replaces its ResNet.
 ONE_BLOCK = 'neighbourhood/imagenet_search.py:search'
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -122,12 +128,10 @@ def _one_block(**arguments):
   return Network(tuple(stage for stage in stages if stage.name in first))
 
 
-def _first_blocks(make, **arguments):
-  """A network of which only the first block of each group is left."""
-  stages = make(**arguments).stages
-  names = (s.name.partition('.') for s in stages)
-  first = [not block or block == 'block1' for _, _, block in names]
-  return Network(tuple(itertools.compress(stages, first)))
+@functools.wraps(pathways.same_or_deeper)
+def _two_pathways(**options):
+  space = pathways.same_or_deeper(**options)
+  return lambda pair: space(pair)[-2:]
 
 
 @pytest.mark.parametrize(('path', 'trace'), tuple(_paths()))
@@ -141,13 +145,18 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
     monkeypatch.setitem(registry.NETWORKS, name, shallow)
   if path.endswith(ONE_BLOCK):
     monkeypatch.setitem(registry.NETWORKS, 'resnet50', _one_block)
-  for name in SHALLOW if SHALLOW_CONFIGS in path else ():
-    shallow = functools.partial(_first_blocks, registry.NETWORKS[name])
-    monkeypatch.setitem(registry.NETWORKS, name, shallow)
+  if SMALL in path:
+    for depth in imagenet_resnet.BLOCKS:
+      monkeypatch.setitem(imagenet_resnet.BLOCKS, depth, (1, 1, 1, 1))
+    groups = [(expansion, 8, 1) for expansion, *_ in mobilenet._V2_GROUPS]
+    monkeypatch.setattr(mobilenet, '_V2_GROUPS', groups)
+    monkeypatch.setitem(registry.SPACES, 'same_or_deeper', _two_pathways)
   plan = study.plan(config_lib.load(path))
   # The plan has built every row. The last one of those with the most phases is
   # traced.
   rows = [row for row in plan.rows if row.role == 'student']
+  if path.endswith(FIRST_ROW):
+    rows = rows[:1]
   longest = max(reversed(rows), key=lambda row: len(row.method))
   if trace:
     _trace_steps(plan, longest, all_phases='/masked_layer/' in path)
