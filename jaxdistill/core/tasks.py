@@ -3,7 +3,7 @@
 In shapes, `B` is the batch size and `N` the number of examples of a split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from jaxdistill.core.metric import Metric
@@ -78,7 +78,7 @@ class Predict(Protocol):
 class Final(Protocol):
   """Turns outputs into what an exported file gives."""
 
-  def __call__(self, outputs: Any, size: tuple[int, int], /) -> Output:
+  def __call__(self, outputs: Any, size: Sequence[int], /) -> Output:
     """Returns what the file's user gets of a network's outputs, `[B, ...]`.
 
     Args:
@@ -87,7 +87,7 @@ class Final(Protocol):
     """
 
 
-def as_they_are(outputs: Any, size: tuple[int, int], /) -> Output:
+def as_they_are(outputs: Output, size: Sequence[int], /) -> Output:
   """Returns the outputs; they do not depend on the size of the images."""
   del size
   return outputs

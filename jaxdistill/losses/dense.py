@@ -218,7 +218,8 @@ def _nearest(mask: jax.Array, maps: jax.Array) -> jax.Array:
   """Returns the classes at the places of maps, `[B, h, w]`."""
   chex.assert_rank(mask, 3)
   chex.assert_equal_shape_prefix([mask, maps], 1)
-  return jax.image.resize(mask, maps.shape[:3], 'nearest')
+  classes: jax.Array = jax.image.resize(mask, maps.shape[:3], 'nearest')
+  return classes
 
 
 def _mean_over_classes(values: jax.Array, classes: jax.Array) -> jax.Array:

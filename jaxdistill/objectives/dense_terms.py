@@ -30,6 +30,7 @@ def cwd(
   numerics.check_temperature('temperature', temperature)
 
   def objective(pair: Pair) -> Term:
+    chosen: FeaturePairs
     if feature_pairs is None:
       chosen = (pairs.output_names(pair),)
     else:

@@ -121,7 +121,7 @@ def _main(outputs: Output) -> Array:
   return outputs.astype(jnp.float32)
 
 
-def _final(outputs: Output, size: tuple[int, int]) -> Array:
+def _final(outputs: Output, size: Sequence[int]) -> Array:
   """Returns the logits of the main head at the size of the images."""
   return resize(_main(outputs), size)
 
