@@ -75,6 +75,7 @@ def ifv(
   """
   checks.weights(weight=weight)
 
+  @marks.any_classes
   def objective(pair: Pair) -> Term:
     requirements.masks('ifv', pair.recipe.task)
     student, teacher = pairs.last_map_pair(pair, feature_pairs)

@@ -21,6 +21,8 @@ from jaxdistill.tasks import classification
 from jaxdistill.training import log, loop
 
 SILENT = loop.FitOptions(log=log.Log(show=False))
+# These need a map as output or as target; see objectives/test_dense_terms.py.
+NEED_MAPS = ('cwd', 'depth_kd', 'ifv', 'pixel_kd')
 
 
 def tiny(*widths):
@@ -212,6 +214,8 @@ def test_every_method_builds_its_first_phase(recipe, carry):
   labels = joint.supervised(recipe)
   same_networks = {**carry, 'student': carry['teacher']}
   for name, method in registry.METHODS.items():
+    if name in NEED_MAPS:
+      continue
     arguments = {
       'takd': {'assistants': {'middle': tiny(2, 2, 2)}},
       'joint': {'terms': {'kd': objectives.kd()}},

@@ -33,14 +33,17 @@ ARGUMENTS = {
 }
 # What these say of tokens of another width; equal widths work, except below.
 REFUSED = {
+  'depth_kd': "each pixel has a depth, .* got 'classification'",
   'fsp': "equal numbers of channels for FSP, got 4 for 'stem' of the student",
+  'ifv': "each pixel has a class, .* got 'classification'",
   'masked_layer': r"equal shapes, got \(5, 4\) for 'stem' of the student",
   'multi_loss': 'expected maps or vectors where shapes differ',
   'neighbourhood': 'two stages of the same name and shape',
+  'pixel_kd': "each pixel has a class, .* got 'classification'",
   'sskd': 'expected maps or vectors where shapes differ',
   'student_search': 'network: expected a stage whose module says',
 }
-NEVER = ('neighbourhood', 'student_search')
+NEVER = ('depth_kd', 'ifv', 'neighbourhood', 'pixel_kd', 'student_search')
 
 
 @pytest.fixture(scope='module')

@@ -311,8 +311,9 @@ def test_methods_of_outputs_refuse_a_teacher_of_other_classes(plan_of, section):
 
 def test_only_objectives_of_the_outputs_need_the_classes_of_the_data():
   outputs = {'dist', 'dkd', 'kd', 'logits', 'refinery', 'tempered'}
+  outputs |= {'cwd', 'depth_kd', 'pixel_kd'}
   others = {'at', 'cc', 'crd', 'fd', 'fsp', 'ft', 'hint', 'nst', 'ofd', 'pkt'}
-  others |= {'ab', 'reviewkd', 'rkd', 'sp', 'srrl', 'vid'}
+  others |= {'ab', 'ifv', 'pairwise', 'reviewkd', 'rkd', 'sp', 'srrl', 'vid'}
   for name in outputs | others:
     objective = getattr(objectives, name)()
     assert marks.allows_any_classes(objective) == (name in others), name
