@@ -21,8 +21,8 @@ Setting: PSPNets on ResNet-18 at an eighth of the resolution; the student has
 half the channels of the teacher. Images of 120x90 pixels, zoomed by 0.5 to 2.
 The weights are those of the papers for 11 classes, and were not tuned.
 
-Hardware and time: two CPU cores. We have run a few epochs only, to see that all
-losses fall; there is no table of results yet.
+Hardware and time: intended for two CPU cores; not measured. There is no table
+of results yet.
 """
 
 CLASSES = (
