@@ -93,6 +93,22 @@ def as_they_are(outputs: Output, size: Sequence[int], /) -> Output:
   return outputs
 
 
+class Probes(Protocol):
+  """Measures how well labels can be read from predictions that are vectors."""
+
+  def __call__(
+    self, train: Any, train_label: Any, test: Any, test_label: Any, /
+  ) -> dict[str, float]:
+    """Returns {metric: fraction of the test images} in [0, 1].
+
+    Args:
+      train: the predictions for the training images, `[N, D]` on the host.
+      train_label: their classes, `[N]`.
+      test: the predictions for the test images, `[M, D]`.
+      test_label: their classes, `[M]`.
+    """
+
+
 class Agreement(Protocol):
   """Measures how far two models agree on a split."""
 
@@ -103,6 +119,10 @@ class Agreement(Protocol):
       student: the predictions of one model, `[N, ...]` on the host.
       teacher: the predictions of the other model for the same examples.
     """
+
+
+# The column of a batch that holds the predictions of the teacher.
+TEACHER = 'teacher'
 
 
 def _no_check(dataset: Dataset, /) -> None:
@@ -131,6 +151,10 @@ class Task(NamedTuple):
     final: (outputs, size of the images) -> what an exported file gives, for
       example maps of that size.
     check: dataset -> None; a UsageError refuses targets that are not valid.
+    reads_teacher: whether the statistics read the column `TEACHER`, the
+      predictions of the teacher for the same images. Such a task needs a
+      trained teacher, and networks get as many outputs as it has.
+    probes: what is measured of predictions if the images have labels, or None.
   """
 
   name: str
@@ -146,3 +170,5 @@ class Task(NamedTuple):
   whole_images: bool = False
   final: Final = as_they_are
   check: Callable[[Dataset], None] = _no_check
+  reads_teacher: bool = False
+  probes: Probes | None = None

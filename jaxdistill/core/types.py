@@ -16,9 +16,11 @@ import optax
 from jaxdistill.core import checks
 from jaxdistill.core.metric import Metric
 from jaxdistill.core.tasks import (
+  TEACHER,
   Agreement,
   Final,
   Predict,
+  Probes,
   Progress,
   Summarize,
   Task,
@@ -48,6 +50,7 @@ from jaxdistill.core.values import (
 __all__ = [
   'DIFFERENCES',
   'IGNORE',
+  'TEACHER',
   'Affine',
   'Agreement',
   'Array',
@@ -73,6 +76,7 @@ __all__ = [
   'PhaseReport',
   'PhaseStep',
   'Predict',
+  'Probes',
   'Progress',
   'PyTree',
   'Recipe',

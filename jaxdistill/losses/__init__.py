@@ -33,6 +33,7 @@ from jaxdistill.losses.dense import (
   pairwise_similarity_loss,
   pixel_soft_target_loss,
 )
+from jaxdistill.losses.embeddings import cosine_loss, smooth_l1_loss
 from jaxdistill.losses.features import (
   hierarchical_context_loss,
   hint_loss,
@@ -68,6 +69,7 @@ __all__ = [
   'channel_wise_loss',
   'contrastive_loss',
   'correlation_congruence_loss',
+  'cosine_loss',
   'decoupled_kd_loss',
   'dist_loss',
   'factor_transfer_loss',
@@ -92,6 +94,7 @@ __all__ = [
   'relational_distance_loss',
   'sample_negatives',
   'similarity_preserving_loss',
+  'smooth_l1_loss',
   'soft_target_loss',
   'softmax_regression_loss',
   'squared_distance',

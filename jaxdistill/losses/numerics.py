@@ -99,6 +99,12 @@ def normalize(
   )
 
 
+def huber(error: jax.Array) -> jax.Array:
+  """Returns the Huber loss of each entry, with its threshold at 1."""
+  size = jnp.abs(error)
+  return jnp.where(size < 1.0, 0.5 * error**2, size - 0.5)
+
+
 def flatten(x: jax.Array) -> jax.Array:
   """Reshapes `[B, ...]` to `[B, D]`."""
   return x.reshape(x.shape[0], -1)

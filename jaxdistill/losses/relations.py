@@ -92,7 +92,7 @@ def relational_distance_loss(
   """
   student, teacher = _vectors(student, teacher)
   difference = _mean_distances(student) - _mean_distances(teacher)
-  return jnp.mean(_huber(difference))
+  return jnp.mean(numerics.huber(difference))
 
 
 def relational_angle_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -128,7 +128,7 @@ def relational_angle_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
     https://arxiv.org/abs/1904.05068
   """
   student, teacher = _vectors(student, teacher)
-  return jnp.mean(_huber(_cosines(student) - _cosines(teacher)))
+  return jnp.mean(numerics.huber(_cosines(student) - _cosines(teacher)))
 
 
 def probabilistic_transfer_loss(
@@ -314,12 +314,6 @@ def _cosines(vectors: jax.Array) -> jax.Array:
     _differences(vectors), shortest=jnp.maximum(_rounding(vectors), 1e-12)
   )
   return numerics.contract('ijd,ikd->ijk', directions, directions)
-
-
-def _huber(error: jax.Array) -> jax.Array:
-  """Returns the Huber loss with its threshold at 1."""
-  size = jnp.abs(error)
-  return jnp.where(size < 1.0, 0.5 * error**2, size - 0.5)
 
 
 def _choices(vectors: jax.Array) -> jax.Array:

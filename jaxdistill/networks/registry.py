@@ -28,6 +28,7 @@ from jaxdistill.networks.surgery import (
   edits,
   narrowing,
   noisy,
+  pooling,
   scaling,
 )
 from jaxdistill.networks.weights import files
@@ -152,7 +153,7 @@ FILES: dict[str, Callable[..., Network]] = {
 # heads for segmentation or depth instead of that of a classifier, fewer
 # channels everywhere, fewer channels inside its blocks, noise after its blocks
 # in training, fewer stages, more stages, other stages; some of its stages,
-# which the last two take from another network.
+# which the two before take from another network; and another output.
 EDITS: dict[str, Callable[..., Network]] = {
   'fcn': dense_heads.fcn,
   'psp': dense_heads.psp,
@@ -165,6 +166,7 @@ EDITS: dict[str, Callable[..., Network]] = {
   'inserted': edits.insert,
   'replaced': edits.replace,
   'stages': edits.stages,
+  'pooled': pooling.pooled,
 }
 
 

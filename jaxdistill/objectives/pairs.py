@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import FeaturePairs, Network
-from jaxdistill.networks import graph
+from jaxdistill.networks import graph, layers
 from jaxdistill.objectives import maps
 from jaxdistill.objectives.types import Pair, Shapes
 
@@ -237,6 +237,13 @@ def last_pair(
     pooled_feature(pair.student, 'student'),
     pooled_feature(pair.teacher, 'teacher'),
   )
+
+
+def is_classifier(network: Network) -> bool:
+  """Returns whether the output is that of a classifier, its last stage."""
+  last = network.stages[-1]
+  is_output = graph.main_output(network) == last.name
+  return is_output and isinstance(last.module, layers.Classifier)
 
 
 def pooled_feature(network: Network, role: str) -> str:

@@ -13,6 +13,7 @@ import typing
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from jaxdistill import objectives, phases
 from jaxdistill.core import checks, marks, random
@@ -31,6 +32,7 @@ from jaxdistill.core.types import (
 )
 from jaxdistill.networks import graph
 from jaxdistill.phases import terms as terms_lib
+from jaxdistill.tasks import requirements
 
 
 def supervised(
@@ -55,6 +57,8 @@ def supervised(
       inference mode; None trains all of them.
     name: the name of the phase.
   """
+
+  requirements.label_loss(name, recipe.task)
 
   @marks.any_classes
   def phase(carry: Carry) -> Phase:
@@ -134,11 +138,14 @@ def joint(
     name: the name of the phase.
 
   Raises:
-    UsageError: when the phase begins: a role is missing from the carry, two
+    UsageError: the labels have a weight, but the task has no loss on them; when
+      the phase begins: a role is missing from the carry, two
       terms have adapters of the same name, or the outputs of the two networks
       differ in shape while a term takes the teacher's for scores of classes.
   """
   checks.weights(label_weight=label_weight)
+  if label_weight:
+    requirements.label_loss(name, recipe.task)
 
   def phase(carry: Carry) -> Phase:
     roles = (student, teacher, *constant)
@@ -168,7 +175,9 @@ def joint(
       features, adapter_updates = built.adapted(
         variables.get('adapters', {}), features, rng
       )
-      total = label_weight * recipe.task.loss(outputs, batch).mean()
+      total = jnp.zeros(())
+      if recipe.task.targets:
+        total = label_weight * recipe.task.loss(outputs, batch).mean()
       metrics = recipe.task.progress(outputs, batch)
       total, values = built.added(total, features, batch, models, progress)
       changed = {student: updates, 'adapters': adapter_updates}

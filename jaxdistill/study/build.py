@@ -48,7 +48,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
   Raises:
     UsageError: a network or a method does not suit the data.
   """
-  num_classes = loaded.dataset.num_classes
+  num_classes = loaded.num_outputs
   networks: dict[str, Network] = {
     'student': models.build_network(draft.student, 'student', num_classes)
   }
@@ -157,7 +157,7 @@ def _row(
       f'{row.label}: its augment makes labels of {mixed[0]} classes, but the '
       f'data have {dataset.num_classes}; remove num_classes from the augment'
     )
-  context = {'recipe': recipe, 'num_classes': dataset.num_classes}
+  context = {'recipe': recipe, 'num_classes': loaded.num_outputs}
   method = row.method.build(context)
   resolved = {**row.resolved, **shared}
   return Row(row.label, row.role, method, row.seeds, resolved, row.trial)

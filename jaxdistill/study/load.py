@@ -22,6 +22,8 @@ class Loaded(NamedTuple):
     augment: the config's augmentation, for these data.
     preprocess: what evaluation does to images in place of augmentation.
     teacher: the teacher of a file, or None.
+    num_outputs: the number of outputs of new networks: that of the classes, or
+      that of the teacher's outputs if the task reads these.
   """
 
   dataset: Dataset
@@ -29,6 +31,7 @@ class Loaded(NamedTuple):
   augment: Augment
   preprocess: Augment
   teacher: FileTeacher | None
+  num_outputs: int
 
 
 def load(draft: Draft, dataset: Dataset | None = None) -> Loaded:
@@ -48,8 +51,16 @@ def load(draft: Draft, dataset: Dataset | None = None) -> Loaded:
   teacher = None
   if draft.teacher is not None and draft.teacher.file is not None:
     file = draft.teacher.file
-    teacher = teachers.read(draft.teacher, file, dataset, preprocess)
-  return Loaded(dataset, checksum(dataset), augment, preprocess, teacher)
+    # Without targets, the classes of the data are not those of the outputs.
+    named = dataset if draft.task.targets else dataset._replace(label_names=())
+    teacher = teachers.read(draft.teacher, file, named, preprocess)
+  num_outputs = dataset.num_classes
+  if draft.task.reads_teacher and teacher is not None:
+    image = recipes.example(dataset, preprocess, 1)['image']
+    num_outputs = teachers.num_outputs(teacher.model, image)
+  return Loaded(
+    dataset, checksum(dataset), augment, preprocess, teacher, num_outputs
+  )
 
 
 def build_augment(section: Section, dataset: Dataset) -> Augment:

@@ -6,19 +6,44 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+import numpy as np
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import DIFFERENCES, Model
+from jaxdistill.core.types import DIFFERENCES, TEACHER, Model
 from jaxdistill.networks import graph
+from jaxdistill.study.models import initial_model
 from jaxdistill.study.plans import Plan, Row
 from jaxdistill.tasks import evaluation
 from jaxdistill.training import loop
 from jaxdistill.training.distributed import sharding
 
 
+def with_teacher(plan: Plan, mesh: Mesh) -> Plan:
+  """Adds the teacher's predictions to the splits of evaluation.
+
+  Returns the plan as it is if its task does not read them.
+  """
+  if not plan.task.reads_teacher or plan.teacher is None:
+    return plan
+  splits = dict(plan.dataset.splits)
+  for name in ('validation', 'test'):
+    if name not in splits:
+      continue
+    column = predictions(plan, plan.teacher, mesh, name)
+    splits[name] = {**splits[name], TEACHER: column}
+  return plan._replace(dataset=plan.dataset._replace(splits=splits))
+
+
+def is_probed(plan: Plan) -> bool:
+  """Returns whether the task probes predictions, and there are labels."""
+  splits = plan.dataset.splits
+  return plan.task.probes is not None and 'label' in splits['train']
+
+
 def measure(
   plan: Plan,
   row: Row,
+  seed: int,
   fitted: loop.Fitted,
   teacher_predictions: Callable[[], Any] | None,
   mesh: Mesh,
@@ -26,11 +51,14 @@ def measure(
   """Measures what the table shows of one run.
 
   Besides the student or the teacher, a method may leave other models for the
-  task, such as assistants; their measurements are under 'beside'.
+  task, such as assistants; their measurements are under 'beside'. If
+  predictions are probed, the student before its training and the teacher are
+  among them.
 
   Args:
     plan: what was run.
     row: the row of the run.
+    seed: the seed of the run.
     fitted: what the run ended with.
     teacher_predictions: see `lazy_predictions`.
     mesh: the devices.
@@ -50,6 +78,13 @@ def measure(
     and name not in ('student', 'teacher')
     and output_shape(plan, model) == output_shape(plan, models['last'])
   }
+  if is_probed(plan) and plan.teacher is not None:
+    initial = initial_model(plan, row.role, seed)
+    for name, model in (
+      ('untrained student', initial),
+      ('teacher', plan.teacher),
+    ):
+      beside[name] = _size_and_test(plan, {'last': model}, mesh)
   differences = fitted.reports.get(DIFFERENCES, {})
   return {
     **_size_and_test(plan, models, mesh),
@@ -88,11 +123,13 @@ def output_shape(plan: Plan, model: Model) -> Any:
     return None
 
 
-def predictions(plan: Plan, model: Model, mesh: Mesh) -> Any:
-  """Returns a model's predictions for the test split."""
+def predictions(
+  plan: Plan, model: Model, mesh: Mesh, split: str = 'test'
+) -> Any:
+  """Returns a model's predictions for a split."""
   return evaluation.predict(
     _placed(model, mesh),
-    plan.dataset.splits['test'],
+    plan.dataset.splits[split],
     plan.task,
     plan.preprocess,
     sharding=sharding.rows(mesh),
@@ -150,8 +187,23 @@ def _size_and_test(
   return {
     'parameters': graph.count_parameters(models['last'].variables),
     'nonzero': graph.count_nonzero(models['last'].variables),
-    'test': {k: evaluate_on(plan, m, 'test', mesh) for k, m in models.items()},
+    'test': {k: _tested(plan, m, mesh) for k, m in models.items()},
   }
+
+
+def _tested(plan: Plan, model: Model, mesh: Mesh) -> dict[str, float]:
+  """Returns the metrics of a model on the test split, and its probes."""
+  metrics = evaluate_on(plan, model, 'test', mesh)
+  if plan.task.probes is None or not is_probed(plan):
+    return metrics
+  train, test = (
+    (
+      predictions(plan, model, mesh, name),
+      np.asarray(plan.dataset.splits[name]['label']),
+    )
+    for name in ('train', 'test')
+  )
+  return {**metrics, **plan.task.probes(*train, *test)}
 
 
 def _validation(

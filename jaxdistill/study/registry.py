@@ -64,6 +64,8 @@ TASKS: Table = {
   'classification': tasks.classification,
   'segmentation': tasks.segmentation,
   'depth': tasks.depth,
+  'embedding': tasks.embedding,
+  'imitation': tasks.imitation,
 }
 OPTIMIZERS: Table = {
   'sgd': optimizers.sgd,
@@ -114,6 +116,7 @@ OBJECTIVES: Table = {
   'cwd': objectives.cwd,
   'ifv': objectives.ifv,
   'pairwise': objectives.pairwise,
+  'embedding': objectives.embedding,
 }
 METHODS: Table = {name: getattr(methods, name) for name in methods.__all__}
 SPACES: Table = {

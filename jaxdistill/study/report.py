@@ -70,11 +70,21 @@ def score_of(results: Mapping[str, Any]) -> Metric:
   )
 
 
+def probes_of(results: Mapping[str, Any]) -> tuple[Metric, ...]:
+  """Returns what else is shown of each model: accuracies of probes, if any.
+
+  Args:
+    results: see `results.collect`.
+  """
+  return tuple(map(Metric, results.get('probes', ())))
+
+
 def table(results: Mapping[str, Any]) -> rich.table.Table:
   """Returns the results as a table: mean and standard deviation over seeds.
 
   The columns are the score on the test split after the last epoch and after the
-  epoch that was best on the validation split, the agreement of the last student
+  epoch that was best on the validation split, what probes of the last student
+  show on the test split if the task has them, the agreement of the last student
   with the teacher, and the steps and seconds of all phases. Models that a
   method leaves besides its student, such as assistants, have their own lines.
   After the trials of a sweep comes a line for the row that has the sweep: its
@@ -84,15 +94,15 @@ def table(results: Mapping[str, Any]) -> rich.table.Table:
   Args:
     results: see `results.collect`.
   """
-  score = score_of(results)
-  first, *others = columns(score)
+  score, probes = score_of(results), probes_of(results)
+  first, *others = columns(score, probes)
   lines = rich.table.Table(box=rich.box.MARKDOWN)
   lines.add_column(first)
   for title in others:
     lines.add_column(title, justify='right')
-  cells = [c for row in results['rows'] for c in row_cells(row, score)]
+  cells = [c for row in results['rows'] for c in row_cells(row, score, probes)]
   for line in grouped(results):
-    cells += sweep_cells(line, score)
+    cells += sweep_cells(line, score, probes)
   for title, *numbers in cells:
     lines.add_row(rich.markup.escape(title), *numbers)
   return lines
@@ -122,14 +132,17 @@ def divergences(results: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def columns(score: Metric) -> tuple[str, ...]:
+def columns(score: Metric, probes: Sequence[Metric] = ()) -> tuple[str, ...]:
   """Returns the titles of the columns.
 
   Args:
     score: the score.
+    probes: see `probes_of`.
   """
   tests = f'test {score.name}, last', f'test {score.name}, best on val.'
-  return 'network', 'parameters', *tests, 'agreement', 'steps', 'seconds'
+  probed = (f'test {probe.name}, last' for probe in probes)
+  costs = 'agreement', 'steps', 'seconds'
+  return 'network', 'parameters', *tests, *probed, *costs
 
 
 def grouped(results: Mapping[str, Any]) -> list[Line]:
@@ -153,12 +166,15 @@ def grouped(results: Mapping[str, Any]) -> list[Line]:
   return lines
 
 
-def sweep_cells(line: Line, score: Metric) -> list[tuple[str, ...]]:
+def sweep_cells(
+  line: Line, score: Metric, probes: Sequence[Metric] = ()
+) -> list[tuple[str, ...]]:
   """Returns the cells of a sweep if a trial has been chosen.
 
   Args:
     line: a row or a sweep.
     score: the score.
+    probes: see `probes_of`.
   """
   if not line.trials or line.row is None:
     return []
@@ -166,26 +182,30 @@ def sweep_cells(line: Line, score: Metric) -> list[tuple[str, ...]]:
   first = [next(iter(trial['seeds'].values())) for trial in line.trials]
   steps = f'{sum(s["steps"] for s in first):,}'
   seconds = f'{sum(s["seconds"] for s in first):.1f}'
-  numbers = *_scores(seeds, score), _agreement(seeds)
+  numbers = *_scores(seeds, score, probes), _agreement(seeds)
   return [(line.title, *numbers, steps, seconds)]
 
 
-def row_cells(row: Mapping[str, Any], score: Metric) -> list[tuple[str, ...]]:
+def row_cells(
+  row: Mapping[str, Any], score: Metric, probes: Sequence[Metric] = ()
+) -> list[tuple[str, ...]]:
   """Returns the cells of a row, and those of the models that it left.
 
   Args:
     row: a row of a result.
     score: the score.
+    probes: see `probes_of`.
   """
   label, seeds = row['label'], list(row['seeds'].values())
   steps = f'{np.mean([s["steps"] for s in seeds]):,.0f}'
   seconds = f'{np.mean([s["seconds"] for s in seeds]):.1f}'
-  numbers = *_scores(seeds, score), _agreement(seeds)
+  numbers = *_scores(seeds, score, probes), _agreement(seeds)
   cells: list[tuple[str, ...]] = [(label, *numbers, steps, seconds)]
   for key in ('beside', 'differences'):
     for name in seeds[0].get(key, {}):
       measured = [s[key][name] for s in seeds if s.get(key, {}).get(name)]
-      cells.append((f'{label}: {name}', *_scores(measured, score), *'---'))
+      scores = _scores(measured, score, probes)
+      cells.append((f'{label}: {name}', *scores, *'---'))
   return cells
 
 
@@ -195,14 +215,21 @@ def _agreement(seeds: Sequence[Any]) -> str:
   return _mean_and_sd(agreements, _AGREEMENT)
 
 
-def _scores(measured: Sequence[Any], score: Metric) -> tuple[str, str, str]:
-  """Returns the parameters, and the scores of the last and the best epoch."""
+def _scores(
+  measured: Sequence[Any], score: Metric, probes: Sequence[Metric]
+) -> tuple[str, ...]:
+  """Returns parameters, the scores of last and best epoch, and the probes."""
   tests = [m['test'] for m in measured]
   best = [test['best'][score.name] for test in tests if 'best' in test]
   last = [test['last'][score.name] for test in tests]
   count = measured[0].get('parameters')  # differences have none
   parameters = '-' if count is None else f'{count:,}'
-  return parameters, _mean_and_sd(last, score), _mean_and_sd(best, score)
+  probed = (
+    _mean_and_sd([test['last'][probe.name] for test in tests], probe)
+    for probe in probes
+  )
+  scores = _mean_and_sd(last, score), _mean_and_sd(best, score)
+  return parameters, *scores, *probed
 
 
 def _mean_and_sd(values: list[float], metric: Metric) -> str:

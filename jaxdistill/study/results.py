@@ -11,6 +11,7 @@ from jaxdistill.study import measurements, models, report, selection
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.page import document
 from jaxdistill.study.plans import Plan, Row
+from jaxdistill.tasks import probing
 from jaxdistill.training import checkpoint, loop
 from jaxdistill.training.distributed import hosts, sharding
 
@@ -83,6 +84,7 @@ def evaluate(
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.make_mesh()
+  plan = measurements.with_teacher(plan, mesh)
   lazy = measurements.lazy_predictions
   teacher_predictions = lazy(plan, plan.teacher, mesh)
   for row, seed in selection.finished_runs(plan, workdir, rows):
@@ -91,7 +93,7 @@ def evaluate(
       teacher_predictions = lazy(plan, fitted.carry['teacher'], mesh)
     old_result = workdir_lib.read_result(workdir, row, seed)
     measured = measurements.measure(
-      plan, row, fitted, teacher_predictions, mesh
+      plan, row, seed, fitted, teacher_predictions, mesh
     )
     checkpoint.write_json(
       workdir_lib.result_file(workdir, row, seed), {**old_result, **measured}
@@ -143,6 +145,8 @@ def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
   return {
     'rows': rows,
     **report.about_score(plan.task.score),
+    **({'probes': [*probing.NAMES]} if measurements.is_probed(plan) else {}),
+    **({'reads_teacher': True} if plan.task.reads_teacher else {}),
     **({'diverged': diverged} if diverged else {}),
   }
 

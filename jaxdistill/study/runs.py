@@ -104,10 +104,12 @@ def run(
       spread over the devices; the processes do not run the same config.
   """
   show = show and hosts.first()
+  mesh = sharding.make_mesh(model_parallel)
+  plan = measurements.with_teacher(plan, mesh)
   study = _Study(
     plan=plan,
     workdir=pathlib.Path(workdir),
-    mesh=sharding.make_mesh(model_parallel),
+    mesh=mesh,
     options=loop.FitOptions(
       score=plan.task.score,
       interrupted=interrupted,
@@ -193,6 +195,8 @@ def _teacher_from_file(study: _Study) -> _Teacher | None:
   plan, model = study.plan, study.plan.teacher
   if model is None:
     return None
+  if plan.task.reads_teacher:
+    return _teacher(study, model)
   if plan.foreign_teacher:
     study.say(
       'teacher from a file: neither its accuracy nor the agreement with it is '
@@ -245,7 +249,7 @@ def _run_seed(
     'seconds': round(fitted.seconds, 1),
     'phases': [_cost(cost) for cost in fitted.costs],
     'best_step': fitted.best_step.get(row.role),
-    **measurements.measure(plan, row, fitted, predictions, study.mesh),
+    **measurements.measure(plan, row, seed, fitted, predictions, study.mesh),
     **_origin(),
   }
   if hosts.first():

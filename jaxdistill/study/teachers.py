@@ -121,6 +121,17 @@ def _pretrained(
   return _with_names(teacher, loaded.metadata, dataset)
 
 
+def num_outputs(teacher: Model, image: jax.ShapeDtypeStruct) -> int:
+  """Returns the length of the main output of a teacher.
+
+  Args:
+    teacher: the teacher.
+    image: the shape of its images `[1, H, W, C]`.
+  """
+  shapes = graph.shapes(teacher.network, {'image': image})
+  return int(shapes[graph.main_output(teacher.network)].shape[-1])
+
+
 def checked(plan: Plan) -> Plan:
   """Checks the plan's teacher from a file, and says whether it is foreign.
 
@@ -135,6 +146,11 @@ def checked(plan: Plan) -> Plan:
     return plan
   models.check_teacher_file(plan, plan.teacher)
   foreign = plan.foreign_teacher or _other_outputs(plan, plan.teacher)
+  if foreign and plan.task.reads_teacher:
+    raise UsageError(
+      f'student: expected the outputs of the teacher for the task '
+      f'{plan.task.name!r}, but {foreign}'
+    )
   for row in plan.rows if foreign else ():
     if not all(map(marks.allows_any_classes, row.method)):
       raise UsageError(

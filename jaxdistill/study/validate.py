@@ -64,12 +64,18 @@ def validate(config: Settings) -> Draft:
   teacher = None
   if config.teacher is not None:
     teacher = _teacher(config.teacher, training)
+  built_task: Task = task.build({})
+  if built_task.reads_teacher and (teacher is None or teacher.file is None):
+    raise UsageError(
+      f'teacher: expected a trained teacher for the task {built_task.name!r}, '
+      'which reads its outputs; set teacher.checkpoint or teacher.weights'
+    )
   _try_augment(training.augment)
   _try_network(student, 'student')
   return Draft(
     settings=config,
     data=data,
-    task=task.build({}),
+    task=built_task,
     task_section=task,
     student=student,
     teacher=teacher,

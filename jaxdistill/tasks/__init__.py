@@ -2,6 +2,7 @@
 
 from jaxdistill.tasks.classification import classification
 from jaxdistill.tasks.depth import depth
+from jaxdistill.tasks.imitation import embedding, imitation
 from jaxdistill.tasks.segmentation import segmentation
 
-__all__ = ['classification', 'depth', 'segmentation']
+__all__ = ['classification', 'depth', 'embedding', 'imitation', 'segmentation']

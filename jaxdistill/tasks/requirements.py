@@ -21,6 +21,24 @@ def class_scores(method: str, task: Task) -> None:
     )
 
 
+def label_loss(method: str, task: Task) -> None:
+  """Checks that a task has a loss on the targets of the data.
+
+  Args:
+    method: the method that minimises it.
+    task: the task.
+
+  Raises:
+    UsageError: it has none.
+  """
+  if not task.targets:
+    raise UsageError(
+      f'{method}: expected a task with targets, got {task.name!r}, in which a '
+      'student learns from its teacher alone; set label_weight=0, or choose a '
+      'method that has it'
+    )
+
+
 def image_classes(method: str, task: Task) -> None:
   """Checks that a task gives each image one class, its label.
 

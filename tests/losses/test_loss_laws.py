@@ -103,6 +103,8 @@ CASES = {
   'logit_squared_error': Case(losses.logit_squared_error, LOGITS),
   'decoupled': Case(_decoupled, LOGITS),
   'dist': Case(losses.dist_loss, LOGITS, per_example=False),
+  'cosine': Case(losses.cosine_loss, VECTOR),
+  'smooth_l1': Case(losses.smooth_l1_loss, VECTOR),
   'squared_distance': Case(losses.squared_distance, MAP),
   'hint': Case(losses.hint_loss, MAP),
   'normalized_l1': Case(losses.normalized_l1_loss, MAP, equality='kink'),

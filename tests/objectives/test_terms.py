@@ -43,6 +43,7 @@ WEIGHTS = {
   'logits': 1.0,
   'refinery': 1.0,
   'dist': 1.0,
+  'embedding': 1.0,
 }
 
 

@@ -8,11 +8,13 @@ import shutil
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 
+import jaxdistill as jd
 from jaxdistill import main
 from jaxdistill.study import config as config_lib
-from jaxdistill.study import overrides
+from jaxdistill.study import overrides, runs
 
 CONFIG = """
 import ml_collections
@@ -281,3 +283,44 @@ def in_user_folder(user_folder, monkeypatch):
   """Runs the test in the folder with the user's own files."""
   monkeypatch.chdir(user_folder)
   monkeypatch.setattr(sys, 'path', list(sys.path))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A folder of two classes with 20 images of 8 x 8 pixels each."""
+  root = tmp_path_factory.mktemp('images')
+  rng = np.random.default_rng(0)
+  for name in ('ant', 'bee'):
+    (root / name).mkdir()
+    for i in range(20):
+      image = rng.integers(0, 256, (8, 8, 3), np.uint8)
+      PIL.Image.fromarray(image).save(root / name / f'{i}.png')
+  return root
+
+
+@pytest.fixture(scope='module')
+def flat(tmp_path_factory):
+  """A folder of 40 images without labels."""
+  root = tmp_path_factory.mktemp('flat')
+  for i in range(40):
+    PIL.Image.new('RGB', (8, 8), (i, 0, 0)).save(root / f'{i}.png')
+  return root
+
+
+@pytest.fixture
+def planned(monkeypatch):
+  """A function that returns the plan of a call, which is not run."""
+  plans = []
+
+  def run(plan, workdir, **options):
+    plans.append(plan)
+    config_lib.keep(pathlib.Path(workdir), plan.config)
+    return {'rows': [], 'score': 'top1'}
+
+  monkeypatch.setattr(runs, 'run', run)
+
+  def plan(data, **options):
+    jd.distill(data, **{'formats': (), 'show': False, **options})
+    return plans[-1]
+
+  return plan

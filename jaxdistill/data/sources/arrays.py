@@ -18,9 +18,9 @@ SAMPLE = 1024
 
 def from_arrays(
   train_image: np.ndarray | LazyImages,
-  train_label: np.ndarray,
+  train_label: np.ndarray | None,
   test_image: np.ndarray | LazyImages,
-  test_label: np.ndarray,
+  test_label: np.ndarray | None,
   *,
   num_classes: int | None = None,
   validation: float = 0.1,
@@ -37,9 +37,10 @@ def from_arrays(
     train_image: uint8 `[N, H, W, C]`, or a column that is decoded lazily.
       An array with one to four channels first, such as `[N, 3, H, W]` where H
       and W are above 4, is transposed.
-    train_label: integers `[N]` from 0.
+    train_label: integers `[N]` from 0. None: the images have no labels, and the
+      data no column of them; see `from_columns`.
     test_image: `[M, H, W, C]`, likewise.
-    test_label: integers `[M]`.
+    test_label: integers `[M]`; None if the training images have no labels.
     num_classes: the number of classes; None: the number of `label_names`, or
       the largest label plus one if there are no names. Then every class needs
       a training example.
@@ -61,6 +62,18 @@ def from_arrays(
     UsageError: the data does not have the requested number of examples, or the
       images or labels are not valid.
   """
+  if train_label is None or test_label is None:
+    return from_columns(
+      {'image': train_image},
+      {'image': test_image},
+      num_classes=num_classes or 0,
+      validation=validation,
+      train_subset=train_subset,
+      split_seed=split_seed,
+      mean=mean,
+      std=std,
+      label_names=label_names,
+    )
   check_choices(validation, train_subset, split_seed, mean, std)
   train_image, test_image = map(_channels_last, (train_image, test_image))
   _check_examples(train_image, train_label, test_image, test_label)

@@ -40,8 +40,9 @@ def huggingface(
   """Returns an image data set of Hugging Face.
 
   The columns are found by the types of the features. All images are converted
-  to RGB. Without a column of labels, every image has the label 0, which methods
-  with `label_weight=0` never read. The encoded images are kept in memory.
+  to RGB. Without a column of labels, the data have no labels and no classes;
+  the tasks `embedding` and `imitation` suit them. The encoded images are kept
+  in memory.
 
   Args:
     path: a folder that `datasets.save_to_disk` wrote, a parquet file, a folder
@@ -56,7 +57,8 @@ def huggingface(
     image_size: the size in pixels to which the shorter side of every image is
       resized, bilinear and antialiased; the square in the middle is kept. None:
       images keep their size, which must be the same for all.
-    num_classes: the number of classes; needed if there are no labels.
+    num_classes: the number of classes; None: the number of classes that have
+      names, and 0 if there are no labels.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset'.
@@ -75,10 +77,6 @@ def huggingface(
   if image_size is not None:
     checks.integer('data.image_size', image_size)
   train, test_part = read(path, config, image, label, test)
-  if num_classes is None and not train.names:
-    raise UsageError(
-      f'data.num_classes: needed because the images in {path!r} have no labels'
-    )
   shape = _shape(train, image_size)
   if stream is None:
     stream = images.is_large(
@@ -93,9 +91,9 @@ def huggingface(
   train_column, test_column = columns if stream else [c[:] for c in columns]
   return arrays.from_arrays(
     train_column,
-    train.label,
+    train.label if train.names else None,
     test_column,
-    test_part.label,
+    test_part.label if train.names else None,
     num_classes=num_classes,
     validation=validation,
     train_subset=train_subset,

@@ -46,8 +46,9 @@ def images(
 ) -> Dataset:
   """Returns the data set of all image files below a folder.
 
-  Images are decoded as those of `folder`. Without labels, every image has the
-  label 0, which methods with `label_weight=0` never read.
+  Images are decoded as those of `folder`. Without labels, the data have no
+  column 'label' and no classes; the tasks `embedding` and `imitation` suit
+  them.
 
   Args:
     path: the folder.
@@ -62,8 +63,8 @@ def images(
     image_size: the size in pixels to which the shorter side of every image is
       resized, bilinear and antialiased; the square in the middle is kept. None:
       images keep their size, which must be the same for all.
-    num_classes: the number of classes; needed if there are no labels. None: the
-      number of classes that have names.
+    num_classes: the number of classes; None: the number of classes that have
+      names, and 0 if there are no labels.
     unreadable: the largest fraction of the files that may be unreadable. Such
       files are named and skipped.
     validation: see `folder`, like the others.
@@ -89,12 +90,6 @@ def images(
   if image_size is not None:
     checks.integer('data.image_size', image_size)
   whole_splits = read_splits(path, labels, test)
-  if num_classes is None and not whole_splits[0].names:
-    raise UsageError(
-      f'data.num_classes: needed because the images in {path!r} have no '
-      "labels; it is the number of the student's outputs, such as that of the "
-      "teacher's"
-    )
   splits, shape, skipped = _measured(whole_splits, image_size)
   if stream is None:
     stream = images_lib.is_large((len(s.paths), *shape) for s in splits)
@@ -117,11 +112,12 @@ def images(
     splits[i] = split.select(good)
     columns.append(pixels if good.all() else pixels[good])
   _check_skipped(skipped, sum(len(s.paths) for s in whole_splits), unreadable)
+  train, test_split = splits
   return arrays.from_arrays(
     columns[0],
-    splits[0].label,
+    train.label if train.names else None,
     columns[1],
-    splits[1].label,
+    test_split.label if train.names else None,
     num_classes=num_classes,
     validation=validation,
     train_subset=train_subset,
@@ -129,7 +125,7 @@ def images(
     stratified=stratified,
     mean=mean,
     std=std,
-    label_names=splits[0].names,
+    label_names=train.names,
   )
 
 

@@ -5,6 +5,8 @@ import pathlib
 
 from jaxdistill.networks import graph
 from jaxdistill.study import models
+from jaxdistill.study.distilling import compiling
+from jaxdistill.study.distilling.compiling import Choices
 from jaxdistill.study.distilling.sources import Source
 from jaxdistill.study.distilling.students import Student
 from jaxdistill.study.distilling.teachers import Teacher
@@ -17,6 +19,7 @@ def lines(
   source: Source,
   teacher: Teacher,
   student: Student,
+  choices: Choices,
   out: pathlib.Path,
 ) -> Iterator[str]:
   """Yields the lines: data, teacher, student, rows and where the files go.
@@ -26,10 +29,11 @@ def lines(
     source: the data.
     teacher: the teacher.
     student: the student.
+    choices: how to train.
     out: the work directory.
   """
   splits = {
-    name: len(plan.dataset.splits[name]['label'])
+    name: len(plan.dataset.splits[name]['image'])
     for name in ('train', 'validation', 'test')
     if name in plan.dataset.splits
   }
@@ -50,16 +54,20 @@ def lines(
     f'student: {student.title}, {small:,} parameters, '
     f"{100 * small / count:.1f} % of the teacher's"
   )
+  method, reason = compiling.method(
+    plan.dataset, source.has_labels, teacher, choices
+  )
+  yield f'method: {method}, {reason}'
   keys = plan.config
   rows = ', '.join(keys['methods'])
   yield (
     f'rows: {rows}; seeds: {keys["seeds"]}; {keys["epochs"]:g} epochs with '
     f'batches of {keys["batch_size"]}'
   )
-  if not source.has_labels:
+  if plan.task.reads_teacher:
     yield (
-      'without labels, the test score says nothing; read the agreement with '
-      'the teacher'
+      f'score: {plan.task.score.name}, which compares student and teacher; it '
+      'does not read labels'
     )
   yield f'results: {out}'
 

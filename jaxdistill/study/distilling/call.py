@@ -67,9 +67,10 @@ def distill(
     student: the share of the teacher's width, in (0, 1); the name of a network;
       a network; 'my_file:my_function'; or the section `student` of a config.
     out: the work directory.
-    method: the name of a method. 'auto': 'kd' if the teacher's classes are
-      those of the data or there are no labels, and else 'srrl', which compares
-      features.
+    method: the name of a method. 'auto': 'embedding' if the teacher is not a
+      classifier; 'kd' if its classes are those of the data or there are no
+      labels; and else 'srrl', which compares features. With 'embedding', the
+      student learns the teacher's vectors, whether there are labels or not.
     baseline: whether to train the student on the labels alone as well, which
       the verdict needs.
     seeds: the number of times that each student is trained.
@@ -104,10 +105,10 @@ def distill(
     )
   chosen_student = students.chosen(student, chosen_teacher, workdir)
   choices = Choices(method, baseline, seeds, epochs, batch_size)
-  plan, source = _plan(source, chosen_teacher, chosen_student, choices, workdir)
+  plan = _plan(source, chosen_teacher, chosen_student, choices, workdir)
   if show and hosts.first():
     for line in announcement.lines(
-      plan, source, chosen_teacher, chosen_student, workdir
+      plan, source, chosen_teacher, chosen_student, choices, workdir
     ):
       print(line, file=sys.stderr)
   results = runs.run(plan, workdir, show=show, interrupted=interrupted)
@@ -142,9 +143,8 @@ def _plan(
   student: Student,
   choices: Choices,
   workdir: pathlib.Path,
-) -> tuple[Plan, Source]:
+) -> Plan:
   """Compiles the config and plans it; nothing is left if it is refused."""
-  source = source.with_classes(teacher.outputs)
   section = {**source.section, **teacher.data}
   dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
   with _kept({**teacher.files, **student.files}, workdir):
@@ -155,14 +155,15 @@ def _plan(
       TABLES,
       context=('num_classes',),
     )
-    network = models.build_network(parsed, 'student', dataset.num_classes)
+    outputs = dataset.num_classes or teacher.outputs or 1
+    network = models.build_network(parsed, 'student', outputs)
     config = compiling.compiled(
       section, dataset, source.has_labels, teacher, student, network, choices
     )
     plan = build.plan(config, dataset)
     for row in plan.rows:
       workdir_lib.check_row(workdir, row)
-  return plan, source
+  return plan
 
 
 @contextlib.contextmanager

@@ -57,17 +57,22 @@ def compiled(
     network: the student's network.
     choices: how to train.
   """
-  count = len(dataset.splits['train']['label'])
+  count = len(dataset.splits['train']['image'])
+  method_name, _ = method(dataset, has_labels, teacher, choices)
+  task = 'classification' if has_labels else 'imitation'
+  section = dict(teacher.section)
+  if method_name == 'embedding':
+    task, section = 'embedding', teacher.pooled_section
   batch_size = choices.batch_size or _batch_size(count)
   epochs = choices.epochs or _epochs(count, batch_size)
   name, rate = _optimizer(network, batch_size)
-  section = dict(teacher.section)
   if not teacher.is_trained:
     training = {'epochs': epochs, **section.get('training', {})}
     section = {**section, 'training': training}
   padding = max(1, dataset.splits['train']['image'].shape[1] // 8)
   return {
     'data': dict(data),
+    **({} if task == 'classification' else {'task': {'name': task}}),
     'augment': {'name': 'crop_flip', 'padding': padding},
     'teacher': section,
     'student': dict(student.section),
@@ -77,7 +82,7 @@ def compiled(
     'epochs': epochs,
     'evaluate_every': max(1, int(epochs // EVALUATIONS)),
     'seeds': choices.seeds,
-    'methods': _rows(dataset, has_labels, teacher, choices),
+    'methods': _rows(method_name, task, choices),
   }
 
 
@@ -106,18 +111,36 @@ def _optimizer(network: Network, batch_size: int) -> tuple[str, float]:
   return name, rate * batch_size / LARGEST_BATCH
 
 
-def _rows(
+def method(
   dataset: Dataset, has_labels: bool, teacher: Teacher, choices: Choices
-) -> dict[str, dict[str, Any]]:
-  """Returns the rows: the baseline if there are labels, and the method."""
-  method = choices.method
-  if method == 'auto':
-    method = 'kd' if shares_classes(dataset, has_labels, teacher) else 'srrl'
-  row: dict[str, Any] = {'name': method}
+) -> tuple[str, str]:
+  """Returns the name of the method, and why it was chosen.
+
+  Args:
+    dataset: the data.
+    has_labels: whether the images have labels.
+    teacher: the teacher.
+    choices: how to train.
+  """
+  if choices.method != 'auto':
+    return choices.method, 'as you chose'
+  if not teacher.is_classifier:
+    return 'embedding', 'because the teacher gives vectors, not classes'
   if not has_labels:
-    return {method: {**row, 'label_weight': 0.0}}
-  baseline = {BASELINE: {'name': 'supervised'}} if choices.baseline else {}
-  return {**baseline, method: row}
+    return 'kd', 'because the teacher is a classifier; no labels are needed'
+  if shares_classes(dataset, has_labels, teacher):
+    return 'kd', "because the teacher's classes are those of the data"
+  return 'srrl', 'because the teacher has other classes than the data'
+
+
+def _rows(name: str, task: str, choices: Choices) -> dict[str, dict[str, Any]]:
+  """Returns the rows: the baseline if labels are learned, and the method."""
+  row: dict[str, Any] = {'name': name}
+  if task == 'imitation':
+    row['label_weight'] = 0.0
+  has_baseline = choices.baseline and task == 'classification'
+  baseline = {BASELINE: {'name': 'supervised'}} if has_baseline else {}
+  return {**baseline, name: row}
 
 
 def shares_classes(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Augment, Model, Task
+from jaxdistill.core.types import Augment, Metric, Model, Task
 from jaxdistill.study import report, results, verdicts
 from jaxdistill.study.page import document
 from jaxdistill.study.plans import Plan
@@ -109,9 +109,10 @@ class Distilled(NamedTuple):
   def verdict(self) -> str:
     """Says in one sentence whether the teacher helped."""
     lines = report.grouped(self.results)
-    if not self.has_labels:
-      return _agreement(lines[-1])
-    reference, others = verdicts.judged(lines, report.score_of(self.results))
+    score = report.score_of(self.results)
+    if self.results.get('reads_teacher'):
+      return _similarity(lines[-1], score)
+    reference, others = verdicts.judged(lines, score)
     for label, verdict in others.items():
       return f'{label}: {verdict.word} ({verdicts.sentence(verdict)})'
     label = 'no row' if reference is None else f'only {reference.title!r}'
@@ -130,12 +131,10 @@ class Distilled(NamedTuple):
     return Predictor(model, shape, plan.preprocess, plan.task, names)
 
 
-def _agreement(line: Line) -> str:
-  """Says how far a student without labels agrees with its teacher."""
-  seeds = {} if line.row is None else line.row['seeds']
-  shares = [100 * seed['agreement'] for seed in seeds.values()]
+def _similarity(line: Line, score: Metric) -> str:
+  """Says how similar a student is to its teacher, whose outputs it learned."""
+  mean = np.mean(line.scores(score))
   return (
-    f'{line.title}: predicts the same class as the teacher for '
-    f'{np.mean(shares):.2f} % of the test images; without labels, there is no '
-    'other verdict'
+    f'{line.title}: {score.name} {mean:.{score.digits}f}{score.unit} with the '
+    'teacher on the test images; no student was trained without the teacher'
   )

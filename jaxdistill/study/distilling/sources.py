@@ -43,16 +43,6 @@ class Source(NamedTuple):
   image_shape: tuple[int, int, int]
   has_labels: bool
 
-  def with_classes(self, outputs: int | None) -> 'Source':
-    """Returns the source, in which images without labels have classes too.
-
-    Args:
-      outputs: the number of the teacher's outputs, which the student gets too.
-    """
-    if self.has_labels:
-      return self
-    return self._replace(section={**self.section, 'num_classes': outputs})
-
 
 def found(
   data: str | os.PathLike[str] | Mapping[str, Any],

@@ -18,6 +18,7 @@ from jaxdistill.networks import adapters, graph
 from jaxdistill.networks.adapters import linen, programs
 from jaxdistill.networks.registry import NETWORKS
 from jaxdistill.networks.weights import files, hub, huggingface, pretrained
+from jaxdistill.objectives import pairs
 from jaxdistill.study import build, config, results
 
 _FILE = 'teacher.safetensors'
@@ -49,6 +50,8 @@ class Teacher(NamedTuple):
     files: name -> content of the files that the section names and that have yet
       to be written into the work directory.
     data: options of the data that its weights ask for.
+    is_classifier: whether its outputs are scores of classes; those of a network
+      whose last layer is not known are taken for scores.
   """
 
   section: dict[str, Any]
@@ -59,6 +62,21 @@ class Teacher(NamedTuple):
   label_names: tuple[str, ...] = ()
   files: Mapping[str, bytes] = {}
   data: Mapping[str, Any] = {}
+  is_classifier: bool = True
+
+  @property
+  def pooled_section(self) -> dict[str, Any]:
+    """The section of a teacher that gives vectors instead of scores."""
+    is_pooled = not self.is_classifier or self.network is None
+    if is_pooled or not self.is_trained:
+      return self.section
+    files: dict[str, Any] = {
+      key: self.section[key]
+      for key in ('checkpoint', 'weights', 'image_size')
+      if key in self.section
+    }
+    network = {**(self.network or {}), 'num_classes': self.outputs}
+    return {'name': 'pooled', 'network': network, **files}
 
 
 def chosen(
@@ -123,6 +141,7 @@ def _pretrained(reference: str, image_shape: Sequence[int]) -> Teacher:
     None,
     _outputs(loaded.model.network, shape),
     label_names=tuple(loaded.metadata.get('label_names', ())),
+    is_classifier=pairs.is_classifier(loaded.model.network),
   )
 
 
@@ -186,6 +205,7 @@ def _of_file(file: pathlib.Path, image_shape: Sequence[int]) -> Teacher:
     {'name': 'stored', 'path': str(file)},
     _outputs(network, image_shape),
     label_names=tuple(metadata.get('label_names') or ()),
+    is_classifier=pairs.is_classifier(network),
   )
 
 
@@ -242,6 +262,7 @@ def _of_model(
       outputs,
       label_names=names,
       files={name: content},
+      is_classifier=pairs.is_classifier(model.network),
     )
   program, variables = programs.to_program(model, image_shape)
   content = files.to_bytes(Model(Network(()), variables), about)

@@ -187,15 +187,15 @@ def _table_parts(
   results: Mapping[str, Any], lines: Sequence[Line]
 ) -> Iterator[Element]:
   """Yields the table of results, and the trials of each sweep."""
-  score = report.score_of(results)
-  columns = report.columns(score)
+  score, probes = report.score_of(results), report.probes_of(results)
+  columns = report.columns(score, probes)
   yield element('h2', 'Results')
   cells = []
   for line in lines:
     if line.trials:
-      cells += report.sweep_cells(line, score)
+      cells += report.sweep_cells(line, score, probes)
     elif line.row is not None:
-      cells += report.row_cells(line.row, score)
+      cells += report.row_cells(line.row, score, probes)
   yield markup.table(columns, map(markup.row, cells))
   yield element(
     'p',

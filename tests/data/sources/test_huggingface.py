@@ -128,10 +128,9 @@ def test_hidden_labels_of_a_test_split_are_not_used(tmp_path):
 
 def test_labels_can_be_left_out(tmp_path):
   pq.write_table(table(), tmp_path / 'a.parquet')
-  dataset = huggingface.huggingface(
-    str(tmp_path), label='none', num_classes=5, validation=0
-  )
-  assert dataset.num_classes == 5 and dataset.label_names == ()
+  dataset = huggingface.huggingface(str(tmp_path), label='none', validation=0)
+  assert dataset.num_classes == 0 and dataset.label_names == ()
+  assert all('label' not in split for split in dataset.splits.values())
 
 
 TWO = {**FEATURES, 'fine': {'_type': 'ClassLabel', 'names': NAMES}}
@@ -143,7 +142,6 @@ WRONG = {
     {},
     ['data.label', 'kind, fine'],
   ),
-  'no labels': (table(kind=None), {}, ['data.num_classes']),
   'text': (
     table(photo=['a'] * 12),
     {},

@@ -41,9 +41,9 @@ def test_images_in_other_folders_have_no_labels(beside, tmp_path):
   written(tmp_path / beside, 4)
   if beside != 'only':
     written(tmp_path, 1, 4)
-  dataset = image_trees.images(str(tmp_path), num_classes=7, validation=0)
-  assert dataset.num_classes == 7 and dataset.label_names == ()
-  assert not dataset.splits['train']['label'].any()
+  dataset = image_trees.images(str(tmp_path), validation=0)
+  assert dataset.num_classes == 0 and dataset.label_names == ()
+  assert all('label' not in split for split in dataset.splits.values())
   count = len(numbers(dataset, 'train')) + len(numbers(dataset, 'test'))
   assert count == 4 + (beside != 'only')
 
@@ -188,7 +188,7 @@ def test_what_is_no_tree_of_images_is_refused(options, part, tmp_path):
   assert part in str(error.value)
 
 
-def test_images_without_labels_need_the_number_of_classes(tmp_path):
+def test_images_without_labels_can_have_a_number_of_classes(tmp_path):
   written(tmp_path, 3)
-  with pytest.raises(UsageError, match=r'data\.num_classes: needed'):
-    image_trees.images(str(tmp_path))
+  dataset = image_trees.images(str(tmp_path), num_classes=7, validation=0)
+  assert dataset.num_classes == 7 and 'label' not in dataset.splits['train']

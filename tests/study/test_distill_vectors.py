@@ -1,0 +1,112 @@
+"""One call with tasks without targets."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import jaxdistill as jd
+from jaxdistill.core.types import Model, Network, Stage
+from jaxdistill.networks import graph, layers
+from jaxdistill.study import build, config, measurements
+from jaxdistill.tasks import probing
+from jaxdistill.training.distributed import sharding
+
+HUB = pathlib.Path(__file__).parents[1] / 'networks/hub_fixtures'
+
+
+def model_of(outputs):
+  network = Network(
+    (
+      Stage('stem', layers.ConvUnit(4, stride=2)),
+      Stage('pool', layers.Pool()),
+      Stage('head', layers.Classifier(outputs)),
+    )
+  )
+  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)}
+  return Model(network, graph.init(network, jax.random.key(0), image))
+
+
+def test_a_teacher_that_gives_vectors_is_distilled_without_labels(
+  flat, folder, tmp_path, planned
+):
+  network, variables = model_of(7)
+  vectors = Model(jd.networks.EDITS['pooled'](network), variables)
+  plan = planned(flat, teacher=vectors, student='resnet8', out=tmp_path)
+  assert [row.label for row in plan.rows] == ['embedding']
+  assert plan.task.name == 'embedding'
+  assert plan.networks['student'].stages[-1].module.num_classes == 4
+  plan = planned(folder, teacher=vectors, student='resnet8', out=tmp_path / 'l')
+  assert (
+    plan.task.name == 'embedding' and 'label' in plan.dataset.splits['test']
+  )
+
+
+def test_a_pretrained_tower_is_distilled_by_its_vectors(
+  flat, tmp_path, planned
+):
+  plan = planned(flat, teacher=HUB / 'dinov2', student='resnet8', out=tmp_path)
+  assert [row.label for row in plan.rows] == ['embedding']
+  assert plan.networks['student'].stages[-1].module.num_classes == 16
+
+
+def test_a_classifier_teaches_its_pooled_feature_on_request(
+  flat, tmp_path, planned, capsys
+):
+  plan = planned(
+    flat,
+    teacher=model_of(7),
+    student='resnet8',
+    method='embedding',
+    out=tmp_path,
+    show=True,
+  )
+  assert plan.teacher.network.outputs == ('pool',)
+  assert plan.networks['student'].stages[-1].module.num_classes == 4
+  lines = capsys.readouterr().err
+  assert 'method: embedding, as you chose' in lines
+  assert 'no labels' in lines and 'score: cosine' in lines
+  kept = build.plan(config.load(str(tmp_path / 'config.py')))
+  assert [r.resolved for r in kept.rows] == [r.resolved for r in plan.rows]
+
+
+def test_the_column_of_the_teacher_scores_the_teacher_as_perfect(
+  folder, tmp_path, planned
+):
+  mesh = sharding.make_mesh()
+  plan = planned(
+    folder,
+    teacher=model_of(2),
+    student='resnet8',
+    method='embedding',
+    out=tmp_path,
+  )
+  whole = measurements.with_teacher(plan, mesh)
+  splits = whole.dataset.splits
+  assert 'teacher' not in splits['train']
+  assert splits['validation']['teacher'].shape == (3, 4)
+  assert measurements.is_probed(whole)
+  test = measurements._tested(whole, whole.teacher, mesh)
+  assert test['cosine'] == pytest.approx(1, abs=1e-6)
+  assert all(0 <= test[name] <= 1 for name in probing.NAMES)
+  labelled = planned(folder, teacher=model_of(2), out=tmp_path / 'kd')
+  assert measurements.with_teacher(labelled, mesh) is labelled
+  assert not measurements.is_probed(labelled)
+
+
+def test_a_task_without_targets_needs_a_trained_teacher_of_its_outputs(
+  folder, tmp_path, planned
+):
+  with pytest.raises(jd.UsageError, match='expected a trained teacher'):
+    planned(folder, teacher='resnet8', method='embedding', out=tmp_path)
+  student = {'name': 'resnet8', 'num_classes': 5}
+  with pytest.raises(jd.UsageError, match=r'shape \(4,\).*\(5,\)'):
+    planned(
+      folder,
+      teacher=model_of(2),
+      student=student,
+      method='embedding',
+      out=tmp_path,
+    )
+  assert not [*tmp_path.iterdir()]
