@@ -129,6 +129,12 @@ def test_a_program_computes_the_features_of_the_model(adopted, tmp_path):
   assert graph.count_parameters(new) == 15
 
 
+def test_a_smaller_network_keeps_the_names_of_its_outputs():
+  network = networks.create('resnet8', num_classes=3)
+  network = network._replace(outputs=('head', 'pool'))
+  assert scaling.scaled(network, share=0.5).outputs == ('head', 'pool')
+
+
 def test_a_program_cannot_be_trained(adopted, tmp_path):
   content, variables = programs.to_program(adopted, (4, 4, 3))
   (tmp_path / 'a').write_bytes(content)

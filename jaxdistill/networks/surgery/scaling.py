@@ -49,7 +49,7 @@ def scaled(network: Network, *, share: float) -> Network:
     stages.append(
       stage._replace(module=module.clone(**widths)) if widths else stage
     )
-  smaller = Network(tuple(stages))
+  smaller = network._replace(stages=tuple(stages))
   if share < 1 and smaller == network:
     raise UsageError(
       "network: expected one of the library's blocks, whose widths are known, "
