@@ -39,6 +39,7 @@ def dml(
   """
   checks.weights(weight=weight)
   requirements.class_scores('dml', recipe.task)
+  requirements.label_loss('dml', recipe.task)
 
   def new_peer(rng, carry: Carry) -> dict[str, Model]:
     network = phases.model_in(carry, student).network

@@ -67,6 +67,8 @@ def export(
     RuntimeError: the outputs of a file differ from the student's.
   """
   table.check(formats, int8)
+  if int8 is not None:  # the quantised file is scored
+    plan = run_measurements.with_teacher(plan, sharding.make_mesh())
   workdir = pathlib.Path(workdir)
   ending = '' if int8 is None else f'-int8-{int8}'
   teacher_latency = functools.cache(
@@ -117,7 +119,7 @@ def write(
   kind = path.suffix[1:]
   source = source_lib.source(plan, model)
   table.write(source, path, kind)
-  run = table.FORMATS[kind].read(source, path)
+  run = table.read(source, path, kind)
   images = np.asarray(plan.dataset.splits['test']['image'][:8])
   outputs = stablehlo.outputs(
     model.network,
@@ -172,13 +174,12 @@ def _quantized(
   plan: Plan, source: Source, path: pathlib.Path, int8: tflite.Int8
 ) -> Run:
   """Replaces a file by its quantised form and returns the new function."""
-  chosen = table.FORMATS[path.suffix[1:]]
-  assert chosen.quantize is not None  # see `table.check`
+  kind = path.suffix[1:]
   train = plan.dataset.splits['train']['image']
   count = min(_NUM_CALIBRATION, len(train))
   rows = np.linspace(0, len(train) - 1, count).astype(int)
-  chosen.quantize(path, np.asarray(train[rows]), int8)
-  return chosen.read(source, path)
+  table.quantize(path, np.asarray(train[rows]), int8)
+  return table.read(source, path, kind)
 
 
 def _scores(plan: Plan, model: Model, run: Run) -> dict[str, Any]:
@@ -218,10 +219,10 @@ def _teacher_latency(
     path = pathlib.Path(folder) / f'teacher.{kind}'
     try:
       table.write(source, path, kind)
+      return measurements.latency(table.read(source, path, kind), image)
     except UsageError as error:
       print(f'the latency of the teacher is unknown: {error}', file=sys.stderr)
       return None
-    return measurements.latency(table.FORMATS[kind].read(source, path), image)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,10 @@ def measure(
   models, agreement = last_and_best(fitted, row.role), None
   if row.role == 'student' and teacher_predictions is not None:
     student_predictions = predictions(plan, models['last'], mesh)
-    agreement = plan.task.agreement(student_predictions, teacher_predictions())
+    expected = teacher_predictions()
+    # Maps of another stride than the teacher's cannot be compared.
+    if np.shape(expected) == np.shape(student_predictions):
+      agreement = plan.task.agreement(student_predictions, expected)
   beside = {
     name: _size_and_test(plan, last_and_best(fitted, name), mesh)
     for name, model in fitted.carry.items()

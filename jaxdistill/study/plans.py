@@ -77,8 +77,11 @@ class Plan(NamedTuple):
   @property
   def about_data(self) -> dict[str, Any]:
     """What a user of a model's file has to know about the data, as JSON."""
+    # The outputs of other tasks do not belong to the data's classes.
+    has_classes = self.task.targets and self.task.class_scores
     return {
-      'label_names': list(self.dataset.label_names),
+      'label_names': list(self.dataset.label_names) if has_classes else [],
+      'class_scores': self.task.class_scores,
       'mean': list(self.dataset.mean),
       'std': list(self.dataset.std),
     }

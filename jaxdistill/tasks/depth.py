@@ -141,11 +141,18 @@ def _statistics(
     'rmse': jnp.sqrt(mean(error**2)),
     'abs_rel': mean(error / safe),
     'delta1': mean((ratio < 1.25).astype(jnp.float32)),
+    'known': known.any((1, 2)).astype(jnp.float32),
   }
 
 
 def _summarize(statistics: dict[str, np.ndarray]) -> dict[str, float]:
-  return {k: float(np.mean(v, dtype=np.float64)) for k, v in statistics.items()}
+  # An image without any known depth has no error.
+  weight = np.asarray(statistics['known'], np.float64)
+  return {
+    k: float((weight * v).sum() / max(weight.sum(), 1.0))
+    for k, v in statistics.items()
+    if k != 'known'
+  }
 
 
 def _progress(outputs: Array, batch: Batch) -> Metrics:

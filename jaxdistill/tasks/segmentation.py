@@ -116,8 +116,13 @@ def resize(maps: Array, size: Sequence[int]) -> Array:
 def _main(outputs: Output) -> Array:
   """Returns the logits of the main head, in float32."""
   if isinstance(outputs, dict):
-    (name,) = outputs.keys() - {AUXILIARY}
-    outputs = outputs[name]
+    names = [name for name in outputs if name != AUXILIARY]
+    if len(names) != 1:
+      raise UsageError(
+        f'segmentation: expected one output besides {AUXILIARY!r}, got '
+        f'{", ".join(outputs)}'
+      )
+    outputs = outputs[names[0]]
   return outputs.astype(jnp.float32)
 
 

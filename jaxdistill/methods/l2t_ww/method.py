@@ -32,6 +32,7 @@ from jaxdistill.core.types import (
 from jaxdistill.methods.l2t_ww import matching as matching_lib
 from jaxdistill.networks import graph
 from jaxdistill.phases import bilevel
+from jaxdistill.tasks import requirements
 
 # (params by role, variables of the weights) -> ((loss of the labels, weighted
 # matching), (updates of the student, metrics)).
@@ -94,6 +95,7 @@ def l2t_ww(
     UsageError: a number is out of its range, or a feature does not exist.
   """
   checks.weights(weight=weight)
+  requirements.label_loss('l2t_ww', recipe.task)
   checks.integer('look_ahead', look_ahead)
   meta_optimizer = (weights_optimizer or _adam)(recipe.num_steps)
 

@@ -36,6 +36,7 @@ from jaxdistill.methods.masked_layer.parts import Parts
 from jaxdistill.networks.surgery import edits, layerwise
 from jaxdistill.objectives import cuts, pairs
 from jaxdistill.phases import joint
+from jaxdistill.tasks import requirements
 
 _MASKS, _LAYERS = Masks(), Layers()
 
@@ -123,6 +124,7 @@ def masked_layer(
       and `method` or `label_epochs` is given. When the first phase begins: the
       features of a breakpoint do not exist or differ in shape.
   """
+  requirements.label_loss('masked_layer', recipe.task)
   checks.number('label_epochs', label_epochs, at_least=0)
   checks.choice('breakpoints', breakpoints, cuts.KINDS)
   if not end_to_end and (method is not None or label_epochs):

@@ -264,6 +264,11 @@ def _check(
   drops: Sequence[float],
 ) -> None:
   """Raises UsageError if a number is invalid or a split is missing."""
+  if recipe.task.reads_teacher:
+    raise UsageError(
+      'student_search: expected a task with targets, by which candidates are '
+      f'compared, got {recipe.task.name!r}'
+    )
   for candidate in candidates.values():
     if not isinstance(candidate, Candidate):
       checks.number('multipliers', candidate, above=0, at_most=1)

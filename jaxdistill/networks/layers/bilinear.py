@@ -23,6 +23,7 @@ def convolution(
   forward: Callable[..., Array],
   image_grad: Callable[..., Array],
   kernel_grad: Callable[..., Array],
+  loops: bool = False,
 ) -> Callable[..., Array]:
   """Returns the function `(x, kernel, *, stride) -> y` of three others.
 
@@ -34,12 +35,17 @@ def convolution(
     image_grad: `(grad, kernel, *, stride, height, width) -> x`, the gradient of
       <y, grad>.
     kernel_grad: `(x, grad, *, stride, size) -> kernel`, the same.
+    loops: see `_primitive`.
   """
   # With y = forward(x, k):
   # <y, g> = <x, image_grad(g, k)> = <k, kernel_grad(x, g)>.
-  to_output = _primitive(name, forward, keeps_batch=True)
-  to_image = _primitive(f'{name}_image_grad', image_grad, keeps_batch=True)
-  to_kernel = _primitive(f'{name}_kernel_grad', kernel_grad, keeps_batch=False)
+  to_output = _primitive(name, forward, keeps_batch=True, loops=loops)
+  to_image = _primitive(
+    f'{name}_image_grad', image_grad, keeps_batch=True, loops=loops
+  )
+  to_kernel = _primitive(
+    f'{name}_kernel_grad', kernel_grad, keeps_batch=False, loops=loops
+  )
 
   def output(x, kernel, *, stride, **_):
     return to_output.bind(x, kernel, stride=stride)
@@ -72,7 +78,11 @@ def convolution(
 
 
 def _primitive(
-  name: str, function: Callable[..., Array], *, keeps_batch: bool
+  name: str,
+  function: Callable[..., Array],
+  *,
+  keeps_batch: bool,
+  loops: bool,
 ) -> core.Primitive:
   """Returns a function of two arrays that JAX does not look into.
 
@@ -81,6 +91,8 @@ def _primitive(
     function: the function.
     keeps_batch: whether the examples of the first array are those of the
       result, so that several arrays can be one batch.
+    loops: whether it is called once for each kernel of a batch of kernels, and
+      not traced by `jax.vmap`, because its parts have no derivatives.
   """
   primitive = core.Primitive(name)
 
@@ -94,10 +106,23 @@ def _primitive(
 
   def batch(operands: Any, axes: Any, **static: Any) -> tuple[Array, int]:
     x, y = operands
+    size = next(a.shape[i] for a, i in zip(operands, axes) if i is not None)
+
+    def rows(array: Any, axis: int | None) -> list[Array]:
+      if axis is None:
+        return [array] * size
+      return list(jnp.moveaxis(array, axis, 0))
+
     if keeps_batch and axes[1] is None:
       x = jnp.moveaxis(x, axes[0], 0)
       result = primitive.bind(x.reshape(-1, *x.shape[2:]), y, **static)
       return result.reshape(*x.shape[:2], *result.shape[1:]), 0
+    if loops:
+      parts = [
+        primitive.bind(*pair, **static)
+        for pair in zip(*map(rows, operands, axes))
+      ]
+      return jnp.stack(parts), 0
     mapped = jax.vmap(functools.partial(function, **static), axes)
     return mapped(x, y), 0
 

@@ -21,5 +21,5 @@ def _image_grad(
 
 
 convolve = bilinear.convolution(
-  'dense', onednn.convolve, _image_grad, xla.kernel_grad
+  'dense', onednn.convolve, _image_grad, xla.kernel_grad, loops=True
 )

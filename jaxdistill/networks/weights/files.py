@@ -118,7 +118,7 @@ def stored(
   *stages, head = network.stages
   if num_classes is not None and hasattr(head.module, 'num_classes'):
     head = head._replace(module=head.module.clone(num_classes=num_classes))
-  return Network((*stages, head))
+  return network._replace(stages=(*stages, head))
 
 
 def _check_stages(

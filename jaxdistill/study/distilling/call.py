@@ -31,6 +31,9 @@ from jaxdistill.study.registry import DATASETS, METHODS, TABLES
 from jaxdistill.study.registry import NETWORKS as NETWORK_TABLE
 from jaxdistill.training.distributed import hosts
 
+# Methods that take the teacher's outputs for scores of classes.
+_NEED_CLASSES = ('kd', 'refinery', 'dkd', 'dist', 'dml')
+
 
 def distill(
   data: str | os.PathLike[str] | Mapping[str, Any],
@@ -102,6 +105,12 @@ def distill(
     raise UsageError(
       f'teacher: {chosen_teacher.title!r} has no weights, and the images have '
       'no labels to train it with; name a file or a work directory'
+    )
+  gives_vectors = not chosen_teacher.is_classifier
+  if not source.has_labels and gives_vectors and method in _NEED_CLASSES:
+    raise UsageError(
+      "method: expected 'embedding' for images without labels and a teacher "
+      f'that gives vectors, got {method!r}'
     )
   chosen_student = students.chosen(student, chosen_teacher, workdir)
   choices = Choices(method, baseline, seeds, epochs, batch_size)

@@ -1,12 +1,14 @@
 """The config of a call, with defaults that suit the data."""
 
 from collections.abc import Iterable, Mapping
+import inspect
 from typing import Any, NamedTuple
 
 from jaxdistill.core.types import Dataset, Network
 from jaxdistill.networks.layers import attention
 from jaxdistill.study.distilling.students import Student
 from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.registry import METHODS
 
 # Every row is trained for about so many steps, in a number of epochs between
 # these bounds.
@@ -136,7 +138,9 @@ def method(
 def _rows(name: str, task: str, choices: Choices) -> dict[str, dict[str, Any]]:
   """Returns the rows: the baseline if labels are learned, and the method."""
   row: dict[str, Any] = {'name': name}
-  if task == 'imitation':
+  method = METHODS.get(name)
+  has_weight = method and 'label_weight' in inspect.signature(method).parameters
+  if task == 'imitation' and has_weight:
     row['label_weight'] = 0.0
   has_baseline = choices.baseline and task == 'classification'
   baseline = {BASELINE: {'name': 'supervised'}} if has_baseline else {}

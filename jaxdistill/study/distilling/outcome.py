@@ -127,7 +127,7 @@ class Distilled(NamedTuple):
   def _predictor(self, model: Model) -> Predictor:
     plan = self.plan
     shape = plan.dataset.splits['train']['image'].shape[1:]
-    names = plan.dataset.label_names
+    names = tuple(plan.about_data['label_names'])
     return Predictor(model, shape, plan.preprocess, plan.task, names)
 
 

@@ -63,6 +63,10 @@ def found(
   if image_size is not None:
     checks.integer('image_size', image_size)
     section['image_size'] = image_size
+  if section.get('name') in ('images', 'huggingface') and (
+    'path' not in section
+  ):
+    raise UsageError(f"data: {section['name']!r} needs the key 'path'")
   if section.get('name') == 'images':
     return _images({'labels': labels, **section})
   if section.get('name') == 'huggingface':
@@ -75,7 +79,8 @@ def found(
     )
   dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
   shape = dataset.splits['train']['image'].shape[1:]
-  return Source(section, str(section['name']), shape, True)
+  has_labels = 'label' in dataset.splits['train']
+  return Source(section, str(section['name']), shape, has_labels)
 
 
 def _section(

@@ -157,7 +157,11 @@ def _of_section(
   keys = ('checkpoint', 'weights', 'training', 'image_size')
   network = {k: v for k, v in section.items() if k not in keys}
   if 'checkpoint' in section and not network:
-    return _named(str(section['checkpoint']), image_shape, out)
+    size = section.get('image_size')
+    shape = (size, size, image_shape[-1]) if size else image_shape
+    found = _named(str(section['checkpoint']), shape, out)
+    extra = {'image_size': size} if size else {}
+    return found._replace(section={**found.section, **extra})
   if 'weights' in section and not network:
     teacher = _pretrained(str(section['weights']), image_shape)
     return teacher._replace(section={**teacher.section, **section})
@@ -165,6 +169,9 @@ def _of_section(
   if 'weights' not in section:
     outputs = section.get('num_classes')
     trained = 'checkpoint' in section
+    if trained and outputs is None:
+      file = _named(str(section['checkpoint']), image_shape, out)
+      outputs = section['num_classes'] = file.outputs
     return Teacher(section, title, network, outputs, is_trained=trained)
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
@@ -205,7 +212,8 @@ def _of_file(file: pathlib.Path, image_shape: Sequence[int]) -> Teacher:
     {'name': 'stored', 'path': str(file)},
     _outputs(network, image_shape),
     label_names=tuple(metadata.get('label_names') or ()),
-    is_classifier=pairs.is_classifier(network),
+    is_classifier=pairs.is_classifier(network)
+    and bool(metadata.get('class_scores', True)),
   )
 
 
@@ -262,7 +270,8 @@ def _of_model(
       outputs,
       label_names=names,
       files={name: content},
-      is_classifier=pairs.is_classifier(model.network),
+      is_classifier=pairs.is_classifier(model.network)
+      and bool(about.get('class_scores', True)),
     )
   program, variables = programs.to_program(model, image_shape)
   content = files.to_bytes(Model(Network(()), variables), about)

@@ -146,9 +146,9 @@ def _use(name: str, description: Mapping[str, Any]) -> Iterator[str]:
   kind = name.rpartition('.')[2]
   code = table.FORMATS[kind].loading
   for word, value in (
-    ('FILE', name),
     ('MEAN', f'jnp.float32({_numbers(description["mean"])})'),
     ('STD', f'jnp.float32({_numbers(description["std"])})'),
+    ('FILE', name),  # last, because a name may contain the other words
   ):
     code = code.replace(word, value)
   yield '## Use'

@@ -1,8 +1,9 @@
 """The formats by name: how a file is written, read, and what that needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -161,12 +162,55 @@ def write(source: Source, path: pathlib.Path, kind: str) -> None:
     UsageError: the format cannot hold this model, or the file cannot be
       written.
   """
-  try:
+  with _in_one_line(f'{path}: the network cannot be written as {kind}'):
     FORMATS[kind].write(source, path)
+
+
+def read(source: Source, path: pathlib.Path, kind: str) -> Run:
+  """Returns the function that a file holds: raw images -> outputs.
+
+  Args:
+    source: the model that was written.
+    path: the file.
+    kind: the name of the format.
+
+  Raises:
+    UsageError: the runtime of the format cannot read or run the file.
+  """
+  what = f'{path}: the runtime of {kind} cannot run the network'
+  with _in_one_line(what):
+    run = FORMATS[kind].read(source, path)
+
+  def checked(images: Any) -> Any:
+    with _in_one_line(what):
+      return run(images)
+
+  return checked
+
+
+def quantize(path: pathlib.Path, images: np.ndarray, int8: tflite.Int8) -> None:
+  """Replaces a file by its quantised form.
+
+  Args:
+    path: the file; its ending is a format that `check` has accepted.
+    images: raw training images, uint8 `[N, H, W, C]`.
+    int8: 'weights' or 'full'.
+
+  Raises:
+    UsageError: the network cannot be quantised.
+  """
+  function = FORMATS[path.suffix[1:]].quantize
+  assert function is not None
+  with _in_one_line(f'{path}: the network cannot be quantised'):
+    function(path, images, int8)
+
+
+@contextlib.contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+  """Turns any error of a converter or a runtime into a UsageError."""
+  try:
+    yield
   except UsageError:
     raise
-  except Exception as error:  # converters raise errors of any type
-    raise UsageError(
-      f'{path}: the network cannot be written as {kind} '
-      f'({checks.reason(error)[:300]})'
-    ) from error
+  except Exception as error:  # they raise errors of any type
+    raise UsageError(f'{what} ({checks.reason(error)[:300]})') from error
