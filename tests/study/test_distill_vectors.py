@@ -110,3 +110,15 @@ def test_a_task_without_targets_needs_a_trained_teacher_of_its_outputs(
       out=tmp_path,
     )
   assert not [*tmp_path.iterdir()]
+
+
+def test_vectors_are_not_taken_for_scores_of_classes(flat, tmp_path, planned):
+  network, variables = model_of(7)
+  vectors = Model(jd.networks.EDITS['pooled'](network), variables)
+  with pytest.raises(jd.UsageError, match=r"expected 'embedding'.*got 'kd'"):
+    planned(flat, teacher=vectors, student=0.5, out=tmp_path, method='kd')
+  # A student that learned vectors says so in its file.
+  about = {'class_scores': False}
+  jd.save(tmp_path / 'student.safetensors', model_of(7), about)
+  plan = planned(flat, teacher=tmp_path / 'student.safetensors', out=tmp_path)
+  assert plan.task.name == 'embedding'

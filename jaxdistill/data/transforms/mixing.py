@@ -237,10 +237,6 @@ def _box(rng: Array, size: tuple[int, ...], share: Array) -> Array:
 
 def _mixed(batch: Batch, share: Array, other: Array, num_classes: int) -> Array:
   """Mixes labels `[B]` or `[B, num_classes]` to `[B, num_classes]`."""
-  if 'label' not in batch:
-    raise UsageError(
-      'augment: mixing images mixes their labels, but the data have no labels'
-    )
   label = batch['label']
   if label.ndim == 1:
     label = jax.nn.one_hot(label, num_classes, dtype=jnp.float32)

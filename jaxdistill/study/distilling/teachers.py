@@ -169,9 +169,10 @@ def _of_section(
   if 'weights' not in section:
     outputs = section.get('num_classes')
     trained = 'checkpoint' in section
-    if trained and outputs is None:
-      file = _named(str(section['checkpoint']), image_shape, out)
-      outputs = section['num_classes'] = file.outputs
+    file = pathlib.Path(str(section.get('checkpoint'))).expanduser()
+    if trained and outputs is None and file.exists():
+      outputs = _named(str(file), image_shape, out).outputs
+      section['num_classes'] = outputs
     return Teacher(section, title, network, outputs, is_trained=trained)
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
