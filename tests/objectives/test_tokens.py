@@ -34,6 +34,7 @@ ARGUMENTS = {
 # What these say of tokens of another width; equal widths work, except below.
 REFUSED = {
   'depth_kd': "each pixel has a depth, .* got 'classification'",
+  'embedding': r'one vector for each image, got \[5, 4\]',
   'fsp': "equal numbers of channels for FSP, got 4 for 'stem' of the student",
   'ifv': "each pixel has a class, .* got 'classification'",
   'masked_layer': r"equal shapes, got \(5, 4\) for 'stem' of the student",
@@ -43,7 +44,10 @@ REFUSED = {
   'sskd': 'expected maps or vectors where shapes differ',
   'student_search': 'network: expected a stage whose module says',
 }
-NEVER = ('depth_kd', 'ifv', 'neighbourhood', 'pixel_kd', 'student_search')
+NEVER = (
+  *('depth_kd', 'embedding', 'ifv', 'neighbourhood', 'pixel_kd'),
+  'student_search',
+)
 
 
 @pytest.fixture(scope='module')

@@ -58,6 +58,7 @@ def expected(source, images):
     stablehlo.outputs(
       source.model.network,
       source.preprocess,
+      source.final,
       source.model.variables,
       jnp.asarray(images),
     )
