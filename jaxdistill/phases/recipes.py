@@ -172,7 +172,10 @@ def example(
     augment,
     jax.random.key(0),
     {
-      k: jax.ShapeDtypeStruct((batch_size, *v.shape[1:]), v.dtype)  # type: ignore[no-untyped-call,unused-ignore]
+      # Columns of 64 bits become arrays of 32 bits on the device.
+      k: jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call,unused-ignore]
+        (batch_size, *v.shape[1:]), jax.dtypes.canonicalize_dtype(v.dtype)
+      )
       for k, v in dataset.splits['train'].items()
     },
   )

@@ -17,6 +17,7 @@ from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.networks import graph
+from jaxdistill.networks.layers import attention
 from jaxdistill.study import measurements as run_measurements
 from jaxdistill.study import results, selection, stablehlo
 from jaxdistill.study.drafts import slug
@@ -117,6 +118,7 @@ def write(
     RuntimeError: the outputs differ.
   """
   kind = path.suffix[1:]
+  _check_int8(model, int8)
   source = source_lib.source(plan, model)
   table.write(source, path, kind)
   run = table.read(source, path, kind)
@@ -168,6 +170,18 @@ def _described_output(plan: Plan, model: Model, batch: str) -> Any:
   return jax.tree.map(
     lambda x: f'[{batch}, {", ".join(map(str, x.shape[1:]))}]{kind}', shapes
   )
+
+
+def _check_int8(model: Model, int8: tflite.Int8 | None) -> None:
+  """Refuses a file with which LiteRT ends the whole process."""
+  if int8 == 'full' and any(
+    isinstance(stage.module, attention.TransformerBlock)
+    for stage in model.network.stages
+  ):
+    raise UsageError(
+      "int8: expected 'weights' for a transformer, because LiteRT cannot run "
+      "its features in 8 bits, got 'full'"
+    )
 
 
 def _quantized(
