@@ -105,7 +105,7 @@ def pairwise(
   """Pair-wise structured KD, `losses.pairwise_similarity_loss`.
 
   Args:
-    weight: the factor of the loss.
+    weight: the factor of the loss; its default was not tuned.
     nodes: the largest number of rows, and of columns, of the pooled maps whose
       places are compared.
     feature_pairs: one pair of maps; None means the last maps before the heads.

@@ -154,7 +154,7 @@ def _plan(
   workdir: pathlib.Path,
 ) -> Plan:
   """Compiles the config and plans it; nothing is left if it is refused."""
-  section = {**source.section, **teacher.data, **source.section}
+  section = {**teacher.data, **source.section}
   dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
   with _kept({**teacher.files, **student.files}, workdir):
     parsed = parse(
