@@ -129,7 +129,9 @@ def test_a_divergence_is_never_negative(name, temperature):
   _, loss = _compiled(name, temperature)(student, teacher)
   assert np.all(np.asarray(loss) > 0)
   grad, loss = _compiled(name, temperature)(student, student)
-  assert np.all(np.asarray(loss) == 0) and np.all(np.asarray(grad) == 0)
+  assert np.all(np.asarray(loss) == 0)
+  # The gradient between unequal logits of this size is about 1e-4.
+  np.testing.assert_allclose(grad, 0, atol=1e-9)
 
 
 @pytest.mark.parametrize('label', [-1, 5, 1000])

@@ -20,6 +20,7 @@ from jaxdistill.training import checkpoint, loop
 from jaxdistill.training import log as log_lib
 
 STEPS = 6
+AT_EVERY_STEP = {'checkpoint_seconds': 0.0}
 
 
 class RecordingLog(log_lib.Log):
@@ -40,9 +41,12 @@ def after(count):
 
 
 def run(method, carry, dataset, directory, stop=10**6, **options):
-  """Returns (result, log); raises Interrupted after `stop` steps."""
+  """Returns (result, log); raises Interrupted after `stop` steps.
+
+  Only an interrupted run leaves a checkpoint, unless the options say otherwise.
+  """
   log = RecordingLog(directory)
-  options = {'checkpoint_seconds': 0.0, **options}
+  options = {'checkpoint_seconds': 1000.0, **options}
   fitted = loop.fit(
     method,
     carry,
@@ -129,7 +133,8 @@ START = {'start': jnp.arange(3.0), 'model': jnp.zeros(3)}
 @pytest.fixture(scope='module')
 def uninterrupted(dataset, tmp_path_factory):
   directory = tmp_path_factory.mktemp('whole')
-  fitted, log = run(NOISY, START, dataset, directory, evaluate=evaluate)
+  options = {'evaluate': evaluate, **AT_EVERY_STEP}
+  fitted, log = run(NOISY, START, dataset, directory, **options)
   assert log.lines == []
   return fitted, records_of(directory)
 
@@ -181,14 +186,7 @@ def test_a_killed_run_repeats_the_steps_after_its_last_checkpoint(
     return evaluate(model)
 
   with pytest.raises(KeyboardInterrupt):
-    run(
-      NOISY,
-      START,
-      dataset,
-      tmp_path,
-      evaluate=die,
-      checkpoint_seconds=1000.0,
-    )
+    run(NOISY, START, dataset, tmp_path, evaluate=die)
   assert records_of(tmp_path)[-1]['step'] == STEPS
   fitted, _ = run(NOISY, START, dataset, tmp_path, **options)
   assert_same(fitted, uninterrupted[0])
@@ -254,7 +252,8 @@ def empty(path):
 def stopped(dataset, tmp_path_factory):
   """A directory with two checkpoints, at steps 3 and 4."""
   directory = tmp_path_factory.mktemp('stopped')
-  interrupt(NOISY, START, dataset, directory, 4, evaluate=evaluate)
+  options = {'evaluate': evaluate, **AT_EVERY_STEP}
+  interrupt(NOISY, START, dataset, directory, 4, **options)
   assert [p.name for p in checkpoints(directory)] == ['3', '4']
   return directory
 
@@ -272,8 +271,8 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     log=log,
     log_every=2,
     evaluate=evaluate,
-    checkpoint_seconds=0.0,
     interrupted=after(2),
+    **AT_EVERY_STEP,
   )
   with pytest.raises(loop.Interrupted, match='at step 5'):
     loop.fit(NOISY, START, dataset, options=options)
@@ -375,7 +374,7 @@ def test_a_bad_state_is_never_saved(dataset, tmp_path, what):
   message = f"{what} is not finite at step 5 of phase 'a'; last good .*: 4"
   for _ in range(2):  # the second time from step 4
     with pytest.raises(loop.NonFiniteLossError, match=message):
-      run((lambda carry: phase,), {}, dataset, tmp_path)
+      run((lambda carry: phase,), {}, dataset, tmp_path, **AT_EVERY_STEP)
     assert checkpoints(tmp_path)[-1].name == '4'
   assert not (tmp_path / 'run' / 'phase0.safetensors').exists()
 

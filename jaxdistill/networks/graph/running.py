@@ -23,6 +23,7 @@ from jaxdistill.core.types import (
   Variables,
 )
 from jaxdistill.networks.graph import naming
+from jaxdistill.networks.layers import convolutions
 
 # ((name, shape, dtype), ...) of features: hashable, unlike the features.
 Signature = tuple[tuple[str, tuple[int, ...], Any], ...]
@@ -105,17 +106,10 @@ def run(
     }
     keys = {k: jax.random.fold_in(v, i) for k, v in (rngs or {}).items()}
     stage_trains = train if isinstance(train, bool) else stage.name in train
-    module: StageModule = stage.module
-    with (
-      _no_dropout_without_key() if stage_trains else contextlib.nullcontext()
-    ):
-      outputs, changed = module.apply(
-        stage_variables,
-        *_inputs(network, i, features),
-        train=stage_trains,
-        mutable=[c for c in stage_variables if c != 'params' and stage_trains],
-        rngs=keys,
-      )
+    inputs = _inputs(network, i, features)
+    outputs, changed = _apply_stage(
+      stage.module, stage_trains, stage_variables, inputs, keys
+    )
     features |= _named(network, i, outputs)
     for collection, tree in changed.items():
       updates.setdefault(collection, {})[stage.name] = tree
@@ -192,6 +186,71 @@ def check_feature_pairs(
   return tuple(
     (student_shapes[s].shape, teacher_shapes[t].shape) for s, t in feature_pairs
   )
+
+
+def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes a program that is being traced reuse earlier traces of a stage.
+
+  Deep networks repeat their blocks, and a study traces each of its networks
+  several times. Equal modules are traced once for each shape of their inputs,
+  and the program is the same as without this.
+
+  Args:
+    function: `(module, train, *arrays) -> arrays`, for pytrees of arrays. What
+      it does may depend only on them and on `convolutions.form()`.
+  """
+
+  @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+  def traced(
+    module: StageModule, train: bool, form: tuple[str, ...], *arrays: Any
+  ) -> Any:
+    return function(module, train, *arrays)
+
+  @functools.wraps(function)
+  def call(module: StageModule, train: bool, *arrays: Any) -> Any:
+    leaves = jax.tree.leaves(arrays)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+      return traced(module, train, convolutions.form(), *arrays)
+    return function(module, train, *arrays)
+
+  return call
+
+
+@_traced_once
+def _apply_stage(
+  module: StageModule,
+  train: bool,
+  variables: Variables,
+  inputs: Sequence[Array],
+  keys: Mapping[str, Array],
+) -> tuple[Any, Variables]:
+  """Returns a stage's outputs and the new values of what it updates."""
+  with _no_dropout_without_key() if train else contextlib.nullcontext():
+    result: tuple[Any, Variables] = module.apply(
+      variables,
+      *inputs,
+      train=train,
+      mutable=[c for c in variables if c != 'params' and train],
+      rngs=keys,
+    )
+  return result
+
+
+@_traced_once
+def _initialize_stage(
+  module: StageModule,
+  train: bool,
+  rng: Array,
+  key: Array,
+  inputs: Sequence[Array],
+) -> tuple[Variables, Any]:
+  """Returns a stage's initial variables and its outputs with them."""
+  variables: Variables = flax.core.unfreeze(
+    module.init(key, *inputs, train=train)
+  )
+  keys = {'params': rng, 'dropout': rng}
+  outputs = module.apply(variables, *inputs, train=train, rngs=keys)
+  return variables, outputs
 
 
 def _no_dropout_without_key() -> contextlib.AbstractContextManager[None]:
@@ -296,14 +355,11 @@ def _initialize(
   features = naming.with_groups(network, features)
   for i, stage in enumerate(network.stages):
     inputs = _inputs(network, i, features)
-    module: StageModule = stage.module
-    stage_variables = flax.core.unfreeze(
-      module.init(jax.random.fold_in(rng, i), *inputs, train=False)
+    stage_variables, outputs = _initialize_stage(
+      stage.module, False, rng, jax.random.fold_in(rng, i), inputs
     )
     for collection, tree in stage_variables.items():
       variables.setdefault(collection, {})[stage.name] = tree
-    keys = {'params': rng, 'dropout': rng}
-    outputs = module.apply(stage_variables, *inputs, train=False, rngs=keys)
     features |= _named(network, i, outputs)
   return variables
 

@@ -117,6 +117,16 @@ def portable() -> Iterator[None]:
     _portable.reset(token)
 
 
+def form() -> tuple[str, ...]:
+  """Returns what decides, beside the arrays, which forms are traced."""
+  return (
+    cpu.convolutions(),
+    jax.default_backend(),
+    'portable' * _portable.get(),
+    'plain' * plain_lib.is_active(),
+  )
+
+
 def _by_backend(
   cpu: Callable[..., Array], plain: Callable[..., Array], *arrays: Array
 ) -> Array:
