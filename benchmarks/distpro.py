@@ -162,16 +162,21 @@ def phases(options, carry, recipe):
   }
 
 
-def measure(phase, static, carry, recipe, runs):
-  """Returns FLOPs, seconds to compile, and median milliseconds a step."""
-  state, frozen = phase.init(jax.random.key(0), carry)
+def random_batches(phase, recipe):
+  """Returns a batch for each stream of a phase, on the device."""
   generator = np.random.default_rng(0)
   example = recipe.example
   batch = {
     'image': generator.normal(size=example['image'].shape).astype(np.float32),
     'label': generator.integers(0, 100, example['label'].shape, np.int32),
   }
-  batches = jax.device_put({name: batch for name in phase.streams})
+  return jax.device_put({name: batch for name in phase.streams})
+
+
+def measure(phase, static, carry, recipe, runs):
+  """Returns FLOPs, seconds to compile, and median milliseconds a step."""
+  state, frozen = phase.init(jax.random.key(0), carry)
+  batches = random_batches(phase, recipe)
   step = jax.jit(functools.partial(phase.step, static=static), donate_argnums=0)
   start = time.perf_counter()
   compiled = step.lower(state, frozen, batches, jax.random.key(1)).compile()

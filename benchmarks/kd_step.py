@@ -1,18 +1,22 @@
 """Speed of one step of knowledge distillation, compared with plain PyTorch.
 
-ResNet-56 teaches ResNet-20 on 32x32 images. A step is the teacher's forward
-pass, the student's forward and backward pass, and SGD with momentum and weight
-decay. Two rates are measured in images per second: that of the step by itself,
-on one batch that stays on the device, and that of the step with its input,
-50,000 images in memory that are cropped with padding 4 and flipped. JAX does
-this on the device, PyTorch in the worker processes of a DataLoader.
+ResNet-56 teaches ResNet-20 on 32x32 images, or any other pair of networks for
+small images. A step is the teacher's forward pass, the student's forward and
+backward pass, and SGD with momentum and weight decay. Two rates are measured in
+images per second: that of the step by itself, on one batch that stays on the
+device, and that of the step with its input, 50,000 images in memory that are
+cropped with padding 4 and flipped. JAX does this on the device, PyTorch in the
+worker processes of a DataLoader.
 
 PyTorch runs with channels first and with channels last, JAX with its default
 settings and with those of --fast_cpu. Each of these engines is a process of its
 own. They take turns. Medians are printed, and for each pair of engines the
-median and the quartiles of the ratios in each turn.
+median and the quartiles of the ratios in each turn. At the end, the peak of the
+resident memory of each process while it takes steps is printed, and what XLA
+plans for the arguments and temporary arrays of a step.
 
   python benchmarks/kd_step.py --torch_python=/path/to/torch/bin/python
+  python benchmarks/kd_step.py --teacher=vgg13 --student=cifar_mobilenet_v2
 """
 
 import argparse
@@ -89,18 +93,21 @@ def jax_steps(options):
   # A list, so that each step can replace the state that it has donated.
   current, rng = [state], jax.random.key(1)
 
+  @functools.cache
+  def program(fixed):
+    batch = first if fixed else source(0)
+    arguments = current[0], constants, batch, rng, np.int32(0)
+    return step.lower(*arguments, fixed=fixed).compile()
+
   def run(fixed, count):
     batch = first if fixed else source(count)
-    current[0], metrics = step(
-      current[0], constants, batch, rng, np.int32(count), fixed=fixed
+    current[0], metrics = program(fixed)(
+      current[0], constants, batch, rng, np.int32(count)
     )
     return metrics['loss']
 
-  def memory():
-    lowered = step.lower(
-      current[0], constants, first, rng, np.int32(0), fixed=True
-    )
-    analysis = lowered.compile().memory_analysis()
+  def planned():
+    analysis = program(True).memory_analysis()
     return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
   def many(fixed):
@@ -113,7 +120,7 @@ def jax_steps(options):
 
     return steps
 
-  return {'step': many(True), 'input': many(False), 'memory': memory}
+  return {'step': many(True), 'input': many(False), 'planned': planned}
 
 
 def reference(name):
@@ -141,7 +148,7 @@ def reference(name):
 
 
 def torch_steps(options):
-  """Returns the functions of `jax_steps` for PyTorch, without 'memory'."""
+  """Returns the functions of `jax_steps` for PyTorch, without 'planned'."""
   tests = pathlib.Path(__file__).parents[1] / 'tests' / 'networks'
   sys.path.insert(0, str(tests))
   import rep_distiller
@@ -233,21 +240,26 @@ def torch_steps(options):
 def work(options):
   """Answers the requests on the standard input, one on each line.
 
-  The answers to 'step' and 'input' are images per second, that to 'memory' is a
-  number of bytes.
+  The answers to 'step' and 'input' are images per second, those to 'memory' and
+  'planned' are numbers of bytes.
   """
   make = jax_steps if options.engine.startswith('jax') else torch_steps
   steps = make(options)
   for line in sys.stdin:
     request = line.strip()
-    run = steps[request]
     if request == 'memory':
+      engines.answer(
+        engines.peak_memory(functools.partial(steps['step'], options.steps))
+      )
+      continue
+    run = steps[request]
+    if request == 'planned':
       engines.answer(run())
       continue
     # Batches that were loaded while other engines were measured must not count:
     # two for each worker of a DataLoader, and the one that is ready.
     workers = len(os.sched_getaffinity(0))
-    run(2 * workers + 1 if request == 'input' else 2)
+    run(2 * workers + 1 if request == 'input' else 1)
     clock = time.process_time if options.processor_time else time.perf_counter
     start = clock()
     run(options.steps)
@@ -272,6 +284,17 @@ def main():
     help='measure the time of the processor instead of that of the clock, for '
     'one core of a machine that does other work, too',
   )
+  parser.add_argument(
+    '--cores', type=int, help='use only so many processor cores'
+  )
+  parser.add_argument(
+    '--without_input', action='store_true', help='measure the step by itself'
+  )
+  parser.add_argument(
+    '--engines',
+    nargs='*',
+    help='the names of the engines that are measured; by default all of them',
+  )
   parser.add_argument('--torch_python', default=sys.executable)
   parser.add_argument(
     '--compile', action='store_true', help='measure torch.compile, too'
@@ -281,10 +304,12 @@ def main():
   if options.engine:
     work(options)
     return
+  if options.cores:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
   running = start_engines(options)
   teacher = '' if options.alone else f'{options.teacher} -> '
   print(f'{teacher}{options.student}, batch {options.batch}')
-  for request in ('step', 'input'):
+  for request in ('step',) if options.without_input else ('step', 'input'):
     rates = engines.rounds(running, options.repeats, request)
     for name, numbers in rates.items():
       ratios = (
@@ -295,11 +320,11 @@ def main():
       median = statistics.median(numbers)
       print(f'{request:6} {name:14}{median:9.0f} images/s ', ', '.join(ratios))
   for name, engine in running.items():
+    line = f'{engine.measure("memory") / 2**20:9.0f} MiB at the peak'
     if name.startswith('jax'):
-      mebibytes = engine.measure('memory') / 2**20
-      print(
-        f'memory {name:14}{mebibytes:9.0f} MiB of arguments and temporaries'
-      )
+      planned = engine.measure('planned') / 2**20
+      line += f', {planned:.0f} MiB of arguments and temporaries'
+    print(f'memory {name:14}{line}')
     engine.close()
 
 
@@ -320,6 +345,8 @@ def start_engines(options):
     names = ['torch', 'torch last']
     names += ['torch compile'] if options.compile else []
     kinds |= {name: ({}, options.torch_python) for name in names}
+  if options.engines:
+    kinds = {name: kinds[name] for name in options.engines}
   return {
     name: engines.Engine(
       [python, __file__, f'--engine={name}', *arguments], environment

@@ -77,6 +77,25 @@ def stepper(phase, carry, batch):
   return run
 
 
+def candidates_step(batch_size, candidates, form):
+  """Returns a function that takes a step with candidates for each block.
+
+  Args:
+    batch_size: the number of images.
+    candidates: the number of widths of each block.
+    form: 'unroll' or 'stack'.
+  """
+  recipe, carry, batch = setting(batch_size, batch_size, candidates)
+  phase = piece_phases.train_phase(
+    Plan(recipe, form=form), carry, candidate_roles(carry)
+  )
+  return stepper(phase, carry, batch)
+
+
+def candidate_roles(carry):
+  return tuple(k for k in carry if k.startswith('k '))
+
+
 def cached(recipe, carry, batch, folder):
   """Returns a step on activations read from a file, and their size."""
   plan = Plan(recipe)
@@ -128,7 +147,6 @@ def main():
   arguments = parser.parse_args()
   batch_size, candidates = arguments.batch_size, arguments.candidates
   recipe, carry, batch = setting(batch_size, batch_size, candidates)
-  roles = tuple(k for k in carry if k.startswith('k '))
 
   def phase(students=('student',), **plan):
     return piece_phases.train_phase(Plan(recipe, **plan), carry, students)
@@ -144,7 +162,7 @@ def main():
     }
     for form in ('unroll', 'stack') if candidates else ():
       steps[f'{candidates} candidates, {form}'] = stepper(
-        phase(roles, form=form), carry, batch
+        phase(candidate_roles(carry), form=form), carry, batch
       )
     times = {name: [] for name in steps}
     for name, step in steps.items():  # The first step compiles.

@@ -160,8 +160,7 @@ def _channel_patterns(feature: jax.Array) -> jax.Array:
 
 def _position_gram(patterns: jax.Array) -> jax.Array:
   """Returns the Gram matrix of the positions over the number of channels."""
-  gram = numerics.contract('bpc,bqc->bpq', patterns, patterns)
-  return gram / patterns.shape[-1]
+  return numerics.gram(patterns) / patterns.shape[-1]
 
 
 def _mean_kernel(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -247,4 +247,4 @@ def _similarities(maps: jax.Array, nodes: int) -> jax.Array:
   height, width = (min(side, nodes) for side in maps.shape[1:3])
   pooled = numerics.adaptive_average_pool(maps, height, width)
   features = numerics.normalize(pooled.reshape(len(maps), -1, maps.shape[-1]))
-  return numerics.contract('bmc,bnc->bmn', features, features)
+  return numerics.gram(features)

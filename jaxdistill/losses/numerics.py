@@ -50,12 +50,44 @@ def contract(subscripts: str, *operands: jax.Array) -> jax.Array:
   return jnp.einsum(subscripts, *operands, precision='highest')
 
 
+@jax.custom_jvp
 def absolute(x: jax.Array) -> jax.Array:
   """Returns the absolute value, whose gradient at 0 is 0.
 
   The gradient of `jnp.abs` at 0 is 1.
   """
-  return x * jnp.sign(x)
+  return jnp.abs(x)
+
+
+@absolute.defjvp
+def _absolute_jvp(
+  primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  (x,), (tangent,) = primals, tangents
+  return absolute(x), jnp.sign(x) * tangent
+
+
+@jax.custom_jvp
+def gram(vectors: jax.Array) -> jax.Array:
+  """Returns the inner products of all pairs of vectors, in full float32.
+
+  Args:
+    vectors: `[..., N, D]`.
+
+  Returns:
+    `[..., N, N]`.
+  """
+  return contract('...id,...jd->...ij', vectors, vectors)
+
+
+@gram.defjvp
+def _gram_jvp(
+  primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  # The result is symmetric, so that one product serves both arguments.
+  (vectors,), (tangent,) = primals, tangents
+  half = contract('...id,...jd->...ij', tangent, vectors)
+  return gram(vectors), half + half.swapaxes(-1, -2)
 
 
 def norm(
@@ -71,7 +103,19 @@ def norm(
   Returns:
     `[...]` without that axis.
   """
-  square = jnp.sum(x * x, axis=axis)
+  return root(jnp.sum(x * x, axis=axis), shortest=shortest)
+
+
+def root(square: jax.Array, *, shortest: float | jax.Array = 0.0) -> jax.Array:
+  """Returns lengths from their squares, with the gradient of `norm`.
+
+  Args:
+    square: `[...]`.
+    shortest: lengths up to this count as zero.
+
+  Returns:
+    `[...]`.
+  """
   positive = square > shortest**2
   # The inner `where` keeps the infinite derivative out of the backward pass.
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)

@@ -49,8 +49,8 @@ def similarity_preserving_loss(
     https://arxiv.org/abs/1907.09682
   """
   student, teacher = _vectors(student, teacher)
-  difference = numerics.normalize(_gram(student)) - numerics.normalize(
-    _gram(teacher)
+  difference = numerics.normalize(numerics.gram(student)) - numerics.normalize(
+    numerics.gram(teacher)
   )
   return jnp.mean(difference**2)
 
@@ -268,11 +268,6 @@ def _vectors(
   return numerics.flatten(student), numerics.flatten(teacher)
 
 
-def _gram(vectors: jax.Array) -> jax.Array:
-  """Returns the inner products of all pairs of vectors, `[B, B]`."""
-  return numerics.contract('id,jd->ij', vectors, vectors)
-
-
 def _differences(vectors: jax.Array) -> jax.Array:
   """Returns the vectors from i to j, `[B, B, D]`.
 
@@ -288,6 +283,25 @@ def _differences(vectors: jax.Array) -> jax.Array:
   return vectors[None] - vectors[:, None]
 
 
+@jax.custom_jvp
+def _squared_distances(vectors: jax.Array) -> jax.Array:
+  """Returns the squared distances of all pairs of vectors, `[B, B]`."""
+  return jnp.sum(_differences(vectors) ** 2, axis=-1)
+
+
+@_squared_distances.defjvp
+def _squared_distances_jvp(
+  primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  # Only the part in which j moves, because the distances are symmetric: the
+  # gradient is one sum over the differences instead of two. Without the
+  # barrier, XLA would store all differences for it.
+  (vectors,), (tangent,) = primals, tangents
+  differences = _differences(jax.lax.optimization_barrier(vectors))
+  half = 2 * jnp.sum(differences * tangent[None], axis=-1)
+  return _squared_distances(vectors), half + half.T
+
+
 def _rounding(vectors: jax.Array) -> jax.Array:
   """Returns the distance at which vectors are equal but for rounding, `[]`.
 
@@ -300,8 +314,8 @@ def _rounding(vectors: jax.Array) -> jax.Array:
 
 def _mean_distances(vectors: jax.Array) -> jax.Array:
   """Returns distances over their mean, `[B, B]`, or 0 if all are equal."""
-  distances = numerics.norm(
-    _differences(vectors), axis=-1, shortest=_rounding(vectors)
+  distances = numerics.root(
+    _squared_distances(vectors), shortest=_rounding(vectors)
   )
   batch = vectors.shape[0]
   mean = jnp.sum(distances) / max(batch * (batch - 1), 1)
@@ -313,12 +327,12 @@ def _cosines(vectors: jax.Array) -> jax.Array:
   directions = numerics.normalize(
     _differences(vectors), shortest=jnp.maximum(_rounding(vectors), 1e-12)
   )
-  return numerics.contract('ijd,ikd->ijk', directions, directions)
+  return numerics.gram(directions)
 
 
 def _choices(vectors: jax.Array) -> jax.Array:
   """Returns the probabilities of j given i, `[B, B]`."""
-  similarity = 0.5 * (_gram(numerics.normalize(vectors)) + 1.0)
+  similarity = 0.5 * (numerics.gram(numerics.normalize(vectors)) + 1.0)
   # For opposite vectors, rounding may give a number below zero, which has no
   # logarithm.
   similarity = jnp.maximum(similarity, 0.0)

@@ -20,6 +20,33 @@ def test_the_gradient_of_the_absolute_value_at_zero_is_zero():
   np.testing.assert_array_equal(grad, [-1, 0, 1])
 
 
+def test_the_absolute_value_and_its_gradient_are_products_with_the_sign():
+  x = jnp.array([-2.5, -0.0, 0.0, 1e-30, jnp.inf, -jnp.inf])
+  np.testing.assert_array_equal(numerics.absolute(x), x * jnp.sign(x))
+  both = jax.vmap(jax.grad(numerics.absolute))(x), jnp.sign(x)
+  np.testing.assert_array_equal(*both)
+  second = jax.vmap(jax.grad(jax.grad(numerics.absolute)))(x)
+  np.testing.assert_array_equal(second, 0)
+
+
+@pytest.mark.parametrize('shape', [(4, 3), (2, 4, 3), (2, 2, 3, 5)])
+def test_all_derivatives_of_a_gram_matrix_are_those_of_the_product(shape):
+  rng = np.random.default_rng(0)
+  x, tangent, weights = np.float32(rng.normal(size=(3, *shape)))
+  weights = weights @ weights[..., ::-1, :].swapaxes(-1, -2)
+
+  @jax.jit
+  def derivatives(x):
+    def of(gram):
+      grad = jax.grad(lambda x: jnp.sum(weights * gram(x) ** 2))
+      return gram(x), grad(x), jax.jvp(grad, (x,), (tangent,))[1]
+
+    return of(numerics.gram), of(lambda x: x @ x.swapaxes(-1, -2))
+
+  for actual, expected in zip(*derivatives(x)):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_gradient_of_the_euclidean_norm_at_zero_is_zero():
   rows = jnp.array([[3.0, 4.0], [0.0, 0.0]])
   np.testing.assert_allclose(numerics.norm(rows, axis=1), [5, 0])

@@ -84,6 +84,29 @@ def test_relational_distance_loss_equals_its_formula(vectors):
   assert loss == pytest.approx(expected, rel=1e-4)
 
 
+def test_second_derivatives_of_relational_distance_are_those_of_its_formula():
+  rng = np.random.default_rng(0)
+  student, teacher = jnp.float32(rng.normal(size=(2, 3, 2)))
+  i, j = np.triu_indices(3, 1)
+
+  def formula(student):
+    # Each pair once, since the others are equal and the diagonal is zero.
+    relative = []
+    for x in (student, teacher):
+      distances = jnp.sqrt(jnp.sum((x[i] - x[j]) ** 2, axis=1))
+      relative.append(distances / jnp.mean(distances))
+    return jnp.sum(0.5 * (relative[0] - relative[1]) ** 2) * 2 / 9
+
+  def hessian(loss):
+    return jax.jit(jax.hessian(loss))(student)
+
+  np.testing.assert_allclose(
+    hessian(lambda s: losses.relational_distance_loss(s, teacher)),
+    hessian(formula),
+    atol=1e-5,
+  )
+
+
 def test_relational_losses_do_not_depend_on_scale_and_shift(vectors):
   student, teacher = vectors
   for loss in losses.relational_distance_loss, losses.relational_angle_loss:
