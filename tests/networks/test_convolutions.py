@@ -1,5 +1,6 @@
 """All forms of a convolution agree, whichever the backend uses."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,6 +153,39 @@ def test_average_pooling_is_the_same_on_every_backend(monkeypatch):
       return pool(x, kernel)
 
   assert_same(pool, reference, x, kernel)
+
+
+@pytest.mark.parametrize('size', [(6, 4), (5, 7), (2, 3)])
+def test_maximum_pooling_and_its_gradient_are_those_of_xla(size):
+  # Many places of a patch are equal, and one is not a number.
+  rng = np.random.default_rng(0)
+  x = np.float32(rng.integers(-1, 3, (2, *size, 3)))
+  x[0, 1, 1] = np.nan
+  grad = np.float32(rng.normal(size=(2, size[0] // 2, size[1] // 2, 3)))
+
+  @jit
+  def outcomes(x):
+    def of(pool):
+      pooled, transpose = jax.vjp(pool, x)
+      return pooled, *transpose(grad)
+
+    return of(convolutions.max_pool), of(
+      lambda x: nn.max_pool(x, *[(2, 2)] * 2)
+    )
+
+  for actual, expected in zip(*outcomes(x)):
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_maximum_pooling_is_one_operation_on_other_backends(monkeypatch):
+  def names():
+    x = jnp.zeros((1, 4, 4, 2))
+    trace = jax.make_jaxpr(lambda x: convolutions.max_pool(x))(x)
+    return {equation.primitive.name for equation in trace.eqns}
+
+  assert 'reduce_window_max' not in names()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert 'reduce_window_max' in names()
 
 
 def test_shifts_have_second_derivatives():

@@ -12,11 +12,11 @@ from jaxdistill.networks.layers.basic import (
   batch_norm,
   conv,
   linear,
-  max_pool,
   pool_and_pad,
   select,
   torch_uniform,
 )
+from jaxdistill.networks.layers.convolutions import max_pool
 from jaxdistill.networks.layers.residual_unit import ResidualUnit
 
 __all__ = [

@@ -1,7 +1,6 @@
 """Layers that several architectures share, with PyTorch's conventions."""
 
 from collections.abc import Sequence
-import functools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -320,8 +319,3 @@ class ConvUnit(nn.Module):
     if self.pool:
       y = nn.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1)))
     return {'': y, '.pre': x} if self.activation else {'': y}
-
-
-max_pool = functools.partial(
-  nn.max_pool, window_shape=(2, 2), strides=(2, 2), padding='VALID'
-)

@@ -172,6 +172,36 @@ def average_pool(x: Array, size: int, stride: int) -> Array:
   return _by_backend(shifted, plain, x)
 
 
+def max_pool(x: Array) -> Array:
+  """Takes the maximum of patches of 2x2 places; an odd row or column is lost.
+
+  The gradient goes to the first of several equal places. XLA's own gradient
+  takes 6 to 10 times as long on a CPU.
+  """
+
+  def halves(x: Array) -> Array:
+    batch, height, width, channels = x.shape
+    rows, columns = height // 2, width // 2
+    patches = x[:, : 2 * rows, : 2 * columns].reshape(
+      batch, rows, 2, columns, 2, channels
+    )
+    upper, lower = (
+      _larger(patches[:, :, row, :, 0], patches[:, :, row, :, 1])
+      for row in range(2)
+    )
+    return _larger(upper, lower)
+
+  def plain(x: Array) -> Array:
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+  return _by_backend(halves, plain, x)
+
+
+def _larger(first: Array, second: Array) -> Array:
+  """Returns the larger of two numbers, the first of equal ones, or NaN."""
+  return jnp.where((first >= second) | jnp.isnan(first), first, second)
+
+
 # It is jitted separately so that the trace of a network shows one depthwise
 # convolution, which the count of multiply-adds recognises by its name.
 @functools.partial(jax.jit, static_argnames='stride')
