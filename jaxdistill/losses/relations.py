@@ -297,8 +297,8 @@ def _squared_distances_jvp(
   # gradient is one sum over the differences instead of two. Without the
   # barrier, XLA would store all differences for it.
   (vectors,), (tangent,) = primals, tangents
-  differences = _differences(jax.lax.optimization_barrier(vectors))
-  half = 2 * jnp.sum(differences * tangent[None], axis=-1)
+  barrier = jax.lax.optimization_barrier(vectors)  # type: ignore[no-untyped-call,unused-ignore]
+  half = 2 * jnp.sum(_differences(barrier) * tangent[None], axis=-1)
   return _squared_distances(vectors), half + half.T
 
 
