@@ -129,6 +129,11 @@ def _no_check(dataset: Dataset, /) -> None:
   del dataset
 
 
+def _no_notes(dataset: Dataset, /) -> tuple[str, ...]:
+  del dataset
+  return ()
+
+
 class Task(NamedTuple):
   """What the targets of a data set mean.
 
@@ -150,11 +155,14 @@ class Task(NamedTuple):
       have, and not a part of them in the size of training.
     final: (outputs, size of the images) -> what an exported file gives, for
       example maps of that size.
+    final_name: what this is called where it is not the scores of classes that
+      the network gives; empty: it is.
     check: dataset -> None; a UsageError refuses targets that are not valid.
     reads_teacher: whether the statistics read the column `TEACHER`, the
       predictions of the teacher for the same images. Such a task needs a
       trained teacher, and networks get as many outputs as it has.
     probes: what is measured of predictions if the images have labels, or None.
+    notes: dataset -> one line for each thing that the user may not expect.
   """
 
   name: str
@@ -169,6 +177,8 @@ class Task(NamedTuple):
   class_scores: bool = True
   whole_images: bool = False
   final: Final = as_they_are
+  final_name: str = ''
   check: Callable[[Dataset], None] = _no_check
   reads_teacher: bool = False
   probes: Probes | None = None
+  notes: Callable[[Dataset], tuple[str, ...]] = _no_notes

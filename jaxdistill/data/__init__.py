@@ -1,8 +1,8 @@
 """Data sets and augmentation, imported when they are first used.
 
 Data sets: `digits`, `npz`, `tfds`, `folder`, `images`, `huggingface`,
-`mask_folder`, `from_arrays` and `from_columns` return a `Dataset`, and
-`read_image` reads one image as they do.
+`mask_folder`, `identities`, `from_arrays`, `from_columns` and `from_identities`
+return a `Dataset`, and `read_image` reads one image as they do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.digits import digits
   from jaxdistill.data.sources.folder import folder
   from jaxdistill.data.sources.huggingface import huggingface
+  from jaxdistill.data.sources.identities import from_identities, identities
   from jaxdistill.data.sources.image_trees import images
   from jaxdistill.data.sources.mask_folder import mask_folder
   from jaxdistill.data.sources.npz import npz
@@ -50,7 +51,9 @@ __all__ = [
   'folder',
   'from_arrays',
   'from_columns',
+  'from_identities',
   'huggingface',
+  'identities',
   'imagenet',
   'images',
   'mask_folder',
@@ -72,6 +75,8 @@ _HOMES = {
   'from_columns': 'jaxdistill.data.sources.arrays',
   'digits': 'jaxdistill.data.sources.digits',
   'folder': 'jaxdistill.data.sources.folder',
+  'from_identities': 'jaxdistill.data.sources.identities',
+  'identities': 'jaxdistill.data.sources.identities',
   'mask_folder': 'jaxdistill.data.sources.mask_folder',
   'huggingface': 'jaxdistill.data.sources.huggingface',
   'images': 'jaxdistill.data.sources.image_trees',

@@ -51,6 +51,7 @@ from jaxdistill.losses.logits import (
   soft_target_loss,
   tempered_cross_entropy,
 )
+from jaxdistill.losses.margins import arcface_loss, cosface_loss
 from jaxdistill.losses.relations import (
   correlation_congruence_loss,
   flow_loss,
@@ -64,11 +65,13 @@ __all__ = [
   'MemoryBank',
   'NegativeTable',
   'activation_boundary_loss',
+  'arcface_loss',
   'attention_transfer_loss',
   'batch_norm_margins',
   'channel_wise_loss',
   'contrastive_loss',
   'correlation_congruence_loss',
+  'cosface_loss',
   'cosine_loss',
   'decoupled_kd_loss',
   'dist_loss',

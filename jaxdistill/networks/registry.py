@@ -26,6 +26,7 @@ from jaxdistill.networks.surgery import (
   dense_heads,
   depth_heads,
   edits,
+  embedding,
   narrowing,
   noisy,
   pooling,
@@ -150,15 +151,17 @@ FILES: dict[str, Callable[..., Network]] = {
   'program': programs.program,
 }
 # Name -> function of `network` and further arguments that changes a network:
-# heads for segmentation or depth instead of that of a classifier, fewer
-# channels everywhere, fewer channels inside its blocks, noise after its blocks
-# in training, fewer stages, more stages, other stages; some of its stages,
-# which the two before take from another network; and another output.
+# heads for segmentation or depth instead of that of a classifier, a vector
+# before its last layer, fewer channels everywhere, fewer channels inside its
+# blocks, noise after its blocks in training, fewer stages, more stages, other
+# stages; some of its stages, which the two before take from another network;
+# and another output.
 EDITS: dict[str, Callable[..., Network]] = {
   'fcn': dense_heads.fcn,
   'psp': dense_heads.psp,
   'deeplab': dense_heads.deeplab,
   'upproj': depth_heads.upproj,
+  'embedded': embedding.embedded,
   'scaled': scaling.scaled,
   'narrowed': narrowing.narrowed,
   'noisy': noisy.noisy,

@@ -243,7 +243,7 @@ def is_classifier(network: Network) -> bool:
   """Returns whether the output is that of a classifier, its last stage."""
   last = network.stages[-1]
   is_output = graph.main_output(network) == last.name
-  return is_output and isinstance(last.module, layers.Classifier)
+  return is_output and isinstance(last.module, layers.CLASSIFIERS)
 
 
 def pooled_feature(network: Network, role: str) -> str:

@@ -151,8 +151,13 @@ def _about(plan: Plan, source: Source, kind: str) -> dict[str, Any]:
     return {**source.about, 'image_shape': list(source.image_shape)}
   image_shape = ', '.join(map(str, source.image_shape))
   platforms = {'platforms': stablehlo.PLATFORMS} if kind == 'stablehlo' else {}
+  # The classes are those of outputs that the program does not give.
+  classes: dict[str, Any] = {'label_names': []}
+  if not plan.task.final_name:
+    classes = {}
   return {
     **source.about,
+    **classes,
     **platforms,
     'input': f'raw images, uint8 [{batch}, {image_shape}]',
     'output': _described_output(plan, source.model, batch),
@@ -163,6 +168,8 @@ def _about(plan: Plan, source: Source, kind: str) -> dict[str, Any]:
 def _described_output(plan: Plan, model: Model, batch: str) -> Any:
   """Describes the outputs of a program: '[B, 10] logits'."""
   kind = ' logits' if plan.task.class_scores else ''
+  if plan.task.final_name:
+    kind = f' {plan.task.final_name}'
   shapes = jax.eval_shape(
     lambda image: plan.task.final(graph.apply(*model, image), image.shape[1:3]),
     plan.image,

@@ -11,7 +11,8 @@ def notes(plan: Plan) -> list[str]:
     *(statistics_note(plan), size_note(plan)),
     *(classes_note(plan, split) for split in ('validation', 'test')),
   )
-  return [*filter(None, of_data), *plan.notes]
+  of_task = plan.task.notes(plan.dataset)
+  return [*filter(None, of_data), *of_task, *plan.notes]
 
 
 def statistics_note(plan: Plan) -> str:
@@ -47,6 +48,8 @@ def classes_note(plan: Plan, split: str) -> str:
   label = plan.dataset.splits.get(split, {}).get('label')
   if label is None or label.ndim != 1:  # not the class of each image
     return ''
+  if len(label) and label.min() >= plan.dataset.num_classes:
+    return ''  # the identities that training does not have, of verification
   missing = labels.missing(label, plan.dataset.num_classes, names)
   if not missing:
     return ''

@@ -13,6 +13,7 @@ from jaxdistill.data.sources import (
   digits,
   folder,
   huggingface,
+  identities,
   image_trees,
   mask_folder,
   npz,
@@ -33,6 +34,7 @@ DATASETS: Table = {
   'tfds': tfds.tfds,
   'folder': folder.folder,
   'mask_folder': mask_folder.mask_folder,
+  'identities': identities.identities,
   'images': image_trees.images,
   'huggingface': huggingface.huggingface,
 }
@@ -66,6 +68,7 @@ TASKS: Table = {
   'depth': tasks.depth,
   'embedding': tasks.embedding,
   'imitation': tasks.imitation,
+  'verification': tasks.verification,
 }
 OPTIMIZERS: Table = {
   'sgd': optimizers.sgd,

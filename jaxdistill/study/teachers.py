@@ -260,7 +260,7 @@ def _with_names(
 def _reordered(model: Model, order: np.ndarray) -> Model:
   """Returns a classifier whose outputs are in another order."""
   head = model.network.stages[-1]
-  if not isinstance(head.module, layers.Classifier):
+  if not isinstance(head.module, layers.CLASSIFIERS):
     raise UsageError(
       "teacher: has the data's classes in another order, and the "
       f'outputs of its last stage {head.name!r} cannot be reordered, because '

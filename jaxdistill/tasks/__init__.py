@@ -4,5 +4,13 @@ from jaxdistill.tasks.classification import classification
 from jaxdistill.tasks.depth import depth
 from jaxdistill.tasks.imitation import embedding, imitation
 from jaxdistill.tasks.segmentation import segmentation
+from jaxdistill.tasks.verification import verification
 
-__all__ = ['classification', 'depth', 'embedding', 'imitation', 'segmentation']
+__all__ = [
+  'classification',
+  'depth',
+  'embedding',
+  'imitation',
+  'segmentation',
+  'verification',
+]

@@ -75,10 +75,10 @@ def from_arrays(
       label_names=label_names,
     )
   check_choices(validation, train_subset, split_seed, mean, std)
-  train_image, test_image = map(_channels_last, (train_image, test_image))
+  train_image, test_image = map(channels_last, (train_image, test_image))
   _check_examples(train_image, train_label, test_image, test_label)
   label_names = labels.checked_names('label_names', label_names)
-  held_out = _held_out(validation, len(train_label))
+  count = held_out(validation, len(train_label))
   is_counted = num_classes is None
   num_classes = labels.checked_classes(
     train_label, test_label, num_classes, label_names
@@ -89,10 +89,10 @@ def from_arrays(
       f'labels: expected training examples of every class, but there are none '
       f'of {missing}; set num_classes to have classes without examples'
     )
-  return _dataset(
+  return split_dataset(
     {'image': train_image, 'label': train_label.astype(np.int32)},
     {'image': test_image, 'label': test_label.astype(np.int32)},
-    _rows(train_label, held_out, split_seed, stratified),
+    _rows(train_label, count, split_seed, stratified),
     train_subset=train_subset,
     num_classes=num_classes,
     mean=mean,
@@ -148,8 +148,8 @@ def from_columns(
           f'{name}_{key}: expected {len(split["image"])} rows, one for each '
           f'image, got {len(column)}'
         )
-    split['image'] = _channels_last(split['image'])
-  _check_images(splits['train']['image'], splits['test']['image'])
+    split['image'] = channels_last(split['image'])
+  check_images(splits['train']['image'], splits['test']['image'])
   label_names = labels.checked_names('label_names', label_names)
   num_classes = checks.integer(
     'data.num_classes', num_classes or len(label_names), at_least=0
@@ -158,11 +158,11 @@ def from_columns(
     checks.length('label_names', label_names, num_classes, 'classes')
   total = len(train['image'])
   order = np.random.default_rng(split_seed).permutation(total)
-  held_out = _held_out(validation, total)
-  return _dataset(
+  count = held_out(validation, total)
+  return split_dataset(
     splits['train'],
     splits['test'],
-    (order[:held_out], order[held_out:]),
+    (order[:count], order[count:]),
     train_subset=train_subset,
     num_classes=num_classes,
     mean=mean,
@@ -171,18 +171,29 @@ def from_columns(
   )
 
 
-def _held_out(validation: float, total: int) -> int:
-  """Returns the number of training examples for the validation split."""
-  held_out = int(validation if validation > 1 else round(validation * total))
-  if not 0 <= held_out < total:
+def held_out(
+  validation: float, total: int, what: str = 'training examples'
+) -> int:
+  """Returns how many training examples form the validation split.
+
+  Args:
+    validation: a fraction of all examples, or a number of them if above 1.
+    total: the number of all examples.
+    what: what is counted, in the plural.
+
+  Raises:
+    UsageError: no example is left for training.
+  """
+  count = int(validation if validation > 1 else round(validation * total))
+  if not 0 <= count < total:
     raise UsageError(
-      f'data.validation: expected fewer than the {total} training examples, '
-      f'got {validation}'
+      f'data.validation: expected fewer than the {total} {what}, got '
+      f'{validation}'
     )
-  return held_out
+  return count
 
 
-def _dataset(
+def split_dataset(
   train: Mapping[str, Any],
   test: Mapping[str, Any],
   rows: tuple[np.ndarray, np.ndarray],
@@ -197,7 +208,7 @@ def _dataset(
 
   Args:
     train: the columns of the training set.
-    test: those of the test set.
+    test: those of the test set, which may have others.
     rows: the rows for validation and those for training; see `_rows`.
     train_subset: the size of a further split.
     num_classes: the number of classes.
@@ -317,13 +328,22 @@ def _check_examples(
         f'{split}_label: expected one label for each of {len(image)} images, '
         f'got {len(label)}'
       )
-  _check_images(train_image, test_image)
+  check_images(train_image, test_image)
 
 
-def _check_images(
+def check_images(
   train_image: np.ndarray | LazyImages, test_image: np.ndarray | LazyImages
 ) -> None:
-  """Raises UsageError if images do not make a data set."""
+  """Checks that images make a data set.
+
+  Args:
+    train_image: the images of the training set.
+    test_image: those of the test set.
+
+  Raises:
+    UsageError: they are not uint8 `[N, H, W, C]`, differ in size, or a split
+      has none.
+  """
   for split, image in (('train', train_image), ('test', test_image)):
     if image.dtype != np.uint8 or len(image.shape) != 4:
       raise UsageError(
@@ -356,8 +376,12 @@ def _rows(
   return order[:held_out], labels.spread(order[held_out:], label)
 
 
-def _channels_last(image: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
-  """Returns images `[N, H, W, C]`, also if they are `[N, C, H, W]`."""
+def channels_last(image: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
+  """Returns images `[N, H, W, C]`, also if they are `[N, C, H, W]`.
+
+  Args:
+    image: the images.
+  """
   if isinstance(image, LazyImages) or image.ndim != 4:
     return image
   if not 1 <= image.shape[1] <= 4 or min(image.shape[2:]) <= 4:

@@ -102,14 +102,14 @@ def folder(
       f'data.num_classes: expected {len(names)}, as {path!r} has this number '
       f'of classes, got {num_classes}'
     )
-  image_shape = _image_shape(splits, image_size)
+  shape = image_shape(splits, image_size)
   if stream is None:
-    stream = images.is_large((len(s.paths), *image_shape) for s in splits)
+    stream = images.is_large((len(s.paths), *shape) for s in splits)
   columns = [
     images.LazyImages(
       image_files.Paths(split.paths),
       np.arange(len(split.paths)),
-      image_shape,
+      shape,
       resize=image_size is not None,
       background=colour,
       range=levels,
@@ -133,13 +133,20 @@ def folder(
   )
 
 
-def _image_shape(
+def image_shape(
   splits: Sequence[class_folders.Split], image_size: int | None
 ) -> tuple[int, int, int]:
   """Returns the shape `(H, W, C)` to which images are decoded.
 
   This reads the beginning of every file. The sizes are cached until a file
   changes.
+
+  Args:
+    splits: the files.
+    image_size: see `folder`.
+
+  Raises:
+    UsageError: a file is not an image, or the images differ in size.
   """
   paths = [path for split in splits for path in split.paths]
   upright = image_size is None  # otherwise, only damage matters

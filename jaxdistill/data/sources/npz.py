@@ -63,7 +63,7 @@ def npz(
     UsageError: the file or one of its keys is missing or not valid.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
-  with _opened(path) as pack:
+  with opened(path) as pack:
     names: tuple[str, ...] = ()
     if 'label_names' in pack:
       key = f'{path}, label_names'
@@ -80,7 +80,7 @@ def npz(
         std=std,
         label_names=names,
       )
-    splits = [_read(pack, path, split) for split in SPLITS]
+    splits = [read(pack, path, split) for split in SPLITS]
   (train_image, train_label), (test_image, test_label) = splits
   train_label, test_label = labels.renumbered(
     train_label, test_label, num_classes, names
@@ -102,8 +102,12 @@ def npz(
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[np.lib.npyio.NpzFile]:
-  """Opens a .npz file; damage becomes a UsageError in one line."""
+def opened(path: str) -> Iterator[np.lib.npyio.NpzFile]:
+  """Opens a .npz file; damage becomes a UsageError in one line.
+
+  Args:
+    path: the file.
+  """
   file = os.path.expanduser(path)
   if not os.path.exists(file):
     raise UsageError(f'data.path: no file {path!r}')
@@ -154,10 +158,19 @@ def _images(pack: np.lib.npyio.NpzFile, path: str, split: str) -> np.ndarray:
   return image
 
 
-def _read(
+def read(
   pack: np.lib.npyio.NpzFile, path: str, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (image, label) of a split."""
+  """Returns (image, label) of a split.
+
+  Args:
+    pack: the file.
+    path: its path, for messages.
+    split: 'train' or 'test'.
+
+  Raises:
+    UsageError: a key is missing or not valid.
+  """
   image = _images(pack, path, split)
   if f'{split}_label' not in pack:
     raise _missing(pack, path, f'{split}_label')

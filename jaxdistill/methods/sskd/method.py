@@ -9,6 +9,7 @@ Equation 4 is `phases.joint.supervised`, applied to the head; equation 6 is
 
 from jaxdistill import optimizers, phases
 from jaxdistill.core import checks, marks
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Carry,
   FeaturePairs,
@@ -31,6 +32,7 @@ def sskd(
   cut: FeaturePairs | None = None,
   stage_epochs: float | None = None,
   head_epochs: float | None = None,
+  head: bool = True,
   stage_optimizer: optimizers.Optimizer | None = None,
   head_optimizer: optimizers.Optimizer | None = None,
   reduction: str = 'position_mean',
@@ -67,6 +69,9 @@ def sskd(
       for methods of one phase.
     head_epochs: the epochs of the head; None means the same share, and 0 leaves
       the head as it is.
+    head: whether the head trains. False: there is no phase for it, and no label
+      is read, for students of which only a feature is used, such as the
+      embedding of a face.
     stage_optimizer: the optimizer of the stages; None means SGD with momentum
       0.9 at rate 0.01, multiplied by 0.1 at 0.3, 0.6 and 0.9 of the stage. The
       paper's other rule is `optimizers.plateau` with an epoch's steps as its
@@ -82,16 +87,16 @@ def sskd(
     UsageError: the reduction does not exist, or a number is out of its range.
   """
   matching = Matching(recipe, num_stages, cut, reduction, student, teacher)
-  count, share = matching.count, recipe.epochs / (matching.count + 1)
+  count, share = matching.count, recipe.epochs / (matching.count + head)
   stage = _stage_recipe(
     recipe, 'stage_epochs', stage_epochs, share, stage_optimizer
   )
-  head = _head_recipe(recipe, head_epochs, share, head_optimizer)
+  last = _head(matching, recipe, head, head_epochs, share, head_optimizer)
   method: Method = ()
   for number in range(1, count + 1):
     only = slice(number - 1, number)
     method += matching.phases(f'stage{number}', only, stage, statistics_steps)
-  return method + matching.head(head)
+  return method + last
 
 
 def multi_loss(
@@ -101,6 +106,7 @@ def multi_loss(
   cut: FeaturePairs | None = None,
   backbone_epochs: float | None = None,
   head_epochs: float | None = None,
+  head: bool = True,
   stage_optimizer: optimizers.Optimizer | None = None,
   head_optimizer: optimizers.Optimizer | None = None,
   reduction: str = 'position_mean',
@@ -125,6 +131,7 @@ def multi_loss(
       the recipe's epochs as there are stages.
     head_epochs: the epochs of the head; None means one share, and 0 leaves the
       head as it is.
+    head: see `sskd`.
     stage_optimizer: see `sskd`.
     head_optimizer: see `sskd`.
     reduction: see `sskd`.
@@ -136,14 +143,14 @@ def multi_loss(
     UsageError: the reduction does not exist, or a number is out of its range.
   """
   matching = Matching(recipe, num_stages, cut, reduction, student, teacher)
-  count, share = matching.count, recipe.epochs / (matching.count + 1)
+  count, share = matching.count, recipe.epochs / (matching.count + head)
   backbone = _stage_recipe(
     recipe, 'backbone_epochs', backbone_epochs, count * share, stage_optimizer
   )
-  head = _head_recipe(recipe, head_epochs, share, head_optimizer)
+  last = _head(matching, recipe, head, head_epochs, share, head_optimizer)
   all_stages = slice(0, count)
   method = matching.phases('backbone', all_stages, backbone, statistics_steps)
-  return method + matching.head(head)
+  return method + last
 
 
 def fixed_backbone(
@@ -206,6 +213,29 @@ def _stage_recipe(
   return recipe._replace(
     epochs=epochs, optimizer=optimizer or _default(0.01, 5e-4)
   )
+
+
+def _head(
+  matching: Matching,
+  recipe: Recipe,
+  trains: bool,
+  epochs: float | None,
+  default_epochs: float,
+  optimizer: optimizers.Optimizer | None,
+) -> Method:
+  """Returns the phase of the head, or none.
+
+  Raises:
+    UsageError: the head does not train, but has epochs or an optimizer.
+  """
+  if trains:
+    return matching.head(
+      _head_recipe(recipe, epochs, default_epochs, optimizer)
+    )
+  if epochs or optimizer is not None:
+    name = 'head_epochs' if epochs else 'head_optimizer'
+    raise UsageError(f'{name}: expected head=True with it, got head=False')
+  return ()
 
 
 def _head_recipe(

@@ -17,14 +17,17 @@ from jaxdistill.networks.layers.basic import (
   torch_uniform,
 )
 from jaxdistill.networks.layers.convolutions import max_pool
+from jaxdistill.networks.layers.cosine import CLASSIFIERS, CosineClassifier
 from jaxdistill.networks.layers.residual_unit import ResidualUnit
 
 __all__ = [
   'ACTIVATIONS',
+  'CLASSIFIERS',
   'KERNELS',
   'Channels',
   'Classifier',
   'ConvUnit',
+  'CosineClassifier',
   'Hidden',
   'NormPool',
   'Pool',

@@ -1,0 +1,227 @@
+"""How well vectors tell identities apart: error rates of pairs, and ranks.
+
+Vectors are compared by their cosine. A template is one image of an identity, or
+the mean of several. A genuine pair consists of two templates of one identity,
+and an impostor pair of templates of two.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdistill.core import optional
+
+# A rate of false acceptances is reported if at least this number of impostor
+# pairs may be accepted at it.
+FEWEST = 10
+
+
+class Layout(NamedTuple):
+  """How the images of one split of a protocol are compared.
+
+  Attributes:
+    rows: the rows of the data that belong to the split, `[n]`.
+    member: the template of each of these rows, `[n]`, from 0.
+    identity: the identity of each template, `[T]`.
+    gallery: whether each template belongs to the gallery, booleans `[T]`.
+    apart: whether only templates of the gallery are paired with others, and not
+      all templates with each other.
+  """
+
+  rows: np.ndarray
+  member: np.ndarray
+  identity: np.ndarray
+  gallery: np.ndarray
+  apart: bool
+
+
+class Pairs(NamedTuple):
+  """The similarities of pairs.
+
+  Attributes:
+    genuine: the cosines of the pairs of one identity, `[G]`.
+    impostor: those of the pairs of two identities, `[I]`.
+  """
+
+  genuine: np.ndarray
+  impostor: np.ndarray
+
+
+class Roc(NamedTuple):
+  """What is accepted as the threshold of the similarity falls.
+
+  Attributes:
+    far: the false acceptance rate, the fraction of the impostor pairs that are
+      accepted, ascending, `[K]`.
+    tar: the true acceptance rate, that of the genuine pairs, `[K]`.
+    threshold: the smallest cosine that is accepted, `[K]`; infinite in the
+      first place, where no pair is.
+  """
+
+  far: np.ndarray
+  tar: np.ndarray
+  threshold: np.ndarray
+
+
+def layouts(columns: Mapping[str, Any]) -> list[Layout]:
+  """Returns the layout of each split of the protocol.
+
+  Args:
+    columns: 'label' `[N]`, the identity of each image, and these optional
+      columns of integers `[N]`: 'template', a number that the images of a
+      template share, without which each image is one; 'gallery', 1 for images
+      of the gallery and 0 for those of probes, without which the first template
+      of each identity is the gallery; and 'protocol', the number of the split,
+      without which there is one.
+  """
+  label = np.asarray(columns['label'])
+  template = np.asarray(columns.get('template', np.arange(len(label))))
+  protocol = np.asarray(columns.get('protocol', np.zeros(len(label), int)))
+  found = []
+  for split in np.unique(protocol):
+    rows = np.flatnonzero(protocol == split)
+    _, first, member = np.unique(
+      template[rows], return_index=True, return_inverse=True
+    )
+    identity = label[rows][first]
+    if 'gallery' in columns:
+      gallery = np.asarray(columns['gallery'])[rows][first] == 1
+    else:
+      gallery = np.zeros(len(first), bool)
+      order = np.argsort(first, kind='stable')
+      gallery[order[np.unique(identity[order], return_index=True)[1]]] = True
+    found.append(Layout(rows, member, identity, gallery, 'gallery' in columns))
+  return found
+
+
+def counts(layout: Layout) -> tuple[int, int, int]:
+  """Returns the numbers of genuine pairs, impostor pairs, and ranked probes.
+
+  Args:
+    layout: how the images are compared.
+  """
+  in_gallery, others = (
+    dict(zip(*np.unique(layout.identity[chosen], return_counts=True)))
+    for chosen in (layout.gallery, ~layout.gallery)
+  )
+  ranked = int(sum(n for i, n in others.items() if i in in_gallery))
+  if layout.apart:
+    total = int(layout.gallery.sum() * (~layout.gallery).sum())
+    genuine = int(sum(n * in_gallery.get(i, 0) for i, n in others.items()))
+  else:
+    _, sizes = np.unique(layout.identity, return_counts=True)
+    genuine = int((sizes * (sizes - 1) // 2).sum())
+    total = len(layout.identity) * (len(layout.identity) - 1) // 2
+  return genuine, total - genuine, ranked
+
+
+def suffices(layout: Layout, far: float) -> bool:
+  """Returns whether a split has enough pairs for a false acceptance rate.
+
+  Args:
+    layout: how the images are compared.
+    far: the rate.
+  """
+  genuine, impostor, _ = counts(layout)
+  return genuine > 0 and round(far * impostor) >= FEWEST
+
+
+def templates(embedding: np.ndarray, layout: Layout) -> np.ndarray:
+  """Returns the directions of the templates, `[T, D]`, in float64.
+
+  Args:
+    embedding: the vectors of all images, of length 1, `[N, D]`.
+    layout: how the images are compared.
+  """
+  vectors = np.asarray(embedding, np.float64)[layout.rows]
+  sums = np.zeros((len(layout.identity), vectors.shape[1]))
+  np.add.at(sums, layout.member, vectors)
+  length = np.linalg.norm(sums, axis=1, keepdims=True)
+  return sums / np.where(length > 0, length, 1.0)
+
+
+def pairs(embedding: np.ndarray, layout: Layout) -> Pairs:
+  """Returns the similarities of all pairs that a split compares.
+
+  All of them are in memory at the same time.
+
+  Args:
+    embedding: the vectors of all images, of length 1, `[N, D]`.
+    layout: how the images are compared.
+  """
+  rows, columns = pair_places(layout)
+  vectors = templates(embedding, layout)
+  cosines = (vectors @ vectors.T)[rows, columns]
+  same = layout.identity[rows] == layout.identity[columns]
+  # NaN counts as wrong.
+  return Pairs(
+    np.nan_to_num(cosines[same], nan=-2.0),
+    np.nan_to_num(cosines[~same], nan=2.0),
+  )
+
+
+def pair_places(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the numbers of the templates of each pair, `[P]` and `[P]`.
+
+  Args:
+    layout: how the images are compared.
+  """
+  if not layout.apart:
+    return np.triu_indices(len(layout.identity), 1)
+  chosen = np.flatnonzero(layout.gallery), np.flatnonzero(~layout.gallery)
+  rows, columns = np.meshgrid(*chosen, indexing='ij')
+  return rows.ravel(), columns.ravel()
+
+
+def roc(pairs: Pairs) -> Roc:
+  """Returns the curve of true against false acceptances.
+
+  It is that of scikit-learn, with a point for each similarity.
+
+  Args:
+    pairs: at least one genuine and one impostor pair.
+
+  Raises:
+    UsageError: scikit-learn is not installed.
+  """
+  metrics: Any = optional.require('sklearn.metrics', 'verification')
+  is_genuine = np.repeat([1, 0], [len(pairs.genuine), len(pairs.impostor)])
+  curve = metrics.roc_curve(
+    is_genuine, np.concatenate(pairs), drop_intermediate=False
+  )
+  return Roc(*curve)
+
+
+def acceptance(roc: Roc, far: float) -> float:
+  """Returns the largest TAR whose FAR is at most a rate.
+
+  Args:
+    roc: the curve.
+    far: the rate.
+  """
+  return float(roc.tar[np.searchsorted(roc.far, far, side='right') - 1])
+
+
+def rank_accuracies(
+  embedding: np.ndarray, layout: Layout, ranks: Iterable[int]
+) -> list[float]:
+  """Returns the fraction of probes that are recognised, for each rank.
+
+  A probe is recognised at rank k if fewer than k templates of other identities
+  in the gallery are at least as similar to it as the most similar one of its
+  own. Probes whose identity is not in the gallery do not count.
+
+  Args:
+    embedding: the vectors of all images, of length 1, `[N, D]`.
+    layout: how the images are compared; at least one probe counts.
+    ranks: the ranks.
+  """
+  vectors, identity = templates(embedding, layout), layout.identity
+  gallery = layout.gallery
+  probes = ~gallery & np.isin(identity, identity[gallery])
+  cosines = vectors[probes] @ vectors[gallery].T
+  same = identity[probes][:, None] == identity[gallery]
+  own = np.where(same, cosines, -np.inf).max(1, keepdims=True)
+  above = (~same & ~(cosines < own)).sum(1)
+  return [float((above < rank).mean()) for rank in ranks]
