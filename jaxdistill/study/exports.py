@@ -151,14 +151,11 @@ def _about(plan: Plan, source: Source, kind: str) -> dict[str, Any]:
     return {**source.about, 'image_shape': list(source.image_shape)}
   image_shape = ', '.join(map(str, source.image_shape))
   platforms = {'platforms': stablehlo.PLATFORMS} if kind == 'stablehlo' else {}
-  # The classes are those of outputs that the program does not give.
-  classes: dict[str, Any] = {'label_names': []}
-  if not plan.task.final_name:
-    classes = {}
+  about = {**source.about, **platforms}
+  if plan.task.final_name:
+    about['label_names'] = []  # the program does not give their scores
   return {
-    **source.about,
-    **classes,
-    **platforms,
+    **about,
     'input': f'raw images, uint8 [{batch}, {image_shape}]',
     'output': _described_output(plan, source.model, batch),
     'standardized': 'by the program, with mean and std',

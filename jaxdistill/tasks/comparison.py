@@ -37,15 +37,19 @@ class Layout(NamedTuple):
 
 
 class Pairs(NamedTuple):
-  """The similarities of pairs.
+  """Pairs of templates, and how similar they are.
 
   Attributes:
-    genuine: the cosines of the pairs of one identity, `[G]`.
-    impostor: those of the pairs of two identities, `[I]`.
+    first: the number of a template, `[P]`.
+    second: that of the other one, `[P]`.
+    genuine: whether both belong to one identity, booleans `[P]`.
+    cosine: the cosine of their vectors, `[P]`.
   """
 
+  first: np.ndarray
+  second: np.ndarray
   genuine: np.ndarray
-  impostor: np.ndarray
+  cosine: np.ndarray
 
 
 class Roc(NamedTuple):
@@ -142,7 +146,7 @@ def templates(embedding: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def pairs(embedding: np.ndarray, layout: Layout) -> Pairs:
-  """Returns the similarities of all pairs that a split compares.
+  """Returns all pairs that a split compares.
 
   All of them are in memory at the same time.
 
@@ -150,28 +154,17 @@ def pairs(embedding: np.ndarray, layout: Layout) -> Pairs:
     embedding: the vectors of all images, of length 1, `[N, D]`.
     layout: how the images are compared.
   """
-  rows, columns = pair_places(layout)
+  if layout.apart:
+    chosen = np.flatnonzero(layout.gallery), np.flatnonzero(~layout.gallery)
+    first, second = (x.ravel() for x in np.meshgrid(*chosen, indexing='ij'))
+  else:
+    first, second = np.triu_indices(len(layout.identity), 1)
   vectors = templates(embedding, layout)
-  cosines = (vectors @ vectors.T)[rows, columns]
-  same = layout.identity[rows] == layout.identity[columns]
+  cosine = (vectors @ vectors.T)[first, second]
+  genuine = layout.identity[first] == layout.identity[second]
   # NaN counts as wrong.
-  return Pairs(
-    np.nan_to_num(cosines[same], nan=-2.0),
-    np.nan_to_num(cosines[~same], nan=2.0),
-  )
-
-
-def pair_places(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the numbers of the templates of each pair, `[P]` and `[P]`.
-
-  Args:
-    layout: how the images are compared.
-  """
-  if not layout.apart:
-    return np.triu_indices(len(layout.identity), 1)
-  chosen = np.flatnonzero(layout.gallery), np.flatnonzero(~layout.gallery)
-  rows, columns = np.meshgrid(*chosen, indexing='ij')
-  return rows.ravel(), columns.ravel()
+  cosine = np.where(np.isnan(cosine), np.where(genuine, -2.0, 2.0), cosine)
+  return Pairs(first, second, genuine, cosine)
 
 
 def roc(pairs: Pairs) -> Roc:
@@ -186,11 +179,19 @@ def roc(pairs: Pairs) -> Roc:
     UsageError: scikit-learn is not installed.
   """
   metrics: Any = optional.require('sklearn.metrics', 'verification')
-  is_genuine = np.repeat([1, 0], [len(pairs.genuine), len(pairs.impostor)])
-  curve = metrics.roc_curve(
-    is_genuine, np.concatenate(pairs), drop_intermediate=False
+  return Roc(
+    *metrics.roc_curve(pairs.genuine, pairs.cosine, drop_intermediate=False)
   )
-  return Roc(*curve)
+
+
+def place(roc: Roc, far: float) -> int:
+  """Returns the place on a curve of the largest TAR at a rate.
+
+  Args:
+    roc: the curve.
+    far: the largest false acceptance rate.
+  """
+  return int(np.searchsorted(roc.far, far, side='right')) - 1
 
 
 def acceptance(roc: Roc, far: float) -> float:
@@ -200,7 +201,7 @@ def acceptance(roc: Roc, far: float) -> float:
     roc: the curve.
     far: the rate.
   """
-  return float(roc.tar[np.searchsorted(roc.far, far, side='right') - 1])
+  return float(roc.tar[place(roc, far)])
 
 
 def rank_accuracies(

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdistill import methods, optimizers
+from jaxdistill import methods, optimizers, tasks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.sources import arrays
 from jaxdistill.networks import NETWORKS, graph, layers
 from jaxdistill.networks.models import vgg, vit
+from jaxdistill.networks.surgery.embedding import embedded
 from jaxdistill.phases import joint, recipes
 from jaxdistill.tasks import classification
 from jaxdistill.training import log, loop
@@ -154,9 +155,46 @@ def test_a_head_without_epochs_stays_as_it_is(make, recipe, carry, dataset):
   )
 
 
+def test_without_a_head_the_stages_share_all_epochs_and_read_no_labels(
+  recipe, carry
+):
+  blind = recipe._replace(task=tasks.embedding(), epochs=6.0)
+  with pytest.raises(UsageError, match='expected a task with targets'):
+    methods.sskd(blind, cut=THREE)
+  staged = methods.sskd(blind, cut=THREE, head=False)
+  assert [make(carry).name for make in staged[::2]] == [
+    'stage1',
+    'stage2',
+    'stage3',
+  ]
+  assert staged[0](carry).num_steps == 2 * 4
+  at_once = methods.multi_loss(blind, cut=THREE, head=False)
+  assert len(at_once) == 2
+  assert at_once[0](carry).num_steps == 6 * 4
+
+
+def test_the_last_stage_may_end_with_a_vector(recipe, carry):
+  networks = {k: embedded(m.network, size=3) for k, m in carry.items()}
+  models = {k: model(n, 0, recipe) for k, n in networks.items()}
+  cut = (*THREE, ('embedding', 'embedding'))
+  method = methods.sskd(recipe, cut=cut, head=False)
+  phase = method[-2](models)
+  assert phase.name == 'stage4'
+  state = phase.init(jax.random.key(0), models)[0]
+  assert {*state.variables['student']['params']} >= {'embedding'}
+  assert not phase.eval_models  # a vector has no part of a teacher above it
+  first = method[0](models).eval_models
+  assert [*first] == ['partial']
+
+
 @pytest.mark.parametrize(
   ('make', 'words'),
   [
+    (lambda r: methods.sskd(r, head=False, head_epochs=2), 'head_epochs: expe'),
+    (
+      lambda r: methods.multi_loss(r, head=False, head_optimizer=PLAIN),
+      'head_optimizer: expected head=True with it',
+    ),
     (lambda r: methods.sskd(r, head_epochs=-1), 'head_epochs: expected'),
     (lambda r: methods.sskd(r, stage_epochs=0), 'stage_epochs: expected'),
     (lambda r: methods.sskd(r, stage_epochs=-0.5), 'above 0, got -0.5'),

@@ -8,6 +8,7 @@ import pytest
 
 from jaxdistill import networks
 from jaxdistill.networks import layers
+from jaxdistill.networks.surgery.embedding import embedded
 
 
 @pytest.fixture(autouse=True)
@@ -280,6 +281,14 @@ def test_feature_maps_have_the_published_shapes(name):
   _, shapes = trace(make(name, **arguments), size)
   found = {feature: shapes[feature] for feature in expected}
   assert found == {f: (n, n, c) for f, (c, n) in expected.items()}
+
+
+def test_a_classifier_of_faces_has_an_embedding_of_256_entries():
+  counts = [
+    trace(embedded(make(name, num_classes=10_575)), 112)[0]
+    for name in ('resnet18', 'resnet50')
+  ]
+  assert counts == [14_025_615, 26_750_351]
 
 
 def test_the_last_pooling_of_a_vgg_can_be_omitted():

@@ -10,8 +10,8 @@ from jaxdistill.study import config as config_lib
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 FOLDERS = (
-  *('dense', 'distpro', 'kd', 'losses', 'neighbourhood', 'orthogonality'),
-  'sskd',
+  *('dense', 'distpro', 'faces', 'kd', 'losses', 'neighbourhood'),
+  *('orthogonality', 'sskd'),
 )
 # The sizes of the training sets, by data set or by file.
 SIZES = {
@@ -20,6 +20,7 @@ SIZES = {
   'imagenet2012': 1_281_167,
   'cifar10.npz': 50_000,
   'tiny-imagenet': 100_000,
+  'casia_ijba': 494_414,
   'cityscapes': 2_975,
   'nyu_depth_v2.npz': 47_584,
 }

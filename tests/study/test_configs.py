@@ -11,7 +11,7 @@ import pytest
 
 from jaxdistill import study
 from jaxdistill.core.types import Model, Network
-from jaxdistill.data.sources import arrays
+from jaxdistill.data.sources import arrays, identities
 from jaxdistill.networks.models import (
   imagenet_resnet,
   mobilenet,
@@ -27,9 +27,9 @@ DEEP = {
   'pyramidnet200_240': 240,
   'pyramidnet200_300': 300,
 }
-# Here, groups of ResNets and MobileNetV2 have one block, and only the first row
-# is traced.
-SMALL = 'configs/dense/'
+# Here, groups of ResNets and MobileNetV2 have one block; of the former folder,
+# only the first row is traced.
+DENSE, FACES = 'configs/dense/', 'configs/faces/'
 # A search traces its student many times, so one block replaces its ResNet.
 ONE_BLOCK = 'neighbourhood/imagenet_search.py:search'
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -103,6 +103,31 @@ def _folder(path: str, *, image_size: int, validation: float = 0.1):
   return _random(64, 200, None)
 
 
+def _identities(
+  path: str,
+  *,
+  image_size: int,
+  table: str | None = None,
+  grey: bool = False,
+  validation: float = 0.1,
+):
+  """Random images of 32 identities for training, and 12 for the test."""
+  del path, image_size
+  generator = np.random.default_rng(0)
+  train, test = (
+    {
+      'image': generator.integers(
+        0, 256, (10 * count, 64, 64, 1 if grey else 3), np.uint8
+      ),
+      'identity': np.repeat(np.arange(first, first + count), 10),
+    }
+    for first, count in ((0, 32), (32, 12))
+  )
+  if table is not None:
+    test |= {'protocol': np.zeros(120, int)}
+  return identities.from_identities(train, test, validation=validation)
+
+
 def _tfds(
   dataset: str,
   *,
@@ -131,12 +156,13 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   monkeypatch.setitem(registry.DATASETS, 'tfds', _tfds)
   monkeypatch.setitem(registry.DATASETS, 'folder', _folder)
   monkeypatch.setitem(registry.DATASETS, 'mask_folder', _mask_folder)
+  monkeypatch.setitem(registry.DATASETS, 'identities', _identities)
   for name, widening in DEEP.items():
     shallow = functools.partial(pyramidnet.pyramidnet, 11, widening)
     monkeypatch.setitem(registry.NETWORKS, name, shallow)
   if path.endswith(ONE_BLOCK):
     monkeypatch.setitem(registry.NETWORKS, 'resnet50', _one_block)
-  if SMALL in path:
+  if DENSE in path or FACES in path:
     for depth in imagenet_resnet.BLOCKS:
       monkeypatch.setitem(imagenet_resnet.BLOCKS, depth, (1, 1, 1, 1))
     groups = [(expansion, 8, 1) for expansion, *_ in mobilenet._V2_GROUPS]
@@ -145,7 +171,7 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   # The plan has built every row. The last one of those with the most phases is
   # traced.
   rows = [row for row in plan.rows if row.role == 'student']
-  if SMALL in path:
+  if DENSE in path:
     rows = rows[:1]
   longest = max(reversed(rows), key=lambda row: len(row.method))
   if trace:

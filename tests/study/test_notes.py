@@ -53,6 +53,7 @@ def test_a_note_names_the_classes_that_validation_lacks(plan):
   assert note([0, 1, 2]) == ''
   assert "no examples of 2 of the 3 classes: 'ant', 'cat'" in note([1, 1])
   assert note(np.zeros((2, 4, 4))) == ''
+  assert note([3, 4]) == ''  # identities that training does not have
   without = {'train': plan.dataset.splits['train']}
   alone = plan.dataset._replace(splits=without)
   assert notes.classes_note(plan._replace(dataset=alone), 'validation') == ''
