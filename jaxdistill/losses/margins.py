@@ -42,10 +42,12 @@ def cosface_loss(
 
   Example:
     >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> from jaxdistill import losses
     >>> cosines = jnp.array([[0.8, 0.1], [0.2, 0.5]])
     >>> target = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> print(losses.cosface_loss(cosines, target, scale=4.0).round(3))
+    >>> loss = losses.cosface_loss(cosines, target, scale=4.0)
+    >>> print(np.asarray(loss).round(3))
     [0.22  0.798]
 
   References:
@@ -86,11 +88,13 @@ def arcface_loss(
 
   Example:
     >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> from jaxdistill import losses
     >>> cosines = jnp.array([[0.8, 0.1], [0.2, 0.5]])
     >>> target = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> print(losses.arcface_loss(cosines, target, scale=4.0).round(3))
-    [0.248 0.982]
+    >>> loss = losses.arcface_loss(cosines, target, scale=4.0)
+    >>> print(np.asarray(loss).round(3))
+    [0.25  1.107]
 
   References:
     Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face

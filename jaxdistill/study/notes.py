@@ -1,7 +1,7 @@
 """Notes about a plan's data that the user should read before training."""
 
 from jaxdistill.data.loading import streaming
-from jaxdistill.data.sources import arrays, labels
+from jaxdistill.data.sources import channels, labels
 from jaxdistill.study.plans import Plan
 
 
@@ -20,13 +20,14 @@ def statistics_note(plan: Plan) -> str:
   train = plan.dataset.splits['train']
   data = plan.rows[0].resolved['data']
   estimated = [name for name in ('mean', 'std') if data.get(name) is None]
-  if not streaming.is_lazy(train) or len(train['image']) <= arrays.SAMPLE:
+  if not streaming.is_lazy(train) or len(train['image']) <= channels.SAMPLE:
     return ''
   if not estimated:
     return ''
   return (
-    f'data: {" and ".join(estimated)} are estimated from {arrays.SAMPLE:,} of '
-    f'{len(train["image"]):,} images; data.mean and data.std set other values'
+    f'data: {" and ".join(estimated)} are estimated from {channels.SAMPLE:,} '
+    f'of {len(train["image"]):,} images; data.mean and data.std set other '
+    'values'
   )
 
 

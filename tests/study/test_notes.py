@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import study
-from jaxdistill.data.sources import arrays as arrays_lib
-from jaxdistill.data.sources import images
+from jaxdistill.data.sources import channels, images
 from jaxdistill.study import notes
 
 
@@ -24,7 +23,7 @@ def test_a_note_says_that_images_are_enlarged(cli, config, plan):
 
 
 def test_a_note_says_that_statistics_are_those_of_a_sample(plan):
-  count = arrays_lib.SAMPLE + 1
+  count = channels.SAMPLE + 1
   image = images.LazyImages(None, np.arange(count), (8, 8, 1))
 
   def note(image, **data):

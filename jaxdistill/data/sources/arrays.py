@@ -9,11 +9,8 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
-from jaxdistill.data.sources import labels
+from jaxdistill.data.sources import channels, labels
 from jaxdistill.data.sources.images import LazyImages
-
-# The number of images from which the statistics of a lazy column are computed.
-SAMPLE = 1024
 
 
 def from_arrays(
@@ -231,11 +228,11 @@ def split_dataset(
       )
     splits['train_subset'] = _split(train, np.sort(kept[:train_subset]))
   if mean is None or std is None:
-    computed_mean, computed_std = _statistics(splits['train']['image'])
+    computed_mean, computed_std = channels.statistics(splits['train']['image'])
     mean = computed_mean if mean is None else mean
     std = computed_std if std is None else std
   for name, values in (('mean', mean), ('std', std)):
-    _check_statistics(name, values, train['image'].shape[-1])
+    channels.check(name, values, train['image'].shape[-1])
   return Dataset(
     splits,
     num_classes,
@@ -275,7 +272,7 @@ def check_choices(
   checks.integer('data.split_seed', split_seed, at_least=0)
   for name, values in (('mean', mean), ('std', std)):
     if values is not None:
-      _check_statistics(name, values, len(values))
+      channels.check(name, values, len(values))
 
 
 def part(
@@ -402,33 +399,3 @@ def _split(columns: Mapping[str, Any], indices: np.ndarray) -> dict[str, Any]:
 def _taken(column: Any, rows: np.ndarray) -> Any:
   """Returns some rows of a column; lazy columns stay lazy."""
   return column.select(rows) if isinstance(column, LazyImages) else column[rows]
-
-
-def _statistics(
-  image: np.ndarray | LazyImages,
-) -> tuple[list[float], list[float]]:
-  """Returns (mean, standard deviation) per channel.
-
-  The sums are exact, and computed from 256 images at a time.
-  """
-  rows = np.arange(len(image))
-  if isinstance(image, LazyImages) and len(image) > SAMPLE:
-    rows = np.linspace(0, len(image) - 1, SAMPLE).astype(int)
-  total = squares = np.zeros(image.shape[-1], np.int64)
-  for start in range(0, len(rows), 256):
-    part = image[rows[start : start + 256]].astype(np.int64)
-    total = total + part.sum((0, 1, 2))
-    squares = squares + np.square(part).sum((0, 1, 2))
-  count = len(rows) * image.shape[1] * image.shape[2]
-  mean = total / count
-  variance = np.maximum(squares / count - mean**2, 1e-6)
-  return mean.tolist(), np.sqrt(variance).tolist()
-
-
-def _check_statistics(
-  name: str, values: Sequence[float], channels: int
-) -> None:
-  """Raises UsageError unless there is one valid number per channel."""
-  checks.length(f'data.{name}', values, channels, 'channels')
-  for value in values:
-    checks.number(f'data.{name}', value, above=0 if name == 'std' else None)

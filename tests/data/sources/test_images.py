@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.data.sources import arrays, decoding, images
+from jaxdistill.data.sources import arrays, channels, decoding, images
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (30, 5, 4, 3), np.uint8)
@@ -77,7 +77,7 @@ def test_a_data_set_of_lazy_columns_equals_one_of_arrays():
 
 
 def test_statistics_of_many_lazy_images_come_from_a_sample(monkeypatch):
-  monkeypatch.setattr(arrays, 'SAMPLE', 10)
+  monkeypatch.setattr(channels, 'SAMPLE', 10)
   label = np.arange(30) % 3
   rows = np.linspace(0, 29, 10).astype(int)
   dataset = arrays.from_arrays(column(), label, IMAGES, label, validation=0)
