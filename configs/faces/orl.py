@@ -16,7 +16,9 @@ as two forward passes. The weights of the rivals are the paper's for ImageNet,
 the rate of the stages is that of `configs/sskd/cifar10_resnet20_resnet8.py`,
 and nothing was tuned. There is no validation split: the last epoch counts.
 
-Hardware and time: intended for one CPU core; RESULTS.md says what was run.
+Hardware and time: intended for one CPU core, with 600 steps for the teacher,
+300 for each run of a rival, and 600 for each of SSKD; not measured. There is no
+table of results yet.
 """
 
 EMBEDDING = 64
