@@ -162,7 +162,10 @@ class Task(NamedTuple):
       predictions of the teacher for the same images. Such a task needs a
       trained teacher, and networks get as many outputs as it has.
     probes: what is measured of predictions if the images have labels, or None.
+      The predictions are then vectors.
     notes: dataset -> one line for each thing that the user may not expect.
+    probabilities: outputs -> the probabilities of classes `[B, num_classes]`,
+      which the report of a run reads, or None.
   """
 
   name: str
@@ -182,3 +185,4 @@ class Task(NamedTuple):
   reads_teacher: bool = False
   probes: Probes | None = None
   notes: Callable[[Dataset], tuple[str, ...]] = _no_notes
+  probabilities: Predict | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -16,6 +16,31 @@ from jaxdistill.study.plans import Plan, Row
 from jaxdistill.tasks import evaluation
 from jaxdistill.training import loop
 from jaxdistill.training.distributed import sharding
+
+
+class Answers(NamedTuple):
+  """What a model says about the test images.
+
+  Attributes:
+    predictions: the predictions of the task `[N, ...]`.
+    probabilities: of the classes `[N, num_classes]`, or None.
+  """
+
+  predictions: Any
+  probabilities: np.ndarray | None
+
+
+class Measured(NamedTuple):
+  """What was measured of a run.
+
+  Attributes:
+    result: what the table shows, as JSON.
+    answers: what the last model says about the test images; None if neither the
+      agreement with a teacher nor the report needs it.
+  """
+
+  result: dict[str, Any]
+  answers: Answers | None
 
 
 def with_teacher(plan: Plan, mesh: Mesh) -> Plan:
@@ -45,9 +70,9 @@ def measure(
   row: Row,
   seed: int,
   fitted: loop.Fitted,
-  teacher_predictions: Callable[[], Any] | None,
+  teacher_answers: Callable[[], Answers] | None,
   mesh: Mesh,
-) -> dict[str, Any]:
+) -> Measured:
   """Measures what the table shows of one run.
 
   Besides the student or the teacher, a method may leave other models for the
@@ -60,20 +85,23 @@ def measure(
     row: the row of the run.
     seed: the seed of the run.
     fitted: what the run ended with.
-    teacher_predictions: see `lazy_predictions`.
+    teacher_answers: see `lazy_answers`.
     mesh: the devices.
 
   Returns:
     'parameters', 'nonzero', 'test', 'agreement', 'beside' and 'differences';
-    for a trial of a sweep also 'validation'.
+    for a trial of a sweep also 'validation'. The answers beside them.
   """
-  models, agreement = last_and_best(fitted, row.role), None
-  if row.role == 'student' and teacher_predictions is not None:
-    student_predictions = predictions(plan, models['last'], mesh)
-    expected = teacher_predictions()
+  models = last_and_best(fitted, row.role)
+  is_compared = row.role == 'student' and teacher_answers is not None
+  last, agreement = None, None
+  if is_compared or plan.task.probabilities is not None:
+    last = answers(plan, models['last'], mesh)
+  if is_compared and teacher_answers is not None and last is not None:
+    expected = teacher_answers().predictions
     # Maps of another stride than the teacher's cannot be compared.
-    if np.shape(expected) == np.shape(student_predictions):
-      agreement = plan.task.agreement(student_predictions, expected)
+    if np.shape(expected) == np.shape(last.predictions):
+      agreement = plan.task.agreement(last.predictions, expected)
   beside = {
     name: _size_and_test(plan, last_and_best(fitted, name), mesh)
     for name, model in fitted.carry.items()
@@ -89,7 +117,7 @@ def measure(
     ):
       beside[name] = _size_and_test(plan, {'last': model}, mesh)
   differences = fitted.reports.get(DIFFERENCES, {})
-  return {
+  result = {
     **_size_and_test(plan, models, mesh),
     **({} if row.trial is None else _validation(plan, models, mesh)),
     'agreement': agreement,
@@ -99,6 +127,7 @@ def measure(
       for key, factors in differences.items()
     },
   }
+  return Measured(result, last)
 
 
 def last_and_best(fitted: loop.Fitted, role: str) -> dict[str, Model]:
@@ -139,17 +168,32 @@ def predictions(
   )
 
 
-def lazy_predictions(
+def answers(plan: Plan, model: Model, mesh: Mesh) -> Answers:
+  """Returns what a model says about the test images."""
+  if plan.task.probabilities is None:
+    return Answers(predictions(plan, model, mesh), None)
+  return Answers(
+    *evaluation.answer(
+      _placed(model, mesh),
+      plan.dataset.splits['test'],
+      plan.task,
+      plan.preprocess,
+      sharding=sharding.rows(mesh),
+    )
+  )
+
+
+def lazy_answers(
   plan: Plan, teacher: Model | None, mesh: Mesh
-) -> Callable[[], Any] | None:
-  """Returns a function that computes the teacher's predictions only once.
+) -> Callable[[], Answers] | None:
+  """Returns a function that computes the teacher's answers only once.
 
   Returns None if there is no teacher, or if its classes are not the data's, so
   that its predictions cannot be compared with the student's.
   """
   if teacher is None or plan.foreign_teacher:
     return None
-  return functools.cache(lambda: predictions(plan, teacher, mesh))
+  return functools.cache(lambda: answers(plan, teacher, mesh))
 
 
 def evaluate_on(

@@ -7,7 +7,14 @@ from typing import Any
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Model
-from jaxdistill.study import measurements, models, report, selection
+from jaxdistill.study import (
+  examples,
+  measurements,
+  models,
+  recorded,
+  report,
+  selection,
+)
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.page import document
 from jaxdistill.study.plans import Plan, Row
@@ -85,18 +92,20 @@ def evaluate(
   workdir = pathlib.Path(workdir)
   mesh = sharding.make_mesh()
   plan = measurements.with_teacher(plan, mesh)
-  lazy = measurements.lazy_predictions
-  teacher_predictions = lazy(plan, plan.teacher, mesh)
+  lazy = measurements.lazy_answers
+  teacher_answers = lazy(plan, plan.teacher, mesh)
   for row, seed in selection.finished_runs(plan, workdir, rows):
     fitted = finished(plan, row, seed, workdir)
     if row.role == 'teacher':
-      teacher_predictions = lazy(plan, fitted.carry['teacher'], mesh)
+      teacher_answers = lazy(plan, fitted.carry['teacher'], mesh)
     old_result = workdir_lib.read_result(workdir, row, seed)
     measured = measurements.measure(
-      plan, row, seed, fitted, teacher_predictions, mesh
+      plan, row, seed, fitted, teacher_answers, mesh
     )
+    recorded.write(plan, workdir, row, seed, measured.answers, teacher_answers)
     checkpoint.write_json(
-      workdir_lib.result_file(workdir, row, seed), {**old_result, **measured}
+      workdir_lib.result_file(workdir, row, seed),
+      {**old_result, **measured.result},
     )
   return write(plan, workdir)
 
@@ -111,6 +120,7 @@ def write(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
   results = collect(plan, workdir)
   if hosts.first():
     checkpoint.write_json(workdir / 'results.json', results)
+    examples.write(plan, workdir, results)
     document.write_report(workdir)
   return results
 
@@ -145,6 +155,7 @@ def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
   return {
     'rows': rows,
     **report.about_score(plan.task.score),
+    'label_names': list(plan.dataset.label_names),
     **({'probes': [*probing.NAMES]} if measurements.is_probed(plan) else {}),
     **({'reads_teacher': True} if plan.task.reads_teacher else {}),
     **({'diverged': diverged} if diverged else {}),

@@ -20,6 +20,7 @@ from jaxdistill.study import (
   config,
   measurements,
   models,
+  recorded,
   results,
   selection,
 )
@@ -66,10 +67,10 @@ class _Study(NamedTuple):
 
 
 class _Teacher(NamedTuple):
-  """A trained teacher, and what `measurements.lazy_predictions` returns."""
+  """A trained teacher, and what `measurements.lazy_answers` returns."""
 
   model: Model
-  predictions: Callable[[], Any] | None
+  answers: Callable[[], measurements.Answers] | None
 
 
 def run(
@@ -220,7 +221,7 @@ def _trained_teacher(study: _Study, row: Row) -> _Teacher:
 
 
 def _teacher(study: _Study, model: Model) -> _Teacher:
-  lazy = measurements.lazy_predictions(study.plan, model, study.mesh)
+  lazy = measurements.lazy_answers(study.plan, model, study.mesh)
   return _Teacher(model, lazy)
 
 
@@ -243,13 +244,19 @@ def _run_seed(
     raise UsageError(
       f'row {row.label!r}: the method does not train the {row.role!r}'
     )
-  predictions = None if teacher is None else teacher.predictions
+  teacher_answers = None if teacher is None else teacher.answers
+  measured = measurements.measure(
+    plan, row, seed, fitted, teacher_answers, study.mesh
+  )
+  recorded.write(
+    plan, study.workdir, row, seed, measured.answers, teacher_answers
+  )
   result = {
     'steps': fitted.steps,
     'seconds': round(fitted.seconds, 1),
     'phases': [_cost(cost) for cost in fitted.costs],
     'best_step': fitted.best_step.get(row.role),
-    **measurements.measure(plan, row, seed, fitted, predictions, study.mesh),
+    **measured.result,
     **_origin(),
   }
   if hosts.first():

@@ -10,6 +10,9 @@ rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
 rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
 rows/LABEL/SEED/result.json: the measurements of a finished run.
 rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
+rows/LABEL/SEED/predictions.npz: what the model says about some test images.
+predictions.npz: the same of a teacher from a file; see `recorded`.
+examples.npz: a few small test images for the report; see `examples`.
 results.json: the results of all finished runs.
 report.html: the same on one page, with charts; see `page`.
 export/: the files that `--mode=export` writes.

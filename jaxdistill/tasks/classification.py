@@ -42,6 +42,7 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
     _agreement,
     TOP1,
     check=check_labels,
+    probabilities=probabilities,
   )
 
 
@@ -78,6 +79,15 @@ def one_hot(label: Array, num_classes: int) -> Array:
   if label.ndim == 1:
     return jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
   return label.astype(jnp.float32)
+
+
+def probabilities(logits: Array) -> Array:
+  """Returns the probabilities of the classes, `[B, num_classes]` in float32.
+
+  Args:
+    logits: `[B, num_classes]`.
+  """
+  return jax.nn.softmax(logits.astype(jnp.float32))
 
 
 def _statistics(logits: Array, batch: Batch) -> dict[str, Array]:

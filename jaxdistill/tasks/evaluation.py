@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
@@ -77,6 +78,34 @@ def predict(
   )
 
 
+def answer(
+  model: Model,
+  split: Mapping[str, Any],
+  task: Task,
+  preprocess: Augment,
+  *,
+  batch_size: int | None = None,
+  sharding: NamedSharding | None = None,
+) -> tuple[Any, Any]:
+  """Returns the predictions of a model and the probabilities of the classes.
+
+  Args:
+    model: see `evaluate`, like the others.
+    split: the images and targets.
+    task: what the targets mean; it gives probabilities.
+    preprocess: replaces augmentation.
+    batch_size: the number of images at a time.
+    sharding: how the rows of a batch are spread.
+
+  Returns:
+    (predictions `[N, ...]`, probabilities float16 `[N, num_classes]`).
+  """
+  predictions, probabilities = over(
+    _answers, model, split, task, preprocess, batch_size, sharding
+  )
+  return predictions, probabilities
+
+
 def _statistics(
   network: Network,
   task: Task,
@@ -97,6 +126,19 @@ def _predictions(
 ) -> Any:
   batch = preprocess(jax.random.key(0), batch)
   return task.predict(graph.apply(network, variables, batch['image']))
+
+
+def _answers(
+  network: Network,
+  task: Task,
+  preprocess: Augment,
+  variables: Variables,
+  batch: Batch,
+) -> Any:
+  assert task.probabilities is not None
+  batch = preprocess(jax.random.key(0), batch)
+  outputs = graph.apply(network, variables, batch['image'])
+  return task.predict(outputs), task.probabilities(outputs).astype(jnp.float16)
 
 
 @functools.cache

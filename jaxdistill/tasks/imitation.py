@@ -17,6 +17,7 @@ from jaxdistill.core.types import (
 )
 from jaxdistill.losses import numerics
 from jaxdistill.tasks import probing
+from jaxdistill.tasks.classification import probabilities
 
 
 def embedding() -> Task:
@@ -51,7 +52,7 @@ def imitation() -> Task:
     lambda outputs: outputs.argmax(-1),
     lambda student, teacher: (student == teacher).astype(np.float32),
     Metric('same_class'),
-  )
+  )._replace(probabilities=probabilities)
 
 
 def _imitation(

@@ -209,7 +209,7 @@ def test_a_teacher_of_other_classes_teaches_by_features_only(
   )
   assert plan.foreign_teacher
   mesh = sharding.make_mesh()
-  assert measurements.lazy_predictions(plan, plan.teacher, mesh) is None
+  assert measurements.lazy_answers(plan, plan.teacher, mesh) is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jaxdistill.analysis.curves import Point
 from jaxdistill.core.metric import Metric
 from jaxdistill.study.page.markup import Element, element
+from jaxdistill.tasks.calibration import Bin
 
 # The page gives the classes c0, c1, ... their colours.
 NUM_COLORS = 8
@@ -107,6 +108,51 @@ def costs(points: Mapping[str, Point], score: Metric, cost: str) -> Element:
     height,
     f'Test {score.name} against {cost}',
     f'Values of the score{_in_percent(score)}: {values}.',
+    parts,
+  )
+
+
+def reliability(curves: Mapping[str, Sequence[Bin]]) -> Element:
+  """Draws the accuracy of classifiers against their confidence.
+
+  Args:
+    curves: label -> its intervals of confidence; at least one curve.
+  """
+  height = _height(len(curves))
+  x = _Axis(0, 1, _LEFT, _WIDTH - _RIGHT)
+  y = _Axis(0, 1, height - _BOTTOM, _TOP)
+  labels = spread(
+    [y(bins[-1].accuracy) for bins in curves.values()],
+    _LABEL_GAP,
+    _TOP,
+    y.start,
+  )
+  parts = [*_grid(x, y, 'confidence', 'accuracy')]
+  parts.append(_line(x.start, y.start, x.stop, y.stop, 'ideal'))
+  for i, (label, bins) in enumerate(curves.items()):
+    total = sum(b.size for b in bins)
+    line = ' '.join(f'{x(b.confidence):.1f},{y(b.accuracy):.1f}' for b in bins)
+    parts.append(element('polyline', points=line, class_=f'line {_c(i)}'))
+    parts += [
+      element(
+        'circle',
+        cx=x(b.confidence),
+        cy=y(b.accuracy),
+        r=1.5 + 5 * math.sqrt(b.size / total),
+        class_=f'dot {_c(i)}',
+      )
+      for b in bins
+    ]
+    parts += _label(i, label, x.stop + 12, labels[i])
+  most = ', '.join(
+    f'{label} {100 * bins[-1].accuracy:.0f} % right with a confidence of '
+    f'{100 * bins[-1].confidence:.0f} %'
+    for label, bins in curves.items()
+  )
+  return _svg(
+    height,
+    'Accuracy against confidence',
+    f'The most confident images: {most}.',
     parts,
   )
 

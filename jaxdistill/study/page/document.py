@@ -19,7 +19,7 @@ from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.metric import Metric
 from jaxdistill.study import report, verdicts
-from jaxdistill.study.page import charts, facts, latencies, markup
+from jaxdistill.study.page import answers, charts, facts, latencies, markup
 from jaxdistill.study.page.markup import Element, element
 from jaxdistill.study.page.style import STYLE
 from jaxdistill.study.report import Line
@@ -79,6 +79,7 @@ def write_report(workdir: str | os.PathLike[str]) -> Report:
       *_table_parts(results, lines),
       *_chart_parts(score, lines, records),
       *latencies.parts(workdir, lines, score),
+      *answers.parts(workdir, results, lines),
       *facts.facts(lines),
       *facts.reproduction(workdir, lines),
     ),

@@ -60,6 +60,12 @@ svg .line { fill: none; stroke: var(--c); stroke-width: 2;
 svg .d1 { stroke-dasharray: 7 4; } svg .d2 { stroke-dasharray: 2 3; }
 svg .dot { fill: var(--c); stroke: none; }
 svg .band { fill: var(--c); opacity: .15; }
+svg .ideal { stroke: var(--soft); stroke-dasharray: 2 4; }
+.gallery { display: grid; gap: .75rem; margin: .75rem 0;
+  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.example { margin: 0; overflow-wrap: anywhere; font-size: .85rem; }
+.example img { width: 100%; max-width: 9.5rem; image-rendering: pixelated;
+  border: 1px solid var(--rule); }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   h2 { break-after: avoid; } figure, tr { break-inside: avoid; }

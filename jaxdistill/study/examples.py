@@ -1,0 +1,215 @@
+"""examples.npz: a few small test images that the report shows.
+
+Which ones depends on what the models of all rows say, so the file is written
+when the results are. It holds
+
+  row: the numbers of the images in the test split, int32 `[N]`.
+  image: the images, uint8 `[N, H, W, C]`, at most 96 pixels high and wide.
+"""
+
+from collections.abc import Mapping
+import io
+import itertools
+import pathlib
+from typing import Any, NamedTuple
+import zipfile
+
+import numpy as np
+
+from jaxdistill.core import optional, writing
+from jaxdistill.study import recorded, report, verdicts
+from jaxdistill.study.plans import Plan
+from jaxdistill.study.recorded import TEACHER, Recorded
+
+FILE = 'examples.npz'
+# The longest side of an image in pixels.
+LONGEST = 96
+# Images on which models differ; images whose neighbours are shown, and how many
+# neighbours of each.
+DIFFERING, QUERIES, NEIGHBORS = 12, 4, 4
+
+
+class Compared(NamedTuple):
+  """The models whose answers the report compares, all for the same images.
+
+  Attributes:
+    by_title: title -> what the model says: a student, the row that it is
+      compared with, and the teacher, as far as there are any.
+  """
+
+  by_title: Mapping[str, Recorded]
+
+  @property
+  def first(self) -> Recorded:
+    """What the first model says."""
+    return next(iter(self.by_title.values()))
+
+  @property
+  def probabilities(self) -> np.ndarray:
+    """The probabilities of all models `[M, N, num_classes]` in float64."""
+    values = [x.probabilities for x in self.by_title.values()]
+    return np.array(values, np.float64)
+
+
+def compared(
+  workdir: pathlib.Path, results: Mapping[str, Any]
+) -> Compared | None:
+  """Returns the student with the best score, the reference and the teacher.
+
+  Returns None if fewer than two of them say something about the same images.
+
+  Args:
+    workdir: the work directory.
+    results: the contents of results.json.
+  """
+  lines, score = report.grouped(results), report.score_of(results)
+  reference, _ = verdicts.judged(lines, score)
+  everything = recorded.of_lines(workdir, lines)
+  others = [
+    line
+    for line in lines
+    if line.is_student and line != reference and line.title in everything
+  ]
+  titles = []
+  if others:
+    quality = {
+      line.title: score.quality(float(np.mean(line.scores(score))))
+      for line in others
+    }
+    titles.append(max(quality, key=quality.__getitem__))
+  titles += [] if reference is None else [reference.title]
+  found = {t: everything[t] for t in (*titles, TEACHER) if t in everything}
+  first = next(iter(found.values()), None)
+  alike = {
+    title: other
+    for title, other in found.items()
+    if first is not None and _are_alike(first, other)
+  }
+  return Compared(alike) if len(alike) > 1 else None
+
+
+def differing(models: Compared) -> list[int]:
+  """Returns the positions of images for which models predict other classes.
+
+  Images on which the same models are right take turns with others, those with
+  the most confident models first.
+
+  Args:
+    models: what the models say.
+  """
+  probabilities = models.probabilities
+  classes, confidence = probabilities.argmax(-1), probabilities.max(-1).sum(0)
+  label = models.first.label
+  is_right = classes == (classes[-1] if label is None else label)
+  groups: dict[tuple[bool, ...], list[int]] = {}
+  differ = np.flatnonzero((classes != classes[0]).any(0))
+  for i in differ[np.argsort(-confidence[differ], kind='stable')]:
+    groups.setdefault(tuple(is_right[:, i].tolist()), []).append(int(i))
+  ordered = [groups[key] for key in sorted(groups, reverse=True)]
+  longest = max(map(len, ordered), default=0)
+  turns = [
+    group[k] for k in range(longest) for group in ordered if k < len(group)
+  ]
+  return turns[:DIFFERING]
+
+
+def neighbors(models: Compared) -> dict[int, dict[str, list[int]]]:
+  """Returns position -> title -> the positions of the nearest other images.
+
+  They are nearest by the cosine of the vectors of that model, the nearest
+  first.
+
+  Args:
+    models: what the models say.
+  """
+  count = len(models.first.row)
+  queries = np.linspace(0, count - 1, min(QUERIES, count)).astype(int)
+  nearest: dict[int, dict[str, list[int]]] = {int(i): {} for i in queries}
+  for title, model in models.by_title.items():
+    vectors = np.asarray(model.vectors, np.float32)
+    for i in nearest:
+      cosines = vectors @ vectors[i]
+      cosines[i] = -np.inf
+      order = np.argsort(-cosines, kind='stable')[: min(NEIGHBORS, count - 1)]
+      nearest[i][title] = order.tolist()
+  return nearest
+
+
+def positions(models: Compared) -> list[int]:
+  """Returns the positions of all images that the report shows.
+
+  Args:
+    models: what the models say.
+  """
+  if models.first.vectors is None:
+    return differing(models)
+  shown: dict[int, None] = {}
+  for i, by_title in neighbors(models).items():
+    shown |= dict.fromkeys((i, *itertools.chain(*by_title.values())))
+  return list(shown)
+
+
+def write(
+  plan: Plan, workdir: pathlib.Path, results: Mapping[str, Any]
+) -> None:
+  """Writes the images that the report shows, if there are any.
+
+  Args:
+    plan: what was run.
+    workdir: the work directory.
+    results: the contents of results.json.
+  """
+  models = compared(workdir, results)
+  chosen = [] if models is None else positions(models)
+  if models is None or not chosen:
+    return
+  rows = models.first.row[chosen]
+  images = _small(np.asarray(plan.dataset.splits['test']['image'][rows]))
+  content = io.BytesIO()
+  np.savez_compressed(content, row=rows, image=images)
+  writing.write(workdir / FILE, content.getvalue())
+
+
+def read(workdir: pathlib.Path) -> dict[int, np.ndarray]:
+  """Returns number in the test split -> image; {} without a readable file.
+
+  Args:
+    workdir: the work directory.
+  """
+  try:
+    with np.load(workdir / FILE) as file:
+      return dict(zip(file['row'].tolist(), file['image']))
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    return {}
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+  """Returns images of at most `LONGEST` pixels and 1 or 3 channels."""
+  if images.shape[-1] not in (1, 3):
+    images = images[..., :1]
+  height, width = images.shape[1:3]
+  share = LONGEST / max(height, width)
+  if share >= 1:
+    return images
+  size = max(1, round(width * share)), max(1, round(height * share))
+  pillow = optional.require('PIL.Image', 'the images of the report')
+  channels = range(images.shape[-1])
+  resized = [
+    [np.asarray(pillow.fromarray(image[..., c]).resize(size)) for c in channels]
+    for image in images
+  ]
+  return np.moveaxis(np.array(resized), 1, -1)
+
+
+def _are_alike(first: Recorded, other: Recorded) -> bool:
+  """Returns whether two models say the same kind of thing of the same images.
+
+  Vectors may differ in length.
+  """
+  if (first.vectors is None) != (other.vectors is None):
+    return False
+  shapes = [
+    None if x.probabilities is None else x.probabilities.shape
+    for x in (first, other)
+  ]
+  return shapes[0] == shapes[1] and np.array_equal(first.row, other.row)

@@ -1,0 +1,184 @@
+"""What models say about single test images, as parts of a page."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.study import examples, recorded
+from jaxdistill.study.examples import Compared
+from jaxdistill.study.page import charts, markup, pictures
+from jaxdistill.study.page.markup import Element, element
+from jaxdistill.study.recorded import Recorded
+from jaxdistill.study.report import Line
+from jaxdistill.tasks import calibration
+
+# The pairs of classes that are listed.
+_PAIRS = 10
+
+
+def parts(
+  workdir: pathlib.Path, results: Mapping[str, Any], lines: Sequence[Line]
+) -> Iterator[Element]:
+  """Yields calibration, confused classes and examples, as far as recorded.
+
+  Args:
+    workdir: a work directory.
+    results: the contents of its results.json.
+    lines: the rows of the results.
+  """
+  names = results.get('label_names', ())
+
+  def named(number: int) -> str:
+    is_named = number < len(names)
+    return str(names[number]) if is_named else f'class {number}'
+
+  yield from _calibration(recorded.of_lines(workdir, lines))
+  models = examples.compared(workdir, results)
+  if models is None:
+    return
+  images = examples.read(workdir)
+  if models.first.vectors is not None:
+    yield from _neighbors(models, images, named)
+    return
+  yield from _confusions(models, named)
+  yield from _differences(models, images, named)
+
+
+def _calibration(models: Mapping[str, Recorded]) -> Iterator[Element]:
+  """Yields a table and a reliability plot of the first seed of each row."""
+  probabilities = {
+    title: (np.asarray(model.probabilities, np.float64), model.label)
+    for title, model in models.items()
+    if model.probabilities is not None and model.label is not None
+  }
+  if not probabilities:
+    return
+  cells, curves = [], {}
+  for title, (values, label) in probabilities.items():
+    error = calibration.expected_calibration_error(values, label)
+    accuracy = (values.argmax(-1) == label).mean()
+    numbers = accuracy, values.max(-1).mean(), error
+    cells.append((title, *(f'{100 * x:.2f}' for x in numbers)))
+    curves[title] = calibration.reliability(values, label)
+  yield element('h2', 'Calibration')
+  columns = 'model', 'top1', 'mean confidence', 'calibration error'
+  yield markup.table(columns, map(markup.row, cells))
+  yield markup.figure(
+    charts.reliability(curves),
+    'The first seed after the last epoch, on at most '
+    f'{recorded.MOST_IMAGES:,} test images in 15 intervals of confidence; a '
+    'larger dot stands for more images. Below the diagonal, a model is too '
+    'sure of itself. The expected calibration error is the mean distance from '
+    'the diagonal over images, in percent.',
+  )
+
+
+def _confusions(
+  models: Compared, named: Callable[[int], str]
+) -> Iterator[Element]:
+  """Yields the classes that the models confuse most often."""
+  label = models.first.label
+  if label is None:
+    return
+  classes = models.probabilities.argmax(-1)
+  counts = [
+    Counter(
+      (int(true), int(other))
+      for true, other in zip(label, predicted)
+      if true != other
+    )
+    for predicted in classes
+  ]
+  pairs = sorted(counts[0], key=lambda pair: (-counts[0][pair], pair))[:_PAIRS]
+  if not pairs:
+    return
+  rows = [
+    markup.row(
+      (
+        f'{named(pair[0])} taken for {named(pair[1])}',
+        *(str(count[pair]) for count in counts),
+        str(int(np.sum(label == pair[0]))),
+      )
+    )
+    for pair in pairs
+  ]
+  yield element('h2', 'Confused classes')
+  columns = 'mistake', *models.by_title, 'images of the class'
+  yield markup.table(columns, rows)
+  yield element(
+    'p',
+    f'The most frequent mistakes of {next(iter(models.by_title))}, and how '
+    'often the others make them; first seed, on '
+    f'{len(label):,} test images.',
+    class_='soft',
+  )
+
+
+def _differences(
+  models: Compared,
+  images: Mapping[int, np.ndarray],
+  named: Callable[[int], str],
+) -> Iterator[Element]:
+  """Yields a few images for which the models predict other classes."""
+  probabilities, shown = models.probabilities, []
+  for i in examples.differing(models):
+    row = int(models.first.row[i])
+    if row not in images:
+      continue
+    lines = [
+      f'{title}: {named(int(values[i].argmax()))} {100 * values[i].max():.0f} %'
+      for title, values in zip(models.by_title, probabilities)
+    ]
+    title = f'image {row}'
+    if models.first.label is not None:
+      title = named(int(models.first.label[i]))
+    shown.append(pictures.example(images[row], title, *lines))
+  if not shown:
+    return
+  yield element('h2', 'Images on which the models differ')
+  yield pictures.gallery(*shown)
+  yield element(
+    'p',
+    'Test images with the predictions of the first seed and their '
+    'probabilities. Images on which the same models are right take turns with '
+    'others, so that their number says nothing about accuracies.',
+    class_='soft',
+  )
+
+
+def _neighbors(
+  models: Compared,
+  images: Mapping[int, np.ndarray],
+  named: Callable[[int], str],
+) -> Iterator[Element]:
+  """Yields the nearest neighbours of a few images by each model's vectors."""
+  label, row = models.first.label, models.first.row
+
+  def shown(i: int, *lines: str) -> Element:
+    title = f'image {row[i]}' if label is None else named(int(label[i]))
+    return pictures.example(images[int(row[i])], title, *lines)
+
+  galleries = []
+  for i, by_title in examples.neighbors(models).items():
+    wanted = {int(row[k]) for k in (i, *itertools.chain(*by_title.values()))}
+    if not wanted <= images.keys():
+      continue
+    for title, nearest in by_title.items():
+      first = shown(i, title)
+      others = [shown(k, f'neighbour {n + 1}') for n, k in enumerate(nearest)]
+      galleries.append(pictures.gallery(first, *others))
+  if not galleries:
+    return
+  yield element('h2', 'Nearest neighbours')
+  yield from galleries
+  yield element(
+    'p',
+    'Evenly chosen test images, each followed by the test images that are '
+    'nearest to it by the cosine of the vectors of the model that is named; '
+    f'first seed, among {len(row):,} images.',
+    class_='soft',
+  )

@@ -1,0 +1,42 @@
+"""Images as parts of a page that loads nothing."""
+
+import base64
+import io
+
+import numpy as np
+
+from jaxdistill.core import optional
+from jaxdistill.study.page.markup import Element, element
+
+
+def picture(image: np.ndarray, description: str) -> Element:
+  """Returns an image whose PNG file is part of the page.
+
+  Args:
+    image: uint8 `[H, W, 1]` or `[H, W, 3]`.
+    description: what a screen reader says.
+  """
+  pillow = optional.require('PIL.Image', 'the images of the report')
+  content = io.BytesIO()
+  channels = image[..., 0] if image.shape[-1] == 1 else image
+  pillow.fromarray(channels).save(content, 'png')
+  encoded = base64.b64encode(content.getvalue()).decode('ascii')
+  return element('img', src=f'data:image/png;base64,{encoded}', alt=description)
+
+
+def example(image: np.ndarray, title: str, *lines: str) -> Element:
+  """Returns an image with a title and further lines below it.
+
+  Args:
+    image: see `picture`.
+    title: what the image shows.
+    *lines: what models say about it.
+  """
+  texts = [part for line in lines for part in (element('br'), line)]
+  caption = element('figcaption', element('strong', title), *texts)
+  return element('figure', picture(image, title), caption, class_='example')
+
+
+def gallery(*examples: Element) -> Element:
+  """Returns images beside each other."""
+  return element('div', *examples, class_='gallery')
