@@ -78,7 +78,7 @@ def _read(
   dataset: Dataset,
   preprocess: Augment,
 ) -> FileTeacher:
-  """Reads a teacher that gets images of the data's size; see `read`."""
+  """Reads a teacher that does not resize its images; see `read`."""
   if draft.folder is not None:
     return _pretrained(draft, draft.folder, dataset, preprocess)
   network = None
@@ -87,7 +87,10 @@ def _read(
       draft.network, 'teacher', dataset.num_classes
     )
   if draft.is_torch and network is not None:
-    image = recipes.example(dataset, preprocess, 1)['image']
+    shape = recipes.example(dataset, preprocess, 1)['image'].shape
+    if draft.image_size:
+      shape = (1, draft.image_size, draft.image_size, shape[-1])
+    image = jax.ShapeDtypeStruct(shape, np.float32)
     variables = pretrained.load(file, network, {'image': image})
     return FileTeacher(Model(network, variables))
   model, metadata = files.load_with_metadata(file, network)

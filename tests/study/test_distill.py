@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import pathlib
 
 from flax import linen as nn
@@ -224,6 +225,64 @@ def test_weights_of_imagenet_get_images_standardised_as_imagenet(
   if mean is not None:
     assert plan.dataset.mean == mean
   assert plan.teacher.network.stages[-1].module.num_classes == outputs
+
+
+def torch_file(name, path, size, **arguments):
+  """Writes zeros as PyTorch weights of a network for images of a size."""
+  network = jd.networks.create(name, num_classes=1000, **arguments)
+  image = {'image': jax.ShapeDtypeStruct((1, size, size, 3), np.float32)}
+  shapes = graph.variable_shapes(network, image)
+  variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  model = Model(network, variables)
+  safetensors.numpy.save_file(jd.networks.to_torch(model), str(path))
+
+
+@pytest.mark.parametrize(
+  ('network', 'mean'),
+  [
+    *(('efficientnet_lite0', 127.0), ('efficientnet_lite2', 127.0)),
+    *(('resnet50', 123.675), ('efficientnet_b0', 123.675)),
+  ],
+)
+def test_weights_of_efficientnet_lite_get_images_from_minus_1_to_1(
+  network, mean
+):
+  assert teachers._standardisation(network)['mean'][0] == mean
+
+
+def test_pytorch_weights_are_shaped_for_the_size_that_the_teacher_resizes_to(
+  folder, tmp_path, planned
+):
+  path = tmp_path / 'w.safetensors'
+  small = {'patch': 4, 'width': 8, 'depth': 1, 'heads': 1}
+  torch_file('vit', path, 16, **small)
+  section = {'name': 'vit', **small, 'weights': str(path), 'image_size': 16}
+  plan = planned(
+    folder, teacher=section, student='resnet8', method='at', out=tmp_path / 'o'
+  )
+  shapes = [x.shape for x in jax.tree.leaves(plan.teacher.variables)]
+  assert (1, 17, 8) in shapes  # positions of 4 x 4 patches and a class token
+
+
+@pytest.mark.parametrize('student', [0.5, network_of(2, 2)])
+def test_a_call_continues_however_its_paths_are_spelled(
+  student, folder, tmp_path, planned, monkeypatch
+):
+  jd.save(tmp_path / 't.safetensors', model_of(2))
+  monkeypatch.chdir(tmp_path)
+  first, *others = (
+    planned(data, teacher=teacher, student=student, out=out).rows[-1].resolved
+    for data, teacher, out in (
+      (folder, 't.safetensors', 'o'),
+      (str(folder), tmp_path / 't.safetensors', tmp_path / 'o'),
+      (os.path.relpath(folder, tmp_path), './t.safetensors', './o'),
+    )
+  )
+  assert all(other['student'] == first['student'] for other in others)
+  kept = config.load(str(tmp_path / 'o/config.py'))
+  for section in (kept['data'], kept['teacher']):
+    path = section.get('path') or section['checkpoint']
+    assert pathlib.Path(path).is_absolute()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from flax import nnx
 import jax
 import numpy as np
 import pytest
@@ -69,6 +70,40 @@ def test_a_classifier_teaches_its_pooled_feature_on_request(
   assert 'no labels' in lines and 'score: cosine' in lines
   kept = build.plan(config.load(str(tmp_path / 'config.py')))
   assert [r.resolved for r in kept.rows] == [r.resolved for r in plan.rows]
+
+
+class Tower(nnx.Module):
+  """A teacher whose layers have no names."""
+
+  def __init__(self, rngs):
+    self.head = nnx.Linear(3, 5, rngs=rngs)
+
+  def __call__(self, x):
+    return self.head(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+  ('teacher', 'says'),
+  [
+    (Tower(nnx.Rngs(0)), True),
+    (model_of(7), False),
+    (HUB / 'dinov2', False),
+    (HUB / 'dinov2_classifier', True),
+  ],
+  ids=['nnx', 'blocks', 'tower', 'classifier'],
+)
+def test_a_call_says_if_the_outputs_of_a_teacher_count_as_vectors(
+  teacher, says, flat, tmp_path, planned, capsys
+):
+  planned(
+    flat,
+    teacher=teacher,
+    student='resnet8',
+    method='embedding',
+    out=tmp_path,
+    show=True,
+  )
+  assert ("vectors: the teacher's outputs" in capsys.readouterr().err) == says
 
 
 def test_the_column_of_the_teacher_scores_the_teacher_as_perfect(

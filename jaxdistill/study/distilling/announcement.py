@@ -58,6 +58,11 @@ def lines(
     plan.dataset, source.has_labels, teacher, choices
   )
   yield f'method: {method}, {reason}'
+  if method == 'embedding' and teacher.has_unknown_layers:
+    yield (
+      "vectors: the teacher's outputs, because it is not made of this "
+      "library's blocks, which would show what its last layer reads"
+    )
   keys = plan.config
   rows = ', '.join(keys['methods'])
   yield (

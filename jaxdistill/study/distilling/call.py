@@ -100,7 +100,9 @@ def distill(
   _check(method, seeds, epochs, batch_size, formats)
   workdir = pathlib.Path(out)
   source = sources.found(data, labels, image_size)
-  chosen_teacher = teachers.chosen(teacher, source.image_shape, workdir)
+  # The config names files by paths that hold in every folder.
+  place = workdir.absolute()
+  chosen_teacher = teachers.chosen(teacher, source.image_shape, place)
   if not source.has_labels and chosen_teacher.outputs is None:
     raise UsageError(
       f'teacher: {chosen_teacher.title!r} has no weights, and the images have '
@@ -112,7 +114,7 @@ def distill(
       "method: expected 'embedding' for images without labels and a teacher "
       f'that gives vectors, got {method!r}'
     )
-  chosen_student = students.chosen(student, chosen_teacher, workdir)
+  chosen_student = students.chosen(student, chosen_teacher, place)
   choices = Choices(method, baseline, seeds, epochs, batch_size)
   plan = _plan(source, chosen_teacher, chosen_student, choices, workdir)
   if show and hosts.first():

@@ -80,7 +80,9 @@ def found(
   dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
   shape = dataset.splits['train']['image'].shape[1:]
   has_labels = 'label' in dataset.splits['train']
-  return Source(section, str(section['name']), shape, has_labels)
+  return Source(
+    _with_absolute_paths(section), str(section['name']), shape, has_labels
+  )
 
 
 def _section(
@@ -144,9 +146,27 @@ def _huggingface(section: dict[str, Any]) -> Source:
 def _resized(section: dict[str, Any], has_labels: bool) -> Source:
   size = section['image_size']
   shape = (size, size, 3)
+  title = str(section['path'])
+  section = _with_absolute_paths(section)
   first = {key: section.pop(key) for key in ('name', 'path')}
   ordered = {**first, 'validation': 0.1, **section}
-  return Source(ordered, str(first['path']), shape, has_labels)
+  return Source(ordered, title, shape, has_labels)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+  """Returns the absolute path of a file or folder; another name as it is."""
+  place = pathlib.Path(path).expanduser()
+  return str(place.absolute()) if place.exists() else os.fspath(path)
+
+
+def _with_absolute_paths(section: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a section whose files are named by paths that hold everywhere."""
+  files = {
+    key: absolute(section[key])
+    for key in ('path', 'labels')
+    if section.get(key) not in (None, *image_trees.LABELS)
+  }
+  return {**section, **files}
 
 
 def _sample(count: int) -> list[int]:

@@ -20,6 +20,7 @@ from jaxdistill.networks.registry import NETWORKS
 from jaxdistill.networks.weights import files, hub, huggingface, pretrained
 from jaxdistill.objectives import pairs
 from jaxdistill.study import build, config, results
+from jaxdistill.study.distilling import sources
 
 _FILE = 'teacher.safetensors'
 _SUFFIX = '.safetensors'
@@ -28,6 +29,8 @@ IMAGENET = {
   'mean': (123.675, 116.28, 103.53),
   'std': (58.395, 57.12, 57.375),
 }
+_LITE = 'efficientnet_lite'
+LITE = {'mean': (127.0,) * 3, 'std': (128.0,) * 3}
 _EXPECTED = (
   "expected a work directory, 'WORKDIR:ROW', a .safetensors file, "
   "'NETWORK:FILE', the name of a network, 'hf:OWNER/NAME' or a folder with "
@@ -63,6 +66,14 @@ class Teacher(NamedTuple):
   files: Mapping[str, bytes] = {}
   data: Mapping[str, Any] = {}
   is_classifier: bool = True
+
+  @property
+  def has_unknown_layers(self) -> bool:
+    """Whether its outputs may be scores, and no feature before them is known.
+
+    With the method `embedding`, its outputs count as vectors.
+    """
+    return self.is_classifier and self.network is None
 
   @property
   def pooled_section(self) -> dict[str, Any]:
@@ -105,16 +116,16 @@ def _named(text: str, image_shape: Sequence[int], out: pathlib.Path) -> Teacher:
   """Returns the teacher of a path or a name."""
   place = pathlib.Path(text).expanduser()
   if text.startswith(hub.PREFIX) or (place / 'config.json').is_file():
-    return _pretrained(text, image_shape)
+    return _pretrained(sources.absolute(text), image_shape, text)
   if place.is_dir():
     if not (place / _FILE).is_file():
       raise UsageError(
         f'teacher: {text!r} holds no {_FILE}; name one of its rows, '
         f"'{text}:ROW'"
       )
-    return _of_file(place / _FILE, image_shape)
+    return _of_file(place / _FILE, image_shape, text)
   if place.is_file():
-    return _of_file(place, image_shape)
+    return _of_file(place, image_shape, text)
   if text in NETWORKS:
     return _of_section({'name': text}, image_shape, out)
   first, separator, last = text.rpartition(':')
@@ -123,12 +134,14 @@ def _named(text: str, image_shape: Sequence[int], out: pathlib.Path) -> Teacher:
     return _of_model(model, about, f'row {last!r} of {first}', image_shape, out)
   first, separator, last = text.partition(':')
   if separator and first in NETWORKS:
-    section = {'name': first, 'weights': last}
+    section = {'name': first, 'weights': sources.absolute(last)}
     return _of_section(section, image_shape, out)
   raise UsageError(f'teacher: {_EXPECTED}; {_unknown(first)}')
 
 
-def _pretrained(reference: str, image_shape: Sequence[int]) -> Teacher:
+def _pretrained(
+  reference: str, image_shape: Sequence[int], title: str
+) -> Teacher:
   """Returns a teacher of Hugging Face, which resizes images by itself."""
   loaded = huggingface.load(reference)
   section: dict[str, Any] = {'weights': reference}
@@ -137,7 +150,7 @@ def _pretrained(reference: str, image_shape: Sequence[int]) -> Teacher:
     section['image_size'] = loaded.image_size
   return Teacher(
     section,
-    reference,
+    title,
     None,
     _outputs(loaded.model.network, shape),
     label_names=tuple(loaded.metadata.get('label_names', ())),
@@ -163,7 +176,8 @@ def _of_section(
     extra = {'image_size': size} if size else {}
     return found._replace(section={**found.section, **extra})
   if 'weights' in section and not network:
-    teacher = _pretrained(str(section['weights']), image_shape)
+    reference = str(section['weights'])
+    teacher = _pretrained(reference, image_shape, reference)
     return teacher._replace(section={**teacher.section, **section})
   title = str(section.get('name'))
   if 'weights' not in section:
@@ -177,7 +191,9 @@ def _of_section(
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
     raise UsageError(f'teacher: no file {weights!r}')
-  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  size = section.get('image_size')
+  shape = (size, size, image_shape[-1]) if size else image_shape
+  image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   make = NETWORKS[checks.choice('network', title, NETWORKS)]
   arguments = {k: v for k, v in network.items() if k != 'name'}
   outputs = section.get('num_classes') or pretrained.num_outputs(
@@ -189,28 +205,35 @@ def _of_section(
     f'{title} with the weights of {weights}',
     network,
     outputs,
-    data=IMAGENET if outputs == 1000 else {},
+    data=_standardisation(title) if outputs == 1000 else {},
   )
 
 
-def _of_file(file: pathlib.Path, image_shape: Sequence[int]) -> Teacher:
+def _standardisation(network: str) -> dict[str, tuple[float, ...]]:
+  """Returns how images of ImageNet were standardised for a network."""
+  return LITE if network.startswith(_LITE) else IMAGENET
+
+
+def _of_file(
+  file: pathlib.Path, image_shape: Sequence[int], title: str
+) -> Teacher:
   """Returns the teacher of a file of this library."""
   if file.suffix != _SUFFIX:
     raise UsageError(
-      f'teacher: {str(file)!r} does not say what its network is; write '
-      f"'NETWORK:{file}'"
+      f'teacher: {title!r} does not say what its network is; write '
+      f"'NETWORK:{title}'"
     )
   metadata = files.load_tree(file)[1]
   if 'network' not in metadata:
     raise UsageError(
-      f'teacher: {str(file)!r} holds no description of a network; write '
-      f"'NETWORK:{file}'"
+      f'teacher: {title!r} holds no description of a network; write '
+      f"'NETWORK:{title}'"
     )
-  network = files.stored(file)
+  network, path = files.stored(file), sources.absolute(file)
   return Teacher(
-    {'checkpoint': str(file)},
-    str(file),
-    {'name': 'stored', 'path': str(file)},
+    {'checkpoint': path},
+    title,
+    {'name': 'stored', 'path': path},
     _outputs(network, image_shape),
     label_names=tuple(metadata.get('label_names') or ()),
     is_classifier=pairs.is_classifier(network)
