@@ -86,8 +86,10 @@ def _execute(
   rows = options.row or ()
   if options.mode == 'export':
     formats = options.format or ('safetensors',)
-    for path in study.export(plan, workdir, formats, rows, options.int8):
-      print(path)
+    files = study.export(
+      plan, workdir, formats, rows, options.int8, adapter=options.adapter
+    )
+    print(*files, sep='\n')
     return 0
   if options.mode == 'evaluate':
     results = study.evaluate(plan, workdir, rows)

@@ -160,6 +160,35 @@ class Embedding(nn.Module):
 
 
 @description.register
+class Positions(nn.Module):
+  """Resizes a map bilinearly and maps each position linearly.
+
+  A map that becomes smaller is antialiased.
+
+  Attributes:
+    shape: (H, W, C) of the output.
+  """
+
+  shape: tuple[int, int, int]
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    del train
+    x = maps.as_map(x).astype(jnp.float32)
+    if x.shape[1:3] != self.shape[:2]:
+      size = (len(x), *self.shape[:2], x.shape[-1])
+      x = jax.image.resize(x, size, 'bilinear')
+    initializer = layers.torch_uniform(x.shape[-1])
+    return nn.Conv(
+      self.shape[-1],
+      (1, 1),
+      kernel_init=initializer,
+      bias_init=initializer,
+      name='conv',
+    )(x)
+
+
+@description.register
 class VariationalHead(nn.Module):
   """Predicts mean and raw variance of a teacher's feature, given a student's.
 

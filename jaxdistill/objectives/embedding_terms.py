@@ -7,7 +7,7 @@ from jaxdistill.core import checks, marks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Network, Stage
 from jaxdistill.networks import graph
-from jaxdistill.objectives import adapters, pairs
+from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
 
 
@@ -30,6 +30,8 @@ def embedding(
   weight: float = 1.0,
   loss: str = 'cosine',
   feature_pairs: FeaturePairs | None = None,
+  map_weight: float = 0.0,
+  map_pairs: FeaturePairs | None = None,
 ) -> Objective:
   """Embedding: the student's vector learns the teacher's.
 
@@ -37,6 +39,11 @@ def embedding(
   length of the teacher's. It is dropped after the training. With the task
   `embedding`, the student's last layer has the teacher's length and takes its
   place; it is kept.
+
+  With a positive `map_weight`, the loss also has the mean cosine distance of
+  the last maps over their positions. The student's map is resized to the
+  teacher's, and a trained 1x1 convolution, which is dropped after the training,
+  gives it the teacher's channels. Patch tokens are maps.
 
   Args:
     weight: the factor of the loss.
@@ -46,8 +53,12 @@ def embedding(
     feature_pairs: one pair of vectors; None means the outputs if the task is
       `embedding`, and else the features that the classifiers read; of a network
       without a classifier, its output.
+    map_weight: the factor of the loss of the maps, beside `weight`; 0: only
+      vectors are compared.
+    map_pairs: pairs of maps; None means the last groups of maps. Those of a
+      teacher that joins several have names such as 'teacher1.group3'.
   """
-  checks.weights(weight=weight)
+  checks.weights(weight=weight, map_weight=map_weight)
   distance = _LOSSES[checks.choice('loss', loss, _LOSSES)]
 
   @marks.any_classes
@@ -60,14 +71,45 @@ def embedding(
     if is_mapped and loss != 'relational':
       adapter = Stage('embedding', adapters.Embedding(size), (vector,))
       vector, stages = adapter.name, (adapter,)
+    positions = _positions(pair, map_pairs) if map_weight else {}
 
     def term_loss(features, batch, models):
       del batch, models
-      return distance(features[vector], features[f'teacher/{teacher}'])
+      value = distance(features[vector], features[f'teacher/{teacher}'])
+      for stage, name in positions.items():
+        expected = maps.as_map(features[f'teacher/{name}'])
+        distances = _position_distances(features[stage.name], expected)
+        value += map_weight * distances / len(positions)
+      return value
 
-    return Term(term_loss, weight, stages)
+    return Term(term_loss, weight, (*stages, *positions))
 
   return objective
+
+
+def _positions(pair: Pair, map_pairs: FeaturePairs | None) -> dict[Stage, str]:
+  """Returns the adapter of each pair of maps -> the teacher's feature."""
+  if map_pairs is None:
+    chosen: FeaturePairs = (pairs.last_map_pair(pair, None),)
+  else:
+    chosen = pairs.map_pairs(pair, map_pairs)
+  return {
+    Stage(
+      f'positions{i + 1}',
+      adapters.Positions(pairs.map_shape(pair.teacher_shapes, teacher)),
+      (f'student/{student}',),
+    ): teacher
+    for i, (student, teacher) in enumerate(chosen)
+  }
+
+
+def _position_distances(student: Array, teacher: Array) -> Array:
+  """Returns the mean cosine distance over the positions of maps `[B]`."""
+  channels = student.shape[-1]
+  distances = losses.cosine_loss(
+    student.reshape(-1, channels), teacher.reshape(-1, channels)
+  )
+  return distances.reshape(len(student), -1).mean(-1)
 
 
 def _vectors(pair: Pair, feature_pairs: FeaturePairs | None) -> tuple[str, str]:

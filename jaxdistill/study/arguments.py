@@ -101,6 +101,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     'help': 'what becomes integers of 8 bits in a file of the format tflite: '
     'the weights, or with full the features, too',
   },
+  'no_adapter': {
+    'dest': 'adapter',
+    'action': 'store_false',
+    'help': 'export students of the task embedding without the layer that '
+    "maps their vectors to the teacher's",
+  },
   'piece': {
     'type': _piece,
     'help': 'number, from 0, of the only piece to train, for methods whose '
@@ -141,7 +147,9 @@ _DISTILL: dict[str, dict[str, Any]] = {
   'teacher': {
     'required': True,
     'help': 'work directory, WORKDIR:ROW, file of this library, NETWORK:FILE '
-    'of PyTorch weights, or name of a network, which is then trained',
+    'of PyTorch weights, or name of a network, which is then trained; give it '
+    'several times to join the vectors of several teachers',
+    'action': 'append',
   },
   'student': {
     'type': _number_or_text,
@@ -218,7 +226,7 @@ COMMANDS: dict[str, Command] = {
   'export': Command(
     'write the students without their teacher',
     'workdir',
-    ('config', 'row', 'fast_cpu', 'format', 'int8'),
+    ('config', 'row', 'fast_cpu', 'format', 'int8', 'no_adapter'),
     takes_overrides=True,
   ),
   'list': Command('print the names that a config may use', 'kind'),
@@ -246,6 +254,10 @@ def parse(
       raise UsageError(f'{name}: expected no --config.KEY=VALUE with it')
     return command_parser(name).parse_args(arguments[1:])
   options = parser().parse_args(arguments)
+  if not options.adapter and options.mode != 'export':
+    raise UsageError(
+      f'--no_adapter: expected --mode=export with it, got {options.mode!r}'
+    )
   for name in ('format', 'int8'):
     if getattr(options, name) is not None and options.mode != 'export':
       raise UsageError(

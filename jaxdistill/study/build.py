@@ -57,7 +57,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
   teacher = draft.teacher
   if teacher is not None:
     shared['teacher'] = teacher.resolved
-    if teacher.file is None and teacher.network is not None:
+    if not teacher.is_trained and teacher.network is not None:
       networks['teacher'] = models.build_network(
         teacher.network, 'teacher', num_classes
       )

@@ -95,6 +95,8 @@ class TeacherDraft(NamedTuple):
       network is; None if the file is not in such a folder.
     image_size: the height and width to which the teacher resizes its images; 0:
       it gets them as they are.
+    joined: name -> one of several teachers whose vectors are joined; empty: it
+      is a single one.
   """
 
   network: Section | None
@@ -103,10 +105,18 @@ class TeacherDraft(NamedTuple):
   row: RowDraft
   folder: pathlib.Path | None = None
   image_size: int = 0
+  joined: Mapping[str, Any] = {}
+
+  @property
+  def is_trained(self) -> bool:
+    """Whether files hold the teacher."""
+    return self.file is not None or bool(self.joined)
 
   @property
   def resolved(self) -> dict[str, Any]:
     """What the numbers of a row depend on, as JSON."""
+    if self.joined:
+      return {name: part.resolved for name, part in self.joined.items()}
     network = {} if self.network is None else self.network.resolved
     if self.file is not None:
       checksum = zlib.crc32(self.file.read_bytes())

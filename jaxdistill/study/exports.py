@@ -18,6 +18,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.networks import graph
 from jaxdistill.networks.layers import attention
+from jaxdistill.networks.surgery import pooling
 from jaxdistill.study import measurements as run_measurements
 from jaxdistill.study import results, selection, stablehlo
 from jaxdistill.study.drafts import slug
@@ -38,6 +39,8 @@ def export(
   formats: Sequence[str] = ('safetensors',),
   rows: Sequence[str] = (),
   int8: tflite.Int8 | None = None,
+  *,
+  adapter: bool = True,
 ) -> list[pathlib.Path]:
   """Writes each finished student without its teacher, last and best.
 
@@ -57,6 +60,9 @@ def export(
     rows: labels of rows; empty: all rows.
     int8: what becomes integers of 8 bits in a format that allows it, 'tflite':
       'weights', or 'full' for weights and features.
+    adapter: whether a student of the task `embedding` keeps its last layer,
+      which maps its own vector to the teacher's; without it, the files give the
+      student's own vector, and their names end with '-feature'.
 
   Returns:
     The paths of the files.
@@ -72,6 +78,9 @@ def export(
     plan = run_measurements.with_teacher(plan, sharding.make_mesh())
   workdir = pathlib.Path(workdir)
   ending = '' if int8 is None else f'-int8-{int8}'
+  if not adapter:
+    _check_adapter(plan, int8)
+    ending += '-feature'
   teacher_latency = functools.cache(
     lambda kind: _teacher_latency(plan, workdir, kind)
   )
@@ -81,6 +90,7 @@ def export(
     for when, model in results.trained(plan, row, seed, workdir).items():
       name = f'{slug(row.label)}-{seed}-{when}{ending}'
       about = {'row': row.label, 'seed': seed, 'model': when, 'int8': int8}
+      model = model if adapter else pooling.without_head(model)
       for kind in dict.fromkeys(formats):
         path = workdir / 'export' / f'{name}.{kind}'
         with _complete(path):
@@ -174,6 +184,20 @@ def _described_output(plan: Plan, model: Model, batch: str) -> Any:
   return jax.tree.map(
     lambda x: f'[{batch}, {", ".join(map(str, x.shape[1:]))}]{kind}', shapes
   )
+
+
+def _check_adapter(plan: Plan, int8: tflite.Int8 | None) -> None:
+  """Refuses a file without the adapter if there is none, or if it is scored."""
+  if plan.task.probes is None:
+    raise UsageError(
+      "adapter: expected the task 'embedding', whose students end with an "
+      f'adapter, got {plan.task.name!r}'
+    )
+  if int8 is not None:
+    raise UsageError(
+      'adapter: expected students with their adapter for int8, because their '
+      "vectors are compared with the teacher's"
+    )
 
 
 def _check_int8(model: Model, int8: tflite.Int8 | None) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdistill.core.types import Augment, Dataset
 from jaxdistill.phases import recipes
-from jaxdistill.study import teachers
+from jaxdistill.study import several_teachers, teachers
 from jaxdistill.study.drafts import Draft
 from jaxdistill.study.parse import Section
 from jaxdistill.study.teachers import FileTeacher
@@ -49,11 +49,16 @@ def load(draft: Draft, dataset: Dataset | None = None) -> Loaded:
   augment = build_augment(draft.training.augment, dataset)
   preprocess = recipes.preprocess(dataset, augment, draft.task)
   teacher = None
-  if draft.teacher is not None and draft.teacher.file is not None:
-    file = draft.teacher.file
+  if draft.teacher is not None and draft.teacher.is_trained:
     # Without targets, the classes of the data are not those of the outputs.
     named = dataset if draft.task.targets else dataset._replace(label_names=())
-    teacher = teachers.read(draft.teacher, file, named, preprocess)
+    if draft.teacher.joined:
+      joined = draft.teacher.joined
+      teacher = several_teachers.read(joined, named, preprocess)
+    else:
+      teacher = teachers.read(draft.teacher, named, preprocess)
+    if draft.teacher.joined and draft.task.class_scores:
+      teacher = teacher._replace(foreign=several_teachers.FOREIGN)
   num_outputs = dataset.num_classes
   if draft.task.reads_teacher and teacher is not None:
     image = recipes.example(dataset, preprocess, 1)['image']

@@ -29,7 +29,8 @@ class Settings(NamedTuple):
     teacher: the teacher's network, and under 'training' any of the keys from
       `augment` to `epochs`, and a 'seed'. In place of the training,
       'checkpoint' names a work directory or a file of this library, and
-      'weights' a file of PyTorch tensors. None if no row needs a teacher.
+      'weights' a file of PyTorch tensors, and 'joined' is a list of such
+      sections, whose vectors are joined. None if no row needs a teacher.
     method: the only row. Like every row, it may hold any of the keys from
       `augment` to `epochs`, which then apply to this row,
       and a 'sweep', see `sweeps`.

@@ -43,11 +43,12 @@ def _distilled(options: argparse.Namespace) -> str:
   from jaxdistill.training import program_cache, signals
 
   program_cache.enable()
+  teachers = options.teacher
   sys.path.insert(0, '')  # for names such as 'my_file:my_network'
   with signals.stop_requests() as interrupted:
     outcome = call.distill(
       options.data,
-      teacher=options.teacher,
+      teacher=teachers[0] if len(teachers) == 1 else teachers,
       student=options.student,
       out=options.out,
       method=options.method,

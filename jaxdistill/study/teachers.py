@@ -46,7 +46,6 @@ class FileTeacher(NamedTuple):
 
 def read(
   draft: TeacherDraft,
-  file: pathlib.Path,
   dataset: Dataset,
   preprocess: Augment,
 ) -> FileTeacher:
@@ -57,15 +56,15 @@ def read(
   standardised as the data, and its outputs have the data's order.
 
   Args:
-    draft: the section of the teacher.
-    file: the file.
+    draft: the section of the teacher, with a file.
     dataset: the data.
     preprocess: how images are prepared for evaluation.
 
   Raises:
     UsageError: the file cannot be read, or does not suit the data.
   """
-  teacher = _read(draft, file, dataset, preprocess)
+  assert draft.file is not None
+  teacher = _read(draft, draft.file, dataset, preprocess)
   if draft.image_size:
     network = resizing.resized(teacher.model.network, draft.image_size)
     teacher = teacher._replace(model=teacher.model._replace(network=network))

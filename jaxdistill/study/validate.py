@@ -63,9 +63,9 @@ def validate(config: Settings) -> Draft:
   rows = _rows(config, training, seeds)
   teacher = None
   if config.teacher is not None:
-    teacher = _teacher(config.teacher, training)
+    teacher = _any_teacher(config.teacher, training)
   built_task: Task = task.build({})
-  if built_task.reads_teacher and (teacher is None or teacher.file is None):
+  if built_task.reads_teacher and (teacher is None or not teacher.is_trained):
     raise UsageError(
       f'teacher: expected a trained teacher for the task {built_task.name!r}, '
       'which reads its outputs; set teacher.checkpoint or teacher.weights'
@@ -228,6 +228,32 @@ def _row(
     {'schedule': row_training.schedule.build({})}
   )
   return RowDraft(label, role, seeds, method, row_training, optimizer)
+
+
+def _any_teacher(section: RawSection, training: Training) -> TeacherDraft:
+  """Validates a teacher, or {'joined': [...]} with several of them."""
+  if 'joined' not in section:
+    return _teacher(section, training)
+  sections = section['joined']
+  others = [key for key in section if key != 'joined']
+  if others:
+    raise UsageError(f"teacher: expected no {others[0]!r} beside 'joined'")
+  is_list = isinstance(sections, (list, tuple))
+  if not is_list or len(sections) < 2:
+    raise UsageError(
+      'teacher.joined: expected a list of at least two sections of teachers, '
+      f'got {sections!r}'
+    )
+  joined = {}
+  for i, part in enumerate(sections):
+    if not isinstance(part, Mapping) or not {'checkpoint', 'weights'} & {*part}:
+      raise UsageError(
+        'teacher.joined: expected a section with checkpoint or weights, got '
+        f'{part!r}'
+      )
+    joined[f'teacher{i + 1}'] = _teacher(part, training)
+  row = _teacher_row({}, training)
+  return TeacherDraft(None, None, False, row, joined=joined)
 
 
 def _teacher(section: RawSection, training: Training) -> TeacherDraft:

@@ -23,6 +23,7 @@ import contextlib
 import importlib
 import json
 import pathlib
+import re
 from typing import IO, Any
 
 from jaxdistill.core.checks import UsageError
@@ -31,9 +32,8 @@ from jaxdistill.study.plans import Row
 from jaxdistill.training.distributed import hosts
 
 # These keys say where a file is, not what it holds; its checksum says that.
-PLACES = (
-  *('teacher.checkpoint', 'teacher.weights'),
-  *('data.path', 'data.data_dir'),
+PLACES = re.compile(
+  r'teacher(\.teacher\d+)?\.(checkpoint|weights)|data\.(path|data_dir)'
 )
 
 
@@ -144,7 +144,7 @@ def without_places(resolved: Mapping[str, Any]) -> dict[str, Any]:
   return {
     key: value
     for key, value in flat.items()
-    if key not in PLACES and f'checksums.{key}' not in flat
+    if not PLACES.fullmatch(key) and f'checksums.{key}' not in flat
   }
 
 

@@ -111,7 +111,8 @@ def test_the_command_calls_the_function(cli, monkeypatch):
   )
   assert code == 0, err
   ((data, options),) = calls
-  assert data == 'd' and options['student'] == 0.25 and options['seeds'] == 2
+  assert data == 'd' and options['teacher'] == 't'
+  assert options['student'] == 0.25 and options['seeds'] == 2
   assert options['baseline'] is False and options['formats'] == ('stablehlo',)
 
 

@@ -2,7 +2,7 @@
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Network
+from jaxdistill.core.types import Model, Network
 from jaxdistill.networks import graph
 
 
@@ -30,3 +30,25 @@ def pooled(network: Network, *, feature: str | None = None) -> Network:
     feature = (network.stages[-1].inputs or names[-2:-1])[0]
   checks.choice('feature', feature, (*names, *graph.groups(network)))
   return network._replace(outputs=(feature,))
+
+
+def without_head(model: Model) -> Model:
+  """Returns a model without its last stage, whose input becomes the output.
+
+  Args:
+    model: a model whose last stage reads the stage before it.
+
+  Raises:
+    UsageError: the network has a single stage or names its outputs, or its last
+      stage reads something else.
+  """
+  network = model.network
+  names = graph.stage_names(network)
+  last = network.stages[-1]
+  if len(names) < 2 or network.outputs or last.inputs not in ((), names[-2:-1]):
+    raise UsageError(
+      'expected a network whose last stage reads the stage before it and gives '
+      f'the output, got the stages {", ".join(names)}'
+    )
+  variables = graph.select(model.variables, names[:-1])
+  return Model(Network(network.stages[:-1]), variables)

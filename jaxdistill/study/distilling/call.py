@@ -66,7 +66,8 @@ def distill(
       'WORKDIR:ROW' for the student of a row; a file of this library; a file of
       PyTorch weights as 'NETWORK:FILE'; the name of a network, which is then
       trained on the labels; an `nnx.Module`; a Linen (module, variables); a
-      (network, variables); or the section `teacher` of a config.
+      (network, variables); or the section `teacher` of a config. A list of
+      trained teachers joins their vectors, see `study.several_teachers`.
     student: the share of the teacher's width, in (0, 1); the name of a network;
       a network; 'my_file:my_function'; or the section `student` of a config.
     out: the work directory.

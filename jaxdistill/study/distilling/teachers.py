@@ -25,12 +25,12 @@ from jaxdistill.study.distilling import sources
 _FILE = 'teacher.safetensors'
 _SUFFIX = '.safetensors'
 # What a PyTorch file of ImageNet's 1,000 classes was trained with.
-IMAGENET = {
+IMAGENET: dict[str, tuple[float, ...]] = {
   'mean': (123.675, 116.28, 103.53),
   'std': (58.395, 57.12, 57.375),
 }
 _LITE = 'efficientnet_lite'
-LITE = {'mean': (127.0,) * 3, 'std': (128.0,) * 3}
+LITE: dict[str, tuple[float, ...]] = {'mean': (127.0,) * 3, 'std': (128.0,) * 3}
 _EXPECTED = (
   "expected a work directory, 'WORKDIR:ROW', a .safetensors file, "
   "'NETWORK:FILE', the name of a network, 'hf:OWNER/NAME' or a folder with "
@@ -55,6 +55,7 @@ class Teacher(NamedTuple):
     data: options of the data that its weights ask for.
     is_classifier: whether its outputs are scores of classes; those of a network
       whose last layer is not known are taken for scores.
+    parts: the teachers whose vectors it joins; empty: it is a single one.
   """
 
   section: dict[str, Any]
@@ -66,6 +67,7 @@ class Teacher(NamedTuple):
   files: Mapping[str, bytes] = {}
   data: Mapping[str, Any] = {}
   is_classifier: bool = True
+  parts: 'tuple[Teacher, ...]' = ()
 
   @property
   def has_unknown_layers(self) -> bool:
@@ -73,6 +75,8 @@ class Teacher(NamedTuple):
 
     With the method `embedding`, its outputs count as vectors.
     """
+    if self.parts:
+      return any(part.has_unknown_layers for part in self.parts)
     return self.is_classifier and self.network is None
 
   @property
@@ -103,6 +107,8 @@ def chosen(
   Raises:
     UsageError: there is no such teacher, or it cannot read the images.
   """
+  if isinstance(teacher, list):
+    return _joined([chosen(part, image_shape, out) for part in teacher])
   if isinstance(teacher, Mapping):
     return _of_section(dict(teacher), image_shape, out)
   if isinstance(teacher, str | os.PathLike):
@@ -110,6 +116,37 @@ def chosen(
   model = _model(teacher)
   _outputs(model.network, image_shape)  # refuses images that it cannot read
   return _of_model(model, {}, f'a {type(teacher).__name__}', image_shape, out)
+
+
+def _joined(parts: Sequence[Teacher]) -> Teacher:
+  """Returns the teacher that joins the vectors of several."""
+  if len(parts) < 2:
+    raise UsageError(
+      f'teacher: expected one teacher, or a list of several, got {len(parts)} '
+      'in a list'
+    )
+  for part in parts:
+    if not part.is_trained:
+      raise UsageError(
+        f'teacher: expected trained teachers, whose vectors are joined, got '
+        f'{part.title!r} without weights'
+      )
+  data = [part.data for part in parts if part.data]
+  if any(other != data[0] for other in data):
+    raise UsageError(
+      'teacher: the PyTorch weights of two teachers need images that are '
+      'standardised in different ways; convert one of them with jd.save, which '
+      'keeps its mean and std'
+    )
+  return Teacher(
+    {'joined': [part.pooled_section for part in parts]},
+    ' + '.join(part.title for part in parts),
+    files={name: c for part in parts for name, c in part.files.items()},
+    data=data[0] if data else {},
+    is_classifier=False,
+    outputs=sum(part.outputs or 0 for part in parts),
+    parts=tuple(parts),
+  )
 
 
 def _named(text: str, image_shape: Sequence[int], out: pathlib.Path) -> Teacher:
