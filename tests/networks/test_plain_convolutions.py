@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import networks
-from jaxdistill.networks import graph
+from jaxdistill.networks import graph, layers
 from jaxdistill.networks.layers import convolutions, plain
 
 
@@ -49,6 +49,39 @@ def test_average_pooling_becomes_an_ordinary_convolution():
       lambda x: convolutions.average_pool(x, 3, 2), (1, 6, 6, 4)
     )
   assert names == {'broadcast_in_dim', 'conv_general_dilated'}
+
+
+@pytest.mark.parametrize('width', [4, 5, 9])
+def test_channels_of_zeros_are_appended_by_a_concatenation(width):
+  x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype('float32')
+  expected = np.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - 4)))
+  np.testing.assert_array_equal(layers.append_zeros(x, width), expected)
+  with plain.convolutions():
+    names = primitives(lambda x: layers.append_zeros(x, width), x.shape)
+    zeros = layers.append_zeros(jnp.asarray(x), width)
+  np.testing.assert_array_equal(zeros, expected)
+  assert 'pad' not in names and 'concatenate' in names
+
+
+@pytest.mark.parametrize(
+  ('name', 'arguments'),
+  [
+    ('cifar_resnet', {'depth': 8, 'shortcut': 'A'}),
+    ('cifar_resnet', {'depth': 8, 'shortcut': 'pool'}),
+    ('pyramidnet', {'depth': 11, 'widening': 12}),
+  ],
+  ids=['A', 'pool', 'pyramid'],
+)
+def test_networks_of_parameter_free_shortcuts_pad_nothing(name, arguments):
+  network = networks.NETWORKS[name](num_classes=3, **arguments)
+  shape = (1, 8, 8, 3)
+  image = {'image': jax.ShapeDtypeStruct(shape, jnp.float32)}
+  variables = jax.tree.map(
+    lambda x: np.zeros(x.shape, x.dtype), graph.variable_shapes(network, image)
+  )
+  with plain.convolutions():
+    names = primitives(lambda x: graph.apply(network, variables, x), shape)
+  assert 'pad' not in names
 
 
 def test_a_depthwise_network_holds_no_operation_of_this_library():

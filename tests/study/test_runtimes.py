@@ -16,8 +16,8 @@ from jaxdistill.study.formats import table, tflite
 from jaxdistill.study.formats.source import Source
 
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
-# Depthwise and grouped convolutions, average pools and shuffled channels; and
-# attention with layer norms.
+# Depthwise and grouped convolutions, average pools and shuffled channels;
+# attention with layer norms; and shortcuts that append channels of zeros.
 NETWORKS = {
   'cifar_shufflenet_v1': {
     'stem_width': 12,
@@ -25,6 +25,7 @@ NETWORKS = {
     'blocks': (2, 1, 1),
   },
   'vit': {'width': 8, 'depth': 1, 'heads': 2, 'patch': 4},
+  'pyramidnet': {'depth': 11, 'widening': 12},
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxdistill.core import cpu
 from jaxdistill.core.types import Array
 from jaxdistill.networks import description
-from jaxdistill.networks.layers import convolutions, norms, same
+from jaxdistill.networks.layers import convolutions, norms, plain, same
 
 # How the kernels of convolutions are initialised: Kaiming normal, not
 # truncated, over the fan out or in; or uniform in +-1/sqrt(fan in), PyTorch's
@@ -158,7 +158,15 @@ def pool_and_pad(x: Array, width: int, stride: int) -> Array:
     padding = [(0, -x.shape[axis] % stride) for axis in (1, 2)]
     window = (stride, stride)
     x = nn.avg_pool(x, window, window, padding, count_include_pad=False)
+  return append_zeros(x, width)
+
+
+def append_zeros(x: Array, width: int) -> Array:
+  """Appends channels of zeros, `[B, H, W, C]` -> `[B, H, W, width]`."""
   missing = width - x.shape[-1]
+  if plain.is_active():  # converters cannot pad batches of any size
+    zeros = jnp.zeros((*x.shape[:-1], missing), x.dtype)
+    return jnp.concatenate([x, zeros], -1)
   return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
 
 

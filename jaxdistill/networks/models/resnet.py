@@ -9,7 +9,6 @@ https://github.com/HobbitLong/RepDistiller.
 from collections.abc import Sequence
 
 from flax import linen as nn
-import jax.numpy as jnp
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
@@ -76,9 +75,7 @@ class BasicBlock(nn.Module):
 
 def subsample(x: Array, width: int, stride: int) -> Array:
   """Keeps every `stride`-th place, and appends channels of zeros."""
-  x = x[:, ::stride, ::stride]
-  more = width - x.shape[-1]
-  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
+  return layers.append_zeros(x[:, ::stride, ::stride], width)
 
 
 WITHOUT_PARAMETERS = {'A': subsample, 'pool': layers.pool_and_pad}
