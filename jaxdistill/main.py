@@ -87,7 +87,9 @@ def _execute(
   if options.mode == 'export':
     formats = options.format or ('safetensors',)
     files = study.export(
-      plan, workdir, formats, rows, options.int8, adapter=options.adapter
+      *(plan, workdir, formats, rows, options.int8),
+      adapter=options.adapter,
+      push_to_hub=options.push_to_hub,
     )
     print(*files, sep='\n')
     return 0

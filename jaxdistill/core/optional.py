@@ -12,6 +12,7 @@ _TFLITE = "'jaxdistill[tflite]'"
 _ONNX = "'jaxdistill[onnx]' && pip install --no-deps jax2onnx"
 _DISTRIBUTIONS = {
   'PIL': 'pillow',
+  **{name: f"'jaxdistill[{name}]'" for name in ('wandb', 'mlflow', 'trackio')},
   **dict.fromkeys(('jax2onnx', 'onnx', 'onnx_ir', 'onnxruntime'), _ONNX),
   'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',

@@ -107,6 +107,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     'help': 'export students of the task embedding without the layer that '
     "maps their vectors to the teacher's",
   },
+  'push_to_hub': {
+    'metavar': 'OWNER/NAME',
+    'help': 'upload the exported files and their model card to this model on '
+    'the Hugging Face Hub',
+  },
   'piece': {
     'type': _piece,
     'help': 'number, from 0, of the only piece to train, for methods whose '
@@ -226,7 +231,15 @@ COMMANDS: dict[str, Command] = {
   'export': Command(
     'write the students without their teacher',
     'workdir',
-    ('config', 'row', 'fast_cpu', 'format', 'int8', 'no_adapter'),
+    (
+      'config',
+      'row',
+      'fast_cpu',
+      'format',
+      'int8',
+      'no_adapter',
+      'push_to_hub',
+    ),
     takes_overrides=True,
   ),
   'list': Command('print the names that a config may use', 'kind'),
@@ -258,7 +271,7 @@ def parse(
     raise UsageError(
       f'--no_adapter: expected --mode=export with it, got {options.mode!r}'
     )
-  for name in ('format', 'int8'):
+  for name in ('format', 'int8', 'push_to_hub'):
     if getattr(options, name) is not None and options.mode != 'export':
       raise UsageError(
         f'--{name}: expected --mode=export with it, got {options.mode!r}'

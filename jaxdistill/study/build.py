@@ -79,6 +79,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
     initial=draft.initial,
     rows=tuple(rows),
     options=_fit_options(draft.settings),
+    trackers=draft.trackers,
   )
 
 

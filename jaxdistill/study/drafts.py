@@ -12,6 +12,7 @@ from jaxdistill.optimizers import Optimizer
 from jaxdistill.study.parse import Section
 from jaxdistill.study.settings import Settings
 from jaxdistill.study.sweeps import Trial
+from jaxdistill.training.trackers import Tracker
 
 Role = Literal['student', 'teacher']
 
@@ -141,6 +142,7 @@ class Draft(NamedTuple):
     initial_section: the section of `initial`.
     training: the keys of a recipe that hold for every row.
     rows: the rows of the config, without the teacher's.
+    trackers: services that get the numbers of the log.
   """
 
   settings: Settings
@@ -153,6 +155,7 @@ class Draft(NamedTuple):
   initial_section: Section | None
   training: Training
   rows: tuple[RowDraft, ...]
+  trackers: tuple[Tracker, ...] = ()
 
 
 def slug(label: str) -> str:

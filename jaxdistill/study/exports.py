@@ -19,8 +19,8 @@ from jaxdistill.core.types import Model
 from jaxdistill.networks import graph
 from jaxdistill.networks.layers import attention
 from jaxdistill.networks.surgery import pooling
+from jaxdistill.study import hub_upload, results, selection, stablehlo
 from jaxdistill.study import measurements as run_measurements
-from jaxdistill.study import results, selection, stablehlo
 from jaxdistill.study.drafts import slug
 from jaxdistill.study.formats import card, measurements, table, tflite
 from jaxdistill.study.formats import source as source_lib
@@ -41,6 +41,7 @@ def export(
   int8: tflite.Int8 | None = None,
   *,
   adapter: bool = True,
+  push_to_hub: str | None = None,
 ) -> list[pathlib.Path]:
   """Writes each finished student without its teacher, last and best.
 
@@ -63,6 +64,8 @@ def export(
     adapter: whether a student of the task `embedding` keeps its last layer,
       which maps its own vector to the teacher's; without it, the files give the
       student's own vector, and their names end with '-feature'.
+    push_to_hub: 'OWNER/NAME' of a model on the Hugging Face Hub to which the
+      files and their cards are uploaded; see `hub_upload`.
 
   Returns:
     The paths of the files.
@@ -74,6 +77,8 @@ def export(
     RuntimeError: the outputs of a file differ from the student's.
   """
   table.check(formats, int8)
+  if push_to_hub is not None:
+    hub_upload.check(push_to_hub)
   if int8 is not None:  # the quantised file is scored
     plan = run_measurements.with_teacher(plan, sharding.make_mesh())
   workdir = pathlib.Path(workdir)
@@ -105,6 +110,8 @@ def export(
         paths.append(path)
   if any(table.FORMATS[kind].runtime for kind in formats):
     results.write(plan, workdir)  # the report shows the latencies
+  if push_to_hub is not None:
+    print(hub_upload.push(plan, paths, push_to_hub), file=sys.stderr)
   return paths
 
 

@@ -17,6 +17,7 @@ from jaxdistill.networks.initial import Scheme
 from jaxdistill.phases import recipes
 from jaxdistill.study.drafts import Role
 from jaxdistill.study.sweeps import Trial
+from jaxdistill.training.trackers import Tracker
 
 
 class Row(NamedTuple):
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     options: keyword arguments of `loop.FitOptions`.
     notes: lines about the teacher that the user should read.
     config: the plain config that the plan was made from.
+    trackers: services that get the numbers of the log.
   """
 
   dataset: Dataset
@@ -68,6 +70,7 @@ class Plan(NamedTuple):
   foreign_teacher: str = ''
   notes: tuple[str, ...] = ()
   config: Mapping[str, Any] = {}
+  trackers: tuple[Tracker, ...] = ()
 
   @property
   def image(self) -> jax.ShapeDtypeStruct:

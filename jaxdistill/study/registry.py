@@ -27,6 +27,7 @@ from jaxdistill.networks import initial
 from jaxdistill.objectives.types import Objective
 from jaxdistill.optimizers import Optimizer, Schedule
 from jaxdistill.study.nesting import Table, Tables
+from jaxdistill.training import trackers
 
 DATASETS: Table = {
   'digits': digits.digits,
@@ -134,6 +135,11 @@ CANDIDATES: Table = {
 }
 MASKS: Table = {'masks': mask_phases.Masks}
 LAYERS: Table = {'layers': layer_phases.Layers}
+TRACKERS: Table = {
+  'wandb': trackers.wandb,
+  'mlflow': trackers.mlflow,
+  'trackio': trackers.trackio,
+}
 # Type -> what the names of a section mean where an annotation has this type.
 TABLES: Tables = {
   Dataset: DATASETS,
@@ -153,4 +159,5 @@ TABLES: Tables = {
   candidates.Candidate: CANDIDATES,
   mask_phases.Masks: MASKS,
   layer_phases.Layers: LAYERS,
+  trackers.Tracker: TRACKERS,
 }

@@ -1,6 +1,7 @@
 """Runs: the rows of a plan are trained in a work directory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -27,9 +28,10 @@ from jaxdistill.study import (
 from jaxdistill.study import notes as notes_lib
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
-from jaxdistill.training import checkpoint, loop
+from jaxdistill.training import checkpoint, loop, trackers
 from jaxdistill.training.distributed import hosts, sharding
 from jaxdistill.training.log import Log
+from jaxdistill.training.trackers import TrackedRun
 
 PACKAGES = (
   'jaxdistill',
@@ -122,6 +124,8 @@ def run(
   )
   chosen = selection.chosen_rows(plan, rows)
   _check_processes_agree(plan, chosen)
+  for tracker in plan.trackers:
+    trackers.check(tracker)
   for row in chosen:
     if not hosts.of_first(workdir_lib.all_finished, study.workdir, row):
       sharding.check_batch_size(row.resolved['batch_size'], study.mesh)
@@ -233,13 +237,14 @@ def _run_seed(
   carry: Carry = {row.role: models.initial_model(plan, row.role, seed)}
   if row.role == 'student' and teacher is not None:
     carry['teacher'] = teacher.model
-  fitted = loop.fit(
-    row.method,
-    carry,
-    plan.dataset,
-    seed=seed,
-    options=_seed_options(study, row, seed),
-  )
+  with _tracked(study, row, seed) as tracked:
+    fitted = loop.fit(
+      row.method,
+      carry,
+      plan.dataset,
+      seed=seed,
+      options=_seed_options(study, row, seed, tracked),
+    )
   if fitted.carry[row.role] is carry[row.role]:
     raise UsageError(
       f'row {row.label!r}: the method does not train the {row.role!r}'
@@ -275,7 +280,22 @@ def _cost(cost: loop.PhaseCost) -> dict[str, Any]:
   }
 
 
-def _seed_options(study: _Study, row: Row, seed: int) -> loop.FitOptions:
+@contextlib.contextmanager
+def _tracked(study: _Study, row: Row, seed: int) -> Iterator[list[TrackedRun]]:
+  """Starts the run in every tracker, and ends it in the end."""
+  name = f'{study.workdir.resolve().name}/{row.label}/{seed}'
+  with contextlib.ExitStack() as stack:
+    tracked = []
+    for tracker in study.plan.trackers if hosts.first() else ():
+      run = tracker.start(name, row.resolved)
+      stack.callback(run.finish)
+      tracked.append(run)
+    yield tracked
+
+
+def _seed_options(
+  study: _Study, row: Row, seed: int, tracked: Sequence[TrackedRun]
+) -> loop.FitOptions:
   """Returns the options of one seed: its folder, evaluation and log."""
   plan, mesh = study.plan, study.mesh
 
@@ -291,6 +311,7 @@ def _seed_options(study: _Study, row: Row, seed: int) -> loop.FitOptions:
       name=row.label if len(row.seeds) == 1 else f'{row.label} seed {seed}',
       labels={'row': row.label, 'seed': seed},
       show=study.show,
+      tracked=tracked,
     ),
   )
 

@@ -52,6 +52,8 @@ class Settings(NamedTuple):
       number that suits the machine.
     steps_per_call: training steps in one call of the compiled program; None
       means 1 on CPUs and 10 elsewhere.
+    trackers: services that get the numbers of the log, besides TensorBoard:
+      'wandb', 'mlflow', 'trackio', or your own.
   """
 
   data: RawSection
@@ -73,6 +75,7 @@ class Settings(NamedTuple):
   checkpoint_seconds: float = 60.0
   workers: int | None = None
   steps_per_call: int | None = None
+  trackers: Sequence[RawSection] = ()
 
 
 FIELDS: dict[str, Any] = typing.get_type_hints(Settings)

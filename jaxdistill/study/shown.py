@@ -59,6 +59,7 @@ def _distilled(options: argparse.Namespace) -> str:
       image_size=options.image_size,
       labels=options.labels,
       formats=options.format or ('safetensors',),
+      push_to_hub=options.push_to_hub,
       interrupted=interrupted,
     )
   return str(outcome)

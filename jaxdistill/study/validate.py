@@ -28,6 +28,7 @@ from jaxdistill.study.drafts import (
 from jaxdistill.study.parse import Section, parse
 from jaxdistill.study.registry import TABLES
 from jaxdistill.study.settings import RawSection, Settings
+from jaxdistill.training.trackers import Tracker
 
 # Stands in for what only the data say, to try functions before data are read.
 TRIAL_CONTEXT: dict[str, Any] = {'num_classes': 10, 'mean': (0.0,)}
@@ -70,6 +71,10 @@ def validate(config: Settings) -> Draft:
       f'teacher: expected a trained teacher for the task {built_task.name!r}, '
       'which reads its outputs; set teacher.checkpoint or teacher.weights'
     )
+  trackers = [
+    _parse(Tracker, section, f'trackers.{i}')
+    for i, section in enumerate(config.trackers)
+  ]
   _try_augment(training.augment)
   _try_network(student, 'student')
   return Draft(
@@ -83,6 +88,7 @@ def validate(config: Settings) -> Draft:
     initial_section=initial,
     training=training,
     rows=rows,
+    trackers=tuple(tracker.build({}) for tracker in trackers),
   )
 
 

@@ -1,6 +1,6 @@
 """Where the numbers of a run go: metrics.jsonl, TensorBoard, a progress bar."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import os
 import pathlib
@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxdistill.core import writing
 from jaxdistill.training.log_files import Board, Records
+from jaxdistill.training.trackers import TrackedRun
 
 
 class Log:
@@ -26,6 +27,7 @@ class Log:
     name: str = '',
     labels: Mapping[str, Any] | None = None,
     show: bool = True,
+    tracked: Sequence[TrackedRun] = (),
   ):
     """Opens a log.
 
@@ -35,7 +37,9 @@ class Log:
       name: the name of the progress bar and of the run in TensorBoard.
       labels: entries that every record gets.
       show: whether to show progress.
+      tracked: the run as trackers record it; whoever started them ends them.
     """
+    self._tracked = tuple(tracked)
     self._labels = dict(labels or {})
     self._directory = None if directory is None else pathlib.Path(directory)
     self._name = name
@@ -94,6 +98,10 @@ class Log:
         self._board.add_scalar(
           f'{self._place["phase"]}/{split}/{key}', value, self._offset + step
         )
+    for run in self._tracked:
+      phase = self._place['phase']
+      named = {f'{phase}/{split}/{key}': v for key, v in metrics.items()}
+      run.log(self._offset + step, named)
     if self._bar:
       self._bar.show(split, metrics)
 

@@ -262,7 +262,7 @@ def test_a_name_is_the_same_as_its_folder(fake_hub, tmp_path):
     (('RevisionNotFoundError',), 'no such revision'),
     (('LocalEntryNotFoundError',), 'no connection to huggingface.co'),
     (('HFValidationError',), "expected 'hf:OWNER/NAME'"),
-    (('Strange',), r'cannot be downloaded \(Strange: two lines\)'),
+    (('Strange',), r'the hub cannot be used \(Strange: two lines\)'),
   ],
 )
 def test_a_name_that_cannot_be_downloaded_is_refused_in_one_line(

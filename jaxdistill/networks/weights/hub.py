@@ -18,6 +18,7 @@ FILES = (
 # Exception of huggingface_hub -> what it means. Its base class comes last.
 _REASONS = {
   'HFValidationError': "expected 'hf:OWNER/NAME' or 'hf:OWNER/NAME@REVISION'",
+  'LocalTokenNotFoundError': 'nobody is logged in: use `hf auth login`',
   'GatedRepoError': 'access is restricted: accept its conditions on '
   'huggingface.co, then log in with `hf auth login`',
   'RevisionNotFoundError': 'it has no such revision',
@@ -52,18 +53,22 @@ def folder(reference: str | os.PathLike) -> pathlib.Path:
       name, revision=revision or None, allow_patterns=list(FILES)
     )
   except Exception as error:
-    raise UsageError(f'{text}: {_reason(error)}') from None
+    raise UsageError(f'{text}: {reason(error)}') from None
   return pathlib.Path(path)
 
 
-def _reason(error: Exception) -> str:
-  """Says in one line why files could not be downloaded."""
+def reason(error: Exception) -> str:
+  """Says in one line why the hub could not be used.
+
+  Args:
+    error: what huggingface_hub raised.
+  """
   kinds = {kind.__name__ for kind in type(error).__mro__}
-  for kind, reason in _REASONS.items():
+  for kind, words in _REASONS.items():
     if kind in kinds:
-      return reason
+      return words
   line = ' '.join(str(error).split())[:200]
-  return f'cannot be downloaded ({type(error).__name__}: {line})'
+  return f'the hub cannot be used ({type(error).__name__}: {line})'
 
 
 def about(path: pathlib.Path) -> str:

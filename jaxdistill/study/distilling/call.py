@@ -10,7 +10,14 @@ from typing import Any
 from jaxdistill.core import checks, writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
-from jaxdistill.study import arguments, build, exports, models, runs
+from jaxdistill.study import (
+  arguments,
+  build,
+  exports,
+  hub_upload,
+  models,
+  runs,
+)
 from jaxdistill.study import settings as settings_lib
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.distilling import (
@@ -49,6 +56,7 @@ def distill(
   image_size: int | None = None,
   labels: str = 'auto',
   formats: Sequence[str] = ('safetensors',),
+  push_to_hub: str | None = None,
   show: bool = True,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> Distilled:
@@ -87,6 +95,8 @@ def distill(
       for Hugging Face 'auto', 'none' or the column of labels.
     formats: the formats in which the distilled students are exported, see
       `study.export`.
+    push_to_hub: 'OWNER/NAME' of a model on the Hugging Face Hub to which the
+      exported students and their cards are uploaded.
     show: whether to say what is done, and the progress.
     interrupted: () -> whether to stop after the step that is running.
 
@@ -99,6 +109,10 @@ def distill(
       another call. Nothing has been written.
   """
   _check(method, seeds, epochs, batch_size, formats)
+  if push_to_hub is not None:
+    hub_upload.check(push_to_hub)
+    if not formats:
+      raise UsageError('push_to_hub: expected formats to upload, got none')
   workdir = pathlib.Path(out)
   source = sources.found(data, labels, image_size)
   # The config names files by paths that hold in every folder.
@@ -125,7 +139,11 @@ def distill(
       print(line, file=sys.stderr)
   results = runs.run(plan, workdir, show=show, interrupted=interrupted)
   row = plan.rows[-1].label
-  files = exports.export(plan, workdir, formats, (row,)) if formats else []
+  files = []
+  if formats:
+    files = exports.export(
+      plan, workdir, formats, (row,), push_to_hub=push_to_hub
+    )
   return Distilled(plan, workdir, results, tuple(files), source.has_labels)
 
 

@@ -1,0 +1,155 @@
+"""Services that follow a training: Weights & Biases, MLflow and trackio.
+
+A tracker gets the same numbers as metrics.jsonl and TensorBoard. One of your
+own is a function whose keyword arguments are its config keys and that returns a
+`Tracker`.
+"""
+
+from collections.abc import Iterator, Mapping
+import os
+from typing import Any, NamedTuple, Protocol
+
+from jaxdistill.core import optional
+
+
+class LogMetrics(Protocol):
+  """Sends numbers to a tracker."""
+
+  def __call__(self, step: int, metrics: Mapping[str, float], /) -> None:
+    """Sends the numbers of one step.
+
+    Args:
+      step: the number of training steps of the run so far, over all phases.
+      metrics: 'PHASE/SPLIT/METRIC' -> value.
+    """
+
+
+class Finish(Protocol):
+  """Ends what a tracker records."""
+
+  def __call__(self) -> None:
+    """Ends the run; it is called whether the training succeeds or fails."""
+
+
+class TrackedRun(NamedTuple):
+  """One seed of a row, as a tracker records it.
+
+  Attributes:
+    log: (step, metrics) -> None.
+    finish: () -> None.
+  """
+
+  log: LogMetrics
+  finish: Finish
+
+
+class Start(Protocol):
+  """Begins to record a run."""
+
+  def __call__(self, name: str, settings: Mapping[str, Any], /) -> TrackedRun:
+    """Returns the run.
+
+    Args:
+      name: the work directory, the row and the seed: 'quickstart/kd/0'.
+      settings: everything that the numbers of the row depend on, as JSON.
+    """
+
+
+class Tracker(NamedTuple):
+  """A service that records runs.
+
+  Attributes:
+    start: (name, settings) -> the run.
+    packages: the modules that it needs, which are looked for before the
+      training.
+  """
+
+  start: Start
+  packages: tuple[str, ...] = ()
+
+
+def check(tracker: Tracker) -> None:
+  """Checks that the packages of a tracker are installed.
+
+  Raises:
+    UsageError: one is missing.
+  """
+  for package in tracker.packages:
+    optional.require(package, f'the tracker {package}')
+
+
+def wandb(*, project: str = 'jaxdistill', entity: str | None = None) -> Tracker:
+  """Records runs with Weights & Biases.
+
+  Args:
+    project: the name of the project.
+    entity: the user or team; None: that of the account.
+  """
+
+  def start(name: str, settings: Mapping[str, Any]) -> TrackedRun:
+    module = optional.require('wandb', 'the tracker wandb')
+    run = module.init(
+      project=project, entity=entity, name=name, config=dict(settings)
+    )
+    return TrackedRun(
+      lambda step, metrics: run.log(dict(metrics), step=step), run.finish
+    )
+
+  return Tracker(start, ('wandb',))
+
+
+def mlflow(
+  *, experiment: str = 'jaxdistill', uri: str | os.PathLike[str] | None = None
+) -> Tracker:
+  """Records runs with MLflow.
+
+  Args:
+    experiment: the name of the experiment.
+    uri: the server or the folder; None: what MLFLOW_TRACKING_URI says.
+  """
+
+  def start(name: str, settings: Mapping[str, Any]) -> TrackedRun:
+    module = optional.require('mlflow', 'the tracker mlflow')
+    if uri is not None:
+      module.set_tracking_uri(os.fspath(uri))
+    module.set_experiment(experiment)
+    module.start_run(run_name=name)
+    module.log_params(dict(_flat(settings)))
+    return TrackedRun(
+      lambda step, metrics: module.log_metrics(dict(metrics), step=step),
+      module.end_run,
+    )
+
+  return Tracker(start, ('mlflow',))
+
+
+def trackio(
+  *, project: str = 'jaxdistill', space_id: str | None = None
+) -> Tracker:
+  """Records runs with trackio, on this machine or in a Hugging Face Space.
+
+  Args:
+    project: the name of the project.
+    space_id: 'OWNER/NAME' of a Space; None: this machine.
+  """
+
+  def start(name: str, settings: Mapping[str, Any]) -> TrackedRun:
+    module = optional.require('trackio', 'the tracker trackio')
+    place = {} if space_id is None else {'space_id': space_id}
+    run = module.init(
+      project=project, name=name, config=dict(settings), **place
+    )
+    return TrackedRun(
+      lambda step, metrics: run.log(dict(metrics), step=step), run.finish
+    )
+
+  return Tracker(start, ('trackio',))
+
+
+def _flat(tree: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields ('section.key', value) of nested mappings."""
+  if not isinstance(tree, Mapping):
+    yield name, tree
+    return
+  for key, value in tree.items():
+    yield from _flat(value, f'{name}.{key}' if name else key)
