@@ -209,7 +209,7 @@ COMMANDS: dict[str, Command] = {
     'make a small model from images and a teacher, and say whether the teacher '
     'helped',
     'data',
-    (*_DISTILL, 'format', 'fast_cpu'),
+    (*_DISTILL, 'format', 'push_to_hub', 'fast_cpu'),
   ),
   'run': Command(
     'train the models of a config, or continue where an earlier run stopped',

@@ -65,6 +65,7 @@ WRONG = {
   'no seeds': ({'seeds': 0}, ['seeds', '0']),
   'no epochs': ({'epochs': 0}, ['epochs', 'above 0']),
   'large batch': ({'batch_size': 100}, ['batch_size', '100']),
+  'hub without an owner': ({'push_to_hub': 'x'}, ["'OWNER/NAME'", "'x'"]),
   'size of images': ({'image_size': 0}, ['image_size', '0']),
   'unknown format': ({'formats': ('onx',)}, ["'onx'", 'safetensors']),
   'format that is a string': ({'formats': 'stablehlo'}, ['formats']),

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxdistill import study
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.networks import layers
 from jaxdistill.study import measurements
@@ -19,6 +20,22 @@ def plan():
       'epochs': 1,
     }
   )
+
+
+def test_a_config_names_trackers_and_their_arguments(plan):
+  sections = [{'name': 'wandb', 'project': 'x'}, {'name': 'trackio'}]
+  named = study.plan({**plan.config, 'trackers': sections}, plan.dataset)
+  packages = [tracker.packages for tracker in named.trackers]
+  assert packages == [('wandb',), ('trackio',)]
+  assert named.rows[0].resolved == plan.rows[0].resolved
+  for section, words in (
+    ({'name': 'wandbb'}, "did you mean 'wandb'"),
+    ({'name': 'mlflow', 'project': 'x'}, 'experiment'),
+    ('wandb', 'trackers.0'),
+  ):
+    with pytest.raises(UsageError, match=words) as error:
+      study.plan({**plan.config, 'trackers': [section]}, plan.dataset)
+    assert '\n' not in str(error.value)
 
 
 def test_models_that_read_images_are_told_from_those_that_read_features(plan):
