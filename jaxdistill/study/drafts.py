@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 import pathlib
-import re
 from typing import Any, Literal, NamedTuple
 import zlib
 
@@ -156,11 +155,6 @@ class Draft(NamedTuple):
   training: Training
   rows: tuple[RowDraft, ...]
   trackers: tuple[Tracker, ...] = ()
-
-
-def slug(label: str) -> str:
-  """Returns a row's label as a file name."""
-  return re.sub(r'[^\w.-]+', '-', label)
 
 
 def _file_checksums(value: Any, where: str) -> Iterator[tuple[str, int]]:

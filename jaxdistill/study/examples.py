@@ -8,7 +8,6 @@ when the results are. It holds
 """
 
 from collections.abc import Mapping
-import io
 import itertools
 import pathlib
 from typing import Any, NamedTuple
@@ -16,9 +15,7 @@ import zipfile
 
 import numpy as np
 
-from jaxdistill.core import optional, writing
 from jaxdistill.study import recorded, report, verdicts
-from jaxdistill.study.plans import Plan
 from jaxdistill.study.recorded import TEACHER, Recorded
 
 FILE = 'examples.npz'
@@ -149,27 +146,6 @@ def positions(models: Compared) -> list[int]:
   return list(shown)
 
 
-def write(
-  plan: Plan, workdir: pathlib.Path, results: Mapping[str, Any]
-) -> None:
-  """Writes the images that the report shows, if there are any.
-
-  Args:
-    plan: what was run.
-    workdir: the work directory.
-    results: the contents of results.json.
-  """
-  models = compared(workdir, results)
-  chosen = [] if models is None else positions(models)
-  if models is None or not chosen:
-    return
-  rows = models.first.row[chosen]
-  images = _small(np.asarray(plan.dataset.splits['test']['image'][rows]))
-  content = io.BytesIO()
-  np.savez_compressed(content, row=rows, image=images)
-  writing.write(workdir / FILE, content.getvalue())
-
-
 def read(workdir: pathlib.Path) -> dict[int, np.ndarray]:
   """Returns number in the test split -> image; {} without a readable file.
 
@@ -181,24 +157,6 @@ def read(workdir: pathlib.Path) -> dict[int, np.ndarray]:
       return dict(zip(file['row'].tolist(), file['image']))
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return {}
-
-
-def _small(images: np.ndarray) -> np.ndarray:
-  """Returns images of at most `LONGEST` pixels and 1 or 3 channels."""
-  if images.shape[-1] not in (1, 3):
-    images = images[..., :1]
-  height, width = images.shape[1:3]
-  share = LONGEST / max(height, width)
-  if share >= 1:
-    return images
-  size = max(1, round(width * share)), max(1, round(height * share))
-  pillow = optional.require('PIL.Image', 'the images of the report')
-  channels = range(images.shape[-1])
-  resized = [
-    [np.asarray(pillow.fromarray(image[..., c]).resize(size)) for c in channels]
-    for image in images
-  ]
-  return np.moveaxis(np.array(resized), 1, -1)
 
 
 def _are_alike(first: Recorded, other: Recorded) -> bool:

@@ -21,10 +21,10 @@ from jaxdistill.networks.layers import attention
 from jaxdistill.networks.surgery import pooling
 from jaxdistill.study import hub_upload, results, selection, stablehlo
 from jaxdistill.study import measurements as run_measurements
-from jaxdistill.study.drafts import slug
 from jaxdistill.study.formats import card, measurements, table, tflite
 from jaxdistill.study.formats import source as source_lib
 from jaxdistill.study.formats.source import Run, Source
+from jaxdistill.study.labels import slug
 from jaxdistill.study.plans import Plan
 from jaxdistill.training import checkpoint
 from jaxdistill.training.distributed import sharding

@@ -85,7 +85,8 @@ def measure(
     row: the row of the run.
     seed: the seed of the run.
     fitted: what the run ended with.
-    teacher_answers: see `lazy_answers`.
+    teacher_answers: see `lazy_answers`; for the row of the teacher, those of
+      this model.
     mesh: the devices.
 
   Returns:
@@ -95,7 +96,9 @@ def measure(
   models = last_and_best(fitted, row.role)
   is_compared = row.role == 'student' and teacher_answers is not None
   last, agreement = None, None
-  if is_compared or plan.task.probabilities is not None:
+  if row.role == 'teacher' and teacher_answers is not None:
+    last = teacher_answers()
+  elif is_compared or plan.task.probabilities is not None:
     last = answers(plan, models['last'], mesh)
   if is_compared and teacher_answers is not None and last is not None:
     expected = teacher_answers().predictions

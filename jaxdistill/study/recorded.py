@@ -9,21 +9,15 @@ which has no row, is in the work directory itself. A file holds
   vectors: what the task `embedding` predicts, float16 `[N, D]`.
 """
 
-from collections.abc import Callable, Sequence
-import io
+from collections.abc import Sequence
 import pathlib
 from typing import NamedTuple
 import zipfile
 
 import numpy as np
 
-from jaxdistill.core import writing
-from jaxdistill.study import workdir as workdir_lib
-from jaxdistill.study.drafts import slug
-from jaxdistill.study.measurements import Answers
-from jaxdistill.study.plans import Plan, Row
+from jaxdistill.study.labels import slug
 from jaxdistill.study.report import Line
-from jaxdistill.training.distributed import hosts
 
 FILE = 'predictions.npz'
 # A file holds evenly spaced images: at most so many, and numbers for about a
@@ -46,33 +40,6 @@ class Recorded(NamedTuple):
   label: np.ndarray | None = None
   probabilities: np.ndarray | None = None
   vectors: np.ndarray | None = None
-
-
-def write(
-  plan: Plan,
-  workdir: pathlib.Path,
-  row: Row,
-  seed: int,
-  answers: Answers | None,
-  teacher_answers: Callable[[], Answers] | None,
-) -> None:
-  """Writes what one seed of a row says, and the teacher of a file.
-
-  Nothing is written if the task gives neither probabilities nor vectors.
-
-  Args:
-    plan: what was run.
-    workdir: the work directory.
-    row: the row.
-    seed: the seed.
-    answers: what its model says; None writes nothing.
-    teacher_answers: what the teacher says.
-  """
-  if answers is None or not hosts.first():
-    return
-  _write(plan, workdir_lib.seed_folder(workdir, row, seed) / FILE, answers)
-  if plan.teacher is not None and teacher_answers is not None:
-    _write(plan, workdir / FILE, teacher_answers())
 
 
 def of_lines(
@@ -98,26 +65,6 @@ def of_lines(
       teacher = read
   everything = {**students, TEACHER: teacher}
   return {title: read for title, read in everything.items() if read is not None}
-
-
-def _write(plan: Plan, path: pathlib.Path, answers: Answers) -> None:
-  """Writes what a model says about evenly spaced test images."""
-  name, values = 'probabilities', answers.probabilities
-  if plan.task.probes is not None:
-    name, values = 'vectors', answers.predictions
-  if values is None:
-    return
-  most = max(1, min(MOST_IMAGES, MOST_NUMBERS // values.shape[-1]))
-  rows = np.linspace(0, len(values) - 1, min(most, len(values)))
-  rows = rows.astype(np.int32)
-  columns = {'row': rows, name: values[rows].astype(np.float16)}
-  label = plan.dataset.splits['test'].get('label')
-  if label is not None:
-    label = np.asarray(label)[rows]
-    columns['label'] = label if label.ndim == 1 else label.argmax(-1)
-  content = io.BytesIO()
-  np.savez_compressed(content, **columns)
-  writing.write(path, content.getvalue())
 
 
 def _read(path: pathlib.Path) -> Recorded | None:

@@ -8,10 +8,9 @@ from typing import Any
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Model
 from jaxdistill.study import (
-  examples,
   measurements,
   models,
-  recorded,
+  recording,
   report,
   selection,
 )
@@ -102,7 +101,9 @@ def evaluate(
     measured = measurements.measure(
       plan, row, seed, fitted, teacher_answers, mesh
     )
-    recorded.write(plan, workdir, row, seed, measured.answers, teacher_answers)
+    recording.answers(
+      plan, workdir, row, seed, measured.answers, teacher_answers
+    )
     checkpoint.write_json(
       workdir_lib.result_file(workdir, row, seed),
       {**old_result, **measured.result},
@@ -120,7 +121,7 @@ def write(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
   results = collect(plan, workdir)
   if hosts.first():
     checkpoint.write_json(workdir / 'results.json', results)
-    examples.write(plan, workdir, results)
+    recording.images(plan, workdir, results)
     document.write_report(workdir)
   return results
 

@@ -21,7 +21,7 @@ from jaxdistill.study import (
   config,
   measurements,
   models,
-  recorded,
+  recording,
   results,
   selection,
 )
@@ -253,7 +253,7 @@ def _run_seed(
   measured = measurements.measure(
     plan, row, seed, fitted, teacher_answers, study.mesh
   )
-  recorded.write(
+  recording.answers(
     plan, study.workdir, row, seed, measured.answers, teacher_answers
   )
   result = {

@@ -23,8 +23,8 @@ from jaxdistill.study.drafts import (
   RowDraft,
   TeacherDraft,
   Training,
-  slug,
 )
+from jaxdistill.study.labels import slug
 from jaxdistill.study.parse import Section, parse
 from jaxdistill.study.registry import TABLES
 from jaxdistill.study.settings import RawSection, Settings

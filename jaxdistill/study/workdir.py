@@ -27,7 +27,7 @@ import re
 from typing import IO, Any
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.study.drafts import slug
+from jaxdistill.study.labels import slug
 from jaxdistill.study.plans import Row
 from jaxdistill.training.distributed import hosts
 

@@ -8,9 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxdistill.study import examples, recorded
+from jaxdistill.analysis import calibration
+from jaxdistill.study import examples, recorded, recording
 from jaxdistill.study.page import document
-from jaxdistill.tasks import calibration
 
 RNG = np.random.default_rng(0)
 COUNT = 40
@@ -221,5 +221,5 @@ def test_a_run_keeps_what_its_models_say_and_the_images_of_the_report(finished):
 )
 def test_images_of_the_report_are_small(shape, expected):
   image = np.full(shape, 7, np.uint8)
-  small = examples._small(image)
+  small = recording._small(image)
   assert small.shape == expected and (small == 7).all()

@@ -47,13 +47,13 @@ def test_a_second_evaluation_gives_the_numbers_of_the_fit(
 ):
   """The predictions of the teacher are computed once for all rows."""
   calls = []
-  predict = evaluation.predict
+  answer = evaluation.answer
 
   def counted(*arguments, **options):
     calls.append(arguments)
-    return predict(*arguments, **options)
+    return answer(*arguments, **options)
 
-  monkeypatch.setattr(evaluation, 'predict', counted)
+  monkeypatch.setattr(evaluation, 'answer', counted)
   before = workdirs.result(copied, 'kd')
   file = copied / 'rows/kd/0/result.json'
   wrong = {**before, 'test': {'last': {'top1': 2.0}}, 'agreement': 2.0}

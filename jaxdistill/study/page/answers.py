@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxdistill.analysis import calibration
 from jaxdistill.study import examples, recorded
 from jaxdistill.study.examples import Compared
 from jaxdistill.study.page import charts, markup, pictures
 from jaxdistill.study.page.markup import Element, element
 from jaxdistill.study.recorded import Recorded
 from jaxdistill.study.report import Line
-from jaxdistill.tasks import calibration
 
 # The pairs of classes that are listed.
 _PAIRS = 10

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import math
 from typing import NamedTuple
 
+from jaxdistill.analysis.calibration import Bin
 from jaxdistill.analysis.curves import Point
 from jaxdistill.core.metric import Metric
 from jaxdistill.study.page.markup import Element, element
-from jaxdistill.tasks.calibration import Bin
 
 # The page gives the classes c0, c1, ... their colours.
 NUM_COLORS = 8

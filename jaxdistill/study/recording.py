@@ -1,0 +1,111 @@
+"""Writes what the report shows of single test images.
+
+See `recorded` for what models say, and `examples` for the images. Those modules
+read the files without JAX.
+"""
+
+from collections.abc import Callable, Mapping
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.core import optional, writing
+from jaxdistill.study import examples, recorded
+from jaxdistill.study import workdir as workdir_lib
+from jaxdistill.study.measurements import Answers
+from jaxdistill.study.plans import Plan, Row
+from jaxdistill.training.distributed import hosts
+
+
+def answers(
+  plan: Plan,
+  workdir: pathlib.Path,
+  row: Row,
+  seed: int,
+  student_answers: Answers | None,
+  teacher_answers: Callable[[], Answers] | None,
+) -> None:
+  """Writes what one seed of a row says, and the teacher of a file.
+
+  Nothing is written if the task gives neither probabilities nor vectors.
+
+  Args:
+    plan: what was run.
+    workdir: the work directory.
+    row: the row.
+    seed: the seed.
+    student_answers: what its model says; None writes nothing.
+    teacher_answers: what the teacher says.
+  """
+  if student_answers is None or not hosts.first():
+    return
+  _write(
+    plan,
+    workdir_lib.seed_folder(workdir, row, seed) / recorded.FILE,
+    student_answers,
+  )
+  if plan.teacher is not None and teacher_answers is not None:
+    _write(plan, workdir / recorded.FILE, teacher_answers())
+
+
+def images(
+  plan: Plan, workdir: pathlib.Path, results: Mapping[str, Any]
+) -> None:
+  """Writes the images that the report shows, if there are any.
+
+  Args:
+    plan: what was run.
+    workdir: the work directory.
+    results: the contents of results.json.
+  """
+  models = examples.compared(workdir, results)
+  chosen = [] if models is None else examples.positions(models)
+  if models is None or not chosen:
+    return
+  rows = models.first.row[chosen]
+  small = _small(np.asarray(plan.dataset.splits['test']['image'][rows]))
+  content = io.BytesIO()
+  np.savez_compressed(content, row=rows, image=small)
+  writing.write(workdir / examples.FILE, content.getvalue())
+
+
+def _write(plan: Plan, path: pathlib.Path, said: Answers) -> None:
+  """Writes what a model says about evenly spaced test images."""
+  name, values = 'probabilities', said.probabilities
+  if plan.task.probes is not None:
+    name, values = 'vectors', said.predictions
+  if values is None:
+    return
+  most = max(
+    1, min(recorded.MOST_IMAGES, recorded.MOST_NUMBERS // values.shape[-1])
+  )
+  rows = np.linspace(0, len(values) - 1, min(most, len(values)))
+  rows = rows.astype(np.int32)
+  columns = {'row': rows, name: values[rows].astype(np.float16)}
+  label = plan.dataset.splits['test'].get('label')
+  if label is not None:
+    label = np.asarray(label)[rows]
+    columns['label'] = label if label.ndim == 1 else label.argmax(-1)
+  content = io.BytesIO()
+  np.savez_compressed(content, **columns)
+  writing.write(path, content.getvalue())
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+  """Returns images of at most `examples.LONGEST` pixels and 1 or 3 channels."""
+  if images.shape[-1] not in (1, 3):
+    images = images[..., :1]
+  height, width = images.shape[1:3]
+  share = examples.LONGEST / max(height, width)
+  if share >= 1:
+    return images
+  size = max(1, round(width * share)), max(1, round(height * share))
+  pillow = optional.require('PIL.Image', 'the images of the report')
+  channels = range(images.shape[-1])
+  resized = [
+    [np.asarray(pillow.fromarray(image[..., c]).resize(size)) for c in channels]
+    for image in images
+  ]
+  return np.moveaxis(np.array(resized), 1, -1)
