@@ -330,7 +330,12 @@ class Phase(NamedTuple):
 
 
 class PhaseBuilder(Protocol):
-  """Builds a phase of a method when the phase before it has ended."""
+  """Builds a phase of a method when the phase before it has ended.
+
+  It may also be called with shapes in place of the arrays of the carry. If the
+  phase can be built and traced from those, all seeds of a row share its
+  program.
+  """
 
   def __call__(self, carry: Carry, /) -> Phase:
     """Returns the phase.

@@ -65,6 +65,8 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
   shared['student'] = draft.student.resolved
   if draft.initial_section is not None:
     shared['initial'] = draft.initial_section.resolved
+  if draft.settings.together:
+    shared['together'] = True
   rows += [_row(row, draft, loaded, shared) for row in draft.rows]
   _check_validation(rows, loaded)
   file_teacher = loaded.teacher
@@ -80,6 +82,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
     rows=tuple(rows),
     options=_fit_options(draft.settings),
     trackers=draft.trackers,
+    together=draft.settings.together,
   )
 
 

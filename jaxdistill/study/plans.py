@@ -54,6 +54,7 @@ class Plan(NamedTuple):
     initial: draws the student's initial kernels, if not the network.
     rows: what to train. The teacher comes first if it has to be trained.
     options: keyword arguments of `loop.FitOptions`.
+    together: whether the seeds of a row train in one program.
     notes: lines about the teacher that the user should read.
     config: the plain config that the plan was made from.
     trackers: services that get the numbers of the log.
@@ -67,6 +68,7 @@ class Plan(NamedTuple):
   initial: Scheme | None
   rows: tuple[Row, ...]
   options: dict[str, Any]
+  together: bool = False
   foreign_teacher: str = ''
   notes: tuple[str, ...] = ()
   config: Mapping[str, Any] = {}

@@ -45,6 +45,8 @@ class Settings(NamedTuple):
     epochs: passes over the subset.
     seeds: the number of seeds, which are then 0, 1, ..., or a sequence of
       seeds.
+    together: whether the seeds of a row train side by side in one program, on
+      one device. This is meant for small networks on a GPU.
     evaluate_every: epochs between two evaluations on the validation split.
     log_every: steps between two records of the training metrics.
     checkpoint_seconds: the shortest time in seconds between two checkpoints.
@@ -70,6 +72,7 @@ class Settings(NamedTuple):
   batch_size: int = 64
   epochs: float = 240
   seeds: int | Sequence[int] = 1
+  together: bool = False
   evaluate_every: int = 1
   log_every: int = 50
   checkpoint_seconds: float = 60.0

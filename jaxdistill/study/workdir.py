@@ -8,6 +8,8 @@ teacher-*, student-*: networks that were given to `distill` as objects.
 rows/LABEL/row.json: everything that the numbers of a row depend on.
 rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
 rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
+rows/LABEL/together/...: which seeds train in one program, and their
+  checkpoints, until all of them are finished.
 rows/LABEL/SEED/result.json: the measurements of a finished run.
 rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
 rows/LABEL/SEED/predictions.npz: what the model says about some test images.
@@ -29,6 +31,7 @@ from typing import IO, Any
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study.labels import slug
 from jaxdistill.study.plans import Row
+from jaxdistill.training import group_files
 from jaxdistill.training.distributed import hosts
 
 # These keys say where a file is, not what it holds; its checksum says that.
@@ -60,17 +63,18 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
     workdir: the work directory.
     row: the row.
     trains: whether the row is still to be trained. If not, it does not matter
-      whether the process runs with --fast_cpu.
+      whether the process runs with --fast_cpu, and seeds train together.
 
   Raises:
-    UsageError: a key differs.
+    UsageError: a key differs, or seeds that began together are no longer in the
+      config.
   """
   path = row_folder(workdir, row) / 'row.json'
   if not path.exists():
     return
   old, new = (without_places(x) for x in (_read_json(path), row.resolved))
   if not trains or all_finished(workdir, row):
-    new['fast_cpu'] = old.get('fast_cpu')
+    new |= {key: old.get(key) for key in ('fast_cpu', 'together')}
   if bool(old.get('fast_cpu')) != bool(new.get('fast_cpu')):
     was_fast = bool(old.get('fast_cpu'))
     raise UsageError(
@@ -89,6 +93,15 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
       f'workdir: {workdir} holds row {row.label!r} of another config, which '
       f'differs in {", ".join(differences)}; choose another work directory'
     )
+  folder = group_folder(workdir, row)
+  begun = group_files.seeds(folder)
+  seeds = row.seeds if row.trial is None else row.trial.seeds
+  if trains and not {*begun} <= {*seeds}:
+    raise UsageError(
+      f'seeds: expected the seeds {list(begun)} of row {row.label!r} among '
+      f'others, because they began to train together, got {list(seeds)}; to '
+      f'begin again, delete {folder}'
+    )
 
 
 def row_folder(workdir: pathlib.Path, row: Row) -> pathlib.Path:
@@ -99,6 +112,11 @@ def row_folder(workdir: pathlib.Path, row: Row) -> pathlib.Path:
 def seed_folder(workdir: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
   """Returns the folder of one seed of a row."""
   return row_folder(workdir, row) / str(seed)
+
+
+def group_folder(workdir: pathlib.Path, row: Row) -> pathlib.Path:
+  """Returns the folder of the seeds of a row that train in one program."""
+  return row_folder(workdir, row) / 'together'
 
 
 def result_file(workdir: pathlib.Path, row: Row, seed: int) -> pathlib.Path:

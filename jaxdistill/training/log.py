@@ -43,7 +43,7 @@ class Log:
     self._labels = dict(labels or {})
     self._directory = None if directory is None else pathlib.Path(directory)
     self._name = name
-    self._bar = _Bar() if show else None
+    self._bar = self._shown_bar = _Bar() if show else None
     self._records: Records | None = None
     self._board: Board | None = None
     self._offset = 0
@@ -56,6 +56,8 @@ class Log:
     num_steps: int,
     offset: int,
     score: str = '',
+    *,
+    is_shown: bool = True,
   ) -> None:
     """Starts a phase at a step and removes this run's later records.
 
@@ -66,14 +68,15 @@ class Log:
       num_steps: how many steps the phase has.
       offset: the number of steps of the phases before it.
       score: the metric that the progress bar shows besides the loss.
+      is_shown: whether to show the progress of this phase.
     """
+    self._bar = self._shown_bar if is_shown else None
     self._place = {**self._labels, 'order': order, 'phase': phase}
     self._offset = offset
     if self._directory is not None:
       self._close_files()
       path = self._directory / 'metrics.jsonl'
       drop_records(path, self._labels, order, step)
-      self._records = Records(path)
       folder = self._directory / 'tensorboard' / self._name.replace('/', '-')
       self._board = Board(folder, offset + step)
     if self._bar:
@@ -91,7 +94,10 @@ class Log:
       split: the split of the data that the metrics belong to.
       metrics: {name: value}.
     """
-    if self._records is not None and self._board is not None:
+    if self._directory is not None and self._board is not None:
+      if self._records is None:
+        # Not earlier, because other logs that begin replace the file.
+        self._records = Records(self._directory / 'metrics.jsonl')
       place = {**self._place, 'step': step, 'split': split}
       self._records.write({**place, **metrics})
       for key, value in metrics.items():
@@ -133,9 +139,9 @@ class Log:
       self._bar.stop()
 
   def _close_files(self) -> None:
-    if self._records is not None and self._board is not None:
-      self._records.close()
-      self._board.close()
+    for file in (self._records, self._board):
+      if file is not None:
+        file.close()
     self._records = self._board = None
 
 

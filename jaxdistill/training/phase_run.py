@@ -1,27 +1,28 @@
 """One phase while it runs: its state, steps, records and checkpoints."""
 
 import collections
+from collections.abc import Sequence
 import contextlib
 import pathlib
+import statistics
 import time
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
-from jaxdistill.core import checks, random
+from jaxdistill.core import random
 from jaxdistill.core.types import (
   Array,
   Batch,
   Dataset,
-  Model,
-  Phase,
+  PhaseBuilder,
   PyTree,
   Static,
 )
 from jaxdistill.training import checkpoint, programs
+from jaxdistill.training import lanes as lanes_lib
 from jaxdistill.training import sources as sources_lib
 from jaxdistill.training.distributed import hosts, sharding
 from jaxdistill.training.options import (
@@ -31,22 +32,11 @@ from jaxdistill.training.options import (
   NonFiniteLossError,
   PhaseCost,
 )
+from jaxdistill.training.seed_run import SeedRun
 
 # The host may not run further ahead of the devices than so many calls: a stop
 # request would otherwise wait for all steps that it has queued.
 CALLS_IN_FLIGHT = 2
-
-
-class _Best(NamedTuple):
-  """When a role was best so far; the model itself is on the devices.
-
-  Attributes:
-    quality: its score, with the other sign if lower scores are better.
-    step: the step at the end of that epoch.
-  """
-
-  quality: float
-  step: int
 
 
 class PhaseRun:
@@ -54,45 +44,45 @@ class PhaseRun:
 
   def __init__(
     self,
-    phase: Phase,
+    build: PhaseBuilder,
     order: int,
-    before: Fitted,
+    seeds: Sequence[SeedRun],
     dataset: Dataset,
-    seed: int,
     options: FitOptions,
     checkpoints: pathlib.Path | None,
+    shared: programs.Programs | None = None,
   ):
     """Prepares the phase.
 
     Args:
-      phase: the phase.
+      build: what built the phases of the seeds.
       order: its position in the method, from 0.
-      before: the result of the phases before it.
+      seeds: the seeds that train in one program.
       dataset: what its 'data' streams draw from.
-      seed: the seed of the run.
       options: how the run is watched, stored and spread over devices.
       checkpoints: the folder of the phase's checkpoints; None: none are kept.
+      shared: the programs of seeds that have run before; None: there are none.
     """
     self._begun = time.monotonic()
-    self._phase = phase
-    self._before = before
+    self._order = order
+    self._seeds = seeds
+    self._lanes = lanes_lib.of(len(seeds))
+    self._phase = phase = seeds[0].phase
     self._options = options
-    init_rng, step_rng = random.phase_keys(seed, order)
     mesh = sharding.make_mesh(options.model_parallel, options.devices)
     self._devices = mesh.size
     for stream in phase.streams.values():
       sharding.check_batch_size(stream.batch_size, mesh)
-    self._sources = sources_lib.of_phase(
-      phase, before.carry, dataset, (seed, order), mesh, options.workers
+    self._sources = sources_lib.of_seeds(
+      [(run.phase, run.before.carry, (run.seed, order)) for run in seeds],
+      *(dataset, mesh, options.workers),
     )
-    self._steps_per_epoch = sources_lib.steps_per_epoch(phase, self._sources)
+    self._steps_per_epoch = sources_lib.steps_per_epoch(phase, self._sources[0])
     self._stop_every = phase.stop_every or self._steps_per_epoch
     self._steps_per_call = options.steps_per_call or _default_steps_per_call()
-    if sources_lib.one_at_a_time(self._sources):
+    if sources_lib.one_at_a_time(self._sources[0]):
       self._steps_per_call = 1
-    self._rng = sharding.place_key(step_rng, mesh)
-    self._start(init_rng, mesh)
-    self._best = {name: _Best(-np.inf, 0) for name in self._tree['best']}
+    self._start(build, mesh, shared)
     self._step, self._seconds, self._compile_seconds = 0, 0.0, 0.0
     self._compiled: set[tuple[Static, int]] = set()
     self._in_flight: collections.deque[Array] = collections.deque()
@@ -101,88 +91,159 @@ class PhaseRun:
     )
     self._restore()
     self._saved_step = self._step
-    options.log.begin(
-      order,
-      phase.name,
-      self._step,
-      phase.num_steps,
-      before.steps,
-      options.score.name,
-    )
+    # If there are several seeds, the log of the options shows their progress.
+    offsets = {options.log: seeds[0].before.steps}
+    self._logs = offsets | {run.log: run.before.steps for run in seeds}
+    for log, offset in self._logs.items():
+      log.begin(
+        order,
+        phase.name,
+        self._step,
+        phase.num_steps,
+        offset,
+        options.score.name,
+        is_shown=log is options.log,
+      )
 
-  def _start(self, init_rng: Array, mesh: Mesh) -> None:
+  def _start(
+    self, build: PhaseBuilder, mesh: Mesh, shared: programs.Programs | None
+  ) -> None:
     """Sets the arrays with which the phase begins, and the step's program."""
-    state, self._frozen_local = self._phase.init(init_rng, self._before.carry)
-    # The program donates the buffers of the state, which the carry still needs.
-    state = sharding.place(jax.tree.map(jnp.copy, state), mesh)
-    self._frozen = sharding.place(self._frozen_local, mesh)
-    layout = sharding.layout(state, mesh)
-    self._program = programs.compiled(self._phase, layout, mesh)
-    first_batches = self._draw(0, 1)
-    totals = programs.zero_totals(
-      self._phase, state, self._frozen, first_batches, self._rng
-    )
-    best_variables = {
-      name: jax.tree.map(jnp.copy, eval_model(state, self._frozen).variables)
-      for name, eval_model in self._phase.eval_models.items()
-      if self._options.evaluate is not None and name in self._before.carry
-    }
-    # What a checkpoint holds.
-    self._tree: dict[str, PyTree] = {
-      'state': state,
-      'totals': sharding.place(totals, mesh),
-      'best': best_variables,
-    }
+    lanes, states, keys = self._lanes, [], []
+    for run in self._seeds:
+      init_rng, step_rng = random.phase_keys(run.seed, self._order)
+      state, run.frozen = run.phase.init(init_rng, run.before.carry)
+      # The program donates its buffers, which the carry still needs.
+      states.append(jax.tree.map(jnp.copy, state))
+      keys.append(step_rng)
+    lanes_lib.check_shapes(self._phase.name, states)
+    frozen, self._frozen_axes = lanes.frozen([s.frozen for s in self._seeds])
+    self._state = sharding.place(lanes.packed(states), mesh)
+    self._frozen = sharding.place(frozen, mesh)
+    self._rng = sharding.place_key(lanes.packed(keys), mesh)
+    self._program, totals = self._prepared(build, mesh, shared)
+    # Another seed begins with these totals, too.
+    totals = jax.tree.map(jnp.copy, lanes.packed([totals] * len(states)))
+    self._totals = sharding.place(totals, mesh)
+    if self._options.evaluate is not None:
+      for lane, run in enumerate(self._seeds):
+        run.start_best(*self._of(lane))
+
+  def _prepared(
+    self, build: PhaseBuilder, mesh: Mesh, shared: programs.Programs | None
+  ) -> tuple[programs.Steps, PyTree]:
+    """Returns the program of the phase, and the totals of one seed."""
+    layout = sharding.layout(self._state, mesh)
+    carries = [run.before.carry for run in self._seeds]
+    batches = sources_lib.draw(self._sources[0], 0, 1)
+    inputs = *self._of(0), batches, self._lanes.one(self._rng, 0)
+
+    def made(phases):
+      totals = programs.zero_totals(phases[0], *inputs)
+      steps = programs.compiled(
+        phases, layout, mesh, self._lanes, self._frozen_axes
+      )
+      return steps, totals
+
+    def own():
+      return made([run.phase for run in self._seeds])
+
+    if shared is None:
+      return own()
+    return shared.program(build, self._order, carries, made, own)
+
+  def _of(self, lane: int) -> tuple[PyTree, PyTree]:
+    """Returns the state of a seed, and what is frozen."""
+    frozen = self._lanes.one_frozen(self._frozen, self._frozen_axes, lane)
+    return self._lanes.one(self._state, lane), frozen
+
+  @property
+  def _tree(self) -> dict[str, PyTree]:
+    """What a checkpoint holds."""
+    best = self._lanes.listed([run.best_variables for run in self._seeds])
+    return {'state': self._state, 'totals': self._totals, 'best': best}
 
   def _restore(self) -> None:
     """Continues from the newest checkpoint, if there is one."""
     if self._store is None:
       return
-    self._step, self._tree, meta, problems = self._store.load(self._tree)
+    self._step, tree, meta, problems = self._store.load(self._tree)
     for problem in problems:
       self._options.log.say(f'skipped a damaged {problem}')
     if meta:
+      self._state, self._totals = tree['state'], tree['totals']
       self._seconds = meta['seconds']
       self._compile_seconds = meta.get('compile_seconds', 0.0)
-      self._best = {k: _Best(*v) for k, v in meta['best'].items()}
+      for lane, run in enumerate(self._seeds):
+        run.restore(
+          self._lanes.unlisted(meta.get('runs', meta), lane),
+          self._lanes.unlisted(tree['best'], lane),
+        )
 
-  def run(self) -> Fitted:
-    """Takes the remaining steps and returns the result so far.
+  def run(self) -> list[Fitted | NonFiniteLossError]:
+    """Takes the remaining steps and returns the result of each seed so far.
 
     Raises:
-      NonFiniteLossError: the loss or the state became NaN or infinite.
       Interrupted: the run was asked to stop.
     """
     stores = [self._store] if self._store else []
+    sources = [x for of_seed in self._sources for x in of_seed.values()]
     with contextlib.ExitStack() as stack:
-      for resource in (self._options.log, *self._sources.values(), *stores):
+      for resource in (*self._logs, *sources, *stores):
         stack.enter_context(contextlib.closing(resource))
-      self._train()
-      self._check_finite()
-      self._options.log.end()
-    return self._result()
+      try:
+        self._train()
+        self._check_finite()
+      except NonFiniteLossError:
+        pass  # of every seed, whose results they are
+      else:
+        for log in self._logs:
+          log.end()
+    return [
+      run.failure or self._result(lane) for lane, run in enumerate(self._seeds)
+    ]
+
+  def _active(self) -> list[SeedRun]:
+    """Returns the seeds that still take steps."""
+    return [run for run in self._seeds if run.is_active]
 
   def _train(self) -> None:
-    """Takes steps until the phase ends."""
+    """Takes steps until the phase ends for every seed."""
     phase, options = self._phase, self._options
     self._saved_time = time.monotonic()
     first_step = self._step
     batch_images = sum(stream.batch_size for stream in phase.streams.values())
-    while self._step < phase.num_steps:
+    batch_images *= len(self._seeds)
+    while self._step < phase.num_steps and self._active():
       self._save_or_stop()
       self._call()
-      is_last = self._step == phase.num_steps
-      if not is_last and self._step % self._stop_every == 0:
-        is_last = phase.stop(self._tree['state'])
-      epoch_ended = is_last or self._step % self._steps_per_epoch == 0
-      if is_last or self._step % options.log_every == 0:
-        self._record()
-      options.log.advance(self._step, (self._step - first_step) * batch_images)
-      epoch = self._step // self._steps_per_epoch
-      if epoch_ended and (is_last or epoch % options.evaluate_every == 0):
-        self._evaluate()
-      if is_last:
-        break
+      ending = self._ending()
+      is_record = self._step % options.log_every == 0
+      if is_record or ending:
+        self._record(self._active() if is_record else ending)
+      if is_record:
+        self._totals = programs.cleared(self._totals)
+      images = (self._step - first_step) * batch_images
+      for log in self._logs:
+        log.advance(self._step, images)
+      epoch, rest = divmod(self._step, self._steps_per_epoch)
+      is_evaluation = rest == 0 and epoch % options.evaluate_every == 0
+      self._evaluate(self._active() if is_evaluation else ending)
+      for run in ending:
+        run.ended = self._step
+
+  def _ending(self) -> list[SeedRun]:
+    """Returns the seeds whose phase ends with this step."""
+    active = self._active()
+    if self._step == self._phase.num_steps:
+      return active
+    if self._step % self._stop_every:
+      return []
+    return [
+      run
+      for lane, run in enumerate(self._seeds)
+      if run in active and run.phase.stop(self._lanes.one(self._state, lane))
+    ]
 
   def _call(self) -> None:
     """Takes one step, or several in one call of the device."""
@@ -198,25 +259,27 @@ class PhaseRun:
     # Drawing may hang in one process only; the program waits for all of them.
     hosts.point()
     begun = time.monotonic()
-    self._tree['state'], self._tree['totals'] = program(
-      self._tree['state'],
-      self._tree['totals'],
+    self._state, self._totals = program(
+      self._state,
+      self._totals,
       self._frozen,
       batches,
       self._rng,
-      np.int32(self._step),
+      self._lanes.index(self._step, [run.is_active for run in self._seeds]),
     )
     if key not in self._compiled:
       self._compile_seconds += time.monotonic() - begun
       self._compiled.add(key)
     self._step += count
     # The next call donates the totals, so it is a copy that is waited for.
-    self._in_flight.append(jnp.copy(self._tree['totals']['count']))
+    self._in_flight.append(jnp.copy(self._totals['count']))
     if len(self._in_flight) > CALLS_IN_FLIGHT:
       jax.block_until_ready(self._in_flight.popleft())
 
   def _draw(self, step: int, count: int) -> dict[str, Batch]:
-    return sources_lib.draw(self._sources, step, count)
+    drawn = [sources_lib.draw(x, step, count) for x in self._sources]
+    batches: dict[str, Batch] = self._lanes.packed(drawn)
+    return batches
 
   def _save_or_stop(self) -> None:
     """Saves a checkpoint if it is time, and stops if someone asked for it."""
@@ -244,88 +307,93 @@ class PhaseRun:
       meta = {
         'seconds': self._seconds + time.monotonic() - self._begun,
         'compile_seconds': self._compile_seconds,
-        'best': {name: list(best) for name, best in self._best.items()},
+        'runs': self._lanes.listed([run.kept() for run in self._seeds]),
       }
       self._store.save(self._step, self._tree, meta)
       self._saved_step = self._step
 
   def _check_finite(self) -> None:
-    """Raises NonFiniteLossError if training has gone wrong."""
-    bad_step = int(self._tree['totals']['bad'])
-    if bad_step >= 0:
-      what, step = 'loss', bad_step + 1
-    elif programs.has_nan(self._tree['state']):
-      what, step = 'state', self._step
-    else:
-      return
-    saved = self._saved_step if self._store is not None else 0
-    raise NonFiniteLossError(
-      f'the {what} is not finite at step {step} of phase '
-      f'{self._phase.name!r}; last good checkpoint of this phase: '
-      f'{saved or "none"}'
-    )
+    """Marks the seeds whose training has gone wrong.
 
-  def _record(self) -> None:
+    Raises:
+      NonFiniteLossError: it has gone wrong for all of them.
+    """
+    bad_steps = np.atleast_1d(jax.device_get(self._totals['bad']))
+    have_nan = self._lanes.have_nan(self._state)
+    for run, bad_step, has_nan in zip(self._seeds, bad_steps, have_nan):
+      if not run.is_active or (bad_step < 0 and not has_nan):
+        continue
+      saved = self._saved_step if self._store is not None else 0
+      if bad_step >= 0:
+        run.fail('loss', int(bad_step) + 1, saved)
+      else:
+        run.fail('state', self._step, saved)
+      if len(self._seeds) > 1:
+        self._options.log.say(f'seed {run.seed}: {run.failure}')
+    failures = [run.failure for run in self._seeds if run.failure]
+    if len(failures) == len(self._seeds):
+      raise failures[0]
+
+  def _record(self, runs: Sequence[SeedRun]) -> None:
     """Writes the means of the metrics since the last record."""
     self._check_finite()
-    totals = self._tree['totals']
-    self._options.log.write(self._step, 'train', programs.means(totals))
-    self._tree['totals'] = programs.cleared(totals)
+    totals = jax.device_get(self._totals)
+    self._write(
+      'train',
+      {
+        lane: programs.means(self._lanes.one(totals, lane))
+        for lane, run in enumerate(self._seeds)
+        if run in runs and run.failure is None
+      },
+    )
 
-  def _evaluate(self) -> None:
+  def _write(self, split: str, metrics: dict[int, dict[str, float]]) -> None:
+    """Adds a record for each seed, and shows their means."""
+    for lane, of_seed in metrics.items():
+      self._seeds[lane].log.write(self._step, split, of_seed)
+    if len(self._seeds) > 1 and metrics:
+      first, *_ = metrics.values()
+      means = {
+        key: statistics.fmean(x[key] for x in metrics.values()) for key in first
+      }
+      self._options.log.write(self._step, split, means)
+
+  def _evaluate(self, runs: Sequence[SeedRun]) -> None:
     """Evaluates the phase's models, and keeps each role's best one."""
-    options = self._options
-    if not options.evaluate:
+    if not self._options.evaluate:
       return
-    for name, eval_model in self._phase.eval_models.items():
-      model = eval_model(self._tree['state'], self._frozen)
-      metrics = options.evaluate(model)
-      is_only_one = list(self._best) == [name]
-      split = 'validation' if is_only_one else f'validation/{name}'
-      options.log.write(self._step, split, {**metrics})
-      best = self._best.get(name)
-      if best is None:
+    records: dict[str, dict[int, dict[str, float]]] = {}
+    for lane, run in enumerate(self._seeds):
+      if run not in runs or run.failure is not None:
         continue
-      checks.choice('score', options.score.name, metrics)
-      quality = options.score.quality(metrics[options.score.name])
-      if quality > best.quality:
-        self._best[name] = _Best(quality, self._step)
-        copied = jax.tree.map(jnp.copy, model.variables)
-        self._tree['best'][name] = copied
+      state, frozen = self._of(lane)
+      for split, metrics in run.evaluate(
+        state, frozen, self._step, self._options
+      ).items():
+        records.setdefault(split, {})[lane] = metrics
+    for split, of_seeds in records.items():
+      self._write(split, of_seeds)
 
-  def _result(self) -> Fitted:
-    """Finishes the phase and adds it to the result of those before."""
+  def _result(self, lane: int) -> Fitted:
+    """Finishes the phase of a seed and returns its result so far."""
+    run = self._seeds[lane]
     # What is handed on is on one device, as if there were no others.
     state, best_variables = jax.tree.map(
-      jnp.asarray, sharding.fetch((self._tree['state'], self._tree['best']))
+      jnp.asarray,
+      sharding.fetch((self._lanes.one(self._state, lane), run.best_variables)),
     )
-    phase, before, frozen = self._phase, self._before, self._frozen_local
-    carry = phase.finish(state, frozen, before.carry)
-    report = phase.report(state, carry)
-    best: dict[str, Model] = {}
-    for name, eval_model in phase.eval_models.items():
-      if name in self._best:
-        network = eval_model(state, frozen).network
-        best[name] = Model(network, best_variables[name])
-    best_step = {name: entry.step for name, entry in self._best.items()}
-    seconds = self._seconds + time.monotonic() - self._begun
-    compile_seconds = self._compile_seconds
+    # Seeds that train together share the time.
+    share = len(self._seeds)
+    seconds = (self._seconds + time.monotonic() - self._begun) / share
+    compile_seconds = self._compile_seconds / share
     cost = PhaseCost(
-      phase.name,
-      self._step,
+      self._phase.name,
+      self._step if run.ended is None else run.ended,
       seconds,
       compile_seconds,
       (seconds - compile_seconds) * self._devices,
     )
-    return Fitted(
-      carry=carry,
-      best={**before.best, **best},
-      best_step={**before.best_step, **best_step},
-      steps=before.steps + self._step,
-      seconds=before.seconds + seconds,
-      reports={**before.reports, **report},
-      costs=(*before.costs, cost) if self._step else before.costs,
-    )
+    return run.result(state, best_variables, cost)
 
 
 def _default_steps_per_call() -> int:

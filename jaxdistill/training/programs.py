@@ -1,6 +1,6 @@
 """The compiled steps of a phase, one or several per call, and their totals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -10,7 +10,17 @@ from jax.sharding import Mesh
 import numpy as np
 
 from jaxdistill.core import random
-from jaxdistill.core.types import Array, Batch, Metrics, Phase, PyTree, Static
+from jaxdistill.core.types import (
+  Array,
+  Batch,
+  Carry,
+  Metrics,
+  Phase,
+  PhaseBuilder,
+  PyTree,
+  Static,
+)
+from jaxdistill.training import lanes as lanes_lib
 from jaxdistill.training.distributed import sharding
 
 
@@ -39,15 +49,89 @@ def together(
   return steps_per_call if len(programs) == 1 else 1
 
 
+# (static, count) -> a function (state, totals, frozen, batches, rng, index) ->
+# (state, totals), which donates the state and the totals.
+Steps = Callable[[Static, int], Callable[..., Any]]
+# The steps of a phase, and the totals of one seed before the first of them.
+Program = tuple[Steps, PyTree]
+
+
+class Programs:
+  """The programs of a method, which all seeds of a row share.
+
+  A phase is a set of functions that are made for one carry. They can serve
+  another seed too if they do not depend on the values in the carry. This is
+  certain if a phase that was built from shapes alone can be traced.
+  """
+
+  def __init__(self) -> None:
+    """Begins without programs."""
+    self._entries: dict[int, tuple[Carry, Program]] = {}
+
+  def program(
+    self,
+    build: PhaseBuilder,
+    order: int,
+    carries: Sequence[Carry],
+    make: Callable[[Sequence[Phase]], Program],
+    own: Callable[[], Program],
+  ) -> Program:
+    """Returns the program of a phase, which may be that of earlier seeds.
+
+    Args:
+      build: builds the phase.
+      order: its position in the method.
+      carries: what the phase before handed on, for each seed.
+      make: makes a program from a phase that all seeds share.
+      own: makes a program from the phases of these seeds.
+    """
+    shapes, *others = map(_shapes, carries)
+    if any(other != shapes for other in others):
+      return own()
+    # Several seeds are rarely followed by as many others.
+    kept = None if others else self._entries.get(order)
+    if kept is not None and kept[0] == shapes:
+      return kept[1]
+    try:
+      phase = build(shapes)
+      # Only the first of several programs is traced here, so that the others
+      # might still depend on values.
+      if phase.static is not Phase._field_defaults['static']:
+        return own()
+      program = make([phase])
+    except Exception:  # what it does without the values may vary
+      return own()
+    if not others:
+      self._entries[order] = shapes, program
+    return program
+
+
+def _shapes(carry: Carry) -> Carry:
+  """Returns a carry with shapes in place of arrays."""
+
+  def shape(x: Any) -> Any:
+    is_array = isinstance(x, (jax.Array, np.ndarray))
+    return jax.ShapeDtypeStruct(x.shape, x.dtype) if is_array else x
+
+  shapes: Carry = jax.tree.map(shape, dict(carry))
+  return shapes
+
+
 def compiled(
-  phase: Phase, layout: PyTree, mesh: Mesh
-) -> Callable[..., Callable[..., Any]]:
+  phases: Sequence[Phase],
+  layout: PyTree,
+  mesh: Mesh,
+  lanes: lanes_lib.Lanes | None = None,
+  frozen_axes: PyTree = None,
+) -> Steps:
   """Returns jitted steps, with augmentation and running totals.
 
   Args:
-    phase: the phase whose step is compiled.
+    phases: the phase of each seed, or one that all of them share.
     layout: the shardings of the state, see `sharding.layout`.
     mesh: the devices.
+    lanes: how the seeds share the program; None: there is one.
+    frozen_axes: see `Lanes.frozen`.
 
   Returns:
     (static, count) -> a function (state, totals, frozen, batches, rng, index)
@@ -56,35 +140,45 @@ def compiled(
     the steps are stacked along a new first dimension.
   """
   shardings = (layout, sharding.whole(mesh))
+  lanes = lanes or lanes_lib.Alone()
 
   @functools.cache
   def program(static: Static, count: int) -> Callable[..., Any]:
-    def one(state, totals, frozen, batches, rng, index):
-      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        state, metrics = _one_step(
-          phase, state, frozen, batches, rng, index, static
-        )
-      is_finite = jnp.isfinite(metrics.get('loss', 0.0))
-      is_first_bad = ~is_finite & (totals['bad'] < 0)
-      bad = jnp.where(is_first_bad, index, totals['bad'])
-      sums = jax.tree.map(jnp.add, totals['sums'], metrics)
-      return state, {'sums': sums, 'count': totals['count'] + 1, 'bad': bad}
-
-    def several(state, totals, frozen, batches, rng, index):
-      def body(carry, inputs):
-        step_batches, step_index = inputs
-        return one(*carry, frozen, step_batches, rng, step_index), None
-
-      steps = batches, index + jnp.arange(count, dtype=np.int32)
-      return jax.lax.scan(body, (state, totals), steps)[0]
-
+    steps = [_with_totals(phase, static, count, mesh) for phase in phases]
     return jax.jit(
-      one if count == 1 else several,
+      lanes.over(steps, frozen_axes),
       donate_argnums=(0, 1),
       out_shardings=shardings,
     )
 
   return program
+
+
+def _with_totals(
+  phase: Phase, static: Static, count: int, mesh: Mesh
+) -> lanes_lib.Step:
+  """Returns one step of one seed, or several, with its running totals."""
+
+  def one(state, totals, frozen, batches, rng, index):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      state, metrics = _one_step(
+        phase, state, frozen, batches, rng, index, static
+      )
+    is_finite = jnp.isfinite(metrics.get('loss', 0.0))
+    is_first_bad = ~is_finite & (totals['bad'] < 0)
+    bad = jnp.where(is_first_bad, index, totals['bad'])
+    sums = jax.tree.map(jnp.add, totals['sums'], metrics)
+    return state, {'sums': sums, 'count': totals['count'] + 1, 'bad': bad}
+
+  def several(state, totals, frozen, batches, rng, index):
+    def body(carry, inputs):
+      step_batches, step_index = inputs
+      return one(*carry, frozen, step_batches, rng, step_index), None
+
+    steps = batches, index + jnp.arange(count, dtype=np.int32)
+    return jax.lax.scan(body, (state, totals), steps)[0]
+
+  return one if count == 1 else several
 
 
 def _one_step(
@@ -125,16 +219,6 @@ def zero_totals(
   )
   sums = {k: jnp.zeros(v.shape, v.dtype) for k, v in metrics.items()}
   return {'sums': sums, 'count': jnp.int32(0), 'bad': jnp.int32(-1)}
-
-
-@jax.jit
-def has_nan(tree: PyTree) -> Array:
-  """Returns whether any value is NaN.
-
-  The gradient of a finite loss may be NaN, so checking the loss is not enough.
-  """
-  floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x, jnp.inexact)]
-  return jnp.any(jnp.array([jnp.isnan(x).any() for x in floats] or [False]))
 
 
 def cleared(totals: PyTree) -> PyTree:

@@ -1,6 +1,6 @@
 """The batches that the streams of a phase draw from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -14,6 +14,29 @@ from jaxdistill.training.distributed import sharding
 Source = batches.Batches | streaming.StreamedBatches
 
 
+def of_seeds(
+  seeds: Sequence[tuple[Phase, Carry, tuple[int, ...]]],
+  dataset: Dataset,
+  mesh: Mesh,
+  workers: int | None = None,
+) -> list[dict[str, Source]]:
+  """Returns the batches of each seed; all of them share the data's arrays.
+
+  Args:
+    seeds: phase, carry and seeds, as `of_phase` takes them.
+    dataset: see `of_phase`, like the others.
+    mesh: the devices.
+    workers: the number of processes that load streamed data.
+  """
+  sources: list[dict[str, Source]] = []
+  for phase, carry, numbers in seeds:
+    like = sources[0] if sources else None
+    sources.append(
+      of_phase(phase, carry, dataset, numbers, mesh, workers, like)
+    )
+  return sources
+
+
 def of_phase(
   phase: Phase,
   carry: Carry,
@@ -21,6 +44,7 @@ def of_phase(
   seeds: tuple[int, ...],
   mesh: Mesh,
   workers: int | None = None,
+  like: Mapping[str, Source] | None = None,
 ) -> dict[str, Source]:
   """Returns {stream name: its batches}, spread over the mesh.
 
@@ -33,6 +57,7 @@ def of_phase(
     mesh: the devices.
     workers: the number of processes that load streamed data; see
       `StreamedBatches`.
+    like: the batches of another seed, whose arrays are used again.
 
   Raises:
     UsageError: there is no such split or no such entry of the carry, or it has
@@ -40,6 +65,10 @@ def of_phase(
   """
   sources: dict[str, Source] = {}
   for i, (name, stream) in enumerate(phase.streams.items()):
+    earlier = (like or {}).get(name)
+    if isinstance(earlier, batches.Batches) and stream.source == 'data':
+      sources[name] = earlier.in_order_of((*seeds, i))
+      continue
     part = arrays_lib.part(_arrays(stream, carry, dataset), stream.part)
     common = part, stream.batch_size, (*seeds, i), sharding.rows(mesh)
     if streaming.is_lazy(part):

@@ -5,6 +5,7 @@ be resumed at any step, and it sees the same batches however they are loaded.
 """
 
 from collections.abc import Callable, Mapping
+import copy
 import functools
 from typing import Any
 
@@ -43,7 +44,14 @@ class Batches:
     self._seeds = seeds
     self._take, self._stack = _taker(sharding), _taker(_stacked(sharding))
     self._size = len(next(iter(arrays.values())))
+    self._order: tuple[int, np.ndarray] | None = None
     self.steps_per_epoch = steps_per_epoch(self._size, batch_size)
+
+  def in_order_of(self, seeds: tuple[int, ...]) -> 'Batches':
+    """Returns batches of the same arrays in the order of other seeds."""
+    other = copy.copy(self)
+    other._seeds, other._order = seeds, None
+    return other
 
   def __call__(self, step: int) -> Batch:
     """Returns the batch of a step, `{name: [batch_size, ...]}`."""
@@ -61,7 +69,11 @@ class Batches:
 
   def _indices(self, step: int) -> np.ndarray:
     epoch, position = divmod(step, self.steps_per_epoch)
-    order = epoch_order(self._seeds, epoch, self._size)
+    # Here, because many seeds that train together would not find their orders
+    # in a small cache.
+    if self._order is None or self._order[0] != epoch:
+      self._order = epoch, epoch_order(self._seeds, epoch, self._size)
+    order = self._order[1]
     start = position * self._batch_size
     return order[start : start + self._batch_size]
 

@@ -141,7 +141,7 @@ def program(name: str) -> list[list[str]]:
   batch = sources.draw(source, 0, 1)
   totals = programs.zero_totals(phase, state, frozen, batch, rng)
   layout = sharding.layout(state, mesh)
-  step = programs.compiled(phase, layout, mesh)(None, 1)
+  step = programs.compiled([phase], layout, mesh)(None, 1)
   arguments = (state, totals, frozen, batch, rng, np.int32(0))
   text = step.lower(*arguments).compile().as_text()
   return [

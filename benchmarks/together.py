@@ -1,0 +1,140 @@
+"""A step of several seeds: in one program, and as one program for each seed.
+
+Seeds that train together are unrolled or mapped (`jax.vmap`) in one program;
+the library unrolls them on CPUs and maps them elsewhere. The programs take
+turns in one process. The script prints medians of the processor time of all
+threads, which depends little on what else runs, or of the wall time on a GPU,
+for a step of all seeds, and how long the first step took, which compiles.
+
+  python benchmarks/together.py --network resnet8 --size 8 --seeds 1 8
+"""
+
+import argparse
+import statistics
+import time
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill import methods, networks, optimizers
+from jaxdistill.core import random
+from jaxdistill.core.types import Model
+from jaxdistill.data.sources import arrays
+from jaxdistill.phases import recipes
+from jaxdistill.tasks import classification
+from jaxdistill.training import lanes as lanes_lib
+from jaxdistill.training import programs
+from jaxdistill.training.distributed import sharding
+
+WAYS = ('apart', 'unrolled', 'mapped')
+
+
+def make_parts(arguments, count):
+  """Returns (phase of kd, states, frozen trees, batches, keys) of the seeds."""
+  shape = arguments.size, arguments.size, arguments.channels
+  generator = np.random.default_rng(0)
+  size = 2 * arguments.batch_size
+  image = generator.integers(0, 256, (size, *shape), np.uint8)
+  label = np.arange(size) % 10
+  dataset = arrays.from_arrays(image, label, image, label, validation=0)
+  recipe = recipes.recipe(
+    dataset,
+    classification(),
+    epochs=10,
+    batch_size=arguments.batch_size,
+    optimizer=optimizers.sgd(optimizers.constant(rate=0.05)),
+  )
+  network = networks.create(arguments.network, num_classes=10)
+  example = {'image': jnp.zeros((1, *shape))}
+
+  def model(seed):
+    return Model(network, networks.init(network, jax.random.key(seed), example))
+
+  teacher = model(1000)
+  carries = [{'student': model(i), 'teacher': teacher} for i in range(count)]
+  phase = methods.kd(recipe)[0](carries[0])
+  keys = [random.phase_keys(i, 0) for i in range(count)]
+  states, frozen = zip(
+    *(phase.init(k, c) for (k, _), c in zip(keys, carries, strict=True))
+  )
+  raw = {
+    k: v[: arguments.batch_size] for k, v in dataset.splits['train'].items()
+  }
+  batches = [{'train': jax.tree.map(jnp.asarray, raw)}] * count
+  return phase, states, frozen, batches, [key for _, key in keys]
+
+
+def make_step(arguments, count, way):
+  """Returns a function that takes one step of all seeds."""
+  phase, *trees = make_parts(arguments, count)
+  mesh = sharding.make_mesh()
+  groups = [[i] for i in range(count)] if way == 'apart' else [range(count)]
+  compiled, runs = None, []
+  for group in groups:
+    lanes = lanes_lib.Alone() if way == 'apart' else lanes_lib.Together(count)
+    states, frozen, batches, keys = ([x[i] for i in group] for x in trees)
+    totals = programs.zero_totals(
+      *(phase, states[0], frozen[0], batches[0], keys[0])
+    )
+    packed = jax.tree.map(jnp.copy, lanes.packed(states))
+    frozen, axes = lanes.frozen(frozen)
+    if compiled is None:  # seeds apart share it too
+      layout = sharding.layout(packed, mesh)
+      with mock.patch.object(lanes_lib, 'unrolls', lambda: way == 'unrolled'):
+        steps = programs.compiled([phase], layout, mesh, lanes, axes)
+        compiled = steps(None, 1)
+    totals = lanes.packed([totals] * len(group))
+    inputs = frozen, lanes.packed(batches), lanes.packed(keys)
+    index = lanes.index(0, [True] * len(group))
+    runs.append([packed, jax.tree.map(jnp.copy, totals), (*inputs, index)])
+
+  def take():
+    for run in runs:
+      run[0], run[1] = compiled(run[0], run[1], *run[2])
+    jax.block_until_ready(runs)
+
+  return take
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--network', default='resnet8')
+  parser.add_argument('--size', type=int, default=8)
+  parser.add_argument('--channels', type=int, default=1)
+  parser.add_argument('--batch_size', type=int, default=64)
+  parser.add_argument('--seeds', type=int, nargs='+', default=(1, 8))
+  parser.add_argument('--repeats', type=int, default=20)
+  arguments = parser.parse_args()
+  is_cpu = jax.default_backend() == 'cpu'
+  clock = time.process_time if is_cpu else time.perf_counter
+  print('| seeds | apart, ms |', end='')
+  print(*(f' {way} / apart |' for way in WAYS[1:]), end='')
+  print(*(f' first step {way}, s |' for way in WAYS))
+  print('|---' * (len(WAYS) * 2 + 1) + '|')
+  for count in arguments.seeds:
+    steps = {way: make_step(arguments, count, way) for way in WAYS}
+    first, times = {}, {way: [] for way in WAYS}
+    for i in range(arguments.repeats + 1):
+      for way, step in steps.items():
+        start = clock()
+        step()
+        seconds = clock() - start
+        if i:
+          times[way].append(seconds)
+        else:
+          first[way] = seconds
+    ratios = [
+      statistics.median(x / y for x, y in zip(times[way], times['apart']))
+      for way in WAYS[1:]
+    ]
+    print(
+      f'| {count} | {1e3 * statistics.median(times["apart"]):.1f} |', end=''
+    )
+    print(*(f' {ratio:.2f} |' for ratio in ratios), end='')
+    print(*(f' {first[way]:.1f} |' for way in WAYS), flush=True)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,283 @@
+"""The seeds of a row: trained one by one or together, measured and written."""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import datetime
+import importlib.metadata
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import rich.console
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Carry, Model
+from jaxdistill.data.loading import streaming
+from jaxdistill.study import measurements, models, recording
+from jaxdistill.study import workdir as workdir_lib
+from jaxdistill.study.plans import Plan, Row
+from jaxdistill.training import checkpoint, group_files, loop
+from jaxdistill.training.distributed import hosts
+from jaxdistill.training.log import Log
+from jaxdistill.training.trackers import TrackedRun
+
+PACKAGES = (
+  'jaxdistill',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+)
+
+
+class Study(NamedTuple):
+  """One call of `run`.
+
+  Attributes:
+    plan: what to run.
+    workdir: the work directory.
+    mesh: the devices.
+    options: how runs are watched and stored, except for their own folder.
+    show: whether to show progress.
+    console: where the teacher's accuracy is printed.
+  """
+
+  plan: Plan
+  workdir: pathlib.Path
+  mesh: jax.sharding.Mesh
+  options: loop.FitOptions
+  show: bool
+  console: rich.console.Console
+
+  def say(self, text: str) -> None:
+    """Prints a line as it is, however long."""
+    self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Teacher(NamedTuple):
+  """A trained teacher, and what `measurements.lazy_answers` returns."""
+
+  model: Model
+  answers: Callable[[], measurements.Answers] | None
+
+
+def check_together(plan: Plan, devices: int) -> None:
+  """Checks that the seeds of a row can train in one program.
+
+  Args:
+    plan: what to run.
+    devices: the number of devices.
+
+  Raises:
+    UsageError: there are several devices, or the data are streamed.
+  """
+  if not plan.together:
+    return
+  if devices > 1:
+    raise UsageError(
+      f'together: expected one device, got {devices}; make only one visible, '
+      'for example with CUDA_VISIBLE_DEVICES=0, or set together=False'
+    )
+  if any(map(streaming.is_lazy, plan.dataset.splits.values())):
+    raise UsageError(
+      'together: expected data in memory, got images that are read while the '
+      'network trains; set together=False'
+    )
+
+
+def groups(study: Study, row: Row) -> list[tuple[int, ...]]:
+  """Returns the seeds that are to be trained, as groups of one program."""
+  run = study.workdir, row
+  seeds = [
+    seed
+    for seed in row.seeds
+    if not hosts.of_first(workdir_lib.is_finished, *run, seed)
+    and not (
+      row.trial is not None
+      and hosts.of_first(workdir_lib.has_diverged, *run, seed)
+    )
+  ]
+  if not study.plan.together:
+    return [(seed,) for seed in seeds]
+  begun = group_files.seeds(workdir_lib.group_folder(*run))
+  rest = tuple(seed for seed in seeds if seed not in begun)
+  return [group for group in (begun, rest) if group]
+
+
+def run_seeds(
+  study: Study,
+  row: Row,
+  seeds: tuple[int, ...],
+  teacher: Teacher | None,
+  programs: loop.Programs | None,
+) -> None:
+  """Trains seeds of a row, or resumes them, and writes their results.
+
+  A seed of a trial whose loss becomes NaN has lost.
+
+  Raises:
+    NonFiniteLossError: the loss of a seed became NaN outside a sweep. The other
+      seeds are finished.
+  """
+  carries = {seed: _carry(study, row, seed, teacher) for seed in seeds}
+  with contextlib.ExitStack() as stack:
+    each = {}
+    for seed in seeds:
+      tracked = stack.enter_context(_tracked(study, row, seed))
+      each[seed] = _seed_options(study, row, seed, tracked)
+    options = each[seeds[0]]
+    if len(seeds) > 1:
+      options = _group_options(study, row, seeds, options)
+    outcomes = loop.fit_seeds(
+      row.method, carries, study.plan.dataset, each, options, programs
+    )
+  failures = {}
+  for seed, outcome in outcomes.items():
+    if not isinstance(outcome, loop.NonFiniteLossError):
+      _finish_seed(study, row, seed, carries[seed], outcome, teacher)
+    elif row.trial is None:
+      failures[seed] = outcome
+    else:
+      _note_divergence(study, row, seed, outcome)
+  if len(seeds) == 1 and failures:
+    raise failures[seeds[0]]
+  if len(seeds) > 1:
+    checkpoint.delete(workdir_lib.group_folder(study.workdir, row))
+  if failures:
+    lines = [f'seed {seed}: {error}' for seed, error in failures.items()]
+    raise loop.NonFiniteLossError('; '.join(lines))
+
+
+def _note_divergence(
+  study: Study, row: Row, seed: int, error: loop.NonFiniteLossError
+) -> None:
+  """Says that a trial has lost, and notes it in the work directory."""
+  study.console.print(f'{row.label}: diverged: {error}', markup=False)
+  if hosts.first():
+    path = workdir_lib.divergence_file(study.workdir, row, seed)
+    checkpoint.write_json(path, {'message': str(error)})
+
+
+def _carry(study: Study, row: Row, seed: int, teacher: Teacher | None) -> Carry:
+  """Returns what the first phase of a seed receives."""
+  carry: Carry = {row.role: models.initial_model(study.plan, row.role, seed)}
+  if row.role == 'student' and teacher is not None:
+    carry['teacher'] = teacher.model
+  return carry
+
+
+def _finish_seed(
+  study: Study,
+  row: Row,
+  seed: int,
+  carry: Carry,
+  fitted: loop.Fitted,
+  teacher: Teacher | None,
+) -> None:
+  """Measures a trained seed and writes its result, unless it is written."""
+  plan = study.plan
+  if hosts.of_first(workdir_lib.is_finished, study.workdir, row, seed):
+    return
+  if fitted.carry[row.role] is carry[row.role]:
+    raise UsageError(
+      f'row {row.label!r}: the method does not train the {row.role!r}'
+    )
+  teacher_answers = None if teacher is None else teacher.answers
+  measured = measurements.measure(
+    plan, row, seed, fitted, teacher_answers, study.mesh
+  )
+  recording.answers(
+    plan, study.workdir, row, seed, measured.answers, teacher_answers
+  )
+  result = {
+    'steps': fitted.steps,
+    'seconds': round(fitted.seconds, 1),
+    'phases': [_cost(cost) for cost in fitted.costs],
+    'best_step': fitted.best_step.get(row.role),
+    **measured.result,
+    **_origin(),
+  }
+  if hosts.first():
+    folder = workdir_lib.seed_folder(study.workdir, row, seed)
+    for file, report in fitted.reports.items():
+      checkpoint.write_json(folder / file, report)
+    path = workdir_lib.result_file(study.workdir, row, seed)
+    checkpoint.write_json(path, result)
+
+
+def _cost(cost: loop.PhaseCost) -> dict[str, Any]:
+  """Returns what a phase cost, as JSON, with tenths of seconds."""
+  return {
+    key: round(value, 1) if isinstance(value, float) else value
+    for key, value in cost._asdict().items()
+  }
+
+
+@contextlib.contextmanager
+def _tracked(study: Study, row: Row, seed: int) -> Iterator[list[TrackedRun]]:
+  """Starts the run in every tracker, and ends it in the end."""
+  name = f'{study.workdir.resolve().name}/{row.label}/{seed}'
+  with contextlib.ExitStack() as stack:
+    tracked = []
+    for tracker in study.plan.trackers if hosts.first() else ():
+      run = tracker.start(name, row.resolved)
+      stack.callback(run.finish)
+      tracked.append(run)
+    yield tracked
+
+
+def _seed_options(
+  study: Study, row: Row, seed: int, tracked: Sequence[TrackedRun]
+) -> loop.FitOptions:
+  """Returns the options of one seed: its folder, evaluation and log."""
+  plan, mesh = study.plan, study.mesh
+
+  def evaluate(model: Model) -> dict[str, float]:
+    return measurements.evaluate_on(plan, model, 'validation', mesh)
+
+  has_validation = 'validation' in plan.dataset.splits
+  return study.options._replace(
+    directory=str(workdir_lib.seed_folder(study.workdir, row, seed)),
+    evaluate=evaluate if has_validation else None,
+    log=Log(
+      study.workdir if hosts.first() else None,
+      name=row.label if len(row.seeds) == 1 else f'{row.label} seed {seed}',
+      labels={'row': row.label, 'seed': seed},
+      show=study.show,
+      tracked=tracked,
+    ),
+  )
+
+
+def _group_options(
+  study: Study, row: Row, seeds: Sequence[int], of_seed: loop.FitOptions
+) -> loop.FitOptions:
+  """Returns the options of seeds that train together.
+
+  Args:
+    study: the study.
+    row: the row.
+    seeds: its seeds.
+    of_seed: the options of one of them.
+  """
+  name = f'{row.label} seeds {", ".join(map(str, seeds))}'
+  return of_seed._replace(
+    directory=str(workdir_lib.group_folder(study.workdir, row)),
+    log=Log(name=name, show=study.show),
+  )
+
+
+def _origin() -> dict[str, Any]:
+  """Returns the versions, the device and the date that a result depends on."""
+  device = jax.devices()[0]
+  return {
+    'versions': versions(),
+    'device': f'{device.platform} {device.device_kind} x{jax.device_count()}',
+    'date': datetime.date.today().isoformat(),
+  }
+
+
+def versions() -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -1,0 +1,369 @@
+"""Seeds that train together end as if each had trained alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill import methods, optimizers
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Phase, Stage, Stream
+from jaxdistill.data.transforms import augment
+from jaxdistill.networks import graph, layers
+from jaxdistill.phases import recipes
+from jaxdistill.tasks import classification
+from jaxdistill.training import lanes, loop
+from jaxdistill.training import log as log_lib
+
+SEEDS = (0, 1, 2)
+
+
+def log_of(directory, seed):
+  return log_lib.Log(directory, labels={'seed': seed}, show=False)
+
+
+def together(method, carries, dataset, directory=None, **options):
+  """Returns seed -> outcome, trained together."""
+  each = {
+    seed: loop.FitOptions(
+      directory=directory and str(directory / str(seed)),
+      log=log_of(directory, seed),
+      **options,
+    )
+    for seed in carries
+  }
+  group = loop.FitOptions(
+    directory=directory and str(directory / 'together'),
+    log=log_lib.Log(show=False),
+    **options,
+  )
+  return loop.fit_seeds(method, carries, dataset, each, group)
+
+
+def alone(method, carries, dataset, directory=None, **options):
+  """Returns seed -> result, trained one after the other by `fit`."""
+  return {
+    seed: loop.fit(
+      method,
+      carry,
+      dataset,
+      seed=seed,
+      options=loop.FitOptions(log=log_of(directory, seed), **options),
+    )
+    for seed, carry in carries.items()
+  }
+
+
+def walk(num_steps=6, **changes) -> Phase:
+  """A phase that adds random numbers and the mean of its images to `w`."""
+
+  def init(rng, carry):
+    return {'w': jax.random.normal(rng) + carry['start']}, {'by': carry['by']}
+
+  def step(state, frozen, batches, rng, static):
+    del static
+    mean = batches['train']['image'].mean()
+    w = state['w'] + frozen['by'] * (jax.random.normal(rng) + mean)
+    return {'w': w}, {'loss': w}
+
+  def finish(state, frozen, carry):
+    del frozen
+    return {**carry, 'start': state['w'], 'steps': state['w']}
+
+  streams = {'train': Stream(8, augment.standardize((100.0,), (50.0,)))}
+  phase = Phase('walk', num_steps, streams, init, step, finish)
+  return phase._replace(**changes)
+
+
+def starts(by=None):
+  """A carry for each seed; `by` is what multiplies its steps."""
+  by = by or dict.fromkeys(SEEDS, 1.0)
+  return {
+    seed: {'start': jnp.float32(seed), 'by': jnp.float32(by[seed])}
+    for seed in SEEDS
+  }
+
+
+def last(outcomes):
+  return {seed: float(x.carry['start']) for seed, x in outcomes.items()}
+
+
+def records_of(directory, seed):
+  records = log_lib.read_records(directory / 'metrics.jsonl')
+  return [record for record in records if record['seed'] == seed]
+
+
+def numbers(records):
+  return [
+    {k: v for k, v in x.items() if not isinstance(v, str)} for x in records
+  ]
+
+
+def assert_same(some, others):
+  """Checks that results agree up to rounding."""
+  for one, other in zip(some.values(), others.values(), strict=True):
+    for role in ('student', 'teacher'):
+      jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-5),
+        one.carry[role].variables,
+        other.carry[role].variables,
+      )
+    assert one.best_step == other.best_step
+    assert one.steps == other.steps
+
+
+def network(width):
+  return Network(
+    (
+      Stage('stem', layers.ConvUnit(width)),
+      Stage('pool', layers.Pool()),
+      Stage('head', layers.Classifier(3, dropout=0.3)),
+    )
+  )
+
+
+@pytest.fixture(scope='module')
+def augmented(dataset):
+  return recipes.recipe(
+    dataset,
+    classification(),
+    epochs=2,
+    batch_size=8,
+    optimizer=optimizers.sgd(optimizers.constant(rate=0.05)),
+    augment=augment.crop_flip(padding=2),
+  )
+
+
+@pytest.fixture(scope='module')
+def carries(augmented):
+  def model(width, seed):
+    image = {'image': augmented.example['image']}
+    variables = graph.init(network(width), jax.random.key(seed), image)
+    return Model(network(width), variables)
+
+  teacher = model(3, 9)
+  return {
+    seed: {'student': model(2, seed), 'teacher': teacher} for seed in SEEDS[:2]
+  }
+
+
+@pytest.fixture(scope='module')
+def apart(augmented, carries, dataset, tmp_path_factory):
+  """(directory of records, results) of kd with each seed alone."""
+  directory = tmp_path_factory.mktemp('apart')
+  method = methods.kd(augmented)
+  return directory, alone(method, carries, dataset, directory, **options())
+
+
+def options():
+  def evaluate(model):
+    head = jax.tree.leaves(model.variables['params']['head'])
+    return {'top1': float(jnp.sum(head[0]))}
+
+  return {'evaluate': evaluate, 'log_every': 2}
+
+
+@pytest.mark.parametrize('unrolls', [True, False])
+def test_seeds_together_are_seeds_apart(
+  unrolls, augmented, carries, dataset, apart, tmp_path, monkeypatch
+):
+  """With batch norm, dropout, augmentation and orders of their own."""
+  monkeypatch.setattr(lanes, 'unrolls', lambda: unrolls)
+  method = methods.kd(augmented)
+  results = together(
+    *(method, carries, dataset, tmp_path),
+    **options(),
+    steps_per_call=1 if unrolls else 2,  # as on CPUs, and much as on GPUs
+  )
+  assert_same(results, apart[1])
+  for seed in carries:
+    ours, theirs = records_of(tmp_path, seed), records_of(apart[0], seed)
+    assert [(r['step'], r['split']) for r in ours] == [
+      (r['step'], r['split']) for r in theirs
+    ]
+    for one, other in zip(numbers(ours), numbers(theirs)):
+      assert one == pytest.approx(other, rel=2e-3, abs=2e-5)
+
+
+def test_methods_of_several_phases_train_together(
+  augmented, carries, dataset, monkeypatch
+):
+  monkeypatch.setattr(lanes, 'unrolls', lambda: False)  # compiles faster
+  method = methods.sskd(
+    augmented._replace(epochs=1),
+    cut=(('stem', 'stem'),),
+    stage_epochs=0.7,
+    head_epochs=0.7,
+    statistics_steps=2,
+  )
+  carries = {
+    seed: {**carry, 'teacher': carries[0]['student']}
+    for seed, carry in carries.items()
+  }
+  programs, expected = loop.Programs(), {}
+  for seed, carry in carries.items():
+    options = loop.FitOptions(log=log_of(None, seed))
+    expected |= loop.fit_seeds(
+      *(method, {seed: carry}, dataset, {seed: options}, options, programs)
+    )
+  assert_same(together(method, carries, dataset), expected)
+
+
+@pytest.mark.parametrize('stop', [1, 3, 5])
+def test_a_run_stopped_at_any_step_ends_with_the_same_bits(
+  stop, dataset, tmp_path
+):
+  def run(directory, interrupted):
+    method = (lambda carry: walk(), lambda carry: walk(2, name='again'))
+    return together(
+      method,
+      starts(),
+      dataset,
+      directory,
+      interrupted=interrupted,
+      checkpoint_seconds=0.0,
+      log_every=2,
+    )
+
+  whole = run(tmp_path / 'whole', lambda: False)
+  calls = iter(range(100))
+  with pytest.raises(loop.Interrupted):
+    run(tmp_path / 'parts', lambda: next(calls) >= stop)
+  assert last(run(tmp_path / 'parts', lambda: False)) == last(whole)
+  for seed in SEEDS:
+    records = [records_of(tmp_path / x, seed) for x in ('whole', 'parts')]
+    assert records[0] == records[1]
+    assert len(records[0]) == 4
+
+
+def test_a_finished_group_is_read_and_not_trained_again(dataset, tmp_path):
+  method = (lambda carry: walk(),)
+  first = together(method, starts(), dataset, tmp_path)
+
+  def forbidden(carry):
+    raise AssertionError
+
+  again = together((forbidden,), starts(), dataset, tmp_path)
+  assert last(again) == last(first)
+  assert not (tmp_path / 'together/checkpoints0').exists()
+
+
+def test_a_seed_that_diverges_leaves_the_others_as_they_are(dataset, tmp_path):
+  def method(names):
+    return tuple(lambda carry, name=name: walk(name=name) for name in names)
+
+  both = method(['first', 'second'])
+  by = {0: 1.0, 1: float('inf'), 2: 1.0}
+  outcomes = together(both, starts(by), dataset, tmp_path, log_every=2)
+  assert isinstance(outcomes[1], loop.NonFiniteLossError)
+  assert 'not finite at step' in str(outcomes[1])
+  assert "of phase 'first'" in str(outcomes[1])
+  expected = alone(both, {s: starts()[s] for s in (0, 2)}, dataset, log_every=2)
+  for seed, result in expected.items():
+    np.testing.assert_allclose(
+      outcomes[seed].carry['start'], result.carry['start'], rtol=1e-5
+    )
+    assert outcomes[seed].steps == 12
+  assert not (tmp_path / '1/phase0.safetensors').exists()
+  # A resumed run knows which seed has diverged, and does not try it again.
+  again = together(both, starts(by), dataset, tmp_path, log_every=2)
+  assert str(again[1]) == str(outcomes[1])
+  assert again[0].carry['start'] == outcomes[0].carry['start']
+
+
+def test_all_seeds_may_diverge(dataset):
+  by = dict.fromkeys(SEEDS, float('inf'))
+  outcomes = together((lambda carry: walk(),), starts(by), dataset)
+  assert all(isinstance(x, loop.NonFiniteLossError) for x in outcomes.values())
+
+
+def test_each_seed_ends_its_phase_by_its_own_rule(dataset, tmp_path):
+  """Such as that of a plateau; the others go on."""
+
+  def stop(state):
+    return float(state['w']) > 1.5
+
+  method = (lambda carry: walk(20, stop=stop, stop_every=1),)
+  by = {0: 0.1, 1: 0.1, 2: 0.1}
+  results = together(method, starts(by), dataset, tmp_path, log_every=4)
+  expected = alone(method, starts(by), dataset, tmp_path / 'apart', log_every=4)
+  steps = {seed: result.steps for seed, result in expected.items()}
+  assert len({*steps.values()}) > 1
+  assert {seed: result.steps for seed, result in results.items()} == steps
+  for seed in SEEDS:
+    np.testing.assert_allclose(
+      results[seed].carry['start'], expected[seed].carry['start'], rtol=1e-5
+    )
+    ours, theirs = (records_of(x, seed) for x in (tmp_path, tmp_path / 'apart'))
+    for one, other in zip(numbers(ours), numbers(theirs), strict=True):
+      assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_other_seeds_cannot_continue_a_group(dataset, tmp_path):
+  method = (lambda carry: walk(),)
+  with pytest.raises(loop.Interrupted):
+    together(method, starts(), dataset, tmp_path, interrupted=lambda: True)
+  two = {seed: starts()[seed] for seed in (0, 1)}
+  with pytest.raises(UsageError, match=r'expected the seeds \[0, 1, 2\]'):
+    together(method, two, dataset, tmp_path)
+
+
+def test_phases_of_other_lengths_train_one_after_the_other(dataset):
+  method = (lambda carry: walk(3 + int(carry['start'])),)
+  results = together(method, starts(), dataset)
+  assert [results[seed].steps for seed in SEEDS] == [3, 4, 5]
+  assert last(results) == last(alone(method, starts(), dataset))
+
+
+def test_states_of_other_shapes_are_refused_in_one_line(dataset):
+  def method(carry):
+    size = 1 + int(carry['start'])
+    return walk(init=lambda rng, carry: ({'w': jnp.zeros(size)}, {'by': 1.0}))
+
+  with pytest.raises(UsageError, match=r"phase 'walk', .*together=False"):
+    together((method,), starts(), dataset)
+
+
+@pytest.mark.parametrize('needs_values', [False, True])
+def test_seeds_one_by_one_share_programs_that_need_no_values(
+  needs_values, dataset
+):
+  traced = []
+
+  def build(carry):
+    factor = carry['by'] + 0.0 if needs_values else 1.0
+
+    def step(state, frozen, batches, rng, static):
+      del frozen, static, batches, rng
+      traced.append(1)
+      return {'w': state['w'] * factor + 1.0}, {'loss': state['w']}
+
+    return walk(3, step=step)
+
+  carries = starts({0: 2.0, 1: 3.0, 2: 4.0})
+  programs, results, counts = loop.Programs(), {}, []
+  for seed, carry in carries.items():
+    options = loop.FitOptions(log=log_lib.Log(show=False))
+    results |= loop.fit_seeds(
+      *((build,), {seed: carry}, dataset, {seed: options}, options, programs)
+    )
+    counts.append(len(traced))
+  assert (counts[0] == counts[-1]) is not needs_values
+  assert last(results) == last(alone((build,), carries, dataset))
+
+
+def test_a_step_that_captures_values_of_its_seed_keeps_them(dataset):
+  """Its program can neither be shared nor mapped."""
+
+  def build(carry):
+    by = carry['by']
+
+    def step(state, frozen, batches, rng, static):
+      del frozen, static, batches, rng
+      return {'w': state['w'] * by}, {'loss': state['w']}
+
+    return walk(2, step=step)
+
+  carries = starts({0: 2.0, 1: 3.0, 2: 4.0})
+  results = together((build,), carries, dataset)
+  assert last(results) == last(alone((build,), carries, dataset))
