@@ -1,6 +1,7 @@
 """Where the numbers of a run go: metrics.jsonl, TensorBoard, a progress bar."""
 
 from collections.abc import Mapping, Sequence
+import copy
 import json
 import os
 import pathlib
@@ -43,10 +44,16 @@ class Log:
     self._labels = dict(labels or {})
     self._directory = None if directory is None else pathlib.Path(directory)
     self._name = name
-    self._bar = self._shown_bar = _Bar() if show else None
+    self._bar = _Bar() if show else None
     self._records: Records | None = None
     self._board: Board | None = None
     self._offset = 0
+
+  def silent(self) -> 'Log':
+    """Returns a log of the same run that shows no progress."""
+    log = copy.copy(self)
+    log._bar = None
+    return log
 
   def begin(
     self,
@@ -56,8 +63,6 @@ class Log:
     num_steps: int,
     offset: int,
     score: str = '',
-    *,
-    is_shown: bool = True,
   ) -> None:
     """Starts a phase at a step and removes this run's later records.
 
@@ -68,9 +73,7 @@ class Log:
       num_steps: how many steps the phase has.
       offset: the number of steps of the phases before it.
       score: the metric that the progress bar shows besides the loss.
-      is_shown: whether to show the progress of this phase.
     """
-    self._bar = self._shown_bar if is_shown else None
     self._place = {**self._labels, 'order': order, 'phase': phase}
     self._offset = offset
     if self._directory is not None:

@@ -219,13 +219,15 @@ def _train(
   context: _Context,
 ) -> dict[int, Outcome]:
   """Trains a phase of several seeds in one program."""
-  (options, *_) = [context.each[seed] for seed in before]
+  logs = {seed: context.each[seed].log for seed in before}
+  options = context.each[next(iter(before))]
   if len(before) > 1:
+    # The log of the group shows the progress.
     options = context.options
+    logs = {seed: log.silent() for seed, log in logs.items()}
   checkpoints = phase_files.path(options, f'checkpoints{order}')
   runs = [
-    SeedRun(seed, phases[seed], x, context.each[seed].log)
-    for seed, x in before.items()
+    SeedRun(seed, phases[seed], x, logs[seed]) for seed, x in before.items()
   ]
   run = PhaseRun(
     *(build, order, runs, context.dataset, options, checkpoints),

@@ -102,7 +102,6 @@ class PhaseRun:
         phase.num_steps,
         offset,
         options.score.name,
-        is_shown=log is options.log,
       )
 
   def _start(
