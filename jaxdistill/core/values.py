@@ -28,6 +28,9 @@ Output = Array | dict[str, Array]
 Metrics = dict[str, Array]
 # Pairs of (student feature, teacher feature): the one way to pair networks.
 FeaturePairs = tuple[tuple[str, str], ...]
+# Where a backbone is cut into stages: each stage ends at one pair of features,
+# or at several that are compared together, such as the levels of a pyramid.
+Boundaries = tuple[tuple[str, str] | FeaturePairs, ...]
 
 
 class StageModule(Protocol):

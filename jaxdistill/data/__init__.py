@@ -1,8 +1,8 @@
 """Data sets and augmentation, imported when they are first used.
 
 Data sets: `digits`, `npz`, `tfds`, `folder`, `images`, `huggingface`,
-`mask_folder`, `identities`, `from_arrays`, `from_columns` and `from_identities`
-return a `Dataset`, and `read_image` reads one image as they do.
+`mask_folder`, `coco`, `identities`, `from_arrays`, `from_columns` and
+`from_identities` return a `Dataset`, and `read_image` reads one image as they do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """
@@ -13,6 +13,7 @@ from jaxdistill.core import lazy
 
 if TYPE_CHECKING:
   from jaxdistill.data.sources.arrays import from_arrays, from_columns
+  from jaxdistill.data.sources.coco import coco
   from jaxdistill.data.sources.decoding import read_image
   from jaxdistill.data.sources.digits import digits
   from jaxdistill.data.sources.folder import folder
@@ -44,6 +45,7 @@ __all__ = [
   'alternate',
   'autoaugment',
   'chain',
+  'coco',
   'crop_flip',
   'cutmix',
   'cutout',
@@ -73,6 +75,7 @@ __all__ = [
 _HOMES = {
   'from_arrays': 'jaxdistill.data.sources.arrays',
   'from_columns': 'jaxdistill.data.sources.arrays',
+  'coco': 'jaxdistill.data.sources.coco',
   'digits': 'jaxdistill.data.sources.digits',
   'folder': 'jaxdistill.data.sources.folder',
   'from_identities': 'jaxdistill.data.sources.identities',

@@ -33,6 +33,11 @@ from jaxdistill.losses.dense import (
   pairwise_similarity_loss,
   pixel_soft_target_loss,
 )
+from jaxdistill.losses.detection import (
+  box_overlaps,
+  focal_loss,
+  generalized_iou_loss,
+)
 from jaxdistill.losses.embeddings import cosine_loss, smooth_l1_loss
 from jaxdistill.losses.features import (
   hierarchical_context_loss,
@@ -68,6 +73,7 @@ __all__ = [
   'arcface_loss',
   'attention_transfer_loss',
   'batch_norm_margins',
+  'box_overlaps',
   'channel_wise_loss',
   'contrastive_loss',
   'correlation_congruence_loss',
@@ -77,6 +83,8 @@ __all__ = [
   'dist_loss',
   'factor_transfer_loss',
   'flow_loss',
+  'focal_loss',
+  'generalized_iou_loss',
   'hierarchical_context_loss',
   'hint_loss',
   'init_memory_bank',

@@ -25,6 +25,7 @@ from jaxdistill.networks.models import (
 from jaxdistill.networks.surgery import (
   dense_heads,
   depth_heads,
+  detectors,
   edits,
   embedding,
   narrowing,
@@ -151,17 +152,18 @@ FILES: dict[str, Callable[..., Network]] = {
   'program': programs.program,
 }
 # Name -> function of `network` and further arguments that changes a network:
-# heads for segmentation or depth instead of that of a classifier, a vector
-# before its last layer, fewer channels everywhere, fewer channels inside its
-# blocks, noise after its blocks in training, fewer stages, more stages, other
-# stages; some of its stages, which the two before take from another network;
-# and another output.
+# heads for segmentation, depth or detection instead of that of a classifier, a
+# vector before its last layer, fewer channels everywhere, fewer channels inside
+# its blocks, noise after its blocks in training, fewer stages, more stages,
+# other stages; some of its stages, which the two before take from another
+# network; and another output.
 EDITS: dict[str, Callable[..., Network]] = {
   'fcn': dense_heads.fcn,
   'psp': dense_heads.psp,
   'deeplab': dense_heads.deeplab,
   'upproj': depth_heads.upproj,
   'embedded': embedding.embedded,
+  'retinanet': detectors.retinanet,
   'scaled': scaling.scaled,
   'narrowed': narrowing.narrowed,
   'noisy': noisy.noisy,

@@ -48,27 +48,39 @@ def hint(
 ) -> Objective:
   """FitNets: a hint, `losses.hint_loss` after a regressor.
 
+  The loss is summed over the feature pairs.
+
   Args:
     weight: the factor of the loss.
-    feature_pairs: one pair; None means the second of the pairs that
+    feature_pairs: pairs of maps; None means the second of the pairs that
       `middle_pairs` returns.
   """
   checks.weights(weight=weight)
 
   @marks.any_classes
   def objective(pair: Pair) -> Term:
-    student, teacher = hint_pair(pair, feature_pairs)
-    shape = pairs.map_shape(pair.teacher_shapes, teacher)
-    regressor = Stage(
-      'hint', adapters.HintRegressor(shape), (f'student/{student}',)
+    chosen = pairs.map_pairs(pair, feature_pairs)
+    if feature_pairs is None:
+      chosen = (hint_pair(pair, None),)
+    regressors = tuple(
+      Stage(
+        f'hint{i}',
+        adapters.HintRegressor(pairs.map_shape(pair.teacher_shapes, teacher)),
+        (f'student/{student}',),
+      )
+      for i, (student, teacher) in enumerate(chosen)
     )
 
     def loss(features, batch, models):
       del batch, models
-      target = maps.as_map(features[f'teacher/{teacher}'])
-      return losses.hint_loss(features['hint'], target)
+      return sum(
+        losses.hint_loss(
+          features[f'hint{i}'], maps.as_map(features[f'teacher/{teacher}'])
+        )
+        for i, (_, teacher) in enumerate(chosen)
+      )
 
-    return Term(loss, weight, (regressor,))
+    return Term(loss, weight, regressors)
 
   return objective
 

@@ -136,7 +136,12 @@ def statistics_phase(
     new, slope = jax.jvp(running, (old,), (ones,))
 
     def average(mean: Array, new: Array, slope: Array) -> Array:
-      averaged: Array = mean + (new / (1 - slope) - mean) / (state.step + 1)
+      # A frozen norm keeps the old value, so its slope is 1.
+      is_frozen = slope == 1
+      batch = jnp.where(
+        is_frozen, mean, new / jnp.where(is_frozen, 1, 1 - slope)
+      )
+      averaged: Array = mean + (batch - mean) / (state.step + 1)
       return averaged
 
     averages = jax.tree.map(average, {k: means[k] for k in old}, new, slope)

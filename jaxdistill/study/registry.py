@@ -10,6 +10,7 @@ from jaxdistill import (
 )
 from jaxdistill.core.types import Augment, Dataset, Method, Network, Task
 from jaxdistill.data.sources import (
+  coco,
   digits,
   folder,
   huggingface,
@@ -36,6 +37,7 @@ DATASETS: Table = {
   'folder': folder.folder,
   'mask_folder': mask_folder.mask_folder,
   'identities': identities.identities,
+  'coco': coco.coco,
   'images': image_trees.images,
   'huggingface': huggingface.huggingface,
 }
@@ -67,6 +69,7 @@ TASKS: Table = {
   'classification': tasks.classification,
   'segmentation': tasks.segmentation,
   'depth': tasks.depth,
+  'detection': tasks.detection,
   'embedding': tasks.embedding,
   'imitation': tasks.imitation,
   'verification': tasks.verification,

@@ -86,7 +86,7 @@ def decode(
   encoded: bytes,
   *,
   channels: int = 3,
-  image_size: int | None = None,
+  image_size: int | tuple[int, int] | None = None,
   background: tuple[int, ...] = WHITE,
   range: tuple[float, float] | None = None,
 ) -> np.ndarray:
@@ -97,8 +97,10 @@ def decode(
     channels: 3 converts every image to RGB, 1 to grey.
     image_size: the size in pixels to which the shorter side is resized,
       bilinear and antialiased; the square in the middle is kept. A JPEG file of
-      more than twice this size is decoded at a fraction of its own size. None:
-      the image keeps its size.
+      more than twice this size is decoded at a fraction of its own size. A
+      height and a width: the image is resized to fit into them, see
+      `fitted_size`, at the top left of black pixels. None: the image keeps its
+      size.
     background: the red, green and blue behind transparent pixels.
     range: the levels that become 0 and 255 in images of more than 8 bits.
 
@@ -114,18 +116,40 @@ def decode(
     raise OSError('the file is empty or cannot be opened')
   try:
     with pillow.open(io.BytesIO(encoded), formats=formats()) as image:
-      if image_size is not None:
+      if isinstance(image_size, int):
         # At twice the size, resizing still averages over enough pixels.
         image.draft(mode, (2 * image_size, 2 * image_size))
       image.load()
       pixels = _converted(_eight_bits(image, range), mode, background)
       pixels = _upright(pixels, _orientation(image))
-    if image_size is not None:
+    if isinstance(image_size, int):
       square = (image_size, image_size)
       pixels = fit(pixels, square, pillow.Resampling.BILINEAR)
+    elif image_size is not None:
+      size, _ = fitted_size(pixels.size[::-1], image_size)
+      canvas = pillow.new(mode, image_size[::-1])
+      canvas.paste(pixels.resize(size[::-1], pillow.Resampling.BILINEAR))
+      pixels = canvas
     return np.asarray(pixels).reshape(*pixels.size[::-1], -1)
   except Exception as error:  # damage may raise anything in Pillow's decoders
     raise _unreadable(error) from error
+
+
+def fitted_size(
+  size: tuple[int, int], into: tuple[int, int]
+) -> tuple[tuple[int, int], float]:
+  """Returns the size of an image after resizing, and the factor on it.
+
+  Args:
+    size: the height and width of the image.
+    into: the height and width into which it shall fit; its sides keep their
+      ratio, but for rounding.
+  """
+  scale = min(into[0] / size[0], into[1] / size[1])
+  height, width = (
+    min(limit, max(1, round(side * scale))) for side, limit in zip(size, into)
+  )
+  return (height, width), scale
 
 
 def size(path: str, *, upright: bool = True) -> tuple[int, int]:

@@ -52,6 +52,8 @@ class LazyImages:
     range: the levels that become 0 and 255 in images of more than 8 bits; None:
       the range of their type.
     threads: the number of threads that decode at the same time.
+    letterbox: whether images are resized to fit into this size, see
+      `decoding.decode`.
   """
 
   files: Files
@@ -61,6 +63,7 @@ class LazyImages:
   background: tuple[int, ...] = decoding.WHITE
   range: tuple[float, float] | None = None
   threads: int = dataclasses.field(default_factory=lambda: processors())
+  letterbox: bool = False
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -116,7 +119,8 @@ class LazyImages:
 
   def _fill(self, places: np.ndarray, out: np.ndarray) -> list[tuple[int, str]]:
     """Decodes images into `out`; returns the bad ones' numbers and reasons."""
-    height, _, channels = self.image_shape
+    height, width, channels = self.image_shape
+    size = (height, width) if self.letterbox else None
     bad = []
     encoded = self.files.read(places.tolist())
     for row, place in enumerate(places.tolist()):
@@ -124,7 +128,7 @@ class LazyImages:
         image = decoding.decode(
           encoded[row],
           channels=channels,
-          image_size=height if self.resize else None,
+          image_size=height if self.resize else size,
           background=self.background,
           range=self.range,
         )

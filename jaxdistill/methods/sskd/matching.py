@@ -1,17 +1,19 @@
 """The phases of SSKD, which match features at the boundaries of stages.
 
 A boundary is a pair (student feature, teacher feature) of outputs of stages or
-groups. Stage i lies between the boundaries i - 1 and i, the first one begins at
-the image, and the head is everything after the last boundary.
+groups, or several such pairs, of which the last one is the deepest. Stage i
+lies between the boundaries i - 1 and i, the first one begins at the image, and
+the head is everything after the last boundary.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from jaxdistill import losses, objectives, phases
 from jaxdistill.core import checks, marks, random
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
+  Boundaries,
   Carry,
   FeaturePairs,
   Method,
@@ -40,7 +42,7 @@ class Matching:
     self,
     recipe: Recipe,
     num_stages: int,
-    cut: FeaturePairs | None,
+    cut: Boundaries | None,
     reduction: str,
     student: str,
     teacher: str,
@@ -106,7 +108,7 @@ class Matching:
 
     def head_stages(carry: Carry) -> tuple[str, ...]:
       pair, cut = self._boundaries(carry)
-      return pairs.stages_after(pair.student, cut[-1][0])
+      return pairs.stages_after(pair.student, cut[-1][-1][0])
 
     return joint.supervised(
       recipe, student=self._student, trainable=head_stages, name='head'
@@ -115,13 +117,15 @@ class Matching:
   def _part(self, carry: Carry, matched: slice) -> 'Part':
     """Returns what one phase trains and compares."""
     pair, cut = self._boundaries(carry)
-    start = cut[matched.start - 1][0] if matched.start else 'image'
-    stop = cut[matched][-1][0]
-    stages = graph.stages_between(pair.student, start, stop)
-    return Part(pair, cut[matched], stages, self._student, self._teacher)
+    start = cut[matched.start - 1][-1][0] if matched.start else 'image'
+    compared = _flat(cut[matched])
+    stages = graph.stages_between(pair.student, start, compared[-1][0])
+    return Part(pair, compared, stages, self._student, self._teacher)
 
-  def _boundaries(self, carry: Carry) -> tuple[objectives.Pair, FeaturePairs]:
-    """Returns the pair of networks and the boundaries, after checking them.
+  def _boundaries(
+    self, carry: Carry
+  ) -> tuple[objectives.Pair, tuple[FeaturePairs, ...]]:
+    """Returns the pair of networks and the pairs of features of each boundary.
 
     Raises:
       UsageError: there are too few groups of maps; the user's boundaries do not
@@ -133,19 +137,23 @@ class Matching:
       for role in (self._student, self._teacher)
     )
     pair = objectives.pair_of(student, teacher, self._recipe)
-    boundaries = pairs.middle_pairs(pair, self._cut, name='cut')
-    if self._cut is None:
-      if self.count > len(boundaries):
+    if self._cut is not None:
+      boundaries = tuple(
+        pairs.check(pair, _pairs_of(entry), name='cut') for entry in self._cut
+      )
+    else:
+      middle = pairs.middle_pairs(pair, None, name='cut')
+      if self.count > len(middle):
         student_count = len(pairs.middle_groups(student, pair.student_shapes))
         teacher_count = len(pairs.middle_groups(teacher, pair.teacher_shapes))
         raise UsageError(
-          f'num_stages: expected 1 to {len(boundaries)}, got {self.count}; the '
+          f'num_stages: expected 1 to {len(middle)}, got {self.count}; the '
           f'student has {student_count} groups of maps and the teacher '
           f'{teacher_count}; for other stages, give the boundaries as cut'
         )
-      boundaries = boundaries[-self.count :]
-    cuts.check_order(pair, boundaries)
-    for boundary in boundaries:
+      boundaries = tuple((boundary,) for boundary in middle[-self.count :])
+    cuts.check_order(pair, _flat(boundaries))
+    for boundary in _flat(boundaries):
       shapes = _shapes(pair, boundary)
       if len({*shapes}) > 1 and any(len(s) not in (2, 4) for s in shapes):
         raise UsageError(
@@ -155,13 +163,25 @@ class Matching:
     return pair, boundaries
 
 
+def _pairs_of(entry: Any) -> FeaturePairs:
+  """Returns the pairs of an entry of a cut, which is one or several."""
+  is_several = isinstance(entry, Sequence) and not any(
+    isinstance(part, str) for part in entry
+  )
+  return tuple(entry) if is_several else (entry,)
+
+
+def _flat(boundaries: tuple[FeaturePairs, ...]) -> FeaturePairs:
+  return tuple(pair for boundary in boundaries for pair in boundary)
+
+
 class Part(NamedTuple):
   """What one phase trains and compares.
 
   Attributes:
     pair: the networks.
-    matched: the boundaries whose features are compared.
-    stages: the student's stages that train; they end at the last boundary.
+    matched: the pairs of features that are compared.
+    stages: the student's stages that train; they end at the last pair.
     student: the role of the student.
     teacher: the role of the teacher.
   """
@@ -259,7 +279,8 @@ def _partial(
 
   The teacher's remaining stages read the student's features, through the last
   adapter if there is one. Returns {} if these stages read features that the
-  student does not have, or a vector, or if the teacher has other classes.
+  student does not have or that have another shape, or a vector, or if the
+  teacher has other classes.
   """
   pair, boundary = part.pair, part.matched[-1]
   student_stages = graph.stages_between(pair.student, 'image', boundary[0])
@@ -286,7 +307,16 @@ def _partial(
   except UsageError:
     return {}
   outputs = _shapes(pair, pairs.output_names(pair))
+  # Stages that read features by name do not see the adapter.
+  replaced = {name.partition('.')[0] for name in teacher_stages}
+  reads_others = any(
+    len({*_shapes(pair, (name, name))}) > 1
+    for stage in pair.teacher.stages[len(teacher_stages) :]
+    for name in stage.inputs
+    if name.partition('.')[0] in replaced
+  )
   is_comparable = len(shapes[1]) == 4 and len({*outputs}) == 1
+  is_comparable = is_comparable and not reads_others
   return {'partial': partial} if is_comparable else {}
 
 

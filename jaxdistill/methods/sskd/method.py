@@ -11,8 +11,8 @@ from jaxdistill import optimizers, phases
 from jaxdistill.core import checks, marks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
+  Boundaries,
   Carry,
-  FeaturePairs,
   Method,
   Model,
   Phase,
@@ -29,7 +29,7 @@ def sskd(
   recipe: Recipe,
   *,
   num_stages: int = 3,
-  cut: FeaturePairs | None = None,
+  cut: Boundaries | None = None,
   stage_epochs: float | None = None,
   head_epochs: float | None = None,
   head: bool = True,
@@ -63,7 +63,9 @@ def sskd(
     num_stages: the number of stages, if `cut` is None: they end at the deepest
       `num_stages` groups of maps.
     cut: the boundaries between stages, pairs (student feature, teacher feature)
-      from the image to the head.
+      from the image to the head. In place of a pair, there may be several in
+      the order of their computation, such as the levels of a pyramid, which one
+      stage learns together.
     stage_epochs: the epochs of each stage. None divides the recipe's epochs
       equally among the stages and the head. The paper has 60, compared with 100
       for methods of one phase.
@@ -103,7 +105,7 @@ def multi_loss(
   recipe: Recipe,
   *,
   num_stages: int = 3,
-  cut: FeaturePairs | None = None,
+  cut: Boundaries | None = None,
   backbone_epochs: float | None = None,
   head_epochs: float | None = None,
   head: bool = True,

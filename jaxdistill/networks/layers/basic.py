@@ -14,12 +14,14 @@ from jaxdistill.networks import description
 from jaxdistill.networks.layers import convolutions, norms, plain, same
 
 # How the kernels of convolutions are initialised: Kaiming normal, not
-# truncated, over the fan out or in; or uniform in +-1/sqrt(fan in), PyTorch's
-# default.
+# truncated, over the fan out or in; uniform in +-1/sqrt(fan in), PyTorch's
+# default, or with the variance 1/(fan in); or from N(0, 0.01**2).
 KERNELS = {
   'fan_out': nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
   'fan_in': nn.initializers.variance_scaling(2.0, 'fan_in', 'normal'),
   'uniform': nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
+  'lecun': nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform'),
+  'small': nn.initializers.normal(0.01),
 }
 
 
@@ -290,6 +292,7 @@ class ConvUnit(nn.Module):
     initial: how the kernel is initialised, a key of `KERNELS`.
     dtype: the type of the computation.
     same_padding: whether the convolution is padded as in TensorFlow.
+    frozen: whether the norm uses its running statistics in training too.
   """
 
   width: int
@@ -303,6 +306,7 @@ class ConvUnit(nn.Module):
   initial: str = 'fan_out'
   dtype: str = 'float32'
   same_padding: bool = False
+  frozen: bool = False
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
@@ -317,7 +321,7 @@ class ConvUnit(nn.Module):
     )(x)
     if self.norm:
       x = batch_norm(
-        train,
+        train and not self.frozen,
         epsilon=self.epsilon,
         momentum=self.momentum,
         dtype=self.dtype,

@@ -39,12 +39,14 @@ class DeepStem(nn.Module):
     stride: the stride of the first convolution.
     pool: whether the stem ends with a 3x3 max-pooling of stride 2.
     dtype: the type of the computation.
+    frozen: whether norms use their running statistics in training too.
   """
 
   width: int
   stride: int = 2
   pool: bool = True
   dtype: str = 'float32'
+  frozen: bool = False
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
@@ -55,7 +57,9 @@ class DeepStem(nn.Module):
         dtype=self.dtype,
         name=f'conv{i}',
       )(nn.relu(x) if i > 1 else x)
-      x = layers.batch_norm(train, dtype=self.dtype, name=f'norm{i}')(x)
+      x = layers.batch_norm(
+        train and not self.frozen, dtype=self.dtype, name=f'norm{i}'
+      )(x)
     y = nn.relu(x)
     if self.pool:
       y = nn.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -74,6 +78,7 @@ class Bottleneck(nn.Module):
     stride: the stride of the second convolution.
     dtype: the type of the computation.
     dilation: the dilation of the second convolution.
+    frozen: whether norms use their running statistics in training too.
   """
 
   width: int
@@ -82,6 +87,7 @@ class Bottleneck(nn.Module):
   stride: int = 1
   dtype: str = 'float32'
   dilation: int = 1
+  frozen: bool = False
 
   CHANNELS = (
     layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),
@@ -107,7 +113,9 @@ class Bottleneck(nn.Module):
         name=f'{prefix}conv{suffix}',
       )
       norm = layers.batch_norm(
-        train, dtype=self.dtype, name=f'{prefix}norm{suffix}'
+        train and not self.frozen,
+        dtype=self.dtype,
+        name=f'{prefix}norm{suffix}',
       )
       return norm(conv(x))
 
@@ -132,6 +140,7 @@ def imagenet_resnet(
   strides: Sequence[int] = (1, 2, 2, 2),
   dilations: Sequence[int] = (1, 1, 1, 1),
   inner_widths: Sequence[int | Sequence[int]] | None = None,
+  frozen_norms: bool = False,
   dtype: str = 'float32',
 ) -> Network:
   """Returns a ResNet of basic blocks up to depth 34, and of bottlenecks above.
@@ -154,6 +163,9 @@ def imagenet_resnet(
       network. For a bottleneck the entry is a number, or a pair for the
       channels after its first and after its second convolution. None: those of
       its group.
+    frozen_norms: whether batch norms use their running statistics, and keep
+      them unchanged, in training too, as is usual for pretrained weights and
+      small batches. Their scales and shifts are trained.
     dtype: the type of the computation; parameters stay in float32.
 
   Returns:
@@ -175,10 +187,15 @@ def imagenet_resnet(
   checks.integer('stem_width', stem_width)
   unit: nn.Module
   if stem == 'deep':
-    unit = DeepStem(stem_width, stem_stride, pool, dtype)
+    unit = DeepStem(stem_width, stem_stride, pool, dtype, frozen_norms)
   else:
     unit = layers.ConvUnit(
-      stem_width, kernel, stem_stride, pool=pool, dtype=dtype
+      stem_width,
+      kernel,
+      stem_stride,
+      pool=pool,
+      dtype=dtype,
+      frozen=frozen_norms,
     )
   stages = [Stage('stem', unit)]
   for g, (blocks, width, first, dilation) in enumerate(
@@ -187,6 +204,7 @@ def imagenet_resnet(
     for b in range(blocks):
       stride = first if b == 0 else 1
       block = _block(depth, width, next(inner), stride, dilation, dtype)
+      block = block.clone(frozen=frozen_norms)
       stages.append(Stage(f'group{g + 1}.block{b + 1}', block))
   stages.append(Stage('pool', layers.Pool()))
   stages.append(Stage('head', layers.Classifier(num_classes)))

@@ -29,6 +29,7 @@ class BasicBlock(nn.Module):
       of zeros; 'pool': averages of patches, and channels of zeros; 'B': a 1x1
       convolution and batch norm.
     dilation: the dilation of both convolutions.
+    frozen: whether norms use their running statistics in training too.
   """
 
   width: int
@@ -37,6 +38,7 @@ class BasicBlock(nn.Module):
   shortcut: str = 'B'
   dtype: str = 'float32'
   dilation: int = 1
+  frozen: bool = False
 
   CHANNELS = (layers.Channels('inner', 'norm1', ('conv2',), 'conv1'),)
 
@@ -46,7 +48,7 @@ class BasicBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
-    dtype = self.dtype
+    dtype, by_batch = self.dtype, train and not self.frozen
     y = layers.conv(
       self.inner or self.width,
       stride=self.stride,
@@ -54,23 +56,25 @@ class BasicBlock(nn.Module):
       dtype=dtype,
       name='conv1',
     )(x)
-    y = nn.relu(layers.batch_norm(train, dtype=dtype, name='norm1')(y))
+    y = nn.relu(layers.batch_norm(by_batch, dtype=dtype, name='norm1')(y))
     y = layers.conv(
       self.width, dilation=self.dilation, dtype=dtype, name='conv2'
     )(y)
-    y = layers.batch_norm(train, dtype=dtype, name='norm2')(y)
+    y = layers.batch_norm(by_batch, dtype=dtype, name='norm2')(y)
     if self.stride != 1 or x.shape[-1] != self.width:
-      x = self._project(x, train)
+      x = self._project(x, by_batch)
     y = x + y
     return {'': nn.relu(y), '.pre': y}
 
-  def _project(self, x: Array, train: bool) -> Array:
+  def _project(self, x: Array, by_batch: bool) -> Array:
     if self.shortcut in WITHOUT_PARAMETERS:
       return WITHOUT_PARAMETERS[self.shortcut](x, self.width, self.stride)
     x = layers.conv(
       self.width, 1, self.stride, dtype=self.dtype, name='shortcut_conv'
     )(x)
-    return layers.batch_norm(train, dtype=self.dtype, name='shortcut_norm')(x)
+    return layers.batch_norm(by_batch, dtype=self.dtype, name='shortcut_norm')(
+      x
+    )
 
 
 def subsample(x: Array, width: int, stride: int) -> Array:

@@ -287,6 +287,23 @@ def with_heads(
   Raises:
     UsageError: the network does not pool its last map.
   """
+  maps, groups = maps_of(network)
+  if auxiliary is None:
+    return Network((*maps.stages, *heads), ('head',))
+  aux = Stage('aux', auxiliary, (groups[-2],))
+  first = heads[0]._replace(inputs=(groups[-1],))
+  return Network((*maps.stages, aux, first, *heads[1:]), ('head', 'aux'))
+
+
+def maps_of(network: Network) -> tuple[Network, list[str]]:
+  """Returns a classifier without its pooling and head, and its groups.
+
+  Args:
+    network: the classifier.
+
+  Raises:
+    UsageError: the network does not pool its last map.
+  """
   is_pool = [isinstance(s.module, layers.Pool) for s in network.stages]
   maps = Network(network.stages[: (*is_pool, True).index(True)])
   groups = list(graph.groups(maps))
@@ -295,8 +312,4 @@ def with_heads(
       'network: expected a classifier with groups of maps and a stage that '
       f'pools the last one, got {", ".join(graph.stage_names(network))}'
     )
-  if auxiliary is None:
-    return Network((*maps.stages, *heads), ('head',))
-  aux = Stage('aux', auxiliary, (groups[-2],))
-  first = heads[0]._replace(inputs=(groups[-1],))
-  return Network((*maps.stages, aux, first, *heads[1:]), ('head', 'aux'))
+  return maps, groups

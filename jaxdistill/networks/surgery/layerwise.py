@@ -60,7 +60,7 @@ def by_layers(model: Model) -> Model:
   A block 'group1.block1' becomes the stages 'group1.block1.shortcut' (if it has
   one), 'group1.block1.conv1', 'group1.block1.conv2' and so on. The output of
   the last is that of the block. Basic blocks and bottlenecks without
-  dilation are split; other stages stay whole.
+  dilation and frozen norms are split; other stages stay whole.
 
   Args:
     model: the network and its variables, or their shapes.
@@ -96,7 +96,7 @@ def _pieces(
   shortcut have 'shortcut_'. A stage that stays whole has None.
   """
   block, name = stage.module, stage.name
-  if getattr(block, 'dilation', 1) > 1:
+  if getattr(block, 'dilation', 1) > 1 or getattr(block, 'frozen', False):
     return [(stage, None)]
   if isinstance(block, resnet.BasicBlock):
     units = [(block.inner or block.width, 3, block.stride), (block.width, 3, 1)]

@@ -1,0 +1,67 @@
+"""SSKD and its rivals on a small detector: blood cells, BCCD.
+
+  jaxdistill --config=configs/detection/bccd.py --config.data.path=FILE
+
+Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
+2018, Table 9, in small: RetinaNets, with the student's backbone and pyramid
+trained stage by stage and its head on the labels.
+
+Data: https://github.com/Shenggan/BCCD_Dataset, 364 images of blood with boxes
+of red cells, white cells and platelets. FILE is an npz file with train_image,
+uint8 [N, 120, 160, 3], of the splits train and val; train_boxes, float32
+[N, M, 4], (top, left, bottom, right) in pixels of these images; train_classes,
+int32 [N, M], with -1 where there is no box; the same of the split test; and
+label_names.
+
+Setting: RetinaNets on ResNet-18, in which the teacher is twice as wide. The
+anchors begin at 16 pixels, half of the usual size. Images are zoomed by 0.8 to
+1.25 and mirrored.
+"""
+
+
+def network(width):
+  """Returns a RetinaNet on a ResNet-18 of some width."""
+  return {
+    'name': 'retinanet',
+    'width': 2 * width,
+    'depth': 2,
+    'size': 2.0,
+    'network': {
+      'name': 'resnet18',
+      'stem_width': width,
+      'widths': (width, 2 * width, 4 * width, 8 * width),
+    },
+  }
+
+
+GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
+PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5, 6, 7))
+
+
+def get_config():
+  """Returns rows of one length; the stages of SSKD share it."""
+  return {
+    'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
+    'task': {'name': 'detection', 'score': 'ap50'},
+    'augment': {'name': 'scale_crop', 'size': (120, 160), 'scale': (0.8, 1.25)},
+    'teacher': {**network(32), 'training': {'epochs': 60}},
+    'student': network(16),
+    'batch_size': 8,
+    'epochs': 40,
+    'evaluate_every': 20,
+    'seeds': 1,
+    'optimizer': {
+      'name': 'sgd',
+      'schedule': {
+        'name': 'step',
+        'rate': 0.02,
+        'boundaries': (2 / 3, 8 / 9),
+        'warmup': 0.05,
+      },
+      'weight_decay': 1e-4,
+      'clip': 10.0,
+    },
+    'methods': {
+      'student alone': {'name': 'supervised'},
+    },
+  }

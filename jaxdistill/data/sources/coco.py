@@ -1,0 +1,250 @@
+"""Data sets for detection: images and boxes in the JSON format of COCO."""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Dataset
+from jaxdistill.data.sources import arrays, decoding, image_files, images
+
+# By how many pixels a box may extend beyond its image; it is clipped.
+_TOLERANCE = 1.0
+
+
+def coco(
+  path: str,
+  *,
+  image_size: Sequence[int],
+  train_images: str = 'train2017',
+  train_annotations: str = 'annotations/instances_train2017.json',
+  test_images: str = 'val2017',
+  test_annotations: str = 'annotations/instances_val2017.json',
+  validation: float = 0.1,
+  train_subset: int | None = None,
+  split_seed: int = 0,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+  stream: bool | None = None,
+) -> Dataset:
+  """Returns the data set of a folder in the format of COCO, with boxes.
+
+  Every image is resized, bilinear and antialiased, to fit into one size. It
+  lies at the top left of black pixels, and its boxes are resized with it. An
+  image without boxes holds only background.
+
+  The columns are 'boxes', 'classes', 'crowd', 'areas' and 'scale', see
+  `tasks.detection`, and 'image_id'. The classes have the order of the
+  categories in the file of the training set.
+
+  Args:
+    path: the folder.
+    image_size: the height and width in pixels of all images.
+    train_images: the folder of the training images, below `path`.
+    train_annotations: the JSON file of their boxes, likewise.
+    test_images: the folder of the test images, likewise.
+    test_annotations: the JSON file of their boxes, likewise.
+    validation: the size of the validation split: a fraction of the training
+      set, or a number of examples if above 1. 0: there is no such split.
+    train_subset: the size of the split 'train_subset', which is a part of
+      'train'; None: there is no such split.
+    split_seed: chooses the examples of the validation split and the subset.
+    mean: per channel in [0, 255]; None: computed from the training images, or
+      from 1,024 of them, evenly spaced, if images are streamed.
+    std: the standard deviation, likewise.
+    stream: whether images are decoded when they are needed instead of at once;
+      None: if all of them need more than 1 GiB.
+
+  Raises:
+    UsageError: a file is missing or is not of this format, both splits have
+      different categories, or a box has an unknown category, a negative side,
+      or lies outside of its image.
+  """
+  arrays.check_choices(validation, train_subset, split_seed, mean, std)
+  height, width = (
+    checks.integer('image_size', side)
+    for side in checks.length('image_size', image_size, 2, 'sides of an image')
+  )
+  root = pathlib.Path(os.path.expanduser(path))
+  train, test = (
+    _read(root / annotations, root / folder)
+    for annotations, folder in (
+      (train_annotations, train_images),
+      (test_annotations, test_images),
+    )
+  )
+  if train.names != test.names:
+    differing = sorted({*train.names} ^ {*test.names})
+    raise UsageError(
+      f'{root / test_annotations}: expected the categories of '
+      f'{train_annotations}, in the same order, got others'
+      + (f', such as {differing[0]!r}' if differing else '')
+    )
+  if stream is None:
+    counts = (len(split.paths) for split in (train, test))
+    stream = images.is_large([(n, height, width, 3) for n in counts])
+  most = max(len(boxes) for s in (train, test) for boxes in s.annotations)
+  columns = [
+    _columns(split, (height, width), most, stream) for split in (train, test)
+  ]
+  return arrays.from_columns(
+    *columns,
+    validation=validation,
+    train_subset=train_subset,
+    split_seed=split_seed,
+    mean=mean,
+    std=std,
+    label_names=train.names,
+  )
+
+
+class _Box(NamedTuple):
+  """One annotation, in pixels of its original image."""
+
+  box: tuple[float, float, float, float]
+  label: int
+  is_crowd: bool
+  area: float
+
+
+class _Split(NamedTuple):
+  """What a file of annotations says.
+
+  Attributes:
+    paths: the image files.
+    ids: the number of each image in the file.
+    sizes: the height and width of each image.
+    annotations: the boxes of each image.
+    names: the names of the categories.
+  """
+
+  paths: tuple[str, ...]
+  ids: list[int]
+  sizes: list[tuple[int, int]]
+  annotations: list[list[_Box]]
+  names: tuple[str, ...]
+
+
+def _read(file: pathlib.Path, folder: pathlib.Path) -> _Split:
+  """Reads a file of annotations, and checks all of its boxes."""
+  try:
+    content = json.loads(file.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise UsageError(f'data.path: no file {str(file)!r}') from None
+  except (OSError, ValueError) as error:
+    raise UsageError(
+      f'{file}: expected a JSON file ({checks.reason(error)})'
+    ) from None
+  try:
+    return _split(content, file, folder)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    if isinstance(error, UsageError):
+      raise
+    raise UsageError(
+      f'{file}: expected the format of COCO, with the keys images, annotations '
+      f'and categories, got {checks.reason(error)}'
+    ) from None
+
+
+def _split(
+  content: Mapping[str, Any], file: pathlib.Path, folder: pathlib.Path
+) -> _Split:
+  classes = {c['id']: i for i, c in enumerate(content['categories'])}
+  sizes = {
+    image['id']: (int(image['height']), int(image['width']))
+    for image in content['images']
+  }
+  by_image: dict[int, list[_Box]] = {image: [] for image in sizes}
+  for entry in content['annotations']:
+    where = f'{file}: annotation {entry.get("id", "without an id")}'
+    image, category = entry['image_id'], entry['category_id']
+    for kind, value, known in (
+      ('image_id', image, sizes),
+      ('category_id', category, classes),
+    ):
+      if value not in known:
+        raise UsageError(
+          f'{where}: expected the id of one of the {len(known)} '
+          f'{"images" if known is sizes else "categories"} as {kind}, got '
+          f'{value!r}'
+        )
+    box = _box(where, entry['bbox'], sizes[image])
+    area = float(entry.get('area', (box[2] - box[0]) * (box[3] - box[1])))
+    is_crowd = bool(entry.get('iscrowd', 0))
+    by_image[image].append(_Box(box, classes[category], is_crowd, area))
+  paths = tuple(str(folder / image['file_name']) for image in content['images'])
+  if not paths:
+    raise UsageError(f'{file}: expected at least one image, got none')
+  for path in paths:
+    if not os.path.exists(path):
+      raise UsageError(f'data.path: no file {path!r}, which {file} names')
+  names = tuple(str(c['name']) for c in content['categories'])
+  return _Split(paths, [*sizes], [*sizes.values()], [*by_image.values()], names)
+
+
+def _box(
+  where: str, bbox: Sequence[float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+  """Returns (top, left, bottom, right) of (left, top, width, height)."""
+  numbers = [checks.number(f'{where}: bbox', x) for x in bbox]
+  left, top, width, height = checks.length(
+    f'{where}: bbox', numbers, 4, 'numbers'
+  )
+  if width < 0 or height < 0:
+    raise UsageError(
+      f'{where}: expected a bbox (left, top, width, height) of sides of at '
+      f'least 0, got {numbers}'
+    )
+  box = (top, left, top + height, left + width)
+  limits = (*size, *size)
+  clipped = tuple(min(max(x, 0.0), float(y)) for x, y in zip(box, limits))
+  if any(abs(x - y) > _TOLERANCE for x, y in zip(box, clipped)):
+    raise UsageError(
+      f'{where}: expected a bbox (left, top, width, height) inside its image '
+      f'of {size[1]}x{size[0]}, got {numbers}'
+    )
+  top, left, bottom, right = clipped
+  return top, left, bottom, right
+
+
+def _columns(
+  split: _Split, size: tuple[int, int], most: int, stream: bool
+) -> dict[str, Any]:
+  """Returns the columns of a split.
+
+  Args:
+    split: the split.
+    size: the height and width of all images.
+    most: the number of columns for boxes.
+    stream: whether images stay encoded.
+  """
+  count = len(split.paths)
+  files = image_files.Paths(split.paths)
+  image = images.LazyImages(files, np.arange(count), (*size, 3), letterbox=True)
+  boxes = np.zeros((count, most, 4), np.float32)
+  classes = np.full((count, most), -1, np.int32)
+  crowd = np.zeros((count, most), bool)
+  areas = np.zeros((count, most), np.float32)
+  scale = np.array(
+    [decoding.fitted_size(s, size)[1] for s in split.sizes], np.float32
+  )
+  for i, annotations in enumerate(split.annotations):
+    for j, annotation in enumerate(annotations):
+      limit = np.array((*size, *size))
+      boxes[i, j] = np.minimum(np.array(annotation.box) * scale[i], limit)
+      classes[i, j] = annotation.label
+      crowd[i, j], areas[i, j] = annotation.is_crowd, annotation.area
+  return {
+    'image': image if stream else image[:],
+    'boxes': boxes,
+    'classes': classes,
+    'crowd': crowd,
+    'areas': areas,
+    'scale': scale,
+    'image_id': np.array(split.ids, np.int32),
+  }

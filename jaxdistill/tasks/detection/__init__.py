@@ -1,0 +1,9 @@
+"""Detection: the boxes and classes of the objects in an image.
+
+task.py: the task.
+boxes.py: boxes relative to anchors.
+assignment.py: which anchors learn which boxes.
+suppression.py: from scores and boxes of anchors to objects.
+average_precision.py: the metrics of COCO.
+coco_results.py: detections as a results file of COCO.
+"""

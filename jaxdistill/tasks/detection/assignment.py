@@ -1,0 +1,89 @@
+"""Which anchors of an image learn which of its boxes."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxdistill.core.types import Array
+from jaxdistill.losses import detection as losses
+
+# Overlaps that differ by less are equal: the rest is rounding.
+_ROUNDING = 1e-5
+# What an anchor is assigned to instead of a box.
+BACKGROUND, UNDECIDED = -1, -2
+
+
+def assign(
+  anchors: Array,
+  boxes: Array,
+  is_box: Array,
+  *,
+  positive: float = 0.5,
+  negative: float = 0.4,
+) -> Array:
+  """Returns the box that each anchor learns, int32 `[A]`.
+
+  An anchor gets the box with which it overlaps most if their intersection over
+  union is at least `positive`. Below `negative`, it is `BACKGROUND`, and in
+  between `UNDECIDED`. Besides, each box gets the anchors with which it overlaps
+  most, however little that is; an anchor that is best for several boxes goes to
+  the one with the largest overlap, and the first of equal ones.
+
+  Args:
+    anchors: `[A, 4]`.
+    boxes: the boxes of one image, `[M, 4]`.
+    is_box: whether each row of `boxes` is a box, `[M]`; a box without an area
+      gets no anchor.
+    positive: the smallest overlap with a box.
+    negative: the largest overlap with none; at most `positive`.
+  """
+  if not boxes.shape[0]:
+    return jnp.full(anchors.shape[0], BACKGROUND, jnp.int32)
+  overlaps = losses.box_overlaps(anchors[:, None], boxes[None])
+  overlaps = jnp.where(is_box[None], overlaps, 0.0)
+  largest = overlaps.max(1)
+  rest = jnp.where(largest < negative, BACKGROUND, UNDECIDED)
+  chosen = jnp.where(largest >= positive, overlaps.argmax(1), rest)
+  best = overlaps.max(0)
+  is_best = (overlaps > best[None] - _ROUNDING) & (overlaps > 0)
+  claims = jnp.where(is_best, overlaps, 0.0)
+  claimed = jnp.where(claims.max(1) > 0, claims.argmax(1), chosen)
+  return claimed.astype(jnp.int32)
+
+
+class Targets(NamedTuple):
+  """What the anchors of an image learn.
+
+  Attributes:
+    classes: one-hot, booleans `[A, K]`; without any class for the background.
+    counts: whether the classes of an anchor count, booleans `[A]`.
+    is_positive: whether an anchor has a box, booleans `[A]`.
+    boxes: the boxes of these anchors, `[A, 4]`; arbitrary for the others.
+  """
+
+  classes: Array
+  counts: Array
+  is_positive: Array
+  boxes: Array
+
+
+def targets(
+  assigned: Array, boxes: Array, classes: Array, num_classes: int
+) -> Targets:
+  """Returns what anchors learn.
+
+  Args:
+    assigned: see `assign`, `[A]`.
+    boxes: `[M, 4]`.
+    classes: the class of each box, `[M]`.
+    num_classes: the number of classes, K.
+  """
+  is_positive = assigned >= 0
+  if not boxes.shape[0]:
+    nothing = jnp.zeros((len(assigned), 4), boxes.dtype)
+    one_hot = jnp.zeros((len(assigned), num_classes), bool)
+    return Targets(one_hot, ~is_positive, is_positive, nothing)
+  row = jnp.maximum(assigned, 0)
+  label = jnp.where(is_positive, classes[row], -1)
+  one_hot = label[:, None] == jnp.arange(num_classes)[None]
+  return Targets(one_hot, assigned != UNDECIDED, is_positive, boxes[row])

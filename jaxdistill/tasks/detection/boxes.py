@@ -1,0 +1,65 @@
+"""Boxes relative to anchors, as detectors predict them.
+
+Boxes and anchors are (top, left, bottom, right) in pixels.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from jaxdistill.core.types import Array
+
+# An anchor grows at most by this factor, so that the exponential stays finite.
+_LARGEST_GROWTH = 1000 / 16
+
+
+def encode(boxes: Array, anchors: Array) -> Array:
+  """Returns the offsets that turn anchors into boxes, `[..., 4]`.
+
+  They are the shift of the centre in heights and widths of the anchor, vertical
+  first, and the logarithms of the factors on both.
+
+  Args:
+    boxes: `[..., 4]`; a side of 0 counts as a tiny one.
+    anchors: `[..., 4]`, with an area.
+
+  References:
+    Girshick et al., Rich feature hierarchies for accurate object detection and
+    semantic segmentation, 2013, https://arxiv.org/abs/1311.2524
+  """
+  (centre, size), (anchor_centre, anchor_size) = map(
+    _centre_and_size, (boxes, anchors)
+  )
+  shift = (centre - anchor_centre) / anchor_size
+  growth = jnp.log(jnp.maximum(size, 1e-3) / anchor_size)
+  return jnp.concatenate([shift, growth], axis=-1)
+
+
+def decode(offsets: Array, anchors: Array) -> Array:
+  """Returns the boxes that offsets make of anchors, `[..., 4]`; see `encode`.
+
+  Args:
+    offsets: `[..., 4]`.
+    anchors: `[..., 4]`.
+  """
+  centre, size = _centre_and_size(anchors)
+  centre = centre + offsets[..., :2] * size
+  growth = jnp.minimum(offsets[..., 2:], math.log(_LARGEST_GROWTH))
+  half = jnp.exp(growth) * size / 2
+  return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def clip(boxes: Array, size: Array) -> Array:
+  """Returns the parts of boxes that lie in the image.
+
+  Args:
+    boxes: `[..., 4]`.
+    size: the height and width of the image, `[..., 2]`.
+  """
+  limit = jnp.concatenate([size, size], axis=-1).astype(boxes.dtype)
+  return jnp.clip(boxes, 0.0, jnp.broadcast_to(limit, boxes.shape))
+
+
+def _centre_and_size(boxes: Array) -> tuple[Array, Array]:
+  corner, end = boxes[..., :2], boxes[..., 2:]
+  return (corner + end) / 2, end - corner

@@ -1,0 +1,106 @@
+"""From scores and boxes of anchors to the objects of an image."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.core.types import Array
+from jaxdistill.losses import detection as losses
+from jaxdistill.tasks.detection import boxes as boxes_lib
+
+
+class Detections(NamedTuple):
+  """The objects of one image, those with the highest scores first.
+
+  Attributes:
+    boxes: `[D, 4]`.
+    scores: in [0, 1], `[D]`; 0 for a row without an object.
+    classes: int32 `[D]`; -1 for a row without an object.
+  """
+
+  boxes: Array
+  scores: Array
+  classes: Array
+
+
+def candidates(
+  logits: Sequence[Array],
+  offsets: Sequence[Array],
+  anchors: Sequence[Array],
+  *,
+  count: int = 1000,
+  least_score: float = 0.05,
+) -> Detections:
+  """Returns the best pairs of an anchor and a class of each level.
+
+  Args:
+    logits: of each level, `[A_l, K]`.
+    offsets: of each level, `[A_l, 4]`; see `boxes.encode`.
+    anchors: of each level, `[A_l, 4]`.
+    count: how many pairs a level has at most.
+    least_score: pairs whose score is lower get the score 0 and the class -1.
+
+  Returns:
+    The pairs, level by level; the boxes are not clipped.
+  """
+  levels = [
+    _candidates(*level, count, least_score)
+    for level in zip(logits, offsets, anchors)
+  ]
+  return Detections(*(jnp.concatenate(x) for x in zip(*levels)))
+
+
+def _candidates(
+  logits: Array, offsets: Array, anchors: Array, count: int, least_score: float
+) -> Detections:
+  num_classes = logits.shape[-1]
+  best, place = jax.lax.top_k(logits.reshape(-1), min(count, logits.size))
+  anchor, label = place // num_classes, place % num_classes
+  scores = jax.nn.sigmoid(best)
+  is_kept = scores >= least_score
+  return Detections(
+    boxes_lib.decode(offsets[anchor], anchors[anchor]),
+    jnp.where(is_kept, scores, 0.0),
+    jnp.where(is_kept, label, -1).astype(jnp.int32),
+  )
+
+
+def suppress(
+  found: Detections, *, count: int = 100, overlap: float = 0.5
+) -> Detections:
+  """Non-maximum suppression within each class, with fixed shapes.
+
+  The candidate with the highest score is kept, the first of equal ones. All
+  others of its class whose intersection over union with it is above `overlap`
+  are dropped, and so on.
+
+  Args:
+    found: the candidates, `[N, ...]`; a score of 0 stands for none.
+    count: how many are kept at most.
+    overlap: the largest overlap of two that are kept.
+
+  Returns:
+    The detections, `[count, ...]`.
+  """
+
+  def keep(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    scores, kept = carry
+    best = scores.argmax()
+    is_same = found.classes == found.classes[best]
+    overlaps = losses.box_overlaps(found.boxes, found.boxes[best])
+    is_dropped = (is_same & (overlaps > overlap)) | (
+      jnp.arange(len(scores)) == best
+    )
+    kept = kept.at[step].set(jnp.where(scores[best] > 0, best, -1))
+    return jnp.where(is_dropped, 0.0, scores), kept
+
+  kept = jnp.full(count, -1, jnp.int32)
+  _, kept = jax.lax.fori_loop(0, count, keep, (found.scores, kept))
+  is_kept, row = kept >= 0, jnp.maximum(kept, 0)
+  return Detections(
+    jnp.where(is_kept[:, None], found.boxes[row], 0.0),
+    jnp.where(is_kept, found.scores[row], 0.0),
+    jnp.where(is_kept, found.classes[row], -1),
+  )

@@ -1,0 +1,135 @@
+"""Folders in the format of COCO."""
+
+import copy
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import jaxdistill as jd
+from jaxdistill.core.checks import UsageError
+from jaxdistill.data.sources import decoding
+from jaxdistill.data.sources.coco import coco
+
+CATEGORIES = [{'id': 7, 'name': 'cat'}, {'id': 90, 'name': 'dog'}]
+# Two images, of which the second one is twice as large and higher than wide.
+CONTENT = {
+  'images': [
+    {'id': 139, 'file_name': 'a.png', 'height': 12, 'width': 16},
+    {'id': 42, 'file_name': 'b.png', 'height': 32, 'width': 24},
+    {'id': 5, 'file_name': 'c.png', 'height': 12, 'width': 16},
+  ],
+  'categories': CATEGORIES,
+  'annotations': [
+    {'id': 1, 'image_id': 139, 'category_id': 90, 'bbox': [2, 4, 6, 8]},
+    {
+      'id': 2,
+      'image_id': 42,
+      'category_id': 7,
+      'bbox': [8, 16, 16, 16.4],  # 0.4 pixels beyond the image
+      'iscrowd': 1,
+      'area': 99.0,
+    },
+  ],
+}
+
+
+def write(root, train=CONTENT, test=CONTENT):
+  (root / 'annotations').mkdir()
+  rng = np.random.default_rng(0)
+  for folder, name, content in (
+    ('train2017', 'instances_train2017', train),
+    ('val2017', 'instances_val2017', test),
+  ):
+    (root / folder).mkdir()
+    for image in CONTENT['images']:
+      size = image['height'], image['width'], 3
+      pixels = rng.integers(1, 256, size, np.uint8)
+      PIL.Image.fromarray(pixels).save(root / folder / image['file_name'])
+    file = root / 'annotations' / f'{name}.json'
+    file.write_text(json.dumps(content))
+  return root
+
+
+def read(root, **options):
+  return coco(str(root), image_size=(16, 16), validation=0, **options)
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_images_and_boxes_are_resized_together(stream, tmp_path):
+  data = read(write(tmp_path), stream=stream)
+  jd.tasks.detection().check(data)
+  split = data.splits['test']
+  assert data.label_names == ('cat', 'dog')
+  np.testing.assert_array_equal(split['image_id'], [139, 42, 5])
+  np.testing.assert_allclose(split['scale'], [1, 0.5, 1])
+  np.testing.assert_array_equal(split['classes'], [[1], [0], [-1]])
+  np.testing.assert_array_equal(
+    split['boxes'][:, 0], [[4, 2, 12, 8], [8, 4, 16, 12], [0, 0, 0, 0]]
+  )
+  np.testing.assert_array_equal(split['crowd'][:, 0], [False, True, False])
+  np.testing.assert_array_equal(split['areas'][:, 0], [48, 99, 0])
+  image = split['image'][np.arange(3)]
+  first = np.asarray(PIL.Image.open(tmp_path / 'val2017' / 'a.png'))
+  np.testing.assert_array_equal(image[0, :12], first)
+  assert not image[0, 12:].any()
+  assert image[1, :, :12].all() and not image[1, :, 12:].any()
+
+
+@pytest.mark.parametrize(
+  'size, into, expected',
+  [
+    ((480, 640), (240, 240), ((180, 240), 0.375)),
+    ((10, 1000), (100, 100), ((1, 100), 0.1)),
+    ((50, 50), (100, 200), ((100, 100), 2.0)),
+  ],
+)
+def test_images_fit_with_the_ratio_of_their_sides(size, into, expected):
+  assert decoding.fitted_size(size, into) == expected
+
+
+def changed(**entry):
+  content = copy.deepcopy(CONTENT)
+  content['annotations'][0] |= entry
+  return content
+
+
+@pytest.mark.parametrize(
+  'content, words',
+  [
+    (changed(bbox=[2, 4, -6, 8]), r'annotation 1: .* sides of at least 0, got'),
+    (changed(bbox=[2, 4, 6, 12]), r'inside its image of 16x12, got \[2.0, 4.0'),
+    (changed(bbox=[-2, 4, 6, 8]), 'inside its image'),
+    (changed(bbox=[2, 4, 6]), 'annotation 1: bbox: expected 4 entries'),
+    (changed(bbox=[2, 4, 6, 'x']), "bbox: expected a number, got 'x'"),
+    (changed(category_id=8), 'one of the 2 categories as category_id, got 8'),
+    (changed(image_id=8), 'one of the 3 images as image_id, got 8'),
+    ({'images': []}, "format of COCO, .* got KeyError: 'categories'"),
+    ([], 'expected the format of COCO'),
+    ({**CONTENT, 'images': [], 'annotations': []}, 'at least one image'),
+    (
+      {**CONTENT, 'images': [{**CONTENT['images'][0], 'file_name': 'x.png'}]},
+      'one of the 1 images',
+    ),
+  ],
+)
+def test_files_that_are_not_valid_are_refused(content, words, tmp_path):
+  with pytest.raises(UsageError, match=words) as error:
+    read(write(tmp_path, train=content))
+  assert '\n' not in str(error.value)
+
+
+def test_missing_files_are_named(tmp_path):
+  with pytest.raises(UsageError, match=r'no file .*instances_train2017'):
+    read(tmp_path)
+  (write(tmp_path) / 'val2017' / 'c.png').unlink()
+  with pytest.raises(UsageError, match=r'no file .*c\.png.*, which .* names'):
+    read(tmp_path)
+
+
+def test_other_categories_in_the_test_set_are_refused(tmp_path):
+  categories = [*CATEGORIES, {'id': 91, 'name': 'cow'}]
+  test = {**CONTENT, 'categories': categories}
+  with pytest.raises(UsageError, match="got others, such as 'cow'"):
+    read(write(tmp_path, test=test))
