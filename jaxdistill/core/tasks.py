@@ -51,10 +51,12 @@ class Progress(Protocol):
   """What the log of the training shows of a task."""
 
   def __call__(self, outputs: Any, batch: Batch, /) -> Metrics:
-    """Returns {metric: scalar} of one batch, with the task's score among them.
+    """Returns {metric: scalar} of one batch.
 
-    The mean over batches stands for the metric of the whole split, from which
-    it differs if the metric is not a mean over examples.
+    The task's score is among them, unless it takes more than a batch to compute
+    it; methods that compare models by batches then refuse the task. The mean
+    over batches stands for the metric of the whole split, from which it differs
+    if the metric is not a mean over examples.
 
     Args:
       outputs: the network's `Output`.

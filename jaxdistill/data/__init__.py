@@ -2,7 +2,8 @@
 
 Data sets: `digits`, `npz`, `tfds`, `folder`, `images`, `huggingface`,
 `mask_folder`, `coco`, `identities`, `from_arrays`, `from_columns` and
-`from_identities` return a `Dataset`, and `read_image` reads one image as they do.
+`from_identities` return a `Dataset`, and `read_image` reads one image as they
+do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """

@@ -25,6 +25,7 @@ from jaxdistill.methods.distpro import pathways
 from jaxdistill.methods.masked_layer import layer_phases, mask_phases
 from jaxdistill.methods.neighbourhood import candidates
 from jaxdistill.networks import initial
+from jaxdistill.networks.weights import backbones
 from jaxdistill.objectives.types import Objective
 from jaxdistill.optimizers import Optimizer, Schedule
 from jaxdistill.study.nesting import Table, Tables
@@ -64,6 +65,7 @@ NETWORKS: Table = {**networks.NETWORKS, **networks.FILES, **networks.EDITS}
 INITIAL_WEIGHTS: Table = {
   'normal': initial.normal,
   'xavier_uniform': initial.xavier_uniform,
+  'pretrained': backbones.pretrained,
 }
 TASKS: Table = {
   'classification': tasks.classification,

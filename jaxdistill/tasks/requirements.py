@@ -1,7 +1,7 @@
 """What methods require of a task."""
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Task
+from jaxdistill.core.types import Array, Metrics, Task
 
 
 def class_scores(method: str, task: Task) -> None:
@@ -80,6 +80,25 @@ def depths(method: str, task: Task) -> None:
     UsageError: it does not.
   """
   _target(method, task, 'depth', "each pixel has a depth, such as 'depth'")
+
+
+def batch_score(method: str, task: Task, metrics: Metrics) -> Array:
+  """Returns the score of a batch, which some tasks do not have.
+
+  Args:
+    method: the method that compares models by it.
+    task: the task.
+    metrics: what `Task.progress` returned.
+
+  Raises:
+    UsageError: the score is not among them.
+  """
+  if task.score.name not in metrics:
+    raise UsageError(
+      f'{method}: expected a task whose score can be computed for a batch, got '
+      f'{task.name!r} with the score {task.score.name!r}'
+    )
+  return metrics[task.score.name]
 
 
 def _target(method: str, task: Task, column: str, what: str) -> None:

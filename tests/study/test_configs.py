@@ -27,9 +27,10 @@ DEEP = {
   'pyramidnet200_240': 240,
   'pyramidnet200_300': 300,
 }
-# Here, groups of ResNets and MobileNetV2 have one block; of the former folder,
-# only the first row is traced.
-DENSE, FACES = 'configs/dense/', 'configs/faces/'
+# Here, groups of ResNets and MobileNetV2 have one block; of the first two
+# folders, only the first row is traced.
+FIRST_ROW = ('configs/dense/', 'configs/detection/')
+SMALL = (*FIRST_ROW, 'configs/faces/')
 # A search traces its student many times, so one block replaces its ResNet.
 ONE_BLOCK = 'neighbourhood/imagenet_search.py:search'
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -71,6 +72,8 @@ def _npz(
   stratified: bool = True,
 ):
   del validation, stratified
+  if 'bccd' in path:
+    return _boxes(num_classes=3)
   if 'nyu_depth' in path:
     depth = np.ones((32, 64, 64), np.float16)
     return _maps('depth', depth)
@@ -96,6 +99,25 @@ def _mask_folder(
   del path, ignore, image_size, validation
   mask = np.arange(32 * 64 * 64).reshape(32, 64, 64) % len(label_names)
   return _maps('mask', mask.astype(np.uint8), label_names=label_names)
+
+
+def _boxes(num_classes: int):
+  """Random images with one box each."""
+  columns = {
+    'image': np.random.default_rng(0).integers(
+      0, 256, (32, 64, 64, 3), np.uint8
+    ),
+    'boxes': np.tile(np.float32([[8, 8, 40, 40]]), (32, 1, 1)),
+    'classes': np.arange(32)[:, None] % num_classes,
+  }
+  return arrays.from_columns(
+    columns, columns, validation=8, num_classes=num_classes
+  )
+
+
+def _coco(path: str, *, image_size: Sequence[int], validation: float = 0.1):
+  del path, image_size, validation
+  return _boxes(num_classes=80)
 
 
 def _folder(path: str, *, image_size: int, validation: float = 0.1):
@@ -157,12 +179,13 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   monkeypatch.setitem(registry.DATASETS, 'folder', _folder)
   monkeypatch.setitem(registry.DATASETS, 'mask_folder', _mask_folder)
   monkeypatch.setitem(registry.DATASETS, 'identities', _identities)
+  monkeypatch.setitem(registry.DATASETS, 'coco', _coco)
   for name, widening in DEEP.items():
     shallow = functools.partial(pyramidnet.pyramidnet, 11, widening)
     monkeypatch.setitem(registry.NETWORKS, name, shallow)
   if path.endswith(ONE_BLOCK):
     monkeypatch.setitem(registry.NETWORKS, 'resnet50', _one_block)
-  if DENSE in path or FACES in path:
+  if any(folder in path for folder in SMALL):
     for depth in imagenet_resnet.BLOCKS:
       monkeypatch.setitem(imagenet_resnet.BLOCKS, depth, (1, 1, 1, 1))
     groups = [(expansion, 8, 1) for expansion, *_ in mobilenet._V2_GROUPS]
@@ -171,7 +194,7 @@ def test_a_config_is_built_and_traced(path, trace, monkeypatch):
   # The plan has built every row. The last one of those with the most phases is
   # traced.
   rows = [row for row in plan.rows if row.role == 'student']
-  if DENSE in path:
+  if any(folder in path for folder in FIRST_ROW):
     rows = rows[:1]
   longest = max(reversed(rows), key=lambda row: len(row.method))
   if trace:

@@ -23,6 +23,7 @@ from jaxdistill.methods.masked_layer import mask_phases, noise
 from jaxdistill.methods.masked_layer.mask_phases import Masks
 from jaxdistill.methods.masked_layer.parts import Parts
 from jaxdistill.networks import graph
+from jaxdistill.tasks import requirements
 
 # The interval that the search halves on a logarithmic scale, and how often: the
 # result is within a factor of (1e-1 / 1e-5) ** (1 / 2**4) = 1.78 of the best.
@@ -214,7 +215,9 @@ class _Steps:
     )
     task = self._recipe.task
     scores = [
-      task.progress(outputs, batch)[task.score.name]
+      requirements.batch_score(
+        'masked_layer', task, task.progress(outputs, batch)
+      )
       for outputs in (noised, clean)
     ]
     trial = trial._replace(

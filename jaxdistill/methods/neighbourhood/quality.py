@@ -12,6 +12,7 @@ from jaxdistill.methods.neighbourhood import forward, piece_phases
 from jaxdistill.methods.neighbourhood.layouts import Layout
 from jaxdistill.methods.neighbourhood.plan import Plan
 from jaxdistill.networks import graph
+from jaxdistill.tasks import requirements
 
 
 def quality_phase(
@@ -41,7 +42,10 @@ def quality_phase(
     batch = batches['train']
 
     def score_of(outputs: Any) -> Array:
-      return score.quality(recipe.task.progress(outputs, batch)[score.name])
+      metrics = recipe.task.progress(outputs, batch)
+      return score.quality(
+        requirements.batch_score('neighbourhood', recipe.task, metrics)
+      )
 
     fraction = 1 / recipe.validation_steps
     scores = {

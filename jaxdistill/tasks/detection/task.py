@@ -256,8 +256,12 @@ def _detect(
   def of_image(
     logits: Array, offsets: Array, anchors: tuple[Array, ...]
   ) -> suppression.Detections:
-    levels = (jnp.split(x, ends) for x in (logits, offsets))
-    found = suppression.candidates(*levels, anchors, least_score=least_score)
+    found = suppression.candidates(
+      jnp.split(logits, ends),
+      jnp.split(offsets, ends),
+      anchors,
+      least_score=least_score,
+    )
     # The places of the finest level cover the image.
     first = anchors[0]
     centres = (first[:, :2] + first[:, 2:]) / 2

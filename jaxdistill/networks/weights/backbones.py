@@ -1,0 +1,76 @@
+"""Initial weights of the stages that a network shares with a trained one."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Array, Network, Variables
+from jaxdistill.networks import graph
+from jaxdistill.networks.initial import Scheme
+from jaxdistill.networks.weights import files
+from jaxdistill.networks.weights import pretrained as torch_weights
+
+# The side of the images for which a file of PyTorch is read.
+_SIDE = 224
+
+
+def pretrained(*, path: str, network: Network | None = None) -> Scheme:
+  """Returns a scheme that takes over the stages of a trained network.
+
+  A stage gets the weights and statistics of the stage of the same name if all
+  of its arrays have the same shapes. All others, such as a head for other
+  classes, keep their new weights.
+
+  Args:
+    path: a file of this library, or one of PyTorch tensors.
+    network: the network of a file of PyTorch tensors; None: the file is one of
+      this library, which describes its network.
+
+  Returns:
+    (rng, variables) -> variables.
+
+  Raises:
+    UsageError: there is no such file; or, when the weights are read, they do
+      not belong to the network, or no stage has a counterpart.
+  """
+  path = os.path.expanduser(path)
+  if not os.path.isfile(path):
+    raise UsageError(f'initial.path: no file {path!r}')
+
+  def scheme(rng: Array, variables: Variables) -> Variables:
+    del rng
+    trained = _trained(path, network, variables)
+    shared = {
+      stage
+      for stage, params in variables['params'].items()
+      if _shapes(params) == _shapes(trained['params'].get(stage))
+    }
+    if not shared:
+      raise UsageError(
+        f'initial.path: expected a file with stages of the names and shapes of '
+        f"the student's, such as {next(iter(variables['params']))!r}, got "
+        f'{", ".join(trained["params"])}'
+      )
+    chosen = graph.select(trained, shared)
+    return graph.merge(variables, jax.tree.map(jnp.asarray, chosen))
+
+  return scheme
+
+
+def _trained(
+  path: str, network: Network | None, variables: Variables
+) -> Variables:
+  """Returns the variables of a file."""
+  if network is None:
+    return files.load(path).variables
+  first = variables['params'].get(network.stages[0].name, {})
+  channels = [x.shape[2] for x in jax.tree.leaves(first) if x.ndim == 4]
+  shape = (1, _SIDE, _SIDE, channels[0] if channels else 3)
+  image = jax.ShapeDtypeStruct(shape, jnp.float32)  # type: ignore[no-untyped-call,unused-ignore]
+  return torch_weights.load(path, network, {'image': image})
+
+
+def _shapes(tree: object) -> object:
+  return jax.tree.map(lambda x: x.shape, tree)
