@@ -77,7 +77,12 @@ def get_config(pair='18-101'):
     'optimizer': optimizer,
     'methods': {
       'student alone': {'name': 'supervised'},
-      'FitNets': {'name': 'hint', 'weight': 1.0, 'feature_pairs': PYRAMID},
+      'FitNets': {
+        'name': 'hint',
+        'weight': 1.0,
+        'activation': False,
+        'feature_pairs': PYRAMID,
+      },
       'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
       'SSKD': {
         'name': 'sskd',

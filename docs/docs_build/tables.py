@@ -24,7 +24,7 @@ SECTIONS = {
   'Schedules': ('SCHEDULES', 'The section `schedule` names the learning rate.'),
   'Initial weights': (
     'INITIAL_WEIGHTS',
-    "The section `initial` redraws the student's kernels before training.",
+    'The section `initial` gives the student other weights before training.',
   ),
   'Methods': (
     'METHODS',

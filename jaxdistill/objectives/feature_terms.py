@@ -44,7 +44,10 @@ def nst(
 
 
 def hint(
-  *, weight: float = 100.0, feature_pairs: FeaturePairs | None = None
+  *,
+  weight: float = 100.0,
+  activation: bool = True,
+  feature_pairs: FeaturePairs | None = None,
 ) -> Objective:
   """FitNets: a hint, `losses.hint_loss` after a regressor.
 
@@ -52,6 +55,8 @@ def hint(
 
   Args:
     weight: the factor of the loss.
+    activation: whether the regressors end with a ReLU, as suits features after
+      a ReLU. The levels of a pyramid have negative values too.
     feature_pairs: pairs of maps; None means the second of the pairs that
       `middle_pairs` returns.
   """
@@ -65,7 +70,9 @@ def hint(
     regressors = tuple(
       Stage(
         f'hint{i}',
-        adapters.HintRegressor(pairs.map_shape(pair.teacher_shapes, teacher)),
+        adapters.HintRegressor(
+          pairs.map_shape(pair.teacher_shapes, teacher), activation
+        ),
         (f'student/{student}',),
       )
       for i, (student, teacher) in enumerate(chosen)
@@ -88,9 +95,9 @@ def hint(
 def hint_pair(
   pair: Pair, feature_pairs: FeaturePairs | None
 ) -> tuple[str, str]:
-  """Returns the pair of a hint; by default, the second of `middle_pairs`."""
+  """Returns the last pair of a hint; the default is that of `hint`."""
   middle = pairs.map_pairs(pair, feature_pairs)
-  return middle[0] if feature_pairs else middle[min(1, len(middle) - 1)]
+  return middle[-1] if feature_pairs else middle[min(1, len(middle) - 1)]
 
 
 def vid(

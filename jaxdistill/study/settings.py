@@ -36,7 +36,7 @@ class Settings(NamedTuple):
       and a 'sweep', see `sweeps`.
     methods: label -> row; give either `method` or `methods`.
     task: what the labels mean; classification by default.
-    initial: draws the student's initial kernels from another distribution.
+    initial: gives the student other initial weights.
     augment: changes training images at random; 'none' by default.
     optimizer: 'sgd' by default.
     schedule: the learning rate; 'cosine' by default.
