@@ -1,16 +1,16 @@
 """Speed on an accelerator: training steps of several methods, and PyTorch.
 
-Measured are steps of KD, ResNet-56 -> ResNet-20 and WRN-40-2 -> WRN-16-2, with
-1 and 10 steps in a call of the program, and with 1 and 8 seeds in one program;
-a step of DistPro's search; and steps of Neighbourhood Distillation with ten
-candidates for each block, stacked and unrolled. PyTorch, eager and with
-`torch.compile`, takes the same steps of KD if it is installed. The data are
-random.
+It measures steps of KD, ResNet-56 -> ResNet-20 and WRN-40-2 -> WRN-16-2, with 1
+and 10 steps in a call of the program, and with 1 and 8 seeds in one program; a
+step of DistPro's search; and steps of Neighbourhood Distillation with ten
+candidates for each block, stacked and unrolled. If PyTorch is installed, it
+takes the same steps of KD, eager and with `torch.compile`. The data are random.
 
-Each engine is a process of its own, one after the other, the most important
-ones first. A Markdown table is printed and a JSON file is written line by line,
-so that a run which is cut short keeps what it has measured. After ten minutes
-no engine starts, and one that still runs is ended.
+Each engine runs in a process of its own, one after the other, and the most
+important ones come first. A Markdown table is printed and a JSON file is
+written line by line, so that a run that is cut short keeps what it has
+measured. After ten minutes, no further engine starts, and one that still runs
+is ended.
 
   python benchmarks/gpu.py
   python benchmarks/gpu.py --only=wrn_16_2
@@ -345,7 +345,7 @@ def main():
     '--limit', type=float, help='after how many seconds the last engine ends'
   )
   parser.add_argument(
-    '--only', default='', help='a text in the first column of the table'
+    '--only', default='', help='measure rows with this text in the first column'
   )
   parser.add_argument('--output', default='gpu.json', help='the JSON file')
   parser.add_argument('--torch_python', default=sys.executable)

@@ -2,9 +2,10 @@
 
 Seeds that train together are unrolled or mapped (`jax.vmap`) in one program;
 the library unrolls them on CPUs and maps them elsewhere. The programs take
-turns in one process. The script prints medians of the processor time of all
-threads, which depends little on what else runs, or of the wall time on a GPU,
-for a step of all seeds, and how long the first step took, which compiles.
+turns in one process. For a step of all seeds, the script prints medians of the
+processor time of all threads, which depends little on what else runs, or of the
+wall time on a GPU. It also prints how long the first step took, in which the
+program is compiled.
 
   python benchmarks/together.py --network resnet8 --size 8 --seeds 1 8
 """

@@ -3,20 +3,20 @@
   jaxdistill --config=configs/detection/bccd.py --config.data.path=FILE
 
 Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
-2018, Table 9, in small: RetinaNets, with the student's backbone and pyramid
-trained stage by stage and its head on the labels.
+2018, Table 9, on a small scale. The networks are RetinaNets. SSKD trains the
+student's backbone and pyramid stage by stage, and its head on the labels.
 
 Data: https://github.com/Shenggan/BCCD_Dataset, 364 images of blood with boxes
-of red cells, white cells and platelets. FILE is an npz file with train_image,
-uint8 [N, 120, 160, 3], of the splits train and val; train_boxes, float32
-[N, M, 4], (top, left, bottom, right) in pixels of these images; train_classes,
-int32 [N, M], with -1 where there is no box; the same of the split test; and
-label_names.
+of red cells, white cells and platelets. FILE is an npz file with these arrays:
+train_image, uint8 [N, 120, 160, 3], the images of the splits train and val;
+train_boxes, float32 [N, M, 4], (top, left, bottom, right) in pixels of these
+images; train_classes, int32 [N, M], with -1 where there is no box; test_image,
+test_boxes and test_classes, the same for the split test; and label_names.
 
-Setting: RetinaNets on ResNet-18, in which the teacher is twice as wide. The
-anchors begin at 16 pixels, half of the usual size. Images are zoomed by 0.8 to
-1.25 and mirrored. The rates and the weight of FitNets were not tuned; that of
-CWD is the one of its authors.
+Setting: RetinaNets on ResNet-18; the teacher is twice as wide as the student.
+The smallest anchors have sides of 16 pixels, half of the usual size. Images are
+zoomed by 0.8 to 1.25 and mirrored. The learning rates and the weight of FitNets
+were not tuned. The weight of CWD is that of its authors.
 
 Hardware and time: intended for two CPU cores; not measured. There is no table
 of results yet.
@@ -43,7 +43,7 @@ PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5, 6, 7))
 
 
 def get_config():
-  """Returns rows of one length; the stages of SSKD share it."""
+  """Returns rows of the same length, which the stages of SSKD share."""
   return {
     'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
     'task': {'name': 'detection', 'score': 'ap50'},

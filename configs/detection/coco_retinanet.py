@@ -3,8 +3,9 @@
   jaxdistill --config=configs/detection/coco_retinanet.py:18-101 \
     --config.data.path=FOLDER --config.teacher.checkpoint=teacher.safetensors
 
-The other pairs are 18-152, 50-101 and 50-152. Without the last line, the
-teacher is trained from new weights, which the paper does not do.
+The other pairs are 18-152, 50-101 and 50-152. Without
+--config.teacher.checkpoint, the teacher is trained from new weights, which the
+paper does not do.
 
 Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
 2018. The rivals are FitNets at each level of the pyramid, and CWD: Shu et al.,
@@ -15,12 +16,13 @@ paper's trainval35k and minival are these images. They are resized to fit into
 1024x1024, which has about as many pixels as the paper's images with a shorter
 side of 800.
 
-Setting: the schedule called 2x, 180,000 steps of batch size 16 and a rate of
-0.01 that falls to a tenth after 120,000 and 160,000. SSKD divides as many steps
-among four groups, the pyramid and the head. Batch norms keep their running
-statistics. The weights of the rivals are those of their authors or, for
-FitNets, were not tuned. Students start from new weights; for those of ImageNet,
-as in the paper, add `initial`, see the guide "Find objects".
+Setting: the schedule called 2x: 180,000 steps with batches of 16, and a rate of
+0.01 that falls to a tenth after 120,000 and again after 160,000 steps. SSKD
+divides the same number of steps among the four groups, the pyramid and the
+head. Batch norms keep their running statistics. The weight of CWD is that of
+its authors; that of FitNets was not tuned. Students start from new weights. To
+start from those of ImageNet, as the paper does, add the section `initial`; see
+the guide "Find objects".
 
 Held out: nothing of the 118,287 training images.
 

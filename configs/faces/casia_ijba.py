@@ -13,11 +13,11 @@ All faces are aligned crops. Every template of a gallery is compared with every
 probe of its split, whereas IJB-A's own protocol for verification has a list of
 pairs.
 
-Setting: the paper gives the networks and the data, and that the classifier is
-not used in testing and not tuned by SSKD. The rest is ours: crops of 112x112,
-an embedding of 256 entries, the softmax, 20 epochs for the rivals and 12 for
-each stage of SSKD, which is the paper's ratio on ImageNet, and the weights of
-the rivals on ImageNet.
+Setting: the paper names the networks and the data, and says that SSKD does not
+train the classifier and that testing does not use it. We chose the rest: crops
+of 112x112, an embedding of 256 entries, the softmax, 20 epochs for the rivals
+and 12 for each stage of SSKD, which is the paper's ratio on ImageNet, and for
+the rivals the weights that they have on ImageNet.
 
 Held out: nothing of the 494,414 training images.
 
@@ -25,7 +25,7 @@ Hardware: intended for GPUs. We have not run this config.
 
 Paper's TAR at FAR 0.01 and 0.001, rank-1 and rank-5: student 76.9, 55.2, 84.6,
 92.4; teacher 83.7, 59.3, 90.1, 95.8; KD 77.2, 55.4, 85.3, 93.0; SSKD 80.5,
-56.9, 86.8, 93.5. It has no rows of FitNets and AT.
+56.9, 86.8, 93.5. The paper has no rows for FitNets and AT.
 """
 
 EPOCHS, STAGE_EPOCHS = 20, 12
@@ -61,7 +61,7 @@ def get_config():
     'schedule': {'name': 'step', 'rate': 0.1, 'boundaries': BOUNDARIES},
     'methods': {
       'student alone': {'name': 'supervised'},
-      # The paper's weight of 15 over T^2 = 16, which our loss contains.
+      # The paper's weight is 15; our loss already contains T^2 = 16.
       'kd': {'name': 'kd', 'weight': 15 / 16, 'label_weight': 1.0},
       'fitnets': {'name': 'hint', 'weight': 10.0},
       'at': {'name': 'at', 'weight': 10.0},

@@ -1,4 +1,4 @@
-"""SSKD, Table 7 in small: ORL faces of 28 subjects, tested on 12 others.
+"""SSKD, Table 7 on a small scale: 28 subjects of the ORL faces, 12 for testing.
 
   jaxdistill --config=configs/faces/orl.py --config.data.path=FOLDER
 
@@ -6,15 +6,17 @@ Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
 2018.
 
 Data: the 400 grey faces of 40 subjects from AT&T Laboratories Cambridge, as
-FOLDER/train/s01 to s28 and FOLDER/test/s29 to s40, ten images each. A rate of
-0.001 would be that of seven impostor pairs, and is not measured.
+FOLDER/train/s01 to s28 and FOLDER/test/s29 to s40, ten images each. A false
+acceptance rate of 0.001 stands for only seven impostor pairs, and is not
+measured.
 
 Setting: a ResNet-50 and a ResNet-18 of a quarter of the usual width, images of
-32x32 pixels, and an embedding of 64 entries. Each stage of SSKD has as many
-epochs as make it as costly as KD: we count multiply-adds, and a backward pass
-as two forward passes. The weights of the rivals are the paper's for ImageNet,
-the rate of the stages is that of `configs/sskd/cifar10_resnet20_resnet8.py`,
-and nothing was tuned. There is no validation split: the last epoch counts.
+32x32 pixels, and an embedding of 64 entries. The number of
+epochs of a stage makes SSKD as costly as KD, if one counts multiply-adds, and a
+backward pass as two forward passes. The weights of the rivals are the paper's
+for ImageNet, the learning rate of the stages is that of
+`configs/sskd/cifar10_resnet20_resnet8.py`, and nothing was tuned. There is no
+validation split: the last epoch counts.
 
 Hardware and time: intended for one CPU core, with 600 steps for the teacher,
 300 for each run of a rival, and 600 for each of SSKD; not measured. There is no

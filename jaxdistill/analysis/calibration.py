@@ -15,9 +15,9 @@ class Bin(NamedTuple):
   """The images whose highest probability is in one interval.
 
   Attributes:
-    size: their number, at least 1.
+    size: the number of these images, at least 1.
     confidence: the mean of their highest probabilities.
-    accuracy: the fraction of them whose most probable class is right.
+    accuracy: the fraction of these images whose most probable class is right.
   """
 
   size: int
@@ -28,10 +28,10 @@ class Bin(NamedTuple):
 def reliability(
   probabilities: np.ndarray, label: np.ndarray, *, bins: int = 15
 ) -> list[Bin]:
-  """Returns the intervals of confidence that hold images, in their order.
+  """Returns the intervals of confidence that hold images, in ascending order.
 
   Args:
-    probabilities: of the classes `[N, num_classes]`.
+    probabilities: the probabilities of the classes `[N, num_classes]`.
     label: the right classes `[N]`.
     bins: the number of intervals of equal length from 0 to 1.
 
@@ -42,7 +42,7 @@ def reliability(
   probabilities = np.asarray(probabilities, np.float64)
   confidence = probabilities.max(-1)
   is_right = probabilities.argmax(-1) == label
-  # An interval holds its upper end, as in the paper.
+  # An interval includes its upper end, as in the paper.
   numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
   return [
     Bin(
@@ -57,14 +57,14 @@ def reliability(
 def expected_calibration_error(
   probabilities: np.ndarray, label: np.ndarray, *, bins: int = 15
 ) -> float:
-  """Returns the mean distance of confidence and accuracy, in [0, 1].
+  """Returns the mean distance between confidence and accuracy, in [0, 1].
 
     sum_b (n_b / N) |accuracy_b - confidence_b|
 
   Args:
-    probabilities: see `reliability`, like the others.
-    label: the right classes.
-    bins: the number of intervals.
+    probabilities: the probabilities of the classes `[N, num_classes]`.
+    label: the right classes `[N]`.
+    bins: the number of intervals of equal length from 0 to 1.
   """
   found = reliability(probabilities, label, bins=bins)
   distances = [b.size * abs(b.accuracy - b.confidence) for b in found]

@@ -1,4 +1,4 @@
-"""ROC curves of embeddings, and pairs on which two models decide otherwise."""
+"""ROC curves of embeddings, and pairs on which two models disagree."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,15 +20,15 @@ _RATES = np.logspace(-4, 0, 200)
 
 
 class Flip(NamedTuple):
-  """A pair of templates on which two models decide otherwise.
+  """A pair of templates on which two models disagree.
 
   Attributes:
-    first: the row of the first image of a template.
-    second: that of the other template.
-    genuine: whether both belong to one identity.
+    first: the row of the first image of one template.
+    second: the row of the first image of the other template.
+    genuine: whether both templates belong to the same identity.
     is_gain: whether the student is right and the other model wrong.
     student: the student's cosine minus its threshold.
-    baseline: that of the other model, likewise.
+    baseline: the other model's cosine minus its own threshold.
   """
 
   first: int
@@ -73,11 +73,11 @@ def draw_roc(
 ) -> 'figure.Figure':
   """Draws true against false acceptance rates, on a logarithmic axis.
 
-  Several splits of a protocol give their mean, with a band of one standard
-  deviation.
+  For several splits of a protocol, it draws their mean, with a band of one
+  standard deviation.
 
   Args:
-    curves: label -> the curves of a model, from `roc`.
+    curves: label of a model -> its curves, from `roc`.
   """
   drawing = figures.empty(5, 3.5)
   axes = drawing.add_subplot()
@@ -109,7 +109,7 @@ def flips(
   *,
   far: float = 0.01,
 ) -> list[Flip]:
-  """Returns the pairs that one of two models decides rightly, and one wrongly.
+  """Returns the pairs that only one of two models decides correctly.
 
   Each model accepts a pair if its cosine reaches the smallest threshold at
   which its own false acceptance rate is at most `far`. The first split of the
@@ -160,12 +160,12 @@ def draw_flips(
 ) -> 'figure.Figure':
   """Draws pairs of images: what the student gains above what it loses.
 
-  A green frame stands for one identity, and a red one for two.
+  A pair of the same identity has a green frame, any other pair a red one.
 
   Args:
     pairs: from `flips`.
     split: {'image': uint8 `[N, H, W, C]`, ...}.
-    count: the largest number of pairs that are drawn of either kind.
+    count: the largest number of gains, and likewise of losses, that are drawn.
 
   Raises:
     UsageError: the count is not a whole number of at least 1.
@@ -188,8 +188,8 @@ def draw_flips(
 
 
 def _above(pairs: comparison.Pairs, far: float) -> np.ndarray:
-  """Returns the cosine of each pair minus the threshold of a rate, `[P]`."""
+  """Returns each pair's cosine minus the threshold at a FAR, `[P]`."""
   curve = comparison.roc(pairs)
-  threshold = curve.threshold[comparison.place(curve, far)]
-  # No cosine is above 1, so that an infinite threshold still accepts no pair.
+  threshold = curve.threshold[comparison.position(curve, far)]
+  # No finite cosine is above 1, so this replaces an infinite threshold.
   return pairs.cosine - min(threshold, 1 + 1e-6)

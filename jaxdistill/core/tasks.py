@@ -53,8 +53,8 @@ class Progress(Protocol):
   def __call__(self, outputs: Any, batch: Batch, /) -> Metrics:
     """Returns {metric: scalar} of one batch.
 
-    The task's score is among them, unless it takes more than a batch to compute
-    it; methods that compare models by batches then refuse the task. The mean
+    The task's score is among them, unless it cannot be computed for a single
+    batch. Methods that compare models by batches then refuse the task. The mean
     over batches stands for the metric of the whole split, from which it differs
     if the metric is not a mean over examples.
 
@@ -157,17 +157,19 @@ class Task(NamedTuple):
       have, and not a part of them in the size of training.
     final: (outputs, size of the images) -> what an exported file gives, for
       example maps of that size.
-    final_name: what this is called where it is not the scores of classes that
-      the network gives; empty: it is.
+    final_name: what the result of `final` is called in the description of an
+      exported file, such as 'embedding of length 1'; empty if it is what the
+      network gives, such as the scores of classes.
     check: dataset -> None; a UsageError refuses targets that are not valid.
     reads_teacher: whether the statistics read the column `TEACHER`, the
       predictions of the teacher for the same images. Such a task needs a
       trained teacher, and networks get as many outputs as it has.
     probes: what is measured of predictions if the images have labels, or None.
       The predictions are then vectors.
-    notes: dataset -> one line for each thing that the user may not expect.
+    notes: dataset -> lines that are printed before training, one for each thing
+      that may surprise the user.
     probabilities: outputs -> the probabilities of classes `[B, num_classes]`,
-      which the report of a run reads, or None.
+      from which the report of a run is made; None if the task has none.
   """
 
   name: str

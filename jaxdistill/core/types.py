@@ -335,7 +335,7 @@ class PhaseBuilder(Protocol):
   """Builds a phase of a method when the phase before it has ended.
 
   It may also be called with shapes in place of the arrays of the carry. If the
-  phase can be built and traced from those, all seeds of a row share its
+  phase can be built from these and traced, all seeds of a row share its
   program.
   """
 

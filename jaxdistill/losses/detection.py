@@ -1,4 +1,4 @@
-"""Losses of detectors: boxes that overlap, and classes that are rare.
+"""Losses of detectors: the overlap of boxes, and classes with few examples.
 
 Boxes are `[..., 4]`: (top, left, bottom, right) in pixels.
 """
@@ -40,7 +40,7 @@ def box_overlaps(boxes: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def generalized_iou_loss(boxes: jax.Array, targets: jax.Array) -> jax.Array:
-  """GIoU: one minus the overlap of boxes, and a penalty for the gap between.
+  """GIoU loss: one minus the overlap of boxes, plus a penalty for their gap.
 
   With the smallest box C that contains both boxes::
 
@@ -89,17 +89,18 @@ def focal_loss(
   alpha: float = 0.25,
   gamma: float = 2.0,
 ) -> jax.Array:
-  """Focal loss: binary cross-entropy with less weight on what is clear.
+  """Focal loss: binary cross-entropy with less weight on clear cases.
 
-  With p the predicted probability of what is true::
+  With the probability p that is predicted for the true answer::
 
     -a (1 - p)**gamma log p,  a = alpha for a positive and 1 - alpha otherwise
 
   Args:
     logits: `[...]`.
-    targets: whether each is positive, booleans `[...]`.
+    targets: whether each logit belongs to a positive, booleans `[...]`.
     alpha: the weight of positives, in [0, 1].
-    gamma: how much less clear cases count; 0 gives the cross-entropy.
+    gamma: the exponent; the larger it is, the less clear cases count. 0 gives
+      the weighted cross-entropy.
 
   Returns:
     One loss per logit, `[...]`.

@@ -28,9 +28,9 @@ def cosface_loss(
   Args:
     cosines: the cosines of the vectors and the weights of the classes,
       `[B, num_classes]`.
-    target: the probabilities of the true classes, `[B, num_classes]`: one for
-      each image, or several if images are mixed. The margin of each class is
-      multiplied by its probability.
+    target: the probabilities of the true classes, `[B, num_classes]`: one
+      class for each image, or several if images are mixed. The margin of each
+      class is multiplied by its probability.
     scale: `s`, a number, or one for each image, `[B, 1]`.
     margin: `m`, from 0 to 2.
 
@@ -71,13 +71,14 @@ def arcface_loss(
 
     log(exp(s cos(t_y + m)) + sum_{j != y} exp(s cos t_j)) - s cos(t_y + m)
 
-  Where `t_y + m` is above pi, the cosine would rise again. As in the authors'
-  code, cos t_y - m sin m takes its place there.
+  Where `t_y + m` is above pi, its cosine would rise again. There, as in the
+  authors' code, cos t_y - m sin m takes the place of cos(t_y + m).
 
   Args:
-    cosines: see `cosface_loss`, like the others.
-    target: the probabilities of the true classes.
-    scale: `s`.
+    cosines: the cosines of the vectors and the weights of the classes,
+      `[B, num_classes]`.
+    target: the probabilities of the true classes; see `cosface_loss`.
+    scale: `s`, a number, or one for each image, `[B, 1]`.
     margin: `m` in radians, from 0 to pi / 2.
 
   Returns:
@@ -118,7 +119,7 @@ def _cross_entropy(
   target: jax.Array,
   scale: float | jax.Array,
 ) -> jax.Array:
-  """Returns the cross-entropy with other cosines for the true classes."""
+  """Returns the cross-entropy in which the true class has another cosine."""
   chex.assert_equal_shape([cosines, target])
   cosines, shifted = map(numerics.at_least_float32, (cosines, shifted))
   logits = scale * (cosines + target * (shifted - cosines))

@@ -84,7 +84,7 @@ def gram(vectors: jax.Array) -> jax.Array:
 def _gram_jvp(
   primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  # The result is symmetric, so that one product serves both arguments.
+  # The result is symmetric, so one product serves for both factors.
   (vectors,), (tangent,) = primals, tangents
   half = contract('...id,...jd->...ij', tangent, vectors)
   return gram(vectors), half + half.swapaxes(-1, -2)

@@ -293,9 +293,9 @@ def _squared_distances(vectors: jax.Array) -> jax.Array:
 def _squared_distances_jvp(
   primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-  # Only the part in which j moves, because the distances are symmetric: the
-  # gradient is one sum over the differences instead of two. Without the
-  # barrier, XLA would store all differences for it.
+  # The distances are symmetric, so only the part in which j moves is computed,
+  # and the gradient is one sum over the differences instead of two. Without
+  # the barrier, XLA would store all differences.
   (vectors,), (tangent,) = primals, tangents
   barrier = jax.lax.optimization_barrier(vectors)  # type: ignore[no-untyped-call,unused-ignore]
   half = 2 * jnp.sum(_differences(barrier) * tangent[None], axis=-1)

@@ -56,9 +56,9 @@ def fitnets(
     weight: the factor on the soft targets.
     temperature: the temperature of the soft targets.
     label_weight: the factor on the loss of the labels.
-    feature_pairs: the hint, a pair (student feature, teacher feature), or
-      several, of which the last is the deepest; None means the second group of
-      maps.
+    feature_pairs: the hint: a pair (student feature, teacher feature), or
+      several pairs, of which the last is the deepest; None means the second
+      group of maps.
     student: the role of the network that trains.
     teacher: the role of the network that it learns from.
   """

@@ -154,9 +154,8 @@ FILES: dict[str, Callable[..., Network]] = {
 # Name -> function of `network` and further arguments that changes a network:
 # heads for segmentation, depth or detection instead of that of a classifier, a
 # vector before its last layer, fewer channels everywhere, fewer channels inside
-# its blocks, noise after its blocks in training, fewer stages, more stages,
-# other stages; some of its stages, which the two before take from another
-# network; and another output.
+# its blocks, noise after its blocks in training, fewer, more or other stages,
+# some of its stages alone, and another output.
 EDITS: dict[str, Callable[..., Network]] = {
   'fcn': dense_heads.fcn,
   'psp': dense_heads.psp,

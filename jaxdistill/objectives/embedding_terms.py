@@ -40,10 +40,11 @@ def embedding(
   `embedding`, the student's last layer has the teacher's length and takes its
   place; it is kept.
 
-  With a positive `map_weight`, the loss also has the mean cosine distance of
-  the last maps over their positions. The student's map is resized to the
-  teacher's, and a trained 1x1 convolution, which is dropped after the training,
-  gives it the teacher's channels. Patch tokens are maps.
+  If `map_weight` is positive, the cosine distance of the last maps, averaged
+  over their positions, is added to the loss. The student's map is first resized
+  to the size of the teacher's, and a 1x1 convolution gives it the teacher's
+  channels. This convolution is trained too, and dropped after the training.
+  Patch tokens count as maps.
 
   Args:
     weight: the factor of the loss.
@@ -55,8 +56,8 @@ def embedding(
       without a classifier, its output.
     map_weight: the factor of the loss of the maps, beside `weight`; 0: only
       vectors are compared.
-    map_pairs: pairs of maps; None means the last groups of maps. Those of a
-      teacher that joins several have names such as 'teacher1.group3'.
+    map_pairs: pairs of maps; None means the last groups of maps. If
+      the teacher joins several, its maps have names such as 'teacher1.group3'.
   """
   checks.weights(weight=weight, map_weight=map_weight)
   distance = _LOSSES[checks.choice('loss', loss, _LOSSES)]
@@ -88,7 +89,7 @@ def embedding(
 
 
 def _positions(pair: Pair, map_pairs: FeaturePairs | None) -> dict[Stage, str]:
-  """Returns the adapter of each pair of maps -> the teacher's feature."""
+  """Returns the stage that adapts the student's map -> the teacher's map."""
   if map_pairs is None:
     chosen: FeaturePairs = (pairs.last_map_pair(pair, None),)
   else:
@@ -104,7 +105,7 @@ def _positions(pair: Pair, map_pairs: FeaturePairs | None) -> dict[Stage, str]:
 
 
 def _position_distances(student: Array, teacher: Array) -> Array:
-  """Returns the mean cosine distance over the positions of maps `[B]`."""
+  """Returns the cosine distance of maps, averaged over positions, `[B]`."""
   channels = student.shape[-1]
   distances = losses.cosine_loss(
     student.reshape(-1, channels), teacher.reshape(-1, channels)

@@ -55,8 +55,9 @@ def hint(
 
   Args:
     weight: the factor of the loss.
-    activation: whether the regressors end with a ReLU, as suits features after
-      a ReLU. The levels of a pyramid have negative values too.
+    activation: whether the regressors end with a ReLU. This suits features that
+      come after a ReLU, but not those with negative values, such as the levels
+      of a pyramid.
     feature_pairs: pairs of maps; None means the second of the pairs that
       `middle_pairs` returns.
   """

@@ -104,12 +104,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
   'no_adapter': {
     'dest': 'adapter',
     'action': 'store_false',
-    'help': 'export students of the task embedding without the layer that '
-    "maps their vectors to the teacher's",
+    'help': 'export students of the task embedding without their adapter, the '
+    "layer that maps their vectors to the teacher's",
   },
   'push_to_hub': {
     'metavar': 'OWNER/NAME',
-    'help': 'upload the exported files and their model card to this model on '
+    'help': 'upload the exported files and their model cards to this model on '
     'the Hugging Face Hub',
   },
   'piece': {

@@ -95,8 +95,8 @@ class TeacherDraft(NamedTuple):
       network is; None if the file is not in such a folder.
     image_size: the height and width to which the teacher resizes its images; 0:
       it gets them as they are.
-    joined: name -> one of several teachers whose vectors are joined; empty: it
-      is a single one.
+    joined: name -> one of several teachers whose vectors are joined; empty for
+      a single teacher.
   """
 
   network: Section | None

@@ -1,7 +1,7 @@
 """examples.npz: a few small test images that the report shows.
 
-Which ones depends on what the models of all rows say, so the file is written
-when the results are. It holds
+The choice depends on the predictions of the models of all rows, so the file is
+written together with the results. It holds
 
   row: the numbers of the images in the test split, int32 `[N]`.
   image: the images, uint8 `[N, H, W, C]`, at most 96 pixels high and wide.
@@ -21,24 +21,25 @@ from jaxdistill.study.recorded import TEACHER, Recorded
 FILE = 'examples.npz'
 # The longest side of an image in pixels.
 LONGEST = 96
-# Images on which models differ; images whose neighbours are shown, and how many
-# neighbours of each.
+# How many images on which models disagree are shown; how many images are shown
+# with their neighbours, and with how many of them.
 DIFFERING, QUERIES, NEIGHBORS = 12, 4, 4
 
 
 class Compared(NamedTuple):
-  """The models whose answers the report compares, all for the same images.
+  """The predictions of the models that the report compares.
 
   Attributes:
-    by_title: title -> what the model says: a student, the row that it is
-      compared with, and the teacher, as far as there are any.
+    by_title: title -> the predictions of a model. In this order, those of the
+      following models that exist: the student, the row that it is compared
+      with, and the teacher. All are for the same images.
   """
 
   by_title: Mapping[str, Recorded]
 
   @property
   def first(self) -> Recorded:
-    """What the first model says."""
+    """The predictions of the first model."""
     return next(iter(self.by_title.values()))
 
   @property
@@ -53,7 +54,7 @@ def compared(
 ) -> Compared | None:
   """Returns the student with the best score, the reference and the teacher.
 
-  Returns None if fewer than two of them say something about the same images.
+  Returns None if fewer than two of them have predictions for the same images.
 
   Args:
     workdir: the work directory.
@@ -86,13 +87,13 @@ def compared(
 
 
 def differing(models: Compared) -> list[int]:
-  """Returns the positions of images for which models predict other classes.
+  """Returns the positions of images for which the models predict other classes.
 
-  Images on which the same models are right take turns with others, those with
-  the most confident models first.
+  The images are grouped by which of the models are right, and the groups take
+  turns. In each group, the images with the most confident models come first.
 
   Args:
-    models: what the models say.
+    models: the predictions of the models.
   """
   probabilities = models.probabilities
   classes, confidence = probabilities.argmax(-1), probabilities.max(-1).sum(0)
@@ -113,11 +114,11 @@ def differing(models: Compared) -> list[int]:
 def neighbors(models: Compared) -> dict[int, dict[str, list[int]]]:
   """Returns position -> title -> the positions of the nearest other images.
 
-  They are nearest by the cosine of the vectors of that model, the nearest
-  first.
+  The nearest come first. They are those whose vectors of that model have the
+  largest cosines.
 
   Args:
-    models: what the models say.
+    models: the predictions of the models.
   """
   count = len(models.first.row)
   queries = np.linspace(0, count - 1, min(QUERIES, count)).astype(int)
@@ -136,7 +137,7 @@ def positions(models: Compared) -> list[int]:
   """Returns the positions of all images that the report shows.
 
   Args:
-    models: what the models say.
+    models: the predictions of the models.
   """
   if models.first.vectors is None:
     return differing(models)
@@ -160,7 +161,7 @@ def read(workdir: pathlib.Path) -> dict[int, np.ndarray]:
 
 
 def _are_alike(first: Recorded, other: Recorded) -> bool:
-  """Returns whether two models say the same kind of thing of the same images.
+  """Returns whether two models predict the same kind of thing for equal images.
 
   Vectors may differ in length.
   """

@@ -170,7 +170,7 @@ def _about(plan: Plan, source: Source, kind: str) -> dict[str, Any]:
   platforms = {'platforms': stablehlo.PLATFORMS} if kind == 'stablehlo' else {}
   about = {**source.about, **platforms}
   if plan.task.final_name:
-    about['label_names'] = []  # the program does not give their scores
+    about['label_names'] = []  # the program does not give scores of classes
   return {
     **about,
     'input': f'raw images, uint8 [{batch}, {image_shape}]',
@@ -194,7 +194,7 @@ def _described_output(plan: Plan, model: Model, batch: str) -> Any:
 
 
 def _check_adapter(plan: Plan, int8: tflite.Int8 | None) -> None:
-  """Refuses a file without the adapter if there is none, or if it is scored."""
+  """Refuses a file without the adapter if none exists, or int8 is measured."""
   if plan.task.probes is None:
     raise UsageError(
       "adapter: expected the task 'embedding', whose students end with an "

@@ -33,8 +33,9 @@ def check(name: str) -> None:
 def push(plan: Plan, files: Sequence[pathlib.Path], name: str) -> str:
   """Uploads exported files, their descriptions and their cards in one commit.
 
-  The cards together become README.md, the model card of the repository, which
-  is made if it does not exist. What is known about licences is printed.
+  All cards are joined into README.md, the model card of the repository. If the
+  repository does not exist, it is created. What is known about licences is
+  printed.
 
   Args:
     plan: what was run.
@@ -46,7 +47,7 @@ def push(plan: Plan, files: Sequence[pathlib.Path], name: str) -> str:
 
   Raises:
     UsageError: there is no connection, nobody is logged in, or the account may
-      not write there.
+      not write to the repository.
   """
   module = optional.require('huggingface_hub', _PURPOSE)
   for line in licences(plan):
@@ -76,7 +77,7 @@ def push(plan: Plan, files: Sequence[pathlib.Path], name: str) -> str:
 
 
 def licences(plan: Plan) -> list[str]:
-  """Returns what is known about the licence of a student, in lines.
+  """Returns lines with what is known about the licence of a student.
 
   Args:
     plan: what was run.
@@ -85,5 +86,5 @@ def licences(plan: Plan) -> list[str]:
   return [
     *known,
     'licence: the files are yours to license as far as the licences of the '
-    'teacher and of the data allow; say which on the page of the model',
+    'teacher and of the data allow; name your licence on the page of the model',
   ]

@@ -19,11 +19,11 @@ from jaxdistill.training.distributed import sharding
 
 
 class Answers(NamedTuple):
-  """What a model says about the test images.
+  """The predictions of a model for the test images.
 
   Attributes:
-    predictions: the predictions of the task `[N, ...]`.
-    probabilities: of the classes `[N, num_classes]`, or None.
+    predictions: what the task predicts `[N, ...]`.
+    probabilities: the probabilities of the classes `[N, num_classes]`, or None.
   """
 
   predictions: Any
@@ -35,8 +35,8 @@ class Measured(NamedTuple):
 
   Attributes:
     result: what the table shows, as JSON.
-    answers: what the last model says about the test images; None if neither the
-      agreement with a teacher nor the report needs it.
+    answers: the predictions of the last model for the test images; None if
+      neither the agreement with a teacher nor the report needs them.
   """
 
   result: dict[str, Any]
@@ -85,13 +85,14 @@ def measure(
     row: the row of the run.
     seed: the seed of the run.
     fitted: what the run ended with.
-    teacher_answers: see `lazy_answers`; for the row of the teacher, those of
-      this model.
+    teacher_answers: see `lazy_answers`; for the row of the teacher, the answers
+      of the model that is measured.
     mesh: the devices.
 
   Returns:
-    'parameters', 'nonzero', 'test', 'agreement', 'beside' and 'differences';
-    for a trial of a sweep also 'validation'. The answers beside them.
+    The result with the keys 'parameters', 'nonzero', 'test', 'agreement',
+    'beside' and 'differences', and for a trial of a sweep also 'validation';
+    and the answers.
   """
   models = last_and_best(fitted, row.role)
   is_compared = row.role == 'student' and teacher_answers is not None
@@ -172,7 +173,7 @@ def predictions(
 
 
 def answers(plan: Plan, model: Model, mesh: Mesh) -> Answers:
-  """Returns what a model says about the test images."""
+  """Returns the predictions of a model for the test images."""
   if plan.task.probabilities is None:
     return Answers(predictions(plan, model, mesh), None)
   return Answers(

@@ -50,7 +50,7 @@ def classes_note(plan: Plan, split: str) -> str:
   if label is None or label.ndim != 1:  # not the class of each image
     return ''
   if len(label) and label.min() >= plan.dataset.num_classes:
-    return ''  # the identities that training does not have, of verification
+    return ''  # verification: other identities than those of training
   missing = labels.missing(label, plan.dataset.num_classes, names)
   if not missing:
     return ''

@@ -1,11 +1,12 @@
-"""predictions.npz: what models say about some test images, for the report.
+"""predictions.npz: the predictions of a model for some test images.
 
-The file of one seed of a row is in its folder; that of a teacher from a file,
-which has no row, is in the work directory itself. A file holds
+The report reads these files. The file of one seed of a row is in the folder of
+the seed; that of a teacher that is read from a file, which has no row, is in
+the work directory itself. A file holds
 
   row: the numbers of the images in the test split, int32 `[N]`.
-  label: their classes `[N]`, if the data have labels.
-  probabilities: of the classes, float16 `[N, num_classes]`; or
+  label: the classes of these images `[N]`, if the data have labels.
+  probabilities: those of the classes, float16 `[N, num_classes]`; or
   vectors: what the task `embedding` predicts, float16 `[N, D]`.
 """
 
@@ -20,20 +21,20 @@ from jaxdistill.study.labels import slug
 from jaxdistill.study.report import Line
 
 FILE = 'predictions.npz'
-# A file holds evenly spaced images: at most so many, and numbers for about a
-# megabyte.
+# A file holds the predictions for evenly spaced images: at most for so many,
+# and at most so many numbers, which take about a megabyte.
 MOST_IMAGES, MOST_NUMBERS = 2000, 1 << 19
 TEACHER = 'teacher'
 
 
 class Recorded(NamedTuple):
-  """What a model says about some test images.
+  """The predictions of a model for some test images.
 
   Attributes:
     row: the numbers of the images in the test split `[N]`.
-    label: their classes `[N]`, or None.
-    probabilities: of the classes `[N, num_classes]`, or None.
-    vectors: of length 1, `[N, D]`, or None.
+    label: the classes of these images `[N]`, or None.
+    probabilities: the probabilities of the classes `[N, num_classes]`, or None.
+    vectors: the vectors of the images, of length 1, `[N, D]`, or None.
   """
 
   row: np.ndarray
@@ -45,7 +46,7 @@ class Recorded(NamedTuple):
 def of_lines(
   workdir: pathlib.Path, lines: Sequence[Line]
 ) -> dict[str, Recorded]:
-  """Returns title -> what the first seed of each line says, then the teacher.
+  """Returns title -> predictions of a line's first seed; the teacher is last.
 
   Lines without a readable file are left out.
 
@@ -70,7 +71,7 @@ def of_lines(
 def _read(path: pathlib.Path) -> Recorded | None:
   """Returns the contents of a file; None if it cannot be read.
 
-  A report without it is better than none at the end of a long run.
+  At the end of a long run, a report without this file is better than none.
   """
   try:
     with np.load(path) as file:

@@ -1,7 +1,7 @@
-"""Writes what the report shows of single test images.
+"""Writes the files from which the report shows single test images.
 
-See `recorded` for what models say, and `examples` for the images. Those modules
-read the files without JAX.
+The module `recorded` describes and reads the predictions of models, and
+`examples` the images. Both work without JAX.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from jaxdistill.study.plans import Plan, Row
 from jaxdistill.training.distributed import hosts
 
 
-def answers(
+def write_answers(
   plan: Plan,
   workdir: pathlib.Path,
   row: Row,
@@ -27,7 +27,7 @@ def answers(
   student_answers: Answers | None,
   teacher_answers: Callable[[], Answers] | None,
 ) -> None:
-  """Writes what one seed of a row says, and the teacher of a file.
+  """Writes the predictions of one seed of a row, and of a teacher from a file.
 
   Nothing is written if the task gives neither probabilities nor vectors.
 
@@ -36,8 +36,8 @@ def answers(
     workdir: the work directory.
     row: the row.
     seed: the seed.
-    student_answers: what its model says; None writes nothing.
-    teacher_answers: what the teacher says.
+    student_answers: the answers of its model; None: nothing is written.
+    teacher_answers: returns the answers of the teacher.
   """
   if student_answers is None or not hosts.first():
     return
@@ -50,7 +50,7 @@ def answers(
     _write(plan, workdir / recorded.FILE, teacher_answers())
 
 
-def images(
+def write_images(
   plan: Plan, workdir: pathlib.Path, results: Mapping[str, Any]
 ) -> None:
   """Writes the images that the report shows, if there are any.
@@ -72,7 +72,7 @@ def images(
 
 
 def _write(plan: Plan, path: pathlib.Path, said: Answers) -> None:
-  """Writes what a model says about evenly spaced test images."""
+  """Writes the predictions of a model for evenly spaced test images."""
   name, values = 'probabilities', said.probabilities
   if plan.task.probes is not None:
     name, values = 'vectors', said.predictions
@@ -94,7 +94,7 @@ def _write(plan: Plan, path: pathlib.Path, said: Answers) -> None:
 
 
 def _small(images: np.ndarray) -> np.ndarray:
-  """Returns images of at most `examples.LONGEST` pixels and 1 or 3 channels."""
+  """Returns images with sides of at most `LONGEST`, and 1 or 3 channels."""
   if images.shape[-1] not in (1, 3):
     images = images[..., :1]
   height, width = images.shape[1:3]

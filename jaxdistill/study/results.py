@@ -101,7 +101,7 @@ def evaluate(
     measured = measurements.measure(
       plan, row, seed, fitted, teacher_answers, mesh
     )
-    recording.answers(
+    recording.write_answers(
       plan, workdir, row, seed, measured.answers, teacher_answers
     )
     checkpoint.write_json(
@@ -121,7 +121,7 @@ def write(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
   results = collect(plan, workdir)
   if hosts.first():
     checkpoint.write_json(workdir / 'results.json', results)
-    recording.images(plan, workdir, results)
+    recording.write_images(plan, workdir, results)
     document.write_report(workdir)
   return results
 

@@ -57,7 +57,7 @@ class Study(NamedTuple):
 
 
 class Teacher(NamedTuple):
-  """A trained teacher, and what `measurements.lazy_answers` returns."""
+  """A trained teacher, and a function that returns its answers, or None."""
 
   model: Model
   answers: Callable[[], measurements.Answers] | None
@@ -71,7 +71,8 @@ def check_together(plan: Plan, devices: int) -> None:
     devices: the number of devices.
 
   Raises:
-    UsageError: there are several devices, or the data are streamed.
+    UsageError: the seeds shall train together, but there are several devices,
+      or the data are streamed.
   """
   if not plan.together:
     return
@@ -88,7 +89,7 @@ def check_together(plan: Plan, devices: int) -> None:
 
 
 def groups(study: Study, row: Row) -> list[tuple[int, ...]]:
-  """Returns the seeds that are to be trained, as groups of one program."""
+  """Returns the seeds that are to be trained; a group trains in one program."""
   run = study.workdir, row
   seeds = [
     seed
@@ -115,11 +116,11 @@ def run_seeds(
 ) -> None:
   """Trains seeds of a row, or resumes them, and writes their results.
 
-  A seed of a trial whose loss becomes NaN has lost.
+  If the loss of a seed of a trial becomes NaN, the trial has lost.
 
   Raises:
-    NonFiniteLossError: the loss of a seed became NaN outside a sweep. The other
-      seeds are finished.
+    NonFiniteLossError: the loss of a seed that is not part of a trial became
+      NaN. The other seeds have been finished.
   """
   carries = {seed: _carry(study, row, seed, teacher) for seed in seeds}
   with contextlib.ExitStack() as stack:
@@ -176,7 +177,7 @@ def _finish_seed(
   fitted: loop.Fitted,
   teacher: Teacher | None,
 ) -> None:
-  """Measures a trained seed and writes its result, unless it is written."""
+  """Measures a trained seed and writes its result, unless that exists."""
   plan = study.plan
   if hosts.of_first(workdir_lib.is_finished, study.workdir, row, seed):
     return
@@ -188,7 +189,7 @@ def _finish_seed(
   measured = measurements.measure(
     plan, row, seed, fitted, teacher_answers, study.mesh
   )
-  recording.answers(
+  recording.write_answers(
     plan, study.workdir, row, seed, measured.answers, teacher_answers
   )
   result = {
@@ -217,7 +218,7 @@ def _cost(cost: loop.PhaseCost) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _tracked(study: Study, row: Row, seed: int) -> Iterator[list[TrackedRun]]:
-  """Starts the run in every tracker, and ends it in the end."""
+  """Starts a run in every tracker, and ends it on leaving the context."""
   name = f'{study.workdir.resolve().name}/{row.label}/{seed}'
   with contextlib.ExitStack() as stack:
     tracked = []
@@ -259,8 +260,8 @@ def _group_options(
   Args:
     study: the study.
     row: the row.
-    seeds: its seeds.
-    of_seed: the options of one of them.
+    seeds: the seeds that train together.
+    of_seed: the options of one of these seeds.
   """
   name = f'{row.label} seeds {", ".join(map(str, seeds))}'
   return of_seed._replace(

@@ -54,8 +54,8 @@ class Settings(NamedTuple):
       number that suits the machine.
     steps_per_call: training steps in one call of the compiled program; None
       means 1 on CPUs and 10 elsewhere.
-    trackers: services that get the numbers of the log, besides TensorBoard:
-      'wandb', 'mlflow', 'trackio', or your own.
+    trackers: services that get the numbers of the training log, besides
+      TensorBoard: 'wandb', 'mlflow', 'trackio', or your own.
   """
 
   data: RawSection

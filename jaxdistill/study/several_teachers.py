@@ -1,13 +1,13 @@
 """Several teachers at once, whose vectors are made comparable and joined.
 
 The vectors of each teacher are standardised: their mean over training images is
-subtracted, and they are divided by the root of their mean squared length. So
-each teacher has the same share of the squared length of the joined vector,
-however long its vector is and whatever its scale, and the losses of the
-objective `embedding` weigh all teachers equally. The geometry of each teacher's
-vectors is kept, because one number scales all of their entries. This is done
-once, before the training; losses that are divided by their own running value
-would change the objective while it is minimised.
+subtracted, and they are divided by the root of their mean squared length. Each
+teacher thus has the same share of the squared length of the joined vector,
+whatever the size and the scale of its own vectors, and the losses of the
+objective `embedding` give all teachers the same weight. The geometry of each
+teacher's vectors is kept, because one number scales all of their entries. The
+scales are computed once, before the training. If losses were divided by their
+own running values instead, the objective would change while it is minimised.
 
   Ranzinger et al., PHI-S: Distribution Balancing for Label-Free Multi-Teacher
   Distillation, 2024, https://arxiv.org/abs/2410.01680
@@ -43,9 +43,10 @@ from jaxdistill.study.drafts import TeacherDraft
 from jaxdistill.study.teachers import FileTeacher
 from jaxdistill.tasks import embedding, evaluation
 
-# The training images from which the scale of a teacher is found.
+# A teacher's scale is computed from at most so many training images.
 _MOST_IMAGES = 512
-# `over` compiles a program for each task, which this one does not read.
+# `over` compiles a program for each task. It is given this one each time, which
+# `_vectors` does not read.
 _TASK = embedding()
 FOREIGN = 'it joins the vectors of several teachers, which are not scores'
 
@@ -81,7 +82,7 @@ def read(
 def _scale(
   name: str, model: Model, dataset: Dataset, preprocess: Augment
 ) -> Scale:
-  """Returns the mean and the length of the vectors of a teacher."""
+  """Returns how the vectors of a teacher are standardised."""
   image = recipes.example(dataset, preprocess, 1)['image']
   shapes = graph.shapes(model.network, {'image': image})
   shape = shapes[graph.main_output(model.network)].shape
@@ -100,7 +101,7 @@ def _scale(
   if not np.isfinite(length) or length <= 0:
     raise UsageError(
       f'teacher: expected vectors of {name} that differ between images, got '
-      f'vectors whose spread is {length}'
+      f'vectors with a root mean squared distance of {length} from their mean'
     )
   return Scale(jnp.asarray(mean, jnp.float32), jnp.float32(length))
 

@@ -8,12 +8,12 @@ teacher-*, student-*: networks that were given to `distill` as objects.
 rows/LABEL/row.json: everything that the numbers of a row depend on.
 rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
 rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
-rows/LABEL/together/...: which seeds train in one program, and their
-  checkpoints, until all of them are finished.
+rows/LABEL/together/...: a note of the seeds that train in one program, and
+  their checkpoints, until all of these seeds are finished.
 rows/LABEL/SEED/result.json: the measurements of a finished run.
 rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
-rows/LABEL/SEED/predictions.npz: what the model says about some test images.
-predictions.npz: the same of a teacher from a file; see `recorded`.
+rows/LABEL/SEED/predictions.npz: the model's predictions for some test images.
+predictions.npz: those of a teacher from a file; see `recorded`.
 examples.npz: a few small test images for the report; see `examples`.
 results.json: the results of all finished runs.
 report.html: the same on one page, with charts; see `page`.
@@ -98,9 +98,9 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
   seeds = row.seeds if row.trial is None else row.trial.seeds
   if trains and not {*begun} <= {*seeds}:
     raise UsageError(
-      f'seeds: expected the seeds {list(begun)} of row {row.label!r} among '
-      f'others, because they began to train together, got {list(seeds)}; to '
-      f'begin again, delete {folder}'
+      f'seeds: expected the seeds {list(begun)} of row {row.label!r}, and '
+      'perhaps others, because these began to train together, got '
+      f'{list(seeds)}; to begin again, delete {folder}'
     )
 
 
@@ -115,7 +115,7 @@ def seed_folder(workdir: pathlib.Path, row: Row, seed: int) -> pathlib.Path:
 
 
 def group_folder(workdir: pathlib.Path, row: Row) -> pathlib.Path:
-  """Returns the folder of the seeds of a row that train in one program."""
+  """Returns the folder for the seeds of a row that train in one program."""
   return row_folder(workdir, row) / 'together'
 
 

@@ -1,8 +1,8 @@
 """How well vectors tell identities apart: error rates of pairs, and ranks.
 
 Vectors are compared by their cosine. A template is one image of an identity, or
-the mean of several. A genuine pair consists of two templates of one identity,
-and an impostor pair of templates of two.
+several whose vectors are averaged. A genuine pair consists of two templates of
+one identity, and an impostor pair of templates of two identities.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxdistill.core import optional
 
-# A rate of false acceptances is reported if at least this number of impostor
-# pairs may be accepted at it.
+# A false acceptance rate is reported if, rounded, at least this number of
+# impostor pairs may be accepted at this rate.
 FEWEST = 10
 
 
@@ -25,15 +25,15 @@ class Layout(NamedTuple):
     member: the template of each of these rows, `[n]`, from 0.
     identity: the identity of each template, `[T]`.
     gallery: whether each template belongs to the gallery, booleans `[T]`.
-    apart: whether only templates of the gallery are paired with others, and not
-      all templates with each other.
+    gallery_to_probes: whether each template of the gallery is paired with each
+      probe. Otherwise, each template is paired with every other one.
   """
 
   rows: np.ndarray
   member: np.ndarray
   identity: np.ndarray
   gallery: np.ndarray
-  apart: bool
+  gallery_to_probes: bool
 
 
 class Pairs(NamedTuple):
@@ -41,7 +41,7 @@ class Pairs(NamedTuple):
 
   Attributes:
     first: the number of a template, `[P]`.
-    second: that of the other one, `[P]`.
+    second: the number of the other template, `[P]`.
     genuine: whether both belong to one identity, booleans `[P]`.
     cosine: the cosine of their vectors, `[P]`.
   """
@@ -58,9 +58,10 @@ class Roc(NamedTuple):
   Attributes:
     far: the false acceptance rate, the fraction of the impostor pairs that are
       accepted, ascending, `[K]`.
-    tar: the true acceptance rate, that of the genuine pairs, `[K]`.
-    threshold: the smallest cosine that is accepted, `[K]`; infinite in the
-      first place, where no pair is.
+    tar: the true acceptance rate, the fraction of the genuine pairs that are
+      accepted, `[K]`.
+    threshold: the smallest cosine that is accepted, `[K]`; the first one is
+      infinite, so that no pair is accepted.
   """
 
   far: np.ndarray
@@ -72,12 +73,12 @@ def layouts(columns: Mapping[str, Any]) -> list[Layout]:
   """Returns the layout of each split of the protocol.
 
   Args:
-    columns: 'label' `[N]`, the identity of each image, and these optional
-      columns of integers `[N]`: 'template', a number that the images of a
-      template share, without which each image is one; 'gallery', 1 for images
-      of the gallery and 0 for those of probes, without which the first template
-      of each identity is the gallery; and 'protocol', the number of the split,
-      without which there is one.
+    columns: 'label' `[N]`, the identity of each image, and three optional
+      columns of integers `[N]`. 'template': images with the same number form
+      one template; without it, each image is a template. 'gallery': 1 for
+      images of the gallery and 0 for those of probes; without it, the first
+      template of each identity is the gallery. 'protocol': the number of the
+      split; without it, there is one split.
   """
   label = np.asarray(columns['label'])
   template = np.asarray(columns.get('template', np.arange(len(label))))
@@ -110,7 +111,7 @@ def counts(layout: Layout) -> tuple[int, int, int]:
     for chosen in (layout.gallery, ~layout.gallery)
   )
   ranked = int(sum(n for i, n in others.items() if i in in_gallery))
-  if layout.apart:
+  if layout.gallery_to_probes:
     total = int(layout.gallery.sum() * (~layout.gallery).sum())
     genuine = int(sum(n * in_gallery.get(i, 0) for i, n in others.items()))
   else:
@@ -154,7 +155,7 @@ def pairs(embedding: np.ndarray, layout: Layout) -> Pairs:
     embedding: the vectors of all images, of length 1, `[N, D]`.
     layout: how the images are compared.
   """
-  if layout.apart:
+  if layout.gallery_to_probes:
     chosen = np.flatnonzero(layout.gallery), np.flatnonzero(~layout.gallery)
     first, second = (x.ravel() for x in np.meshgrid(*chosen, indexing='ij'))
   else:
@@ -162,7 +163,8 @@ def pairs(embedding: np.ndarray, layout: Layout) -> Pairs:
   vectors = templates(embedding, layout)
   cosine = (vectors @ vectors.T)[first, second]
   genuine = layout.identity[first] == layout.identity[second]
-  # NaN counts as wrong.
+  # NaN counts as wrong: such a genuine pair is never accepted, and such an
+  # impostor pair always.
   cosine = np.where(np.isnan(cosine), np.where(genuine, -2.0, 2.0), cosine)
   return Pairs(first, second, genuine, cosine)
 
@@ -170,7 +172,7 @@ def pairs(embedding: np.ndarray, layout: Layout) -> Pairs:
 def roc(pairs: Pairs) -> Roc:
   """Returns the curve of true against false acceptances.
 
-  It is that of scikit-learn, with a point for each similarity.
+  It is the curve of scikit-learn, with a point for each different cosine.
 
   Args:
     pairs: at least one genuine and one impostor pair.
@@ -184,8 +186,8 @@ def roc(pairs: Pairs) -> Roc:
   )
 
 
-def place(roc: Roc, far: float) -> int:
-  """Returns the place on a curve of the largest TAR at a rate.
+def position(roc: Roc, far: float) -> int:
+  """Returns the position on a curve of the largest TAR whose FAR is allowed.
 
   Args:
     roc: the curve.
@@ -195,13 +197,13 @@ def place(roc: Roc, far: float) -> int:
 
 
 def acceptance(roc: Roc, far: float) -> float:
-  """Returns the largest TAR whose FAR is at most a rate.
+  """Returns the largest TAR whose FAR is at most a given rate.
 
   Args:
     roc: the curve.
-    far: the rate.
+    far: the largest false acceptance rate.
   """
-  return float(roc.tar[place(roc, far)])
+  return float(roc.tar[position(roc, far)])
 
 
 def rank_accuracies(
@@ -209,9 +211,10 @@ def rank_accuracies(
 ) -> list[float]:
   """Returns the fraction of probes that are recognised, for each rank.
 
-  A probe is recognised at rank k if fewer than k templates of other identities
-  in the gallery are at least as similar to it as the most similar one of its
-  own. Probes whose identity is not in the gallery do not count.
+  The gallery has templates of the probe's own identity and of others. A probe
+  is recognised at rank k if fewer than k templates of others are at least as
+  similar to it as the most similar template of its own identity. Probes whose
+  identity is not in the gallery do not count.
 
   Args:
     embedding: the vectors of all images, of length 1, `[N, D]`.

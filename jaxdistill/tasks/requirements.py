@@ -83,10 +83,10 @@ def depths(method: str, task: Task) -> None:
 
 
 def batch_score(method: str, task: Task, metrics: Metrics) -> Array:
-  """Returns the score of a batch, which some tasks do not have.
+  """Returns the score of a batch; the scores of some tasks need a whole split.
 
   Args:
-    method: the method that compares models by it.
+    method: the name of the method that compares models by this score.
     task: the task.
     metrics: what `Task.progress` returned.
 

@@ -1,4 +1,4 @@
-"""Verification: vectors that tell identities apart which training never saw."""
+"""Verification: vectors that tell apart identities that training never saw."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import functools
@@ -25,7 +25,7 @@ from jaxdistill.losses import numerics
 from jaxdistill.tasks import comparison
 from jaxdistill.tasks.classification import check_labels, one_hot
 
-# Metric -> the false acceptance rate at which it is the true acceptance rate.
+# Metric -> the false acceptance rate for which the metric is the true one.
 RATES = {'tar@0.01': 0.01, 'tar@0.001': 0.001}
 # Metric -> its rank.
 RANKS = {'rank1': 1, 'rank5': 5}
@@ -46,32 +46,34 @@ def verification(
 
   The network has the outputs 'head', the logits `[B, num_classes]` of the
   identities of training, and 'embedding', `[B, D]`; the network `embedded` has
-  them. The logits serve in training only. Validation and test images belong to
-  other identities, and are compared by the cosines of their embeddings, each
-  divided by its length. An exported file gives such an embedding.
+  them. The logits are used in training only. Validation and test images belong
+  to other identities, and are compared by the cosines of their embeddings. An
+  exported file gives an embedding that is divided by its length.
 
-  The metrics are 'tar@0.01' and 'tar@0.001', the fraction of the genuine pairs
-  that are accepted if at most 1 % or 0.1 % of the impostor pairs are; and
-  'rank1' and 'rank5', the fraction of the probes whose identity is among the
-  one or five most similar entries of the gallery. A rate is only measured if at
-  least 10 impostor pairs may be accepted. The columns 'template', 'gallery'
-  and 'protocol' of the data are optional, see `tasks.comparison.layouts`. With
-  several splits of a protocol, the metrics are means over them, and
-  'tar@0.01/sd' and so on are the standard deviations.
+  The metrics 'tar@0.01' and 'tar@0.001' are the fraction of the genuine pairs
+  (those of one identity) that are accepted at the threshold at which at most
+  1 % or 0.1 % of the impostor pairs (those of two identities) are accepted. The
+  metrics 'rank1' and 'rank5' are the fraction of the probes whose identity is
+  among the one or five most similar entries of the gallery. A rate is only
+  measured if, rounded, at least 10 impostor pairs may be accepted. The columns
+  'template', 'gallery' and 'protocol' of the data are optional, see
+  `tasks.comparison.layouts`. With several splits of a protocol, the metrics are
+  means over them, and 'tar@0.01/sd' and so on are the standard deviations.
 
-  Two models agree by the correlation of the cosines of all pairs of images.
+  The agreement of two models is the correlation of the cosines that they give
+  to all pairs of images.
 
   Args:
     loss: 'softmax', the cross-entropy, or 'cosface' or 'arcface', which are
       `losses.cosface_loss` and `losses.arcface_loss` and need the network
       `embedded` with a `scale`.
-    margin: the margin of these two; None: 0.35 for 'cosface' and 0.5 radians
-      for 'arcface'.
+    margin: the margin of 'cosface' or 'arcface'; None: 0.35 for 'cosface' and
+      0.5 radians for 'arcface'.
     score: the metric that chooses the best epoch.
 
   Raises:
     UsageError: there is no such loss or score, the margin is out of its range,
-      or the softmax gets one.
+      or a margin is given for the softmax.
   """
   checks.choice('loss', loss, _LOSSES)
   checks.choice('score', score, (*RATES, *RANKS))
@@ -109,8 +111,8 @@ def check_identities(dataset: Dataset, *, score: str = 'tar@0.01') -> None:
   Raises:
     UsageError: a training label is not a class; two of the splits for training,
       validation and test share an identity; a template has images of several
-      identities, or of the gallery and of probes; or a split has too few
-      pairs or probes for the score.
+      identities, or of both the gallery and the probes; or a split has
+      too few pairs or probes for the score.
   """
   splits = {
     name: dataset.splits[name]
@@ -126,7 +128,8 @@ def check_identities(dataset: Dataset, *, score: str = 'tar@0.01') -> None:
       raise UsageError(
         f'identities: expected other identities in the split {other!r} than in '
         f'{name!r}, got {len(shared)} in both, for example '
-        f'{_named(dataset, shared[0])}; the data set identities splits by them'
+        f'{_named(dataset, shared[0])}; the data set identities splits images '
+        'by identity'
       )
   for name in splits.keys() - {'train'}:
     _check_templates(name, splits[name])
@@ -197,11 +200,11 @@ def _loss(
 def _output(outputs: Output, name: str) -> Array:
   """Returns one of the outputs of a network."""
   if not isinstance(outputs, dict) or name not in outputs:
-    got = ', '.join(outputs) if isinstance(outputs, dict) else 'only one'
+    got = ', '.join(outputs) if isinstance(outputs, dict) else 'a single output'
     scale = ' with a scale' if name == _SCALE else ''
     raise UsageError(
       f'verification: expected a network with the output {name!r}, such as '
-      f'embedded{scale}, got {got}'
+      f"'embedded'{scale}, got {got}"
     )
   return outputs[name]
 
@@ -251,7 +254,8 @@ def _agreement(student: np.ndarray, teacher: np.ndarray) -> float:
   """Returns the correlation of the cosines of all pairs of images.
 
   With the embeddings as rows of the matrices X and Y, the sum over all pairs of
-  the products of their cosines is ||X^T Y||**2, so no pair is computed alone.
+  the products of their cosines is ||X^T Y||**2, so the cosine of no single pair
+  has to be computed.
   """
   x, y = (np.asarray(v, np.float64) for v in (student, teacher))
   count = len(x) * (len(x) - 1)

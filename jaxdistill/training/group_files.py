@@ -1,7 +1,7 @@
 """The file that says which seeds of a run train together.
 
-Their checkpoints hold the arrays of all of them, so only the same seeds can
-continue.
+Each of their checkpoints holds the arrays of all of these seeds, so training
+can only continue with the same seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def begin(
     seeds: the seeds.
 
   Returns:
-    The seeds that are known to diverge.
+    Seed -> how it failed, for the seeds that are known to diverge.
 
   Raises:
     UsageError: other seeds began together in this directory.
@@ -63,7 +63,7 @@ def keep(options: FitOptions, outcomes: Mapping[int, Any]) -> None:
 
 
 def seeds(directory: str | os.PathLike[str]) -> tuple[int, ...]:
-  """Returns the seeds that began together in a directory, if any did."""
+  """Returns the seeds that began together in a directory, or ()."""
   path = pathlib.Path(directory, FILE)
   if not path.exists():
     return ()

@@ -1,8 +1,9 @@
 """The seeds that one program trains: one alone, or several side by side.
 
 Several seeds have the same program and different numbers. Their trees are
-stacked along a new first dimension, and the program of one seed is mapped over
-it. The phases and the methods do not know of it.
+stacked along a new first dimension, a lane for each seed, and the program of
+one seed is mapped over it, or unrolled. Phases and methods are written for one
+seed alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ Step = Callable[..., tuple[PyTree, PyTree]]
 
 
 class Lanes(Protocol):
-  """How the trees of the seeds lie in those of the program."""
+  """How the trees of the seeds are arranged in those of the program."""
 
   def packed(self, trees: Sequence[PyTree]) -> PyTree:
     """Returns the program's tree from those of the seeds."""
@@ -30,7 +31,7 @@ class Lanes(Protocol):
     """Returns the tree of one seed from the program's."""
 
   def index(self, step: int, are_active: Sequence[bool]) -> np.ndarray:
-    """Returns the number of the next step, or -1 for a seed that has ended."""
+    """Returns the number of the next step, or -1 where a seed has ended."""
 
   def over(self, steps: Sequence[Step], frozen_axes: PyTree) -> Step:
     """Returns the program's step from those of the seeds.
@@ -145,14 +146,14 @@ class Together:
 def unrolls() -> bool:
   """Returns whether seeds are unrolled in one program instead of mapped.
 
-  On CPUs, the convolution of a batch for each seed with kernels of its own
-  becomes a grouped convolution, which is slow.
+  They are unrolled on CPUs. Mapped over seeds, a convolution becomes a grouped
+  convolution, because each seed has its own kernels, and that is slow there.
   """
   return jax.default_backend() == 'cpu'
 
 
 def of(count: int) -> Lanes:
-  """Returns how a number of seeds share a program."""
+  """Returns how so many seeds share a program."""
   return Alone() if count == 1 else Together(count)
 
 
@@ -219,7 +220,7 @@ def _unrolled(steps: Sequence[Step], axes: tuple[PyTree, ...]) -> Step:
 
 
 def _at(tree: PyTree, axes: PyTree, lane: int) -> PyTree:
-  """Returns the part of one seed; an axis of None means a shared array."""
+  """Returns the part of one seed; with the axis None, an array is shared."""
   if isinstance(axes, int):
     return jax.tree.map(lambda x: x[lane], tree)
 

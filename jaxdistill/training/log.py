@@ -38,7 +38,7 @@ class Log:
       name: the name of the progress bar and of the run in TensorBoard.
       labels: entries that every record gets.
       show: whether to show progress.
-      tracked: the run as trackers record it; whoever started them ends them.
+      tracked: the run in each tracker; whoever started these runs ends them.
     """
     self._tracked = tuple(tracked)
     self._labels = dict(labels or {})
@@ -99,7 +99,8 @@ class Log:
     """
     if self._directory is not None and self._board is not None:
       if self._records is None:
-        # Not earlier, because other logs that begin replace the file.
+        # The file is opened only here, because other logs replace it when they
+        # begin.
         self._records = Records(self._directory / 'metrics.jsonl')
       place = {**self._place, 'step': step, 'split': split}
       self._records.write({**place, **metrics})

@@ -108,15 +108,15 @@ def fit_seeds(
 ) -> dict[int, Outcome]:
   """Trains several seeds side by side, each as `fit` trains it alone.
 
-  A seed whose loss becomes NaN or infinite does not disturb the others. Seeds
-  whose phases differ, for example because each has pruned another network,
-  train one after the other.
+  A seed whose loss becomes NaN or infinite does not disturb the others. If a
+  phase differs between seeds, for example because each has pruned different
+  channels, the seeds train one after the other.
 
   Args:
     method: functions that build the phases, in order.
     carries: seed -> what its first phase receives.
     dataset: what 'data' streams draw from.
-    each: seed -> the directory of its phases, and its log.
+    each: seed -> the options with the directory of its phases and its log.
     options: how the run is watched, stored and spread over devices. If there
       are several seeds, its directory holds the checkpoints of all of them.
     programs: keeps the compiled programs for further seeds; None: nothing is
@@ -127,7 +127,7 @@ def fit_seeds(
 
   Raises:
     Interrupted: `options.interrupted` returned True.
-    UsageError: see `fit`; or these are not the seeds that began together.
+    UsageError: see `fit`; or the seeds that began together were others.
   """
   fitted: dict[int, Outcome] = {
     seed: Fitted(dict(carry), {}, {}, 0, 0.0, {})
@@ -193,7 +193,7 @@ def _stored(
   before: Mapping[int, Fitted],
   context: _Context,
 ) -> dict[int, Outcome]:
-  """Returns the results of a phase from files, or {} if it is to be trained."""
+  """Returns the results of a phase from files, or {} if it must be trained."""
   files = _files(order, before, context)
   if files and all(hosts.of_first(file.exists) for file in files.values()):
     return {
@@ -263,7 +263,7 @@ def _files(
 def _are_alike(phases: Sequence[Phase]) -> bool:
   """Returns whether the phases of several seeds can take their steps together.
 
-  Phases without steps are not worth it.
+  For phases without steps it returns False, as nothing would be gained.
   """
   first, *others = phases
   return first.num_steps > 0 and all(
@@ -277,7 +277,7 @@ def _are_alike(phases: Sequence[Phase]) -> bool:
 
 
 def _plan(phase: Phase) -> Any:
-  """Returns what a phase does when, apart from its arrays."""
+  """Returns the length of a phase and what it reads, but not its arrays."""
   streams = {
     name: (stream.batch_size, stream.source, stream.subset, stream.part)
     for name, stream in phase.streams.items()

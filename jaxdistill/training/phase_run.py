@@ -55,7 +55,7 @@ class PhaseRun:
     """Prepares the phase.
 
     Args:
-      build: what built the phases of the seeds.
+      build: the function that built the phases of the seeds.
       order: its position in the method, from 0.
       seeds: the seeds that train in one program.
       dataset: what its 'data' streams draw from.
@@ -91,7 +91,7 @@ class PhaseRun:
     )
     self._restore()
     self._saved_step = self._step
-    # If there are several seeds, the log of the options shows their progress.
+    # If there are several seeds, the log in the options shows their progress.
     offsets = {options.log: seeds[0].before.steps}
     self._logs = offsets | {run.log: run.before.steps for run in seeds}
     for log, offset in self._logs.items():
@@ -112,7 +112,7 @@ class PhaseRun:
     for run in self._seeds:
       init_rng, step_rng = random.phase_keys(run.seed, self._order)
       state, run.frozen = run.phase.init(init_rng, run.before.carry)
-      # The program donates its buffers, which the carry still needs.
+      # The program donates these buffers, but the carry still needs them.
       states.append(jax.tree.map(jnp.copy, state))
       keys.append(step_rng)
     lanes_lib.check_shapes(self._phase.name, states)
@@ -121,7 +121,7 @@ class PhaseRun:
     self._frozen = sharding.place(frozen, mesh)
     self._rng = sharding.place_key(lanes.packed(keys), mesh)
     self._program, totals = self._prepared(build, mesh, shared)
-    # Another seed begins with these totals, too.
+    # Other seeds begin with these totals, too.
     totals = jax.tree.map(jnp.copy, lanes.packed([totals] * len(states)))
     self._totals = sharding.place(totals, mesh)
     if self._options.evaluate is not None:
@@ -194,7 +194,7 @@ class PhaseRun:
         self._train()
         self._check_finite()
       except NonFiniteLossError:
-        pass  # of every seed, whose results they are
+        pass  # every seed has failed; the failures are the results
       else:
         for log in self._logs:
           log.end()
@@ -312,10 +312,10 @@ class PhaseRun:
       self._saved_step = self._step
 
   def _check_finite(self) -> None:
-    """Marks the seeds whose training has gone wrong.
+    """Marks the seeds whose loss or state is not finite.
 
     Raises:
-      NonFiniteLossError: it has gone wrong for all of them.
+      NonFiniteLossError: all seeds have failed.
     """
     bad_steps = np.atleast_1d(jax.device_get(self._totals['bad']))
     have_nan = self._lanes.have_nan(self._state)
@@ -381,7 +381,7 @@ class PhaseRun:
       jnp.asarray,
       sharding.fetch((self._lanes.one(self._state, lane), run.best_variables)),
     )
-    # Seeds that train together share the time.
+    # Seeds that train together share the time equally.
     share = len(self._seeds)
     seconds = (self._seconds + time.monotonic() - self._begun) / share
     compile_seconds = self._compile_seconds / share

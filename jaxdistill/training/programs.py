@@ -59,9 +59,9 @@ Program = tuple[Steps, PyTree]
 class Programs:
   """The programs of a method, which all seeds of a row share.
 
-  A phase is a set of functions that are made for one carry. They can serve
-  another seed too if they do not depend on the values in the carry. This is
-  certain if a phase that was built from shapes alone can be traced.
+  A phase is a set of functions that are made for one carry. Other seeds can use
+  them if they do not depend on the values in the carry. They certainly do not
+  if the phase can be built from shapes alone and then traced.
   """
 
   def __init__(self) -> None:
@@ -82,24 +82,24 @@ class Programs:
       build: builds the phase.
       order: its position in the method.
       carries: what the phase before handed on, for each seed.
-      make: makes a program from a phase that all seeds share.
-      own: makes a program from the phases of these seeds.
+      make: makes a program from one phase that serves all seeds.
+      own: makes a program from the separate phases of these seeds.
     """
     shapes, *others = map(_shapes, carries)
     if any(other != shapes for other in others):
       return own()
-    # Several seeds are rarely followed by as many others.
+    # After a group of seeds, a group of the same size rarely follows.
     kept = None if others else self._entries.get(order)
     if kept is not None and kept[0] == shapes:
       return kept[1]
     try:
       phase = build(shapes)
-      # Only the first of several programs is traced here, so that the others
-      # might still depend on values.
+      # Of a phase with several programs, only the first one is traced here, and
+      # the others might still depend on values.
       if phase.static is not Phase._field_defaults['static']:
         return own()
       program = make([phase])
-    except Exception:  # what it does without the values may vary
+    except Exception:  # without the values, a phase may fail in any way
       return own()
     if not others:
       self._entries[order] = shapes, program
@@ -130,7 +130,7 @@ def compiled(
     phases: the phase of each seed, or one that all of them share.
     layout: the shardings of the state, see `sharding.layout`.
     mesh: the devices.
-    lanes: how the seeds share the program; None: there is one.
+    lanes: how the seeds share the program; None: there is one seed.
     frozen_axes: see `Lanes.frozen`.
 
   Returns:
@@ -157,7 +157,7 @@ def compiled(
 def _with_totals(
   phase: Phase, static: Static, count: int, mesh: Mesh
 ) -> lanes_lib.Step:
-  """Returns one step of one seed, or several, with its running totals."""
+  """Returns a function that takes `count` steps of one seed with its totals."""
 
   def one(state, totals, frozen, batches, rng, index):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

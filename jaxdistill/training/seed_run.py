@@ -21,7 +21,7 @@ class Best(NamedTuple):
   """When a role was best so far; the model itself is on the devices.
 
   Attributes:
-    quality: its score, with the other sign if lower scores are better.
+    quality: its score; with the opposite sign if lower scores are better.
     step: the step at the end of that epoch.
   """
 
@@ -30,7 +30,7 @@ class Best(NamedTuple):
 
 
 class SeedRun:
-  """What belongs to one seed while its phase runs."""
+  """The state of one seed, apart from its arrays, while its phase runs."""
 
   def __init__(self, seed: int, phase: Phase, before: Fitted, log: Log):
     """Prepares the seed.
@@ -46,7 +46,7 @@ class SeedRun:
     self.before = before
     self.log = log
     self.frozen: PyTree = None
-    self.ended: int | None = None  # the number of steps, if it is done
+    self.ended: int | None = None  # the number of steps taken, once it is done
     self.failure: NonFiniteLossError | None = None
     self._best: dict[str, Best] = {}
     self.best_variables: dict[str, PyTree] = {}
@@ -57,7 +57,7 @@ class SeedRun:
     return self.ended is None and self.failure is None
 
   def fail(self, what: str, step: int, saved: int) -> None:
-    """Ends the seed because its training has gone wrong.
+    """Ends the seed because its loss or state is not finite.
 
     Args:
       what: what is not finite, 'loss' or 'state'.
@@ -71,7 +71,7 @@ class SeedRun:
     )
 
   def start_best(self, state: PyTree, frozen: PyTree) -> None:
-    """Begins to keep the best model of each role that is in the carry."""
+    """Begins to keep the best model of each role in the carry."""
     self.best_variables = {
       name: jax.tree.map(jnp.copy, eval_model(state, frozen).variables)
       for name, eval_model in self.phase.eval_models.items()
@@ -134,11 +134,11 @@ class SeedRun:
     best_variables: dict[str, PyTree],
     cost: PhaseCost,
   ) -> Fitted:
-    """Finishes the phase and adds it to the result of those before.
+    """Finishes the phase and adds it to the result of the phases before.
 
     Args:
       state: the last state of this seed, on one device.
-      best_variables: the variables of the best models, likewise.
+      best_variables: the variables of the best models, on one device.
       cost: what the phase cost.
     """
     phase, before = self.phase, self.before

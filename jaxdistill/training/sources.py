@@ -23,7 +23,8 @@ def of_seeds(
   """Returns the batches of each seed; all of them share the data's arrays.
 
   Args:
-    seeds: phase, carry and seeds, as `of_phase` takes them.
+    seeds: for each seed, its phase, carry and numbers; `of_phase` takes them as
+      `phase`, `carry` and `seeds`.
     dataset: see `of_phase`, like the others.
     mesh: the devices.
     workers: the number of processes that load streamed data.

@@ -1,8 +1,8 @@
-"""Services that follow a training: Weights & Biases, MLflow and trackio.
+"""Services that record a training: Weights & Biases, MLflow and trackio.
 
-A tracker gets the same numbers as metrics.jsonl and TensorBoard. One of your
-own is a function whose keyword arguments are its config keys and that returns a
-`Tracker`.
+A tracker gets the same numbers as metrics.jsonl and TensorBoard. To use one of
+your own, write a function that returns a `Tracker`; its keyword arguments are
+keys of the config.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ class LogMetrics(Protocol):
 
 
 class Finish(Protocol):
-  """Ends what a tracker records."""
+  """Ends a run in a tracker."""
 
   def __call__(self) -> None:
     """Ends the run; it is called whether the training succeeds or fails."""
@@ -50,8 +50,8 @@ class Start(Protocol):
     """Returns the run.
 
     Args:
-      name: the work directory, the row and the seed: 'quickstart/kd/0'.
-      settings: everything that the numbers of the row depend on, as JSON.
+      name: the work directory, the row and the seed, as in 'quickstart/kd/0'.
+      settings: all keys on which the numbers of the row depend, as JSON.
     """
 
 
@@ -60,8 +60,8 @@ class Tracker(NamedTuple):
 
   Attributes:
     start: (name, settings) -> the run.
-    packages: the modules that it needs, which are looked for before the
-      training.
+    packages: the modules that it needs; before the training, it is checked that
+      they are installed.
   """
 
   start: Start
@@ -83,7 +83,7 @@ def wandb(*, project: str = 'jaxdistill', entity: str | None = None) -> Tracker:
 
   Args:
     project: the name of the project.
-    entity: the user or team; None: that of the account.
+    entity: the user or team; None: the default of the account.
   """
 
   def start(name: str, settings: Mapping[str, Any]) -> TrackedRun:

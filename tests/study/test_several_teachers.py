@@ -92,8 +92,8 @@ def test_a_row_continues_if_the_files_of_its_teachers_have_moved(joined):
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    (lambda files: {'teacher': files[:1]}, 'a list of several, got 1'),
-    (lambda files: {'teacher': []}, 'a list of several, got 0'),
+    (lambda files: {'teacher': files[:1]}, 'at least two, got a list of 1'),
+    (lambda files: {'teacher': []}, 'at least two, got a list of 0'),
     (lambda files: {'teacher': [*files, 'resnet8']}, "got 'resnet8' without"),
     (lambda files: {'teacher': files, 'student': 0.5}, 'name a network'),
     (lambda files: {'teacher': files, 'method': 'kd'}, 'gives vectors'),

@@ -253,7 +253,7 @@ def test_images_without_boxes_are_allowed():
 @pytest.mark.parametrize(
   'found, words',
   [
-    (jnp.zeros((1, 5)), "such as 'retinanet', got one"),
+    (jnp.zeros((1, 5)), "such as 'retinanet', got a single"),
     ({'head': jnp.zeros((1, 5)), 'aux': jnp.zeros(1)}, 'got aux, head'),
     ({'head': jnp.zeros((1, 5)), 'head.boxes': jnp.zeros(1)}, 'head.boxes'),
   ],

@@ -100,9 +100,9 @@ def test_training_uses_the_classifier_with_or_without_a_margin():
 def test_a_network_without_the_outputs_is_refused():
   linear = {k: OUTPUTS[k] for k in ('head', 'embedding')}
   for name, outputs, message in (
-    ('softmax', OUTPUTS['head'], "output 'head', such as embedded, got only"),
-    ('softmax', {'aux': OUTPUTS['head']}, "'head', such as embedded, got aux"),
-    ('cosface', linear, "'head.scale', such as embedded with a scale, got"),
+    ('softmax', OUTPUTS['head'], "'head', such as 'embedded', got a single"),
+    ('softmax', {'aux': OUTPUTS['head']}, "'head', such as 'embedded', got a"),
+    ('cosface', linear, "'head.scale', such as 'embedded' with a scale"),
   ):
     with pytest.raises(UsageError, match=message):
       verification(loss=name).loss(outputs, BATCH)

@@ -69,8 +69,8 @@ class Batches:
 
   def _indices(self, step: int) -> np.ndarray:
     epoch, position = divmod(step, self.steps_per_epoch)
-    # Here, because many seeds that train together would not find their orders
-    # in a small cache.
+    # Cached in each object, because a small shared cache would not hold the
+    # orders of many seeds that train together.
     if self._order is None or self._order[0] != epoch:
       self._order = epoch, epoch_order(self._seeds, epoch, self._size)
     order = self._order[1]

@@ -176,7 +176,7 @@ def held_out(
   Args:
     validation: a fraction of all examples, or a number of them if above 1.
     total: the number of all examples.
-    what: what is counted, in the plural.
+    what: the name of what is counted in messages, in the plural.
 
   Raises:
     UsageError: no example is left for training.
@@ -205,7 +205,7 @@ def split_dataset(
 
   Args:
     train: the columns of the training set.
-    test: those of the test set, which may have others.
+    test: the columns of the test set, which may have further ones.
     rows: the rows for validation and those for training; see `_rows`.
     train_subset: the size of a further split.
     num_classes: the number of classes.
@@ -335,11 +335,11 @@ def check_images(
 
   Args:
     train_image: the images of the training set.
-    test_image: those of the test set.
+    test_image: the images of the test set.
 
   Raises:
-    UsageError: they are not uint8 `[N, H, W, C]`, differ in size, or a split
-      has none.
+    UsageError: they are not uint8 `[N, H, W, C]`, or differ in size, or a split
+      has no images.
   """
   for split, image in (('train', train_image), ('test', test_image)):
     if image.dtype != np.uint8 or len(image.shape) != 4:
@@ -374,10 +374,10 @@ def _rows(
 
 
 def channels_last(image: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
-  """Returns images `[N, H, W, C]`, also if they are `[N, C, H, W]`.
+  """Returns images as `[N, H, W, C]`.
 
   Args:
-    image: the images.
+    image: the images, `[N, H, W, C]` or `[N, C, H, W]`.
   """
   if isinstance(image, LazyImages) or image.ndim != 4:
     return image

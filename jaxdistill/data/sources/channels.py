@@ -7,7 +7,7 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.data.sources.images import LazyImages
 
-# The number of images from which the statistics of a lazy column are computed.
+# The number of images from which the statistics of lazy images are computed.
 SAMPLE = 1024
 
 
@@ -44,7 +44,7 @@ def check(name: str, values: Sequence[float], channels: int) -> None:
     channels: the number of channels.
 
   Raises:
-    UsageError: there is not.
+    UsageError: the number of entries is another one, or a number is not valid.
   """
   checks.length(f'data.{name}', values, channels, 'channels')
   for value in values:

@@ -13,7 +13,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
 from jaxdistill.data.sources import arrays, decoding, image_files, images
 
-# By how many pixels a box may extend beyond its image; it is clipped.
+# A box may extend beyond its image by so many pixels, and is then clipped.
 _TOLERANCE = 1.0
 
 
@@ -34,21 +34,21 @@ def coco(
 ) -> Dataset:
   """Returns the data set of a folder in the format of COCO, with boxes.
 
-  Every image is resized, bilinear and antialiased, to fit into one size. It
-  lies at the top left of black pixels, and its boxes are resized with it. An
-  image without boxes holds only background.
+  Every image is resized, bilinear and antialiased, to fit into the given size.
+  It is placed at the top left, the rest is black, and its boxes are resized
+  with it. An image without boxes holds only background.
 
-  The columns are 'boxes', 'classes', 'crowd', 'areas' and 'scale', see
-  `tasks.detection`, and 'image_id'. The classes have the order of the
+  The columns are 'image', 'image_id', and those of `tasks.detection`: 'boxes',
+  'classes', 'crowd', 'areas' and 'scale'. The classes have the order of the
   categories in the file of the training set.
 
   Args:
     path: the folder.
     image_size: the height and width in pixels of all images.
     train_images: the folder of the training images, below `path`.
-    train_annotations: the JSON file of their boxes, likewise.
-    test_images: the folder of the test images, likewise.
-    test_annotations: the JSON file of their boxes, likewise.
+    train_annotations: the JSON file of their boxes, below `path`.
+    test_images: the folder of the test images, below `path`.
+    test_annotations: the JSON file of their boxes, below `path`.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
@@ -61,9 +61,9 @@ def coco(
       None: if all of them need more than 1 GiB.
 
   Raises:
-    UsageError: a file is missing or is not of this format, both splits have
-      different categories, or a box has an unknown category, a negative side,
-      or lies outside of its image.
+    UsageError: a file is missing or is not of this format, the two splits have
+      different categories, or a box has an unknown category or a negative side,
+      or lies outside its image.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   height, width = (
@@ -119,7 +119,7 @@ class _Split(NamedTuple):
     paths: the image files.
     ids: the number of each image in the file.
     sizes: the height and width of each image.
-    annotations: the boxes of each image.
+    annotations: the annotations of each image.
     names: the names of the categories.
   """
 
@@ -197,7 +197,7 @@ def _box(
   )
   if width < 0 or height < 0:
     raise UsageError(
-      f'{where}: expected a bbox (left, top, width, height) of sides of at '
+      f'{where}: expected a bbox (left, top, width, height) with sides of at '
       f'least 0, got {numbers}'
     )
   box = (top, left, top + height, left + width)
@@ -220,7 +220,7 @@ def _columns(
   Args:
     split: the split.
     size: the height and width of all images.
-    most: the number of columns for boxes.
+    most: the largest number of boxes of an image.
     stream: whether images stay encoded.
   """
   count = len(split.paths)

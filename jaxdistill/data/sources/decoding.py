@@ -99,8 +99,8 @@ def decode(
       bilinear and antialiased; the square in the middle is kept. A JPEG file of
       more than twice this size is decoded at a fraction of its own size. A
       height and a width: the image is resized to fit into them, see
-      `fitted_size`, at the top left of black pixels. None: the image keeps its
-      size.
+      `fitted_size`, and is placed at the top left; the rest is black. None: the
+      image keeps its size.
     background: the red, green and blue behind transparent pixels.
     range: the levels that become 0 and 255 in images of more than 8 bits.
 
@@ -138,12 +138,12 @@ def decode(
 def fitted_size(
   size: tuple[int, int], into: tuple[int, int]
 ) -> tuple[tuple[int, int], float]:
-  """Returns the size of an image after resizing, and the factor on it.
+  """Returns the size of an image after resizing, and the factor on its sides.
 
   Args:
     size: the height and width of the image.
-    into: the height and width into which it shall fit; its sides keep their
-      ratio, but for rounding.
+    into: the height and width into which it must fit; except for rounding, the
+      ratio of its sides is kept.
   """
   scale = min(into[0] / size[0], into[1] / size[1])
   height, width = (

@@ -1,4 +1,4 @@
-"""Data sets whose test images belong to other identities than the training."""
+"""Data sets whose test identities do not occur in the training images."""
 
 from collections.abc import Mapping, Sequence
 import csv
@@ -41,21 +41,23 @@ def identities(
 ) -> Dataset:
   """Returns a data set of identities, such as faces, for `verification`.
 
-  The path is a folder with one folder of images for each identity, or with the
-  folders 'train' and 'test' (or other usual names, see `folder`) that have such
-  folders. Or it is a .npz file with the keys '{split}_image' and
-  '{split}_label' of `npz`, where the labels are the identities, and optionally
-  'test_template', 'test_gallery' and 'test_protocol'. The validation split also
-  consists of identities of its own.
+  The path is a folder with one folder of images for each identity. Or it is a
+  folder with the folders 'train' and 'test' (or other usual names, see
+  `folder`), each with one folder for each identity. Or it is a .npz file with
+  the keys '{split}_image' and '{split}_label' of `npz`, where the labels are
+  the identities, and optionally 'test_template', 'test_gallery' and
+  'test_protocol'. The identities of the validation split do not occur in
+  training either.
 
   Args:
     path: the folder or file.
     test: the fraction of the identities, or their number if above 1, that form
       the test split if the folder has no folders of splits.
-    table: a CSV file, below `path` if there is none from here, that lists the
-      test images instead of a folder: the columns 'file', below `path`, and
-      'identity', and optionally 'template', 'gallery' and 'protocol', see
-      `from_identities`. An image may have several lines.
+    table: a CSV file that lists the test images, which are then not taken from
+      a folder. It is looked for in the current folder and then in `path`. Its
+      columns are 'file', a path below `path`; 'identity'; and optionally
+      'template', 'gallery' and 'protocol', see `from_identities`. An image may
+      have several lines.
     image_size: the size in pixels to which the shorter side of every image is
       resized, bilinear and antialiased; the square in the middle is kept. None:
       images keep their size, which must be the same for all.
@@ -115,24 +117,25 @@ def from_identities(
 ) -> Dataset:
   """Returns a data set whose splits consist of different identities.
 
-  The identities of training are the classes, numbered from 0 in their order.
-  Those of the validation split follow, and then those of the test split.
+  The training identities are the classes, numbered from 0 in sorted order. The
+  numbers of the validation identities follow, and then those of the test split.
 
   Args:
     train: 'image', see `from_arrays`, and 'identity' `[N]`, names or numbers.
-    test: the same columns, and optionally three of integers `[M]`: 'template',
-      a number that images share whose embeddings are averaged; 'gallery', 1 for
-      the gallery and 0 for probes; and 'protocol', the number of the split of
-      the protocol that a row belongs to.
+    test: the same columns, and optionally three columns of integers `[M]`:
+      'template', where images with the same number form one template, whose
+      embedding is the mean of theirs; 'gallery', 1 for the gallery and 0 for
+      probes; and 'protocol', the number of the protocol's split to which the
+      row belongs.
     validation: see `identities`, like the others.
     split_seed: chooses the identities of the validation split.
     mean: per channel in [0, 255].
     std: the standard deviation, likewise.
 
   Raises:
-    UsageError: a column is missing, unknown, or not one entry for each image,
-      or see `from_arrays`. Identities that training and test share are left to
-      the task, which refuses them.
+    UsageError: a column is missing or unknown, or does not have one entry for
+      each image; or see `from_arrays`. Identities that training and test share
+      are not refused here, but by the task.
   """
   arrays.check_choices(validation, None, split_seed, mean, std)
   for name, split, optional in (('train', train, ()), ('test', test, PROTOCOL)):
@@ -237,20 +240,20 @@ def _splits(
     raise UsageError(
       'data.path: expected a folder test, val or the like beside '
       f'{train_folder!r} in {str(root)!r}, with one folder per identity, or a '
-      'file of test images as data.table'
+      'list of the test images as data.table'
     )
   return train, class_folders.split(root / test_folder, suffixes, 'data.path')
 
 
 def _cut(whole: Split, test: float, seed: int) -> tuple[Split, Split]:
-  """Returns (train, test); some of the identities are for the test."""
+  """Returns (train, test), which have different identities."""
   count = int(test if test > 1 else round(test * len(whole.names)))
   if not 0 < count < len(whole.names):
     raise UsageError(
       f'data.test: expected 1 to {len(whole.names) - 1} of the '
       f'{len(whole.names)} identities, or a fraction of them, got {test}'
     )
-  # Another order than that by which validation identities are chosen.
+  # This order differs from the one that chooses the validation identities.
   order = np.random.default_rng((seed, 1)).permutation(len(whole.names))
   held = np.isin(whole.label, order[:count])
   return whole.select(~held), whole.select(held)
@@ -284,7 +287,7 @@ def _columns(
 
 
 def _table(root: pathlib.Path, table: str) -> list[dict[str, str]]:
-  """Returns the lines of a CSV file that lists images.
+  """Returns the lines of a CSV file that lists test images.
 
   Raises:
     UsageError: there is no such file, it has no lines, or a column is missing.
@@ -303,7 +306,7 @@ def _table(root: pathlib.Path, table: str) -> list[dict[str, str]]:
   columns = list(lines[0]) if lines else []
   if not {'file', 'identity'} <= {*columns}:
     raise UsageError(
-      f'data.table: expected lines with the columns file and identity in '
+      'data.table: expected lines with the columns file and identity in '
       f'{table!r}, got {", ".join(map(str, columns)) or "no lines"}'
     )
   return lines

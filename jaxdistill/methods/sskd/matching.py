@@ -2,8 +2,8 @@
 
 A boundary is a pair (student feature, teacher feature) of outputs of stages or
 groups, or several such pairs, of which the last one is the deepest. Stage i
-lies between the boundaries i - 1 and i, the first one begins at the image, and
-the head is everything after the last boundary.
+lies between the boundaries i - 1 and i. The first stage begins at the image,
+and the head is everything after the last boundary.
 """
 
 from collections.abc import Callable, Sequence
@@ -164,7 +164,7 @@ class Matching:
 
 
 def _pairs_of(entry: Any) -> FeaturePairs:
-  """Returns the pairs of an entry of a cut, which is one or several."""
+  """Returns the pairs of an entry of a cut, which is one pair or several."""
   is_several = isinstance(entry, Sequence) and not any(
     isinstance(part, str) for part in entry
   )
@@ -278,9 +278,9 @@ def _partial(
   """Returns the evaluation of the student's stages under the teacher's.
 
   The teacher's remaining stages read the student's features, through the last
-  adapter if there is one. Returns {} if these stages read features that the
-  student does not have or that have another shape, or a vector, or if the
-  teacher has other classes.
+  adapter if there is one. Returns {} if these stages read a vector, a feature
+  that the student does not have, or an earlier feature of another shape, or if
+  the teacher has other classes.
   """
   pair, boundary = part.pair, part.matched[-1]
   student_stages = graph.stages_between(pair.student, 'image', boundary[0])
@@ -307,7 +307,7 @@ def _partial(
   except UsageError:
     return {}
   outputs = _shapes(pair, pairs.output_names(pair))
-  # Stages that read features by name do not see the adapter.
+  # The adapter only changes the last feature, so earlier ones must fit.
   replaced = {name.partition('.')[0] for name in teacher_stages}
   reads_others = any(
     len({*_shapes(pair, (name, name))}) > 1

@@ -63,17 +63,17 @@ def sskd(
     num_stages: the number of stages, if `cut` is None: they end at the deepest
       `num_stages` groups of maps.
     cut: the boundaries between stages, pairs (student feature, teacher feature)
-      from the image to the head. In place of a pair, there may be several in
-      the order of their computation, such as the levels of a pyramid, which one
-      stage learns together.
+      from the image to the head. In place of a pair, there may be several pairs
+      in the order of their computation, which one stage learns together, such
+      as the levels of a pyramid.
     stage_epochs: the epochs of each stage. None divides the recipe's epochs
       equally among the stages and the head. The paper has 60, compared with 100
       for methods of one phase.
     head_epochs: the epochs of the head; None means the same share, and 0 leaves
       the head as it is.
-    head: whether the head trains. False: there is no phase for it, and no label
-      is read, for students of which only a feature is used, such as the
-      embedding of a face.
+    head: whether the head trains. False: there is no phase for it, and no
+      labels are read. This is for students of which only a feature is used,
+      such as the embedding of a face.
     stage_optimizer: the optimizer of the stages; None means SGD with momentum
       0.9 at rate 0.01, multiplied by 0.1 at 0.3, 0.6 and 0.9 of the stage. The
       paper's other rule is `optimizers.plateau` with an epoch's steps as its
@@ -225,7 +225,7 @@ def _head(
   default_epochs: float,
   optimizer: optimizers.Optimizer | None,
 ) -> Method:
-  """Returns the phase of the head, or none.
+  """Returns the phase of the head, or no phase if the head does not train.
 
   Raises:
     UsageError: the head does not train, but has epochs or an optimizer.

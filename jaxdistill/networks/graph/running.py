@@ -189,11 +189,11 @@ def check_feature_pairs(
 
 
 def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes a program that is being traced reuse earlier traces of a stage.
+  """Makes programs reuse earlier traces of equal stages.
 
   Deep networks repeat their blocks, and a study traces each of its networks
-  several times. Equal modules are traced once for each shape of their inputs,
-  and the program is the same as without this.
+  several times. With this, equal modules are traced only once for each shape of
+  their inputs. The program is the same as without it.
 
   Args:
     function: `(module, train, *arrays) -> arrays`, for pytrees of arrays. What

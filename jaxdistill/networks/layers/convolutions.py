@@ -118,7 +118,7 @@ def portable() -> Iterator[None]:
 
 
 def form() -> tuple[str, ...]:
-  """Returns what decides, beside the arrays, which forms are traced."""
+  """Returns what decides, besides the arrays, which forms are traced."""
   return (
     cpu.convolutions(),
     jax.default_backend(),
@@ -173,10 +173,10 @@ def average_pool(x: Array, size: int, stride: int) -> Array:
 
 
 def max_pool(x: Array) -> Array:
-  """Takes the maximum of patches of 2x2 places; an odd row or column is lost.
+  """Takes the maximum of each 2x2 patch; a last odd row or column is ignored.
 
-  The gradient goes to the first of several equal places. XLA's own gradient
-  takes 6 to 10 times as long on a CPU.
+  Where several places are equally large, the gradient goes to the first one.
+  XLA's own max-pooling with its gradient takes 6 to 9 times as long on a CPU.
   """
 
   def halves(x: Array) -> Array:
@@ -198,7 +198,7 @@ def max_pool(x: Array) -> Array:
 
 
 def _larger(first: Array, second: Array) -> Array:
-  """Returns the larger of two numbers, the first of equal ones, or NaN."""
+  """Returns the larger of two numbers, or NaN if one of them is NaN."""
   return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
 

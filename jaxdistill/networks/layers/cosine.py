@@ -1,4 +1,4 @@
-"""A classifier by the angles between a vector and one vector for each class."""
+"""A classifier that compares the direction of a vector with one per class."""
 
 from flax import linen as nn
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ from jaxdistill.networks.layers import basic
 
 @description.register
 class CosineClassifier(nn.Module):
-  """Scaled cosines `[B, C]` -> logits `[B, num_classes]`, in float32.
+  """Vectors `[B, C]` -> scaled cosines `[B, num_classes]`, in float32.
 
   The logit of a class is `scale` times the cosine of the input and the weights
-  of the class. The feature '.scale', `[B, 1]`, is this factor.
+  of the class. The feature '.scale', `[B, 1]`, is `scale` for each image.
 
   Attributes:
     num_classes: the number of classes.
@@ -41,6 +41,6 @@ class CosineClassifier(nn.Module):
     }
 
 
-# Modules that end a classifier; the last axis of their variables is that of the
-# classes.
+# The modules that can end a classifier. The last axis of their variables is
+# that of the classes.
 CLASSIFIERS = (basic.Classifier, CosineClassifier)

@@ -163,9 +163,9 @@ def imagenet_resnet(
       network. For a bottleneck the entry is a number, or a pair for the
       channels after its first and after its second convolution. None: those of
       its group.
-    frozen_norms: whether batch norms use their running statistics, and keep
-      them unchanged, in training too, as is usual for pretrained weights and
-      small batches. Their scales and shifts are trained.
+    frozen_norms: whether batch norms use their running statistics in training
+      too and do not change them, as is usual for pretrained weights and small
+      batches. Their scales and shifts are trained.
     dtype: the type of the computation; parameters stay in float32.
 
   Returns:

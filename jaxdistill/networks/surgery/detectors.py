@@ -15,8 +15,8 @@ from jaxdistill.networks.surgery import dense_heads
 
 # The side of a square image by which the strides of a network are measured.
 _SIDE = 256
-# The levels of the pyramid; the map of level k has one place for 2**k pixels
-# with an ordinary stem.
+# The levels of the pyramid. With an ordinary stem, a place of the map of level
+# k stands for 2**k pixels of each side.
 LEVELS = (3, 4, 5, 6, 7)
 
 
@@ -35,8 +35,8 @@ def anchors(
   place. Its area is (size * scale)**2.
 
   Args:
-    height: of the map.
-    width: of the map.
+    height: the height of the map in places.
+    width: the width of the map in places.
     stride: pixels per place.
     size: the side of a square anchor of scale 1, in pixels.
     scales: factors on the size.
@@ -44,7 +44,7 @@ def anchors(
 
   Returns:
     `[height * width * A, 4]`, place by place, row by row; A is the number of
-    pairs of a scale and a ratio, in which the ratio changes faster.
+    pairs of a scale and a ratio. Of these, the ratio changes fastest.
   """
   halves = jnp.array(
     [
@@ -221,16 +221,16 @@ def retinanet(
 ) -> Network:
   """Returns a detector: a classifier with a feature pyramid and a shared head.
 
-  The last three groups of the classifier are C3 to C5. Each of them passes a
-  1x1 convolution, to which the level above, enlarged, is added, and a 3x3
-  convolution gives P3 to P5. P6 is a 3x3 convolution of stride 2 of C5, and P7
-  another one of P6 after a ReLU. Every place of the five maps has one anchor
-  for each scale and ratio; see `detectors.anchors`.
+  C3 to C5 are the last three groups of the classifier. A 1x1 convolution is
+  applied to each of them, the enlarged result of the next higher level is
+  added, and a 3x3 convolution then gives P3 to P5. P6 is a 3x3 convolution of
+  C5 with stride 2, and P7 is another one of P6 after a ReLU. Every place of the
+  five maps has one anchor for each scale and ratio; see `detectors.anchors`.
 
   Args:
     network: a classifier that pools its last map, such as a ResNet. Everything
       from the pooling on is dropped.
-    num_classes: the number of classes, without one for the background.
+    num_classes: the number of classes; the background is not one of them.
     width: channels of the pyramid and of the head.
     depth: the number of hidden convolutions of the head, for classes and for
       boxes.
@@ -293,7 +293,7 @@ def retinanet(
 
 
 def _stride(maps: Network, groups: Sequence[str]) -> int:
-  """Returns the stride of the first of three groups.
+  """Returns the stride of the first of three groups, in pixels per place.
 
   Raises:
     UsageError: they are not three, or do not halve the resolution twice.

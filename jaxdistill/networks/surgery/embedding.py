@@ -1,4 +1,4 @@
-"""Networks with a vector that describes the image before the classifier."""
+"""Networks whose last layer reads a vector that describes the image."""
 
 from flax import linen as nn
 
@@ -24,8 +24,8 @@ def embedded(
     size: the length of the embedding.
     scale: None: the last layer is linear. A number: each logit is this number
       times the cosine of the embedding and the weights of the class, as the
-      losses 'cosface' and 'arcface' of `verification` need it; their papers
-      have 64. The factor is the output 'head.scale'.
+      losses 'cosface' and 'arcface' of `verification` require; the papers use
+      64. The output 'head.scale' is this number.
 
   Raises:
     UsageError: the network does not end with a classifier, or a number is out

@@ -16,8 +16,8 @@ class Scale(NamedTuple):
   """How the vectors of a network are standardised.
 
   Attributes:
-    mean: their mean `[D]`.
-    length: the root of the mean of their squared distances from it.
+    mean: the mean of the vectors `[D]`.
+    length: the root of the mean squared distance of the vectors from `mean`.
   """
 
   mean: Array
@@ -25,11 +25,11 @@ class Scale(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
+class WholeNetwork:
   """A network as the module of a stage; it runs in inference mode only.
 
-  The output of the stage is the main output of the network. The other features
-  have a dot and their name after the name of the stage.
+  The output of the stage is the main output of the network. The names of the
+  other features are the name of the stage, a dot, and their own name.
 
   Attributes:
     network: the network.
@@ -50,7 +50,7 @@ class Whole:
     mutable: Any = None,
     rngs: Mapping[str, Array] | None = None,
   ) -> Any:
-    """Returns the features, with no updates if `mutable` is given."""
+    """Returns the features; if `mutable` is given, also {}, for no updates."""
     del train, rngs
     features, _ = graph.run(self.network, variables, {'image': inputs[0]})
     main = graph.main_output(self.network)
@@ -63,7 +63,7 @@ class Whole:
 
 @description.register
 class Standardized(nn.Module):
-  """Subtracts the mean of vectors and divides by their length.
+  """Subtracts the mean of vectors and divides by their typical length.
 
   Both are parameters: 'mean' `[D]` and 'length' `[]`; see `Scale`.
   """
@@ -94,13 +94,13 @@ def joined(models: Mapping[str, Model], scales: Mapping[str, Scale]) -> Model:
     scales: name -> how its vectors are standardised.
 
   Returns:
-    A model with one stage for each network, which has its name.
+    A model in which each network is a stage with the name of the network.
   """
   stages: list[Stage] = []
   variables: dict[str, dict[str, Any]] = {'params': {}}
   for name, model in models.items():
     vector = f'{name}_vector'
-    stages.append(Stage(name, Whole(model.network), ('image',)))
+    stages.append(Stage(name, WholeNetwork(model.network), ('image',)))
     stages.append(Stage(vector, Standardized(), (name,)))
     for collection, tree in model.variables.items():
       variables.setdefault(collection, {})[name] = tree

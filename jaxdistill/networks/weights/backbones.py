@@ -12,16 +12,16 @@ from jaxdistill.networks.initial import Scheme
 from jaxdistill.networks.weights import files
 from jaxdistill.networks.weights import pretrained as torch_weights
 
-# The side of the images for which a file of PyTorch is read.
+# PyTorch weights are read for images of this height and width.
 _SIDE = 224
 
 
 def pretrained(*, path: str, network: Network | None = None) -> Scheme:
-  """Returns a scheme that takes over the stages of a trained network.
+  """Returns a scheme that takes over the weights of a trained network's stages.
 
   A stage gets the weights and statistics of the stage of the same name if all
-  of its arrays have the same shapes. All others, such as a head for other
-  classes, keep their new weights.
+  arrays of both have the same shapes. All other stages, such as a head for
+  other classes, keep their new weights.
 
   Args:
     path: a file of this library, or one of PyTorch tensors.
@@ -32,8 +32,8 @@ def pretrained(*, path: str, network: Network | None = None) -> Scheme:
     (rng, variables) -> variables.
 
   Raises:
-    UsageError: there is no such file; or, when the weights are read, they do
-      not belong to the network, or no stage has a counterpart.
+    UsageError: there is no such file. Later, when the scheme reads the weights:
+      they do not belong to the network, or no stage has a counterpart.
   """
   path = os.path.expanduser(path)
   if not os.path.isfile(path):
@@ -62,7 +62,7 @@ def pretrained(*, path: str, network: Network | None = None) -> Scheme:
 def _trained(
   path: str, network: Network | None, variables: Variables
 ) -> Variables:
-  """Returns the variables of a file."""
+  """Returns the variables that a file holds."""
   if network is None:
     return files.load(path).variables
   first = variables['params'].get(network.stages[0].name, {})

@@ -60,8 +60,8 @@ def lines(
   yield f'method: {method}, {reason}'
   if method == 'embedding' and teacher.has_unknown_layers:
     yield (
-      "vectors: the teacher's outputs, because it is not made of this "
-      "library's blocks, which would show what its last layer reads"
+      "vectors: the teacher's outputs; only a teacher made of this library's "
+      'blocks would show the vectors that its last layer reads'
     )
   keys = plan.config
   rows = ', '.join(keys['methods'])

@@ -115,7 +115,7 @@ def distill(
       raise UsageError('push_to_hub: expected formats to upload, got none')
   workdir = pathlib.Path(out)
   source = sources.found(data, labels, image_size)
-  # The config names files by paths that hold in every folder.
+  # The config names files by absolute paths, so that it works in any folder.
   place = workdir.absolute()
   chosen_teacher = teachers.chosen(teacher, source.image_shape, place)
   if not source.has_labels and chosen_teacher.outputs is None:

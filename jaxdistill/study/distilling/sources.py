@@ -154,13 +154,13 @@ def _resized(section: dict[str, Any], has_labels: bool) -> Source:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-  """Returns the absolute path of a file or folder; another name as it is."""
+  """Returns the absolute path of what exists; another name is unchanged."""
   place = pathlib.Path(path).expanduser()
   return str(place.absolute()) if place.exists() else os.fspath(path)
 
 
 def _with_absolute_paths(section: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a section whose files are named by paths that hold everywhere."""
+  """Returns a section that names its files by absolute paths."""
   files = {
     key: absolute(section[key])
     for key in ('path', 'labels')

@@ -55,7 +55,7 @@ class Teacher(NamedTuple):
     data: options of the data that its weights ask for.
     is_classifier: whether its outputs are scores of classes; those of a network
       whose last layer is not known are taken for scores.
-    parts: the teachers whose vectors it joins; empty: it is a single one.
+    parts: the teachers whose vectors it joins; empty for a single teacher.
   """
 
   section: dict[str, Any]
@@ -71,9 +71,9 @@ class Teacher(NamedTuple):
 
   @property
   def has_unknown_layers(self) -> bool:
-    """Whether its outputs may be scores, and no feature before them is known.
+    """Whether its outputs may be scores, and no earlier feature is known.
 
-    With the method `embedding`, its outputs count as vectors.
+    With the method `embedding`, its outputs then count as vectors.
     """
     if self.parts:
       return any(part.has_unknown_layers for part in self.parts)
@@ -122,8 +122,8 @@ def _joined(parts: Sequence[Teacher]) -> Teacher:
   """Returns the teacher that joins the vectors of several."""
   if len(parts) < 2:
     raise UsageError(
-      f'teacher: expected one teacher, or a list of several, got {len(parts)} '
-      'in a list'
+      f'teacher: expected one teacher, or a list of at least two, got a list '
+      f'of {len(parts)}'
     )
   for part in parts:
     if not part.is_trained:

@@ -1,4 +1,4 @@
-"""What models say about single test images, as parts of a page."""
+"""Calibration and predictions for single test images, as parts of a page."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +16,14 @@ from jaxdistill.study.page.markup import Element, element
 from jaxdistill.study.recorded import Recorded
 from jaxdistill.study.report import Line
 
-# The pairs of classes that are listed.
+# How many pairs of classes are listed.
 _PAIRS = 10
 
 
 def parts(
   workdir: pathlib.Path, results: Mapping[str, Any], lines: Sequence[Line]
 ) -> Iterator[Element]:
-  """Yields calibration, confused classes and examples, as far as recorded.
+  """Yields calibration, confused classes and examples, if they are recorded.
 
   Args:
     workdir: a work directory.
@@ -69,11 +69,11 @@ def _calibration(models: Mapping[str, Recorded]) -> Iterator[Element]:
   yield markup.table(columns, map(markup.row, cells))
   yield markup.figure(
     charts.reliability(curves),
-    'The first seed after the last epoch, on at most '
-    f'{recorded.MOST_IMAGES:,} test images in 15 intervals of confidence; a '
-    'larger dot stands for more images. Below the diagonal, a model is too '
-    'sure of itself. The expected calibration error is the mean distance from '
-    'the diagonal over images, in percent.',
+    'Predictions of the first seed after the last epoch for at most '
+    f'{recorded.MOST_IMAGES:,} test images, in 15 intervals of confidence. A '
+    'larger dot stands for more images. Below the diagonal, a model is more '
+    'confident than it is accurate. The expected calibration error is the '
+    'mean distance of the images from the diagonal, in percent.',
   )
 
 
@@ -112,7 +112,7 @@ def _confusions(
   yield element(
     'p',
     f'The most frequent mistakes of {next(iter(models.by_title))}, and how '
-    'often the others make them; first seed, on '
+    'often the others make them. Predictions of the first seed for '
     f'{len(label):,} test images.',
     class_='soft',
   )
@@ -123,7 +123,7 @@ def _differences(
   images: Mapping[int, np.ndarray],
   named: Callable[[int], str],
 ) -> Iterator[Element]:
-  """Yields a few images for which the models predict other classes."""
+  """Yields a few images for which the models predict different classes."""
   probabilities, shown = models.probabilities, []
   for i in examples.differing(models):
     row = int(models.first.row[i])
@@ -144,8 +144,8 @@ def _differences(
   yield element(
     'p',
     'Test images with the predictions of the first seed and their '
-    'probabilities. Images on which the same models are right take turns with '
-    'others, so that their number says nothing about accuracies.',
+    'probabilities. Images on which different models are right take turns, so '
+    'that their number says nothing about accuracies.',
     class_='soft',
   )
 
@@ -177,8 +177,8 @@ def _neighbors(
   yield from galleries
   yield element(
     'p',
-    'Evenly chosen test images, each followed by the test images that are '
-    'nearest to it by the cosine of the vectors of the model that is named; '
-    f'first seed, among {len(row):,} images.',
+    'Evenly spaced test images, each followed by its nearest neighbours among '
+    f'{len(row):,} test images, by the cosine of the vectors of the named '
+    'model. The vectors are those of the first seed.',
     class_='soft',
   )

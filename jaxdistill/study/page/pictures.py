@@ -1,4 +1,4 @@
-"""Images as parts of a page that loads nothing."""
+"""Images that are embedded in a page, which loads no other files."""
 
 import base64
 import io
@@ -10,11 +10,11 @@ from jaxdistill.study.page.markup import Element, element
 
 
 def picture(image: np.ndarray, description: str) -> Element:
-  """Returns an image whose PNG file is part of the page.
+  """Returns an image whose PNG file is embedded in the page.
 
   Args:
     image: uint8 `[H, W, 1]` or `[H, W, 3]`.
-    description: what a screen reader says.
+    description: the text that a screen reader reads out.
   """
   pillow = optional.require('PIL.Image', 'the images of the report')
   content = io.BytesIO()
@@ -30,7 +30,7 @@ def example(image: np.ndarray, title: str, *lines: str) -> Element:
   Args:
     image: see `picture`.
     title: what the image shows.
-    *lines: what models say about it.
+    *lines: the predictions of models for it, or other lines.
   """
   texts = [part for line in lines for part in (element('br'), line)]
   caption = element('figcaption', element('strong', title), *texts)
@@ -38,5 +38,5 @@ def example(image: np.ndarray, title: str, *lines: str) -> Element:
 
 
 def gallery(*examples: Element) -> Element:
-  """Returns images beside each other."""
+  """Returns examples beside each other."""
   return element('div', *examples, class_='gallery')

@@ -3,7 +3,7 @@
 task.py: the task.
 boxes.py: boxes relative to anchors.
 assignment.py: which anchors learn which boxes.
-suppression.py: from scores and boxes of anchors to objects.
+suppression.py: finds the objects among the scores and boxes of anchors.
 average_precision.py: the metrics of COCO.
 coco_results.py: detections as a results file of COCO.
 """

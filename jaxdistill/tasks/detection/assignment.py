@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxdistill.core.types import Array
 from jaxdistill.losses import detection as losses
 
-# Overlaps that differ by less are equal: the rest is rounding.
+# Overlaps that differ by less are taken as equal, because of rounding.
 _ROUNDING = 1e-5
-# What an anchor is assigned to instead of a box.
+# Numbers in place of that of a box, for anchors without one.
 BACKGROUND, UNDECIDED = -1, -2
 
 
@@ -24,18 +24,20 @@ def assign(
   """Returns the box that each anchor learns, int32 `[A]`.
 
   An anchor gets the box with which it overlaps most if their intersection over
-  union is at least `positive`. Below `negative`, it is `BACKGROUND`, and in
-  between `UNDECIDED`. Besides, each box gets the anchors with which it overlaps
-  most, however little that is; an anchor that is best for several boxes goes to
-  the one with the largest overlap, and the first of equal ones.
+  union is at least `positive`. If it is below `negative`, the anchor is
+  `BACKGROUND`, and in between it is `UNDECIDED`. In addition, each box gets the
+  anchors with which it overlaps most, however little that is. If an anchor is
+  the best of several boxes, it goes to the box with the largest overlap, and to
+  the first of equal ones.
 
   Args:
     anchors: `[A, 4]`.
     boxes: the boxes of one image, `[M, 4]`.
     is_box: whether each row of `boxes` is a box, `[M]`; a box without an area
       gets no anchor.
-    positive: the smallest overlap with a box.
-    negative: the largest overlap with none; at most `positive`.
+    positive: the smallest overlap at which an anchor gets a box.
+    negative: the overlap below which an anchor is background; at most
+      `positive`.
   """
   if not boxes.shape[0]:
     return jnp.full(anchors.shape[0], BACKGROUND, jnp.int32)
@@ -55,8 +57,9 @@ class Targets(NamedTuple):
   """What the anchors of an image learn.
 
   Attributes:
-    classes: one-hot, booleans `[A, K]`; without any class for the background.
-    counts: whether the classes of an anchor count, booleans `[A]`.
+    classes: the class of each anchor, one-hot, booleans `[A, K]`; all False for
+      the background.
+    counts: whether the class loss of an anchor counts, booleans `[A]`.
     is_positive: whether an anchor has a box, booleans `[A]`.
     boxes: the boxes of these anchors, `[A, 4]`; arbitrary for the others.
   """

@@ -43,9 +43,9 @@ class Truth(NamedTuple):
     boxes: `[M, 4]`.
     classes: `[M]`; -1 for a row without an object.
     crowd: whether a box holds many objects, booleans `[M]`. It need not be
-      found, and any number of detections inside it do not count.
-    areas: by which the sizes of objects are told, `[M]`.
-    scale: pixels of the image per pixel in which areas are measured.
+      found, and detections inside it do not count, however many they are.
+    areas: the areas by which objects are small, medium or large, `[M]`.
+    scale: by how much the image was enlarged after the areas were measured.
   """
 
   boxes: np.ndarray
@@ -62,7 +62,7 @@ class _Matches(NamedTuple):
     scores: `[D]`.
     is_true: whether each has an object, `[R, T, D]` for the ranges of sizes and
       the thresholds of overlap.
-    counts: whether it counts, likewise.
+    counts: whether each detection counts, `[R, T, D]`.
     objects: the number of objects that count, `[R]`.
   """
 
@@ -93,7 +93,7 @@ def average_precisions(
     for label in present:
       by_class[label].append(_matches(found, truth, label))
   classes = [_precisions(matches) for matches in by_class.values()]
-  # Of the classes without objects, all entries are NaN.
+  # For classes without objects, all entries are NaN.
   table = np.array(classes).reshape(-1, len(RANGES), len(THRESHOLDS))
   metrics = {}
   for i, name in enumerate(RANGES):
@@ -136,9 +136,9 @@ def areas(boxes: np.ndarray) -> np.ndarray:
 def _matches(found: Found, truth: Truth, label: int) -> _Matches:
   """Matches the detections of a class with the objects of an image.
 
-  The detections choose in the order of their scores, each the object with the
-  largest overlap that is left, and an object that does not count only if there
-  is no other.
+  In the order of their scores, each detection chooses the object with the
+  largest overlap among those that are left. It chooses an object that does not
+  count only if there is no other.
   """
   rows, columns = found.classes == label, truth.classes == label
   boxes, crowd = found.boxes[rows].astype(np.float64), truth.crowd[columns]
@@ -159,7 +159,7 @@ def _matches(found: Found, truth: Truth, label: int) -> _Matches:
     fits = (~taken | crowd) & (overlap[d] >= least)
     preferred = fits & ~ignored[:, None]
     fits = np.where(preferred.any(-1, keepdims=True), preferred, fits)
-    # Of equal overlaps the last one is chosen.
+    # Of objects with equal overlaps, the last one is chosen.
     value = np.where(fits, overlap[d], -1.0)[..., ::-1]
     choice = len(crowd) - 1 - value.argmax(-1)[..., None]
     is_true[..., d] = fits.any(-1)

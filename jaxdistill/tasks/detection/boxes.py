@@ -16,12 +16,13 @@ _LARGEST_GROWTH = 1000 / 16
 def encode(boxes: Array, anchors: Array) -> Array:
   """Returns the offsets that turn anchors into boxes, `[..., 4]`.
 
-  They are the shift of the centre in heights and widths of the anchor, vertical
-  first, and the logarithms of the factors on both.
+  The first two are the vertical and the horizontal shift of the centre, in
+  heights and widths of the anchor. The last two are the logarithms of the
+  factors on its height and width.
 
   Args:
-    boxes: `[..., 4]`; a side of 0 counts as a tiny one.
-    anchors: `[..., 4]`, with an area.
+    boxes: `[..., 4]`; a side of 0 is taken as a tiny one.
+    anchors: `[..., 4]`, with a positive area.
 
   References:
     Girshick et al., Rich feature hierarchies for accurate object detection and
@@ -36,7 +37,7 @@ def encode(boxes: Array, anchors: Array) -> Array:
 
 
 def decode(offsets: Array, anchors: Array) -> Array:
-  """Returns the boxes that offsets make of anchors, `[..., 4]`; see `encode`.
+  """Returns the boxes that anchors become by offsets, `[..., 4]`; see `encode`.
 
   Args:
     offsets: `[..., 4]`.

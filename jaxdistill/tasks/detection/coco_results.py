@@ -16,21 +16,21 @@ def coco_results(
 ) -> list[dict[str, Any]]:
   """Returns predictions as entries of a results file of COCO.
 
-  `json.dump` writes them; `COCO.loadRes` of pycocotools reads the file.
+  Write them with `json.dump`; `COCO.loadRes` of pycocotools reads the file.
 
   Args:
     predictions: what the task `detection` predicts for a split, `[N, D, 6]`.
     split: the split, with the columns 'image_id' `[N]` and 'scale' `[N]` of the
-      data set `coco`. Without the first, images are numbered from 0; without
-      the second, boxes stay as they are.
-    category_ids: the number of each class in the file of annotations.
+      data set `coco`. Without 'image_id', images are numbered from 0; without
+      'scale', boxes are not resized.
+    category_ids: for each class, the id of its category in the annotations.
 
   Returns:
-    {'image_id', 'category_id', 'bbox', 'score'} of each object, in which the
-    box is (left, top, width, height) in pixels of the original image.
+    {'image_id', 'category_id', 'bbox', 'score'} for each object. The box is
+    (left, top, width, height) in pixels of the original image.
 
   Raises:
-    UsageError: a class has no number.
+    UsageError: a class has no id in `category_ids`.
 
   Example:
     >>> import numpy as np

@@ -1,4 +1,4 @@
-"""From scores and boxes of anchors to the objects of an image."""
+"""Finds the objects of an image among the scores and boxes of anchors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,13 +33,13 @@ def candidates(
   count: int = 1000,
   least_score: float = 0.05,
 ) -> Detections:
-  """Returns the best pairs of an anchor and a class of each level.
+  """Returns the best pairs of an anchor and a class at each level.
 
   Args:
     logits: of each level, `[A_l, K]`.
     offsets: of each level, `[A_l, 4]`; see `boxes.encode`.
     anchors: of each level, `[A_l, 4]`.
-    count: how many pairs a level has at most.
+    count: the largest number of pairs of a level.
     least_score: pairs whose score is lower get the score 0 and the class -1.
 
   Returns:
@@ -78,8 +78,8 @@ def suppress(
 
   Args:
     found: the candidates, `[N, ...]`; a score of 0 stands for none.
-    count: how many are kept at most.
-    overlap: the largest overlap of two that are kept.
+    count: the largest number of candidates that are kept.
+    overlap: the largest overlap of two candidates that are both kept.
 
   Returns:
     The detections, `[count, ...]`.

@@ -32,7 +32,7 @@ SCORES = ('ap', 'ap50', 'ap75')
 BOX_LOSSES = ('smooth_l1', 'giou')
 # Smooth L1 is quadratic below this offset, as in Detectron.
 _BETA = 1 / 9
-# The names of a detector's outputs, and how those of its anchors begin.
+# The names of a detector's outputs; those of its anchors only begin like this.
 _HEAD, _BOXES, _ANCHORS = 'head', 'head.boxes', 'head.anchors'
 
 
@@ -48,19 +48,19 @@ def detection(
 
   The data have the columns 'boxes', float32 `[N, M, 4]`, which are (top, left,
   bottom, right) in pixels, and 'classes', int32 `[N, M]`, where -1 stands for
-  no box. Three columns are optional: 'crowd', booleans `[N, M]`, says that a
-  box holds many objects, so that it is not learned, and need not be found;
-  'scale', `[N]`, is by how much the images were enlarged, and 'areas', float32
-  `[N, M]`, are those of the objects before that, by which small and large ones
-  are told apart.
+  no box. Three columns are optional. 'crowd', booleans `[N, M]`, says that a
+  box holds many objects; it is not learned and need not be found. 'scale',
+  `[N]`, is the factor by which each image was enlarged. 'areas', float32
+  `[N, M]`, are the areas of the objects before that, which decide whether they
+  are small, medium or large.
 
   The network is a detector such as `networks.retinanet`. The loss of an image
   is the sum of `losses.focal_loss` over its anchors and classes, plus the loss
   of the boxes, both divided by the number of anchors that have a box; see
   `assignment.assign`. Boxes are predicted relative to anchors; see
-  `boxes.encode`. Of each level of the detector, the 1,000 best pairs of an
-  anchor and a class are decoded, and non-maximum suppression within the classes
-  leaves at most 100 objects.
+  `boxes.encode`. At each level of the detector, the 1,000 best pairs of
+  an anchor and a class are decoded. Non-maximum suppression within the classes
+  then leaves at most 100 objects.
 
   The metrics are the loss, its parts 'class_loss' and 'box_loss', and the
   average precisions of COCO, see `average_precision.average_precisions`. Whole
@@ -71,12 +71,12 @@ def detection(
 
   Args:
     score: the metric that chooses the best epoch, 'ap', 'ap50' or 'ap75'.
-    box_loss: 'smooth_l1' of the offsets, which is linear above 1/9, or 'giou',
-      `losses.generalized_iou_loss`, of the boxes.
+    box_loss: 'smooth_l1', of the offsets and linear above 1/9, or 'giou', which
+      is `losses.generalized_iou_loss` of the boxes.
     box_weight: the factor on the loss of the boxes.
-    least_score: objects of a lower score are dropped.
-    overlap: of two objects of a class whose intersection over union is above
-      it, the one with the lower score is dropped.
+    least_score: objects with a lower score are dropped.
+    overlap: if the intersection over union of two objects of a class is larger,
+      the one with the lower score is dropped.
 
   Raises:
     UsageError: there is no such score or loss, or a number is out of its range.
@@ -133,8 +133,8 @@ def check_boxes(dataset: Dataset) -> None:
     dataset: the data.
 
   Raises:
-    UsageError: columns have other shapes, a box is outside of its image, its
-      sides are swapped, or its class does not exist.
+    UsageError: columns have wrong types or shapes, or a box is outside its
+      image, has swapped sides, or has a class that does not exist.
   """
   for name, split in dataset.splits.items():
     boxes, classes = split['boxes'], split['classes']
@@ -191,10 +191,10 @@ def _parts(outputs: Output) -> _Parts:
   names = sorted(outputs) if isinstance(outputs, Mapping) else []
   anchors = [name for name in names if name.startswith(_ANCHORS)]
   if not anchors or _HEAD not in names or _BOXES not in names:
-    got = ', '.join(names) if names else 'one'
+    got = ', '.join(names) if names else 'a single output'
     raise UsageError(
-      f'detection: expected a network with the outputs {_HEAD!r}, {_BOXES!r} '
-      f"and {_ANCHORS + '3'!r} and so on, such as 'retinanet', got {got}"
+      f'detection: expected a network with the outputs {_HEAD!r}, {_BOXES!r}, '
+      f"{_ANCHORS + '3'!r} and so on, such as 'retinanet', got {got}"
     )
   assert isinstance(outputs, Mapping)
   return _Parts(
@@ -227,7 +227,7 @@ def _losses(
     count = jnp.maximum(learned.is_positive.sum(), 1)
     focal = losses.focal_loss(logits, learned.classes).sum(-1)
     class_loss = jnp.where(learned.counts, focal, 0.0).sum() / count
-    # Anchors without a box learn themselves, so that nothing is NaN.
+    # Anchors without a box get themselves as targets, so that nothing is NaN.
     true = jnp.where(learned.is_positive[:, None], learned.boxes, all_anchors)
     if box_loss == 'giou':
       decoded = boxes_lib.decode(offsets, all_anchors)
@@ -249,7 +249,7 @@ def _losses(
 def _detect(
   least_score: float, overlap: float, outputs: Output
 ) -> suppression.Detections:
-  """Returns the objects of each image, `[B, 100, ...]`."""
+  """Returns the objects that are found in each image, `[B, 100, ...]`."""
   parts = _parts(outputs)
   ends = np.cumsum([x.shape[1] for x in parts.anchors])[:-1].tolist()
 
@@ -279,7 +279,7 @@ def _joined(found: suppression.Detections) -> Array:
 
 
 def _truth(batch: Batch) -> dict[str, Array]:
-  """Returns the objects of each image, with the optional columns."""
+  """Returns the true objects of each image, with the optional columns."""
   boxes, classes = batch['boxes'].astype(jnp.float32), batch['classes']
   scale = batch.get('scale', jnp.ones(len(boxes), jnp.float32))
   areas = losses.box_areas(boxes) / scale[:, None] ** 2
@@ -317,8 +317,9 @@ def _summarize(statistics: dict[str, Any]) -> dict[str, float]:
 def _agreement(student: np.ndarray, teacher: np.ndarray) -> float:
   """Returns the fraction of objects that the other model finds too.
 
-  An object is found if the other model has one of its class that overlaps with
-  it by half; each serves once. Without any objects it is 1.
+  An object is found if the other model has an object of the same class with an
+  intersection over union of at least 0.5. Each object is matched at most once.
+  If there are no objects at all, the agreement is 1.
   """
   shared = total = 0
   for student_rows, teacher_rows in zip(student, teacher):
