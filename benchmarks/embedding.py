@@ -5,10 +5,10 @@
 A ResNet-8 learns the labels of all training images. A student of half its width
 learns the teacher's pooled feature from the same images, without labels, by
 `embedding`; others learn the labels of 1 %, 10 % and 100 % of the images,
-without a teacher. With the same share of the labels, the vectors of the first
-are then classified by their nearest neighbours and by a logistic regression, or
-the student goes on to learn the labels ('fine-tuned'). Each of these trainings
-takes the same number of steps.
+without a teacher. With the same share of the labels, the vectors of the student
+of `embedding` are then classified by their nearest neighbours and by a logistic
+regression, or this student goes on to learn the labels ('fine-tuned'). Each
+training takes the same number of steps.
 """
 
 import argparse
