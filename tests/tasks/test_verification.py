@@ -101,7 +101,7 @@ def test_a_network_without_the_outputs_is_refused():
   linear = {k: OUTPUTS[k] for k in ('head', 'embedding')}
   for name, outputs, message in (
     ('softmax', OUTPUTS['head'], "'head', such as 'embedded', got a single"),
-    ('softmax', {'aux': OUTPUTS['head']}, "'head', such as 'embedded', got a"),
+    ('softmax', {'aux': OUTPUTS['head']}, "such as 'embedded', got aux"),
     ('cosface', linear, "'head.scale', such as 'embedded' with a scale"),
   ):
     with pytest.raises(UsageError, match=message):
