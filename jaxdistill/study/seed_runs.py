@@ -72,7 +72,7 @@ def check_together(plan: Plan, devices: int) -> None:
 
   Raises:
     UsageError: the seeds shall train together, but there are several devices,
-      or the data are streamed.
+      the data are streamed, or trackers record the runs.
   """
   if not plan.together:
     return
@@ -85,6 +85,11 @@ def check_together(plan: Plan, devices: int) -> None:
     raise UsageError(
       'together: expected data in memory, got images that are read while the '
       'network trains; set together=False'
+    )
+  if plan.trackers:  # most of them record one run of a process at a time
+    raise UsageError(
+      'together: expected no trackers, which record one run at a time, got '
+      f'{len(plan.trackers)}; set together=False or leave out trackers'
     )
 
 

@@ -10,8 +10,8 @@ from jaxdistill.study import config as config_lib
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 FOLDERS = (
-  *('dense', 'distpro', 'faces', 'kd', 'losses', 'neighbourhood'),
-  *('orthogonality', 'sskd'),
+  *('dense', 'detection', 'distpro', 'faces', 'kd', 'losses'),
+  *('neighbourhood', 'orthogonality', 'sskd'),
 )
 # The sizes of the training sets, by data set or by file.
 SIZES = {
@@ -21,6 +21,7 @@ SIZES = {
   'cifar10.npz': 50_000,
   'tiny-imagenet': 100_000,
   'casia_ijba': 494_414,
+  'coco': 118_287,
   'cityscapes': 2_975,
   'nyu_depth_v2.npz': 47_584,
 }
