@@ -1,7 +1,5 @@
 """Initialising and running networks, whole and in pieces."""
 
-from typing import ClassVar
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -369,52 +367,3 @@ def test_equal_blocks_are_traced_once_and_have_the_shapes_of_init(monkeypatch):
   assert [(x.shape, x.dtype) for x in jax.tree.leaves(shapes)] == [
     (x.shape, x.dtype) for x in jax.tree.leaves(expected)
   ]
-
-
-class Counted(nn.Module):
-  """A layer with batch norm and dropout that notes each time it is traced."""
-
-  traces: ClassVar[list[int]] = []
-
-  @nn.compact
-  def __call__(self, x, *, train):
-    self.traces.append(1)
-    x = nn.Dense(x.shape[-1])(x)
-    x = nn.BatchNorm(use_running_average=not train)(x)
-    return nn.Dropout(0.5, deterministic=not train)(x)
-
-
-def test_equal_stages_are_traced_once_into_the_same_program():
-  network = Network(tuple(Stage(f'group{i}', Counted()) for i in range(4)))
-  image = jnp.ones((2, 3))
-  variables = graph.init(network, jax.random.key(0), {'image': image})
-
-  def with_run(variables, rng):
-    features, updates = graph.run(
-      network, variables, {'image': image}, train=True, rngs={'dropout': rng}
-    )
-    return features['group3'].sum(), updates
-
-  def stage_by_stage(variables, rng):
-    x, updates = image, {'batch_stats': {}}
-    for i, stage in enumerate(network.stages):
-      x, changed = stage.module.apply(
-        {c: tree[stage.name] for c, tree in variables.items()},
-        x,
-        train=True,
-        mutable=['batch_stats'],
-        rngs={'dropout': jax.random.fold_in(rng, i)},
-      )
-      updates['batch_stats'][stage.name] = changed['batch_stats']
-    return x.sum(), updates
-
-  def program(function):
-    jitted = jax.jit(jax.value_and_grad(function, has_aux=True))
-    text = jitted.lower(variables, jax.random.key(1)).as_text()
-    return text.replace(function.__name__, 'f')
-
-  Counted.traces.clear()
-  programs = [program(with_run) for _ in range(2)]
-  assert len(Counted.traces) == 1
-  assert programs == [program(stage_by_stage)] * 2
-  assert len(Counted.traces) == 5

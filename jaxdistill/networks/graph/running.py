@@ -22,8 +22,7 @@ from jaxdistill.core.types import (
   StageModule,
   Variables,
 )
-from jaxdistill.networks.graph import naming
-from jaxdistill.networks.layers import convolutions
+from jaxdistill.networks.graph import naming, traces
 
 # ((name, shape, dtype), ...) of features: hashable, unlike the features.
 Signature = tuple[tuple[str, tuple[int, ...], Any], ...]
@@ -188,35 +187,6 @@ def check_feature_pairs(
   )
 
 
-def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes programs reuse earlier traces of equal stages.
-
-  Deep networks repeat their blocks, and a study traces each of its networks
-  several times. With this, equal modules are traced only once for each shape of
-  their inputs. The program is the same as without it.
-
-  Args:
-    function: `(module, train, *arrays) -> arrays`, for pytrees of arrays. What
-      it does may depend only on them and on `convolutions.form()`.
-  """
-
-  @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-  def traced(
-    module: StageModule, train: bool, form: tuple[str, ...], *arrays: Any
-  ) -> Any:
-    return function(module, train, *arrays)
-
-  @functools.wraps(function)
-  def call(module: StageModule, train: bool, *arrays: Any) -> Any:
-    leaves = jax.tree.leaves(arrays)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-      return traced(module, train, convolutions.form(), *arrays)
-    return function(module, train, *arrays)
-
-  return call
-
-
-@_traced_once
 def _apply_stage(
   module: StageModule,
   train: bool,
@@ -236,7 +206,7 @@ def _apply_stage(
   return result
 
 
-@_traced_once
+@traces.shared
 def _initialize_stage(
   module: StageModule,
   train: bool,
