@@ -7,6 +7,7 @@ keys of the config.
 
 from collections.abc import Iterator, Mapping
 import os
+import re
 from typing import Any, NamedTuple, Protocol
 
 from jaxdistill.core import optional
@@ -89,7 +90,11 @@ def wandb(*, project: str = 'jaxdistill', entity: str | None = None) -> Tracker:
   def start(name: str, settings: Mapping[str, Any]) -> TrackedRun:
     module = optional.require('wandb', 'the tracker wandb')
     run = module.init(
-      project=project, entity=entity, name=name, config=dict(settings)
+      project=project,
+      entity=entity,
+      name=name,
+      config=dict(settings),
+      reinit='create_new',  # seeds that train together have a run each
     )
     return TrackedRun(
       lambda step, metrics: run.log(dict(metrics), step=step), run.finish
@@ -103,6 +108,8 @@ def mlflow(
 ) -> Tracker:
   """Records runs with MLflow.
 
+  Characters that its names may not have become '_', as in 'tar_0.01'.
+
   Args:
     experiment: the name of the experiment.
     uri: the server or the folder; None: what MLFLOW_TRACKING_URI says.
@@ -112,13 +119,18 @@ def mlflow(
     module = optional.require('mlflow', 'the tracker mlflow')
     if uri is not None:
       module.set_tracking_uri(os.fspath(uri))
-    module.set_experiment(experiment)
-    module.start_run(run_name=name)
-    module.log_params(dict(_flat(settings)))
-    return TrackedRun(
-      lambda step, metrics: module.log_metrics(dict(metrics), step=step),
-      module.end_run,
-    )
+    place = module.set_experiment(experiment)
+    # The functions of the module itself know only one run at a time.
+    client = module.MlflowClient()
+    run = client.create_run(place.experiment_id, run_name=name).info.run_id
+    for key, value in _flat(settings):
+      client.log_param(run, _mlflow_name(key), value)
+
+    def log(step: int, metrics: Mapping[str, float]) -> None:
+      for key, value in metrics.items():
+        client.log_metric(run, _mlflow_name(key), value, step=step)
+
+    return TrackedRun(log, lambda: client.set_terminated(run))
 
   return Tracker(start, ('mlflow',))
 
@@ -144,6 +156,11 @@ def trackio(
     )
 
   return Tracker(start, ('trackio',))
+
+
+def _mlflow_name(name: str) -> str:
+  """Returns a name with the characters that MLflow allows in all versions."""
+  return re.sub(r'[^\w./ -]', '_', name)
 
 
 def _flat(tree: Any, name: str = '') -> Iterator[tuple[str, Any]]:

@@ -187,6 +187,7 @@ def check_feature_pairs(
   )
 
 
+@traces.shared
 def _apply_stage(
   module: StageModule,
   train: bool,
