@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.core import checks
 from jaxdistill.losses import numerics
 
 
@@ -99,11 +100,14 @@ def focal_loss(
     logits: `[...]`.
     targets: whether each logit belongs to a positive, booleans `[...]`.
     alpha: the weight of positives, in [0, 1].
-    gamma: the exponent; the larger it is, the less clear cases count. 0 gives
-      the weighted cross-entropy.
+    gamma: how much less clear cases count; at least 0, which gives the
+      cross-entropy.
 
   Returns:
     One loss per logit, `[...]`.
+
+  Raises:
+    UsageError: `alpha` or `gamma` is out of its range.
 
   Example:
     >>> import jax.numpy as jnp
@@ -116,11 +120,14 @@ def focal_loss(
     Lin et al., Focal Loss for Dense Object Detection, 2017,
     https://arxiv.org/abs/1708.02002
   """
+  checks.number('alpha', alpha, at_least=0, at_most=1)
+  checks.number('gamma', gamma, at_least=0)
   chex.assert_equal_shape([logits, targets])
   logits = numerics.at_least_float32(logits)
   towards_truth = jnp.where(targets, logits, -logits)
   weight = jnp.where(targets, alpha, 1.0 - alpha)
-  unclear = jax.nn.sigmoid(-towards_truth) ** gamma
+  # The power of a sigmoid that is 0 would have no gradient below gamma = 1.
+  unclear = jnp.exp(-gamma * jax.nn.softplus(towards_truth))
   return weight * unclear * jax.nn.softplus(-towards_truth)
 
 

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxdistill import losses
+from jaxdistill.core.checks import UsageError
 
 LOGITS = np.array([0.38, -0.4, 1.92, 0.31, -1.61, 1.08], np.float32)
 POSITIVE = np.array([1, 1, 1, 0, 0, 1], bool)
@@ -48,6 +50,30 @@ def test_the_focal_loss_of_any_logit_is_finite():
   )
   np.testing.assert_allclose(value, [0, 2500, 7500, 0], rtol=1e-5)
   np.testing.assert_allclose(gradient, [0, -0.25, 0.75, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_the_gradient_of_the_focal_loss_is_finite_for_any_gamma(gamma):
+  logits = jnp.array([120.0, -120.0, 1e4, -1e4, 1.0])
+  targets = np.array([True, False, True, False, True])
+  value, gradient = value_and_grad(
+    lambda x: losses.focal_loss(x, targets, gamma=gamma), logits
+  )
+  assert np.isfinite(value).all()
+  np.testing.assert_allclose(gradient[:4], 0, atol=1e-20)
+  p = 1 / (1 + np.exp(-1.0))
+  expected = -0.25 * (1 - p) ** gamma * (1 - p - gamma * p * np.log(p))
+  np.testing.assert_allclose(gradient[4], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'keys', [{'alpha': 2.0}, {'alpha': -0.5}, {'gamma': -1.0}]
+)
+def test_a_focal_loss_out_of_range_is_refused(keys):
+  with pytest.raises(
+    UsageError, match=f'{next(iter(keys))}: expected a number'
+  ):
+    losses.focal_loss(jnp.zeros(2), np.ones(2, bool), **keys)
 
 
 def test_giou_is_that_of_torchvision():
