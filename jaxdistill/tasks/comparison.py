@@ -129,7 +129,8 @@ def suffices(layout: Layout, far: float) -> bool:
     far: the rate.
   """
   genuine, impostor, _ = counts(layout)
-  return genuine > 0 and round(far * impostor) >= FEWEST
+  # The small number is more than the rounding of the product.
+  return genuine > 0 and far * impostor + 1e-6 >= FEWEST
 
 
 def templates(embedding: np.ndarray, layout: Layout) -> np.ndarray:

@@ -144,3 +144,4 @@ def test_a_rate_needs_ten_impostor_pairs_that_may_be_accepted():
   assert not suffices(1, 100, 0.01)  # no impostors
   assert not suffices(100, 1, 0.01)  # no genuine pairs
   assert suffices(50, 3, 0.001)  # 11,025
+  assert not suffices(2, 31, 0.01)  # 961, of which 9 may be accepted
