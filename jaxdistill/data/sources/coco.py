@@ -154,11 +154,10 @@ def _read(file: pathlib.Path, folder: pathlib.Path) -> _Split:
 def _split(
   content: Mapping[str, Any], file: pathlib.Path, folder: pathlib.Path
 ) -> _Split:
+  for key in ('images', 'categories'):
+    _check_ids(f'{file}: {key}', [entry['id'] for entry in content[key]])
   classes = {c['id']: i for i, c in enumerate(content['categories'])}
-  sizes = {
-    image['id']: (int(image['height']), int(image['width']))
-    for image in content['images']
-  }
+  sizes = {image['id']: _size(file, image) for image in content['images']}
   by_image: dict[int, list[_Box]] = {image: [] for image in sizes}
   for entry in content['annotations']:
     where = f'{file}: annotation {entry.get("id", "without an id")}'
@@ -185,6 +184,27 @@ def _split(
       raise UsageError(f'data.path: no file {path!r}, which {file} names')
   names = tuple(str(c['name']) for c in content['categories'])
   return _Split(paths, [*sizes], [*sizes.values()], [*by_image.values()], names)
+
+
+def _check_ids(where: str, ids: Sequence[Any]) -> None:
+  """Raises UsageError if ids are no integers of 32 bits, or not unique."""
+  seen = set()
+  for number in ids:
+    checks.integer(f'{where}: id', number, at_least=0, at_most=2**31 - 1)
+    if number in seen:
+      raise UsageError(
+        f'{where}: expected one entry for each id, got {number} twice'
+      )
+    seen.add(number)
+
+
+def _size(file: pathlib.Path, image: Mapping[str, Any]) -> tuple[int, int]:
+  """Returns the height and width of an image."""
+  height, width = (
+    checks.integer(f'{file}: image {image["id"]}: {key}', image[key])
+    for key in ('height', 'width')
+  )
+  return height, width
 
 
 def _box(

@@ -89,6 +89,13 @@ def test_images_fit_with_the_ratio_of_their_sides(size, into, expected):
   assert decoding.fitted_size(size, into) == expected
 
 
+def with_image(**entry):
+  """Returns the content with another entry of its second image."""
+  content = copy.deepcopy(CONTENT)
+  content['images'][1] |= entry
+  return content
+
+
 def changed(**entry):
   content = copy.deepcopy(CONTENT)
   content['annotations'][0] |= entry
@@ -105,6 +112,20 @@ def changed(**entry):
     (changed(bbox=[2, 4, 6, 'x']), "bbox: expected a number, got 'x'"),
     (changed(category_id=8), 'one of the 2 categories as category_id, got 8'),
     (changed(image_id=8), 'one of the 3 images as image_id, got 8'),
+    (
+      with_image(id=139),
+      'images: expected one entry for each id, got 139 twice',
+    ),
+    (
+      with_image(id='b'),
+      "images: id: expected a whole number from 0 to 2147483647, got 'b'",
+    ),
+    (with_image(id=2**31), 'images: id: expected'),
+    (with_image(height=0), 'image 42: height: expected'),
+    (
+      {**CONTENT, 'categories': [CATEGORIES[0]] * 2},
+      'categories: expected one entry for each id, got 7 twice',
+    ),
     ({'images': []}, "format of COCO, .* got KeyError: 'categories'"),
     ([], 'expected the format of COCO'),
     ({**CONTENT, 'images': [], 'annotations': []}, 'at least one image'),
