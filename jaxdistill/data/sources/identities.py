@@ -194,6 +194,11 @@ def _check_columns(
         f'{name}_{column}: expected {kind} [{len(split["image"])}], one for '
         f'each image, got {values.dtype} {list(values.shape)}'
       )
+    if column == 'gallery' and not np.isin(values, (0, 1)).all():
+      raise UsageError(
+        f'{name}_gallery: expected 1 for images of the gallery and 0 for '
+        f'probes, got {values[~np.isin(values, (0, 1))][0]}'
+      )
 
 
 def _numbered(

@@ -132,6 +132,7 @@ TEST = {'image': PIXELS[6:8], 'identity': np.array([7, 8])}
       {'template': np.array(['a', 'b'])},
       'test_template: expected integers',
     ),
+    ({}, {'gallery': np.array([1, 2])}, 'test_gallery: expected .* got 2'),
     ({}, {'camera': np.arange(2)}, "unknown column of test 'camera'"),
     ({'gallery': np.arange(6)}, {}, "unknown column of train 'gallery'"),
     ({'identity': np.zeros(6, int)}, {}, 'at least two for training, got 1'),
