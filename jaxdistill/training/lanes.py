@@ -175,7 +175,7 @@ def check_shapes(phase: str, states: Sequence[PyTree]) -> None:
 
   Args:
     phase: the name of the phase.
-    states: its state for each seed.
+    states: its state for each seed, with what is frozen.
 
   Raises:
     UsageError: their shapes differ.

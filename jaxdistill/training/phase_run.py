@@ -115,8 +115,9 @@ class PhaseRun:
       # The program donates these buffers, but the carry still needs them.
       states.append(jax.tree.map(jnp.copy, state))
       keys.append(step_rng)
-    lanes_lib.check_shapes(self._phase.name, states)
-    frozen, self._frozen_axes = lanes.frozen([s.frozen for s in self._seeds])
+    held = [run.frozen for run in self._seeds]
+    lanes_lib.check_shapes(self._phase.name, [*zip(states, held)])
+    frozen, self._frozen_axes = lanes.frozen(held)
     self._state = sharding.place(lanes.packed(states), mesh)
     self._frozen = sharding.place(frozen, mesh)
     self._rng = sharding.place_key(lanes.packed(keys), mesh)

@@ -316,10 +316,12 @@ def test_phases_of_other_lengths_train_one_after_the_other(dataset):
   assert last(results) == last(alone(method, starts(), dataset))
 
 
-def test_states_of_other_shapes_are_refused_in_one_line(dataset):
+@pytest.mark.parametrize('name', ['w', 'by'])
+def test_states_of_other_shapes_are_refused_in_one_line(name, dataset):
   def method(carry):
-    size = 1 + int(carry['start'])
-    return walk(init=lambda rng, carry: ({'w': jnp.zeros(size)}, {'by': 1.0}))
+    sizes = {'w': 1, 'by': 1, name: 1 + int(carry['start'])}
+    state, frozen = ({key: jnp.zeros(sizes[key])} for key in ('w', 'by'))
+    return walk(init=lambda rng, carry: (state, frozen))
 
   with pytest.raises(UsageError, match=r"phase 'walk', .*together=False"):
     together((method,), starts(), dataset)
