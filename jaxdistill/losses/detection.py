@@ -100,8 +100,8 @@ def focal_loss(
     logits: `[...]`.
     targets: whether each logit belongs to a positive, booleans `[...]`.
     alpha: the weight of positives, in [0, 1].
-    gamma: how much less clear cases count; at least 0, which gives the
-      cross-entropy.
+    gamma: the exponent, at least 0. The larger it is, the smaller is the weight
+      of logits that are already right; 0 gives the weighted cross-entropy.
 
   Returns:
     One loss per logit, `[...]`.

@@ -72,7 +72,7 @@ def check_together(plan: Plan, devices: int) -> None:
 
   Raises:
     UsageError: the seeds shall train together, but there are several devices,
-      the data are streamed, or trackers record the runs.
+      or the data are streamed.
   """
   if not plan.together:
     return
@@ -85,11 +85,6 @@ def check_together(plan: Plan, devices: int) -> None:
     raise UsageError(
       'together: expected data in memory, got images that are read while the '
       'network trains; set together=False'
-    )
-  if plan.trackers:  # most of them record one run of a process at a time
-    raise UsageError(
-      'together: expected no trackers, which record one run at a time, got '
-      f'{len(plan.trackers)}; set together=False or leave out trackers'
     )
 
 

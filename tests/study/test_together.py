@@ -90,18 +90,16 @@ def test_seeds_that_began_together_must_stay(cli, config, grouped):
 
 
 @pytest.mark.parametrize(
-  ('devices', 'lazy', 'trackers', 'message'),
+  ('devices', 'lazy', 'message'),
   [
-    (4, False, (), 'together: expected one device, got 4; .*together=False'),
-    (1, True, (), 'together: expected data in memory, .*together=False'),
-    (1, False, ('a', 'b'), 'together: expected no trackers, .* got 2; '),
+    (4, False, 'together: expected one device, got 4; .*together=False'),
+    (1, True, 'together: expected data in memory, .*together=False'),
   ],
 )
 def test_what_cannot_be_stacked_is_refused_in_one_line(
-  devices, lazy, trackers, message, cli, config, monkeypatch
+  devices, lazy, message, cli, config, monkeypatch
 ):
   plan = study.plan(cli.load(config, 'together=True'))
-  plan = plan._replace(trackers=trackers)
   monkeypatch.setattr(seed_runs.streaming, 'is_lazy', lambda split: lazy)
   with pytest.raises(UsageError, match=message):
     seed_runs.check_together(plan, devices)
