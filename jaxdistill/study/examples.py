@@ -154,7 +154,7 @@ def read(workdir: pathlib.Path) -> dict[int, np.ndarray]:
     workdir: the work directory.
   """
   try:
-    with np.load(workdir / FILE) as file:
+    with np.load(workdir / FILE, allow_pickle=False) as file:
       return dict(zip(file['row'].tolist(), file['image']))
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return {}

@@ -74,7 +74,7 @@ def _read(path: pathlib.Path) -> Recorded | None:
   At the end of a long run, a report without this file is better than none.
   """
   try:
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
       return Recorded(**{k: file[k] for k in Recorded._fields if k in file})
   except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
     return None

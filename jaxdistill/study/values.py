@@ -157,12 +157,13 @@ def check_kinds(where: str, value: Any, kinds: Sequence[Any]) -> None:
   suitable = [kind for kind in kinds if fits(value, (kind,))]
   if not suitable:
     raise mismatch(where, value, kinds)
-  for kind in suitable[:-1]:
+  errors = []
+  for kind in suitable:
     try:
       return _check_content(where, value, kind)
-    except UsageError:
-      pass  # the parts may suit another member of the union
-  return _check_content(where, value, suitable[-1])
+    except UsageError as error:  # the parts may suit another kind
+      errors.append(error)
+  raise errors[0]
 
 
 def _check_content(where: str, value: Any, kind: Any) -> None:

@@ -88,13 +88,13 @@ def test_the_weight_of_the_labels_does_not_scale_the_terms(losses):
 
 def test_adapters_of_terms_train_beside_the_transforms(recipe, carry, losses):
   updates = losses['terms'][0][1][0]['adapters']['batch_stats']
-  assert {'pathway0', 'hint', 'review0'} <= set(updates)
+  assert {'pathway0', 'hint0', 'review0'} <= set(updates)
   for make in (
     distpro.distpro_retrain(recipe, use='equal', space=SPACE, terms=TERMS),
     distpro.distpro_search(recipe, terms=TERMS, **SEARCH),
   ):
     state = initial(make[0](carry), carry)
-    assert 'hint' in state.variables['adapters']['params']
+    assert 'hint0' in state.variables['adapters']['params']
     assert set(state.variables) == {'student', 'adapters'}
 
 
