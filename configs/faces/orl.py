@@ -19,7 +19,7 @@ so that its rate is 0.01; nothing else was tuned. There is no validation split:
 the last epoch counts.
 
 Hardware and time: one CPU core, with 600 steps for the teacher, 300 for each
-run of a rival, and 600 for each of SSKD; about two minutes a run.
+run of a rival, and 600 for each of SSKD; two to four minutes a run.
 
 RESULTS.md has the table. The teacher is worse than the student alone, which is
 why no method helps.
