@@ -34,6 +34,24 @@ IFVD = {
   'pixel_kd': {'weight': 10 / len(CLASSES)},
   'ifv': {'weight': 200.0},
 }
+# The ablation of directions in Section 4.4 of DistPro: the teacher's last group
+# teaches the student's first three, in place of the same and deeper ones.
+LAST_TO_FIRST = {
+  'name': 'all_pairs',
+  'transforms': ('T4',),
+  'student': ('group1.pre', 'group2.pre', 'group3.pre'),
+  'teacher': ('group4.pre',),
+}
+
+
+def equal_weights(space):
+  """Returns IFVD with pathways whose weights are equal and constant."""
+  return {
+    'name': 'distpro_retrain',
+    'use': 'equal',
+    'space': space,
+    'terms': IFVD,
+  }
 
 
 def network(width):
@@ -88,6 +106,12 @@ def get_config():
       'KD': {'name': 'pixel_kd', 'weight': 10 / len(CLASSES)},
       'CWD': {'name': 'cwd'},
       'IFVD': {'name': 'joint', 'terms': IFVD},
+      'IFVD + ReviewKD': {
+        'name': 'joint',
+        'terms': {**IFVD, 'reviewkd': {'weight': 1.0}},
+      },
+      'IFVD + equal weights': equal_weights({'name': 'same_or_deeper'}),
+      'IFVD + last to first': equal_weights(LAST_TO_FIRST),
       'IFVD + DistPro': {
         'name': 'distpro',
         'search_epochs': 10,

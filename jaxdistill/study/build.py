@@ -7,9 +7,17 @@ from typing import Any
 from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset, Network
+from jaxdistill.networks.initial import Scheme
 from jaxdistill.phases import recipes
 from jaxdistill.study import config as config_lib
-from jaxdistill.study import load, models, settings, teachers, validate
+from jaxdistill.study import (
+  drafts,
+  load,
+  models,
+  settings,
+  teachers,
+  validate,
+)
 from jaxdistill.study.drafts import Draft, RowDraft
 from jaxdistill.study.load import Loaded
 from jaxdistill.study.plans import Plan, Row
@@ -63,8 +71,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
       )
       rows.append(_row(teacher.row, draft, loaded, shared))
   shared['student'] = draft.student.resolved
-  if draft.initial_section is not None:
-    shared['initial'] = draft.initial_section.resolved
+  shared |= drafts.resolved_initial(draft.initial)
   if draft.settings.together:
     shared['together'] = True
   rows += [_row(row, draft, loaded, shared) for row in draft.rows]
@@ -78,12 +85,23 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
     teacher=None if file_teacher is None else file_teacher.model,
     foreign_teacher='' if file_teacher is None else file_teacher.foreign,
     notes=() if file_teacher is None else file_teacher.notes,
-    initial=draft.initial,
     rows=tuple(rows),
     options=_fit_options(draft.settings),
+    initial=_initial(draft),
     trackers=draft.trackers,
     together=draft.settings.together,
   )
+
+
+def _initial(draft: Draft) -> dict[str, Scheme]:
+  """Returns role -> what gives a model other initial weights."""
+  sections = {
+    'student': draft.initial,
+    'teacher': draft.teacher and draft.teacher.initial,
+  }
+  return {
+    role: section.build({}) for role, section in sections.items() if section
+  }
 
 
 def _check_validation(rows: Iterable[Row], loaded: Loaded) -> None:

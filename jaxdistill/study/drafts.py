@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 import zlib
 
 from jaxdistill.core.types import Task
-from jaxdistill.networks.initial import Scheme
 from jaxdistill.optimizers import Optimizer
 from jaxdistill.study.parse import Section
 from jaxdistill.study.settings import Settings
@@ -95,6 +94,7 @@ class TeacherDraft(NamedTuple):
       network is; None if the file is not in such a folder.
     image_size: the height and width to which the teacher resizes its images; 0:
       it gets them as they are.
+    initial: what gives it other initial weights, before it is trained.
     joined: name -> one of several teachers whose vectors are joined; empty for
       a single teacher.
   """
@@ -105,6 +105,7 @@ class TeacherDraft(NamedTuple):
   row: RowDraft
   folder: pathlib.Path | None = None
   image_size: int = 0
+  initial: Section | None = None
   joined: Mapping[str, Any] = {}
 
   @property
@@ -124,7 +125,12 @@ class TeacherDraft(NamedTuple):
       size = {'image_size': self.image_size} if self.image_size else {}
       return {**network, key: str(self.file), 'checksum': checksum, **size}
     (seed,) = self.row.seeds
-    return {**network, 'training': self.row.resolved, 'seed': seed}
+    return {
+      **network,
+      **resolved_initial(self.initial),
+      'training': self.row.resolved,
+      'seed': seed,
+    }
 
 
 class Draft(NamedTuple):
@@ -137,8 +143,7 @@ class Draft(NamedTuple):
     task_section: the section of the task.
     student: the section of the student's network.
     teacher: the teacher, if there is one.
-    initial: what draws the student's initial kernels, if not the network.
-    initial_section: the section of `initial`.
+    initial: what gives the student other initial weights.
     training: the keys of a recipe that hold for every row.
     rows: the rows of the config, without the teacher's.
     trackers: services that get the numbers of the log.
@@ -150,11 +155,27 @@ class Draft(NamedTuple):
   task_section: Section
   student: Section
   teacher: TeacherDraft | None
-  initial: Scheme | None
-  initial_section: Section | None
+  initial: Section | None
   training: Training
   rows: tuple[RowDraft, ...]
   trackers: tuple[Tracker, ...] = ()
+
+
+def resolved_initial(section: Section | None) -> dict[str, Any]:
+  """Returns a section of initial weights, as a part of what is recorded.
+
+  Args:
+    section: the section; None: the network draws its own weights.
+
+  Returns:
+    {'initial': its keys, with the checksum of the file that it names}.
+  """
+  if section is None:
+    return {}
+  file = pathlib.Path(str(section.resolved.get('path', ''))).expanduser()
+  has_file = file.is_file()
+  checksum = {'checksum': zlib.crc32(file.read_bytes())} if has_file else {}
+  return {'initial': {**section.resolved, **checksum}}
 
 
 def _file_checksums(value: Any, where: str) -> Iterator[tuple[str, int]]:

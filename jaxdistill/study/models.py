@@ -50,8 +50,8 @@ def initial_model(plan: Plan, role: Role, seed: int) -> Model:
   if role == 'student' and _has_teachers_shapes(plan):
     rng = random.similar_student_key(rng)
   variables = graph.init(network, rng, {'image': plan.image})
-  if role == 'student' and plan.initial is not None:
-    variables = plan.initial(random.initializer_key(rng), variables)
+  if role in plan.initial:
+    variables = plan.initial[role](random.initializer_key(rng), variables)
   return Model(network, variables)
 
 

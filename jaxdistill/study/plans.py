@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     teacher: a teacher that was read from a file, or None.
     foreign_teacher: why the outputs of this teacher are not scores of the
       data's classes, in words; '' if they are.
-    initial: draws the student's initial kernels, if not the network.
+    initial: role -> what gives a model its initial weights, if not the network.
     rows: what to train. The teacher comes first if it has to be trained.
     options: keyword arguments of `loop.FitOptions`.
     together: whether the seeds of a row train in one program.
@@ -65,9 +65,9 @@ class Plan(NamedTuple):
   preprocess: Augment
   networks: dict[str, Network]
   teacher: Model | None
-  initial: Scheme | None
   rows: tuple[Row, ...]
   options: dict[str, Any]
+  initial: Mapping[str, Scheme] = {}
   together: bool = False
   foreign_teacher: str = ''
   notes: tuple[str, ...] = ()

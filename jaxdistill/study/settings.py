@@ -26,8 +26,9 @@ class Settings(NamedTuple):
   Attributes:
     data: the data set.
     student: the student's network.
-    teacher: the teacher's network, and under 'training' any of the keys from
-      `augment` to `epochs`, and a 'seed'. In place of the training,
+    teacher: the teacher's network, under 'initial' other initial weights, and
+      under 'training' any of the keys from `augment` to `epochs`, and a 'seed'.
+      In place of the training,
       'checkpoint' names a work directory or a file of this library, and
       'weights' a file of PyTorch tensors, and 'joined' is a list of such
       sections, whose vectors are joined. None if no row needs a teacher.

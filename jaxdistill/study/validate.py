@@ -34,7 +34,7 @@ from jaxdistill.training.trackers import Tracker
 TRIAL_CONTEXT: dict[str, Any] = {'num_classes': 10, 'mean': (0.0,)}
 TEACHER_LABEL = 'teacher'
 # The keys of the teacher's section that are not arguments of its network.
-_TEACHER_KEYS = ('checkpoint', 'weights', 'training', 'image_size')
+_TEACHER_KEYS = ('checkpoint', 'weights', 'initial', 'training', 'image_size')
 # Type -> what the function of a section gets besides its own keys.
 _CONTEXT: dict[Any, tuple[str, ...]] = {
   Augment: tuple(TRIAL_CONTEXT),
@@ -58,7 +58,7 @@ def validate(config: Settings) -> Draft:
   student = _parse(Network, config.student, 'student')
   initial = None
   if config.initial is not None:
-    initial = _parse(Scheme, config.initial, 'initial')
+    initial = _initial(config.initial, 'initial')
   training = _training(config)
   seeds = settings.check_seeds('seeds', config.seeds)
   rows = _rows(config, training, seeds)
@@ -84,8 +84,7 @@ def validate(config: Settings) -> Draft:
     task_section=task,
     student=student,
     teacher=teacher,
-    initial=None if initial is None else initial.build({}),
-    initial_section=initial,
+    initial=initial,
     training=training,
     rows=rows,
     trackers=tuple(tracker.build({}) for tracker in trackers),
@@ -283,9 +282,9 @@ def _teacher(section: RawSection, training: Training) -> TeacherDraft:
   if folder is None and (arguments or file is None or is_torch):
     network = _parse(Network, arguments, 'teacher', siblings=_TEACHER_KEYS)
     _try_network(network, 'teacher')
-  return TeacherDraft(
-    network, file, is_torch, row, folder, _teacher_image_size(section, file)
-  )
+  size = _teacher_image_size(section, file)
+  initial = _teacher_initial(section, file)
+  return TeacherDraft(network, file, is_torch, row, folder, size, initial)
 
 
 def _pretrained_folder(weights: str) -> pathlib.Path | None:
@@ -307,6 +306,27 @@ def _teacher_image_size(section: RawSection, file: pathlib.Path | None) -> int:
   return checks.integer(
     'teacher.image_size', section['image_size'], at_most=10_000
   )
+
+
+def _teacher_initial(
+  section: RawSection, file: pathlib.Path | None
+) -> Section | None:
+  """Returns what gives a teacher other weights before it is trained."""
+  if 'initial' not in section:
+    return None
+  if file is not None:
+    raise UsageError(
+      'teacher.initial: expected a teacher that is trained, got one with '
+      'weights or checkpoint'
+    )
+  return _initial(section['initial'], 'teacher.initial')
+
+
+def _initial(section: Any, where: str) -> Section:
+  """Validates initial weights, and builds them once to check their values."""
+  initial = _parse(Scheme, section, where)
+  initial.build({})
+  return initial
 
 
 def _teacher_row(keys: Any, training: Training) -> RowDraft:

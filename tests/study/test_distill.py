@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 import jaxdistill as jd
+from jaxdistill import study
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.networks import graph, layers
 from jaxdistill.study import arguments, build, config
@@ -190,6 +191,25 @@ def test_a_teacher_of_other_classes_teaches_its_features(
     folder, teacher=tmp_path / 't.safetensors', out=tmp_path / 'other'
   )
   assert plan.rows[-1].label == 'srrl'
+
+
+def test_a_teacher_of_other_classes_is_fine_tuned_for_methods_that_need_classes(
+  folder, tmp_path, planned, capsys
+):
+  plan = planned(
+    folder, teacher=model_of(5), out=tmp_path, method='kd', epochs=2, show=True
+  )
+  assert [r.label for r in plan.rows] == ['teacher', 'labels only', 'kd']
+  assert plan.networks['teacher'] == network_of(2)
+  params = study.initial_model(plan, 'teacher', 0).variables['params']
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    params['stem'],
+    model_of(5).variables['params']['stem'],
+  )
+  assert 'to be fine-tuned on these labels' in capsys.readouterr().err
+  rates = [r['schedule']['rate'] for r in map(lambda r: r.resolved, plan.rows)]
+  assert rates[0] == rates[1] / compiling.FINE_TUNING
 
 
 def test_a_folder_of_hugging_face_is_a_teacher_that_resizes_images(

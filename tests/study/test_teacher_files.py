@@ -142,3 +142,40 @@ def test_a_row_of_an_earlier_run_can_teach_in_one_call(finished, tmp_path):
   )
   with pytest.raises(UsageError, match="did you mean 'kd'"):
     teachers.chosen(f'{workdir}:kdd', (8, 8, 1), tmp_path)
+
+
+def test_a_teacher_goes_on_from_weights_of_other_classes(model, tmp_path):
+  """All stages but the head begin with the weights of the file."""
+  path = tmp_path / 'ten.safetensors'
+  more_classes = model.network.stages[-1].module.clone(num_classes=7)
+  head = model.network.stages[-1]._replace(module=more_classes)
+  other = model.network._replace(stages=(*model.network.stages[:-1], head))
+  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)}
+  trained = Model(other, networks.init(other, jax.random.key(1), image))
+  networks.save(path, trained)
+  initial = {'name': 'pretrained', 'path': str(path)}
+  config = {**_config(path), 'teacher': {**SMALL, 'initial': initial}}
+  plan = study.plan(config)
+  assert [row.label for row in plan.rows] == ['teacher', 'kd']
+  params = study.initial_model(plan, 'teacher', 0).variables['params']
+  old = trained.variables['params']
+  for stage in ('stem', 'group1.block1', 'group3.block1'):
+    jax.tree.map(np.testing.assert_array_equal, params[stage], old[stage])
+  assert {x.shape[-1] for x in jax.tree.leaves(params['head'])} == {10}
+  recorded = plan.rows[1].resolved['teacher']['initial']
+  # Another file under the same name is another teacher.
+  ones = jax.tree.map(np.ones_like, trained.variables)
+  networks.save(path, trained._replace(variables=ones))
+  assert study.plan(config).rows[1].resolved['teacher']['initial'] != recorded
+
+
+def test_weights_to_go_on_from_need_a_training(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  networks.save(path, model)
+  initial = {'name': 'pretrained', 'path': str(path)}
+  config = {
+    **_config(path),
+    'teacher': {'checkpoint': str(path), 'initial': initial},
+  }
+  with pytest.raises(UsageError, match=r'teacher\.initial: expected a teacher'):
+    study.plan(config)

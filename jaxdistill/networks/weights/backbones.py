@@ -50,7 +50,7 @@ def pretrained(*, path: str, network: Network | None = None) -> Scheme:
     if not shared:
       raise UsageError(
         f'initial.path: expected a file with stages of the names and shapes of '
-        f"the student's, such as {next(iter(variables['params']))!r}, got "
+        f"the network's, such as {next(iter(variables['params']))!r}, got "
         f'{", ".join(trained["params"])}'
       )
     chosen = graph.select(trained, shared)

@@ -47,16 +47,19 @@ def lines(
     f'{classes}, {height} x {width} pixels'
   )
   count = _parameters(plan, 'teacher')
-  training = '' if teacher.is_trained else ', to be trained on these labels'
+  choice = (plan.dataset, source.has_labels, teacher, choices)
+  training = ''
+  if not teacher.is_trained:
+    training = ', to be trained on these labels'
+  elif compiling.is_fine_tuned(*choice):
+    training = ', to be fine-tuned on these labels'
   yield f'teacher: {teacher.title}, {count:,} parameters{training}'
   small = _parameters(plan, 'student')
   yield (
     f'student: {student.title}, {small:,} parameters, '
     f"{100 * small / count:.1f} % of the teacher's"
   )
-  method, reason = compiling.method(
-    plan.dataset, source.has_labels, teacher, choices
-  )
+  method, reason = compiling.method(*choice)
   yield f'method: {method}, {reason}'
   if method == 'embedding' and teacher.has_unknown_layers:
     yield (

@@ -38,9 +38,6 @@ from jaxdistill.study.registry import DATASETS, METHODS, TABLES
 from jaxdistill.study.registry import NETWORKS as NETWORK_TABLE
 from jaxdistill.training.distributed import hosts
 
-# Methods that take the teacher's outputs for scores of classes.
-_NEED_CLASSES = ('kd', 'refinery', 'dkd', 'dist', 'dml')
-
 
 def distill(
   data: str | os.PathLike[str] | Mapping[str, Any],
@@ -124,7 +121,9 @@ def distill(
       'no labels to train it with; name a file or a work directory'
     )
   gives_vectors = not chosen_teacher.is_classifier
-  if not source.has_labels and gives_vectors and method in _NEED_CLASSES:
+  if (
+    not source.has_labels and gives_vectors and method in compiling.NEED_CLASSES
+  ):
     raise UsageError(
       "method: expected 'embedding' for images without labels and a teacher "
       f'that gives vectors, got {method!r}'

@@ -16,6 +16,10 @@ STEPS, FEWEST, MOST = 2000, 5, 200
 LARGEST_BATCH = 64
 # The learning rates of SGD and AdamW for the largest batch.
 SGD_RATE, ADAMW_RATE = 0.1, 1e-3
+# The rate at which a trained teacher learns other classes is so much smaller.
+FINE_TUNING = 10
+# Methods that take the teacher's outputs for scores of the data's classes.
+NEED_CLASSES = ('kd', 'refinery', 'dkd', 'dist', 'dml')
 # Validations of a row.
 EVALUATIONS = 20
 BASELINE = 'labels only'
@@ -71,6 +75,10 @@ def compiled(
   if not teacher.is_trained:
     training = {'epochs': epochs, **section.get('training', {})}
     section = {**section, 'training': training}
+  elif is_fine_tuned(dataset, has_labels, teacher, choices):
+    schedule = {'name': 'cosine', 'rate': rate / FINE_TUNING}
+    training = {'epochs': epochs, 'schedule': schedule}
+    section = {**(teacher.new_head_section or {}), 'training': training}
   padding = max(1, dataset.splits['train']['image'].shape[1] // 8)
   return {
     'data': dict(data),
@@ -133,6 +141,22 @@ def method(
   if shares_classes(dataset, has_labels, teacher):
     return 'kd', "because the teacher's classes are those of the data"
   return 'srrl', 'because the teacher has other classes than the data'
+
+
+def is_fine_tuned(
+  dataset: Dataset, has_labels: bool, teacher: Teacher, choices: Choices
+) -> bool:
+  """Returns whether a trained teacher first learns the classes of the data.
+
+  It does if it has other classes, the method needs those of the data, and it is
+  made of the library's blocks, whose head can be exchanged.
+  """
+  name, _ = method(dataset, has_labels, teacher, choices)
+  return (
+    name in NEED_CLASSES
+    and teacher.new_head_section is not None
+    and not shares_classes(dataset, has_labels, teacher)
+  )
 
 
 def _rows(name: str, task: str, choices: Choices) -> dict[str, dict[str, Any]]:

@@ -93,6 +93,24 @@ class Teacher(NamedTuple):
     network = {**(self.network or {}), 'num_classes': self.outputs}
     return {'name': 'pooled', 'network': network, **files}
 
+  @property
+  def new_head_section(self) -> dict[str, Any] | None:
+    """The section of a teacher that goes on to learn other classes.
+
+    It begins with these weights, without those of the head. None: its layers
+    are not known, or it has no weights yet.
+    """
+    if self.network is None or not self.is_trained:
+      return None
+    initial: dict[str, Any] = {'name': 'pretrained'}
+    if 'weights' in self.section:
+      initial['path'] = self.section['weights']
+      initial['network'] = {**self.network, 'num_classes': self.outputs}
+    else:
+      initial['path'] = self.section['checkpoint']
+    network = {k: v for k, v in self.network.items() if k != 'num_classes'}
+    return {**network, 'initial': initial}
+
 
 def chosen(
   teacher: Any, image_shape: Sequence[int], out: pathlib.Path

@@ -70,7 +70,7 @@ def test_files_that_share_nothing_are_refused(detector, tmp_path):
   path = tmp_path / 'wide.safetensors'
   network = classifier(4)
   jd.save(path, jd.Model(network, filled(network, 2.0)))
-  with pytest.raises(UsageError, match='names and shapes of the student'):
+  with pytest.raises(UsageError, match='names and shapes of the network'):
     backbones.pretrained(path=str(path))(jax.random.key(0), detector)
   with pytest.raises(UsageError, match='no file'):
     backbones.pretrained(path=str(tmp_path / 'none.safetensors'))
