@@ -95,8 +95,8 @@ class TeacherDraft(NamedTuple):
     image_size: the height and width to which the teacher resizes its images; 0:
       it gets them as they are.
     initial: what gives it other initial weights, before it is trained.
-    joined: name -> one of several teachers whose vectors are joined; empty for
-      a single teacher.
+    joined: name -> one of the teachers whose vectors are standardised and
+      joined; empty for a teacher whose outputs are taken as they are.
   """
 
   network: Section | None

@@ -31,7 +31,8 @@ class Settings(NamedTuple):
       In place of the training,
       'checkpoint' names a work directory or a file of this library, and
       'weights' a file of PyTorch tensors, and 'joined' is a list of such
-      sections, whose vectors are joined. None if no row needs a teacher.
+      sections, whose vectors are standardised and joined. None if no row needs
+      a teacher.
     method: the only row. Like every row, it may hold any of the keys from
       `augment` to `epochs`, which then apply to this row,
       and a 'sweep', see `sweeps`.

@@ -1,4 +1,4 @@
-"""Several teachers at once, whose vectors are made comparable and joined.
+"""Teachers whose vectors are standardised, and joined if they are several.
 
 The vectors of each teacher are standardised: their mean over training images is
 subtracted, and they are divided by the root of their mean squared length. Each
@@ -6,8 +6,11 @@ teacher thus has the same share of the squared length of the joined vector,
 whatever the size and the scale of its own vectors, and the losses of the
 objective `embedding` give all teachers the same weight. The geometry of each
 teacher's vectors is kept, because one number scales all of their entries. The
-scales are computed once, before the training. If losses were divided by their
-own running values instead, the objective would change while it is minimised.
+scales are computed once, before the training. A single teacher gains from this
+too: the cosine of vectors with a large common part is high for all of them, and
+without this part the loss is left with what tells images apart. If losses were
+divided by their own running values instead, the objective would change while it
+is minimised.
 
   Ranzinger et al., PHI-S: Distribution Balancing for Label-Free Multi-Teacher
   Distillation, 2024, https://arxiv.org/abs/2410.01680
@@ -48,7 +51,7 @@ _MOST_IMAGES = 512
 # `over` compiles a program for each task. It is given this one each time, which
 # `_vectors` does not read.
 _TASK = embedding()
-FOREIGN = 'it joins the vectors of several teachers, which are not scores'
+FOREIGN = 'it gives standardised vectors, which are not scores'
 
 
 def read(

@@ -236,7 +236,7 @@ def _row(
 
 
 def _any_teacher(section: RawSection, training: Training) -> TeacherDraft:
-  """Validates a teacher, or {'joined': [...]} with several of them."""
+  """Validates a teacher, or {'joined': [...]} with some of them."""
   if 'joined' not in section:
     return _teacher(section, training)
   sections = section['joined']
@@ -244,9 +244,9 @@ def _any_teacher(section: RawSection, training: Training) -> TeacherDraft:
   if others:
     raise UsageError(f"teacher: expected no {others[0]!r} beside 'joined'")
   is_list = isinstance(sections, (list, tuple))
-  if not is_list or len(sections) < 2:
+  if not is_list or not sections:
     raise UsageError(
-      'teacher.joined: expected a list of at least two sections of teachers, '
+      'teacher.joined: expected a list of sections of teachers, '
       f'got {sections!r}'
     )
   joined = {}

@@ -333,8 +333,10 @@ def test_transformers_are_trained_with_adamw():
   vit = jd.networks.create(
     'vit', num_classes=2, width=8, depth=1, heads=1, patch=4
   )
-  assert compiling._optimizer(vit, 64) == ('adamw', 1e-3)
-  assert compiling._optimizer(network_of(2), 32) == ('sgd', 0.05)
+  assert compiling._optimizer(vit, 64, 'kd') == ('adamw', 1e-3)
+  assert compiling._optimizer(network_of(2), 32, 'kd') == ('sgd', 0.05)
+  vectors = compiling._optimizer(network_of(2), 32, 'embedding')
+  assert vectors == ('sgd', 0.25)
 
 
 SCORES = {'labels only': (0.80, 0.82, 0.81), 'kd': (0.90, 0.91, 0.92)}

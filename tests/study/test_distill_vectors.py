@@ -63,7 +63,10 @@ def test_a_classifier_teaches_its_pooled_feature_on_request(
     out=tmp_path,
     show=True,
   )
-  assert plan.teacher.network.outputs == ('pool',)
+  # A single teacher's vectors are standardised too.
+  stages = {s.name: s.module for s in plan.teacher.network.stages}
+  assert [*stages] == ['teacher1', 'teacher1_vector', 'vectors']
+  assert stages['teacher1'].network.outputs == ('pool',)
   assert plan.networks['student'].stages[-1].module.num_classes == 4
   lines = capsys.readouterr().err
   assert 'method: embedding, as you chose' in lines

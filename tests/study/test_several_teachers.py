@@ -113,7 +113,7 @@ def test_several_teachers_that_cannot_be_joined_are_refused(
 @pytest.mark.parametrize(
   ('section', 'words'),
   [
-    ({'joined': ['a']}, 'at least two'),
+    ({'joined': ['a']}, 'with checkpoint or weights'),
     ({'joined': [{'name': 'resnet8'}] * 2}, 'with checkpoint or weights'),
     ({'joined': [{}, {}], 'image_size': 8}, "no 'image_size' beside"),
     ({'joined': 'ab'}, 'expected a list'),
@@ -127,7 +127,7 @@ def test_a_section_of_several_teachers_is_checked(section, words, joined):
 def test_vectors_of_several_teachers_are_no_scores_of_classes(joined):
   keys = {**joined.config, 'task': {'name': 'imitation'}}
   keys['methods'] = {'kd': {'name': 'kd', 'label_weight': 0.0}}
-  with pytest.raises(jd.UsageError, match='joins the vectors of several'):
+  with pytest.raises(jd.UsageError, match='gives standardised vectors'):
     build.plan(keys)
 
 

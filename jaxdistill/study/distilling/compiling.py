@@ -16,6 +16,8 @@ STEPS, FEWEST, MOST = 2000, 5, 200
 LARGEST_BATCH = 64
 # The learning rates of SGD and AdamW for the largest batch.
 SGD_RATE, ADAMW_RATE = 0.1, 1e-3
+# The gradients of a cosine are smaller than those of a cross-entropy.
+SGD_RATE_OF_VECTORS = 0.5
 # The rate at which a trained teacher learns other classes is so much smaller.
 FINE_TUNING = 10
 # Methods that take the teacher's outputs for scores of the data's classes.
@@ -68,10 +70,12 @@ def compiled(
   task = 'classification' if has_labels else 'imitation'
   section = dict(teacher.section)
   if method_name == 'embedding':
-    task, section = 'embedding', teacher.pooled_section
+    task = 'embedding'
+    if teacher.is_trained:
+      section = teacher.standardised_section
   batch_size = choices.batch_size or _batch_size(count)
   epochs = choices.epochs or _epochs(count, batch_size)
-  name, rate = _optimizer(network, batch_size)
+  name, rate = _optimizer(network, batch_size, method_name)
   if not teacher.is_trained:
     training = {'epochs': epochs, **section.get('training', {})}
     section = {**section, 'training': training}
@@ -110,14 +114,19 @@ def _epochs(count: int, batch_size: int) -> int:
   return min(MOST, max(FEWEST, epochs))
 
 
-def _optimizer(network: Network, batch_size: int) -> tuple[str, float]:
+def _optimizer(
+  network: Network, batch_size: int, method_name: str
+) -> tuple[str, float]:
   """Returns the optimizer that suits a network, and its learning rate.
 
   The rate grows with the batch, whose mean gradient varies less.
   """
   blocks = (stage.module for stage in network.stages)
-  transforms = any(isinstance(b, attention.TransformerBlock) for b in blocks)
-  name, rate = ('adamw', ADAMW_RATE) if transforms else ('sgd', SGD_RATE)
+  name, rate = 'sgd', SGD_RATE
+  if any(isinstance(b, attention.TransformerBlock) for b in blocks):
+    name, rate = 'adamw', ADAMW_RATE
+  elif method_name == 'embedding':
+    rate = SGD_RATE_OF_VECTORS
   return name, rate * batch_size / LARGEST_BATCH
 
 

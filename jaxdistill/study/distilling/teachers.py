@@ -94,6 +94,13 @@ class Teacher(NamedTuple):
     return {'name': 'pooled', 'network': network, **files}
 
   @property
+  def standardised_section(self) -> dict[str, Any]:
+    """The section of a trained teacher whose vectors are standardised."""
+    if self.parts:
+      return self.section
+    return {'joined': [self.pooled_section]}
+
+  @property
   def new_head_section(self) -> dict[str, Any] | None:
     """The section of a teacher that goes on to learn other classes.
 
