@@ -72,19 +72,20 @@ def make_step(arguments, count, way):
   phase, *trees = make_parts(arguments, count)
   mesh = sharding.make_mesh()
   groups = [[i] for i in range(count)] if way == 'apart' else [range(count)]
+  single = programs.single_steps(phase, mesh)
   compiled, runs = None, []
   for group in groups:
     lanes = lanes_lib.Alone() if way == 'apart' else lanes_lib.Together(count)
     states, frozen, batches, keys = ([x[i] for i in group] for x in trees)
     totals = programs.zero_totals(
-      *(phase, states[0], frozen[0], batches[0], keys[0])
+      *(single(None), states[0], frozen[0], batches[0], keys[0])
     )
     packed = jax.tree.map(jnp.copy, lanes.packed(states))
     frozen, axes = lanes.frozen(frozen)
     if compiled is None:  # seeds apart share it too
       layout = sharding.layout(packed, mesh)
       with mock.patch.object(lanes_lib, 'unrolls', lambda: way == 'unrolled'):
-        steps = programs.compiled([phase], layout, mesh, lanes, axes)
+        steps = programs.compiled([single], layout, mesh, lanes, axes)
         compiled = steps(None, 1)
     totals = lanes.packed([totals] * len(group))
     inputs = frozen, lanes.packed(batches), lanes.packed(keys)

@@ -139,9 +139,10 @@ class PhaseRun:
     inputs = *self._of(0), batches, self._lanes.one(self._rng, 0)
 
     def made(phases):
-      totals = programs.zero_totals(phases[0], *inputs)
+      single = [programs.single_steps(phase, mesh) for phase in phases]
+      totals = programs.zero_totals(single[0](phases[0].static(0)), *inputs)
       steps = programs.compiled(
-        phases, layout, mesh, self._lanes, self._frozen_axes
+        single, layout, mesh, self._lanes, self._frozen_axes
       )
       return steps, totals
 

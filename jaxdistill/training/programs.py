@@ -52,6 +52,9 @@ def together(
 # (static, count) -> a function (state, totals, frozen, batches, rng, index) ->
 # (state, totals), which donates the state and the totals.
 Steps = Callable[[Static, int], Callable[..., Any]]
+# static -> a function (state, frozen, batches, rng, index) -> (state, metrics)
+# of one step without totals.
+SingleSteps = Callable[[Static], Callable[..., tuple[PyTree, Metrics]]]
 # The steps of a phase, and the totals of one seed before the first of them.
 Program = tuple[Steps, PyTree]
 
@@ -117,8 +120,30 @@ def _shapes(carry: Carry) -> Carry:
   return shapes
 
 
+def single_steps(phase: Phase, mesh: Mesh) -> SingleSteps:
+  """Returns the steps of a phase without totals, each of which is traced once.
+
+  `zero_totals` and `compiled` both need the trace, and so does each seed of a
+  program in which the seeds are unrolled.
+
+  Args:
+    phase: the phase.
+    mesh: the devices.
+  """
+
+  @functools.cache
+  def step(static: Static) -> Callable[..., tuple[PyTree, Metrics]]:
+    def one(state, frozen, batches, rng, index):
+      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return _one_step(phase, state, frozen, batches, rng, index, static)
+
+    return jax.jit(one, inline=True)
+
+  return step
+
+
 def compiled(
-  phases: Sequence[Phase],
+  phases: Sequence[SingleSteps],
   layout: PyTree,
   mesh: Mesh,
   lanes: lanes_lib.Lanes | None = None,
@@ -127,7 +152,7 @@ def compiled(
   """Returns jitted steps, with augmentation and running totals.
 
   Args:
-    phases: the phase of each seed, or one that all of them share.
+    phases: the steps of each seed, or those that all of them share.
     layout: the shardings of the state, see `sharding.layout`.
     mesh: the devices.
     lanes: how the seeds share the program; None: there is one seed.
@@ -144,7 +169,7 @@ def compiled(
 
   @functools.cache
   def program(static: Static, count: int) -> Callable[..., Any]:
-    steps = [_with_totals(phase, static, count, mesh) for phase in phases]
+    steps = [_with_totals(single(static), count) for single in phases]
     return jax.jit(
       lanes.over(steps, frozen_axes),
       donate_argnums=(0, 1),
@@ -155,15 +180,12 @@ def compiled(
 
 
 def _with_totals(
-  phase: Phase, static: Static, count: int, mesh: Mesh
+  single: Callable[..., tuple[PyTree, Metrics]], count: int
 ) -> lanes_lib.Step:
   """Returns a function that takes `count` steps of one seed with its totals."""
 
   def one(state, totals, frozen, batches, rng, index):
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      state, metrics = _one_step(
-        phase, state, frozen, batches, rng, index, static
-      )
+    state, metrics = single(state, frozen, batches, rng, index)
     is_finite = jnp.isfinite(metrics.get('loss', 0.0))
     is_first_bad = ~is_finite & (totals['bad'] < 0)
     bad = jnp.where(is_first_bad, index, totals['bad'])
@@ -201,22 +223,19 @@ def _one_step(
 
 
 def zero_totals(
-  phase: Phase,
+  single: Callable[..., tuple[PyTree, Metrics]],
   state: PyTree,
   frozen: PyTree,
   batches: dict[str, Batch],
   rng: Array,
 ) -> PyTree:
-  """Returns totals before the first step.
+  """Returns totals before the first step, which `single` takes.
 
   Returns:
     {'sums': metric -> its sum since the last record, 'count': the number of
     steps in the sums, 'bad': the first step whose loss was not finite, or -1}.
   """
-  step = functools.partial(_one_step, phase, static=phase.static(0))
-  _, metrics = jax.eval_shape(
-    lambda *a: step(*a), state, frozen, batches, rng, np.int32(0)
-  )
+  _, metrics = jax.eval_shape(single, state, frozen, batches, rng, np.int32(0))
   sums = {k: jnp.zeros(v.shape, v.dtype) for k, v in metrics.items()}
   return {'sums': sums, 'count': jnp.int32(0), 'bad': jnp.int32(-1)}
 

@@ -139,9 +139,10 @@ def program(name: str) -> list[list[str]]:
   rng = sharding.place_key(jax.random.key(1), mesh)
   source = sources.of_phase(phase, {}, DATA, (0,), mesh)
   batch = sources.draw(source, 0, 1)
-  totals = programs.zero_totals(phase, state, frozen, batch, rng)
+  single = programs.single_steps(phase, mesh)
+  totals = programs.zero_totals(single(None), state, frozen, batch, rng)
   layout = sharding.layout(state, mesh)
-  step = programs.compiled([phase], layout, mesh)(None, 1)
+  step = programs.compiled([single], layout, mesh)(None, 1)
   arguments = (state, totals, frozen, batch, rng, np.int32(0))
   text = step.lower(*arguments).compile().as_text()
   return [
