@@ -94,10 +94,13 @@ def _statistics(logits: Array, batch: Batch) -> dict[str, Array]:
   logits = logits.astype(jnp.float32)
   target = one_hot(batch['label'], logits.shape[-1])
   label = target.argmax(-1)[:, None]
-  # Ties and NaN count as wrong. Otherwise constant logits would count as right.
+  # Of equal logits the first is the prediction, as for argmax: logits of 8 bits
+  # are often equal. NaN counts as wrong.
   label_logit = jnp.take_along_axis(logits, label, axis=-1)
-  is_other_class = jnp.arange(logits.shape[-1])[None] != label
-  rank = (~(logits < label_logit) & is_other_class).sum(-1)
+  classes = jnp.arange(logits.shape[-1])[None]
+  is_after = (logits == label_logit) & (classes > label)
+  is_before = ~(logits < label_logit) & ~is_after & (classes != label)
+  rank = is_before.sum(-1)
   return {
     'loss': optax.softmax_cross_entropy(logits, target),
     'top1': (rank < 1).astype(jnp.float32),

@@ -67,16 +67,22 @@ def test_top1_and_top5_of_an_example_by_hand():
   assert rows['top5'] == [1, 1, 0, 0]
 
 
-def test_ties_count_as_wrong():
-  rows = statistics([[3.0, 3.0, 1, 1, 1, 1, 1]] * 2, [0, 2])
-  assert rows['top1'] == [0, 0]
-  # Among five equal classes, the label counts as the last, which is seventh.
-  assert rows['top5'] == [1, 0]
+def test_the_first_of_equal_logits_is_the_prediction_as_for_argmax():
+  rows = statistics([[3.0, 3.0, 1, 1, 1, 1, 1]] * 4, [0, 1, 4, 6])
+  assert rows['top1'] == [1, 0, 0, 0]
+  # Among the five equal classes from 2 on, class 4 is fifth and 6 is seventh.
+  assert rows['top5'] == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize('value', [0.0, np.inf, -np.inf, np.nan])
-def test_constant_logits_are_never_right(value):
+@pytest.mark.parametrize('value', [0.0, np.inf, -np.inf])
+def test_constant_logits_predict_the_first_class(value):
   rows = statistics(np.full((7, 7), value), np.arange(7))
+  assert rows['top1'] == [1, 0, 0, 0, 0, 0, 0]
+  assert sum(rows['top5']) == 5
+
+
+def test_logits_that_are_nan_are_never_right():
+  rows = statistics(np.full((7, 7), np.nan), np.arange(7))
   assert not any(rows['top1'])
   assert not any(rows['top5'])
 
@@ -87,7 +93,7 @@ def test_a_nan_logit_is_never_right():
 
 
 def test_with_fewer_than_5_classes_top5_is_always_right():
-  rows = statistics([[3.0, 2, 1], [1.0, 1, 1]], [2, 0])
+  rows = statistics([[3.0, 2, 1], [1.0, 1, 1]], [2, 1])
   assert rows['top1'] == [0, 0]
   assert rows['top5'] == [1, 1]
 

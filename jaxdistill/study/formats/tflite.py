@@ -60,7 +60,9 @@ def quantize(path: pathlib.Path, images: np.ndarray, int8: Int8) -> None:
     path: the file that `write` wrote.
     images: raw images of the training split, uint8 `[N, H, W, C]`.
     int8: 'weights': the features stay floats; 'full': they become integers of
-      8 bits, too, with the ranges that they have for the images.
+      8 bits, too, with the ranges that they have for the images. Those that a
+      dense layer reads and gives stay floats, because the scores of classes in
+      8 bits would often be equal.
   """
   aeq = optional.require('ai_edge_quantizer', 'int8')
   recipes = optional.require('ai_edge_quantizer.recipe')
@@ -73,6 +75,10 @@ def quantize(path: pathlib.Path, images: np.ndarray, int8: Int8) -> None:
   quantizer.update_quantization_recipe(  # the outputs stay floats
     '.*', kinds.TFLOperationName.OUTPUT, algorithm_key='no_quantize'
   )
+  if int8 == 'full':
+    quantizer.add_weight_only_config(
+      '.*', kinds.TFLOperationName.FULLY_CONNECTED, num_bits=8
+    )
   inputs = [{INPUT: image[None]} for image in images]
   # The quantiser draws progress bars. It keeps all features in memory, and the
   # runtime warns of it.
