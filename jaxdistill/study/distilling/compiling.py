@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxdistill.core.types import Dataset, Network
 from jaxdistill.networks.layers import attention
@@ -30,6 +30,7 @@ class Choices(NamedTuple):
     seeds: the number of seeds.
     epochs: passes over the training images.
     batch_size: the number of images in a batch.
+    cache_teacher: see `call.distill`.
   """
 
   method: str
@@ -37,6 +38,7 @@ class Choices(NamedTuple):
   seeds: int
   epochs: float | None
   batch_size: int | None
+  cache_teacher: bool | int | Literal['auto'] = 'auto'
 
 
 def compiled(
@@ -84,6 +86,7 @@ def compiled(
     'epochs': epochs,
     'evaluate_every': max(1, int(epochs // EVALUATIONS)),
     'seeds': choices.seeds,
+    'cache_teacher': choices.cache_teacher,
     'methods': _rows(method_name, task, choices),
   }
 
