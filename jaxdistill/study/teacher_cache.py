@@ -93,18 +93,19 @@ def chosen(
   passes = training.epochs * len(row.seeds)
   obstacle = _too_dear(plan, views, passes) if wish == 'auto' else ''
   obstacle = obstacle or _obstacle(plan, row, views)
-  method = row.method
+  method = None
   if not obstacle:
-    method = made(views)
-    if not _reads_only_outputs(plan, method, training, views):
-      name = row.resolved['method']['name']
-      obstacle = f'{name!r} reads more of the teacher than its outputs'
-  if obstacle and wish == 'auto':
-    return row, f'the teacher runs in each step, because {obstacle}'
-  if obstacle:
+    method = _method_of_outputs(plan, made, training, views)
+  if method is None:
+    name = row.resolved['method']['name']
+    obstacle = (
+      obstacle or f'{name!r} reads more of the teacher than its outputs'
+    )
+    if wish == 'auto':
+      return row, f'the teacher runs in each step, because {obstacle}'
     raise UsageError(
-      f"expected a row that can store the teacher's outputs, but {obstacle}; "
-      'set cache_teacher=False'
+      f'expected a row that can use stored outputs of the teacher, but '
+      f'{obstacle}; set cache_teacher=False'
     )
   count, size = views.per_image, views.outputs.shape[0]
   note = (
@@ -177,19 +178,27 @@ def _obstacle(plan: Plan, row: Row, views: Views) -> str:
     return 'several processes take part'
   if len(row.method) > 1:
     return f'{row.resolved["method"]["name"]!r} has several phases'
-  if views_lib.mixes(views.augment, plan.dataset.splits[views.subset]):
-    return 'its augmentation mixes images'
-  return ''
+  try:
+    mixes = views_lib.mixes(views.augment, plan.dataset.splits[views.subset])
+  except Exception:  # whatever a user's augmentation raises
+    mixes = True
+  return 'its augmentation mixes images' if mixes else ''
 
 
-def _reads_only_outputs(
-  plan: Plan, method: Method, training: Training, views: Views
-) -> bool:
-  """Returns whether a step of a method can be traced without the teacher.
+def _method_of_outputs(
+  plan: Plan,
+  made: Callable[[Views], Method],
+  training: Training,
+  views: Views,
+) -> Method | None:
+  """Returns a method that reads only the teacher's outputs; else, None.
+
+  A step is traced with a teacher that has no variables. It fails wherever
+  anything but the stored outputs is read.
 
   Args:
     plan: what will be run.
-    method: the method, made for views.
+    made: makes the method for views.
     training: how the row is trained.
     views: the views.
   """
@@ -199,6 +208,7 @@ def _reads_only_outputs(
   student, shapes = carry['student']
   key = jax.random.key(0)
   try:
+    method = made(views)
     phase = method[0](carry)
     batches: Any = {
       name: {
@@ -217,5 +227,5 @@ def _reads_only_outputs(
     state, frozen = jax.eval_shape(start, shapes)
     programs.zero_totals(phase, state, frozen, batches, key)
   except Exception:  # whatever is raised where the teacher is missing
-    return False
-  return True
+    return None
+  return method
