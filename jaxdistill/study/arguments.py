@@ -203,10 +203,10 @@ _DISTILL: dict[str, dict[str, Any]] = {
   },
   'cache_teacher': {
     'type': _views,
-    'default': 'auto',
+    'default': False,
     'help': "compute the teacher's outputs once, for this number of augmented "
     'versions of each training image; yes: for 8; no: in each step; auto: once '
-    'where this saves time; default: auto',
+    'where this saves time; default: no',
   },
 }
 # What a command takes without a name.

@@ -55,7 +55,7 @@ def distill(
   batch_size: int | None = None,
   image_size: int | None = None,
   labels: str = 'auto',
-  cache_teacher: bool | int | Literal['auto'] = 'auto',
+  cache_teacher: bool | int | Literal['auto'] = False,
   formats: Sequence[str] = ('safetensors',),
   push_to_hub: str | None = None,
   show: bool = True,
@@ -96,7 +96,8 @@ def distill(
       for Hugging Face 'auto', 'none' or the column of labels.
     cache_teacher: whether the teacher's outputs are computed once and stored in
       the work directory, for a number of augmented versions of each training
-      image; True: 8. 'auto' does so where it saves time.
+      image; True: 8. 'auto' does so where it saves time. The student sees no
+      other versions then.
     formats: the formats in which the distilled students are exported, see
       `study.export`.
     push_to_hub: 'OWNER/NAME' of a model on the Hugging Face Hub to which the

@@ -38,7 +38,7 @@ class Choices(NamedTuple):
   seeds: int
   epochs: float | None
   batch_size: int | None
-  cache_teacher: bool | int | Literal['auto'] = 'auto'
+  cache_teacher: bool | int | Literal['auto'] = False
 
 
 def compiled(
@@ -86,7 +86,9 @@ def compiled(
     'epochs': epochs,
     'evaluate_every': max(1, int(epochs // EVALUATIONS)),
     'seeds': choices.seeds,
-    'cache_teacher': choices.cache_teacher,
+    **(
+      {'cache_teacher': choices.cache_teacher} if choices.cache_teacher else {}
+    ),
     'methods': _rows(method_name, task, choices),
   }
 
