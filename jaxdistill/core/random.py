@@ -20,6 +20,7 @@ StepUse = Literal['augment', 'dropout', 'adapters', 'validation', 'noise']
 STEP_USES: tuple[str, ...] = get_args(StepUse)
 # Larger than the number of any phase of a method.
 _MODELS = 1 << 16
+_VIEWS = _MODELS + 1
 # Larger than the number of any stage, from which networks make their own keys.
 _INITIALIZER = 1 << 16
 _SIMILAR_STUDENT = _INITIALIZER + 1
@@ -78,3 +79,16 @@ def step_key(rng: Array, use: StepUse, index: int = 0) -> Array:
   """
   key = jax.random.fold_in(rng, STEP_USES.index(use))
   return jax.random.fold_in(key, index)
+
+
+def view_key(index: Array, view: Array) -> Array:
+  """Returns the key that makes a view of an image.
+
+  It does not depend on the seed of a run, so that all runs share the views.
+
+  Args:
+    index: the 'index' of the image in the data set, `[]`.
+    view: the number of the view, `[]`.
+  """
+  key = jax.random.fold_in(jax.random.key(0), _VIEWS)
+  return jax.random.fold_in(jax.random.fold_in(key, index), view)

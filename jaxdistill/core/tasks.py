@@ -125,6 +125,9 @@ class Agreement(Protocol):
 
 # The column of a batch that holds the predictions of the teacher.
 TEACHER = 'teacher'
+# The column of a training batch that holds the main output of the teacher for
+# the augmented images.
+TEACHER_OUTPUTS = 'teacher_outputs'
 
 
 def _no_check(dataset: Dataset, /) -> None:

@@ -17,6 +17,7 @@ from jaxdistill.core import checks
 from jaxdistill.core.metric import Metric
 from jaxdistill.core.tasks import (
   TEACHER,
+  TEACHER_OUTPUTS,
   Agreement,
   Final,
   Predict,
@@ -52,6 +53,7 @@ __all__ = [
   'DIFFERENCES',
   'IGNORE',
   'TEACHER',
+  'TEACHER_OUTPUTS',
   'Affine',
   'Agreement',
   'Array',

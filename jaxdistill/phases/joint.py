@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxdistill import objectives, phases
 from jaxdistill.core import checks, marks, random
 from jaxdistill.core.types import (
+  TEACHER_OUTPUTS,
   Array,
   Batch,
   Carry,
@@ -309,7 +310,7 @@ def _forward(
     'batch/...'; the collections that the student's pass changed).
   """
   image = {'image': batch['image']}
-  teacher_features, _ = graph.run(*models['teacher'], image)
+  teacher_features = _teacher_features(models['teacher'], batch)
   student_features, updates = graph.run(
     *models['student'],
     image,
@@ -322,3 +323,13 @@ def _forward(
   features |= {f'batch/{k}': v for k, v in batch.items()}
   output = graph.output(models['student'].network, student_features)
   return output, features, updates
+
+
+def _teacher_features(teacher: Model, batch: Batch) -> Features:
+  """Returns the teacher's features; only its main output if that is stored.
+
+  A teacher without variables is one whose outputs the batch holds.
+  """
+  if TEACHER_OUTPUTS in batch and not teacher.variables:
+    return {graph.main_output(teacher.network): batch[TEACHER_OUTPUTS]}
+  return graph.run(*teacher, {'image': batch['image']})[0]

@@ -48,6 +48,13 @@ def _number_or_text(text: str) -> float | str:
     return text
 
 
+def _views(text: str) -> bool | int | str:
+  """Returns the value of `--cache_teacher`."""
+  if text.isdecimal():
+    return int(text)
+  return {'yes': True, 'no': False}.get(text, text)
+
+
 def _formats(text: str) -> tuple[str, ...]:
   """Splits a list of formats."""
   formats = tuple(text.split(','))
@@ -193,6 +200,13 @@ _DISTILL: dict[str, dict[str, Any]] = {
     'default': 'auto',
     'help': 'auto, folders, none, or a file with an image and its class on '
     'each line; for Hugging Face, the column of labels; default: auto',
+  },
+  'cache_teacher': {
+    'type': _views,
+    'default': False,
+    'help': "compute the teacher's outputs once, for this number of augmented "
+    'versions of each training image; yes: for 8; no: in each step; auto: once '
+    'where this saves time; default: no',
   },
 }
 # What a command takes without a name.

@@ -6,7 +6,8 @@ from typing import Any
 
 from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Dataset, Network
+from jaxdistill.core.types import Augment, Dataset, Method, Network, Recipe
+from jaxdistill.data.transforms import views as views_lib
 from jaxdistill.networks.initial import Scheme
 from jaxdistill.phases import recipes
 from jaxdistill.study import config as config_lib
@@ -15,12 +16,13 @@ from jaxdistill.study import (
   load,
   models,
   settings,
+  teacher_cache,
   teachers,
   validate,
 )
 from jaxdistill.study.drafts import Draft, RowDraft
 from jaxdistill.study.load import Loaded
-from jaxdistill.study.plans import Plan, Row
+from jaxdistill.study.plans import Plan, Row, Views
 
 
 def plan(config: Mapping[str, Any], dataset: Dataset | None = None) -> Plan:
@@ -43,6 +45,8 @@ def plan(config: Mapping[str, Any], dataset: Dataset | None = None) -> Plan:
     carry = models.abstract_carry(built_plan, row.role)
     with _naming_row(row.label):
       row.method[0](carry)
+  if draft.settings.cache_teacher is not False:
+    built_plan = _with_views(built_plan, draft, loaded)
   return built_plan
 
 
@@ -151,19 +155,9 @@ def _row(
     UsageError: the row would train on images of another size than it is
       evaluated on or on labels of other classes, or its method cannot be built.
   """
-  dataset, training = loaded.dataset, row.training
-  augment = loaded.augment
-  if training.augment is not draft.training.augment:
-    augment = load.build_augment(training.augment, dataset)
-  recipe = recipes.recipe(
-    dataset,
-    draft.task,
-    epochs=training.epochs,
-    batch_size=training.batch_size,
-    optimizer=row.optimizer,
-    augment=augment,
-    subset=training.subset,
-  )
+  dataset = loaded.dataset
+  augment = load.row_augment(row, draft, loaded)
+  recipe = _recipe(row, draft, dataset, augment)
   preprocessed = recipes.example(dataset, loaded.preprocess, 1)
   trained_shape = recipe.example['image'].shape[1:]
   evaluated_shape = preprocessed['image'].shape[1:]
@@ -179,10 +173,64 @@ def _row(
       f'{row.label}: its augment makes labels of {mixed[0]} classes, but the '
       f'data have {dataset.num_classes}; remove num_classes from the augment'
     )
-  context = {'recipe': recipe, 'num_classes': loaded.num_outputs}
-  method = row.method.build(context)
+  method = _method(row, recipe, loaded)
   resolved = {**row.resolved, **shared}
   return Row(row.label, row.role, method, row.seeds, resolved, row.trial)
+
+
+def _recipe(
+  row: RowDraft, draft: Draft, dataset: Dataset, augment: Augment
+) -> Recipe:
+  """Builds the recipe of a row."""
+  return recipes.recipe(
+    dataset,
+    draft.task,
+    epochs=row.training.epochs,
+    batch_size=row.training.batch_size,
+    optimizer=row.optimizer,
+    augment=augment,
+    subset=row.training.subset,
+  )
+
+
+def _method(row: RowDraft, recipe: Recipe, loaded: Loaded) -> Method:
+  """Builds the method of a row."""
+  return row.method.build({'recipe': recipe, 'num_classes': loaded.num_outputs})
+
+
+def _with_views(plan: Plan, draft: Draft, loaded: Loaded) -> Plan:
+  """Returns a plan whose rows store the teacher's outputs where they can.
+
+  Raises:
+    UsageError: the user wants them to be stored, and a row cannot use them.
+  """
+  rows, notes = [], list(plan.notes)
+  drafts = {row.label: row for row in draft.rows}
+  for row in plan.rows:
+    if row.label in drafts and teacher_cache.reads_teacher(plan, row):
+      with _naming_row(row.label):
+        row, note = _row_with_views(plan, row, drafts[row.label], draft, loaded)
+      notes.append(f'{row.label}: {note}')
+    rows.append(row)
+  return plan._replace(rows=tuple(rows), notes=tuple(notes))
+
+
+def _row_with_views(
+  plan: Plan, row: Row, row_draft: RowDraft, draft: Draft, loaded: Loaded
+) -> tuple[Row, str]:
+  """Returns a row that may store the teacher's outputs, and why or why not."""
+
+  def made(views: Views) -> Method:
+    dataset = teacher_cache.with_column(
+      loaded.dataset, views.outputs, {'train', views.subset}
+    )
+    drawn = views_lib.drawn(views.augment, views.per_image)
+    return _method(row_draft, _recipe(row_draft, draft, dataset, drawn), loaded)
+
+  augment = load.row_augment(row_draft, draft, loaded)
+  return teacher_cache.chosen(
+    plan, row, row_draft.training, augment, draft.settings.cache_teacher, made
+  )
 
 
 @contextlib.contextmanager

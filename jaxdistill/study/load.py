@@ -8,7 +8,7 @@ import numpy as np
 from jaxdistill.core.types import Augment, Dataset
 from jaxdistill.phases import recipes
 from jaxdistill.study import several_teachers, teachers
-from jaxdistill.study.drafts import Draft
+from jaxdistill.study.drafts import Draft, RowDraft
 from jaxdistill.study.parse import Section
 from jaxdistill.study.teachers import FileTeacher
 
@@ -73,6 +73,13 @@ def build_augment(section: Section, dataset: Dataset) -> Augment:
   return section.build(
     {'num_classes': dataset.num_classes, 'mean': dataset.mean}
   )
+
+
+def row_augment(row: RowDraft, draft: Draft, loaded: Loaded) -> Augment:
+  """Returns the augmentation of a row: that of the config, or its own."""
+  if row.training.augment is draft.training.augment:
+    return loaded.augment
+  return build_augment(row.training.augment, loaded.dataset)
 
 
 def checksum(dataset: Dataset) -> int:

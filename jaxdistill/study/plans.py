@@ -20,6 +20,27 @@ from jaxdistill.study.sweeps import Trial
 from jaxdistill.training.trackers import Tracker
 
 
+class Views(NamedTuple):
+  """How the teacher's outputs for the training images of a row are stored.
+
+  Attributes:
+    per_image: the number of views of each image.
+    subset: the split that the row trains on.
+    augment: makes the views from uint8 images, without standardisation.
+    outputs: the shape and dtype of all outputs, `[N, per_image, ...]`.
+  """
+
+  per_image: int
+  subset: str
+  augment: Augment
+  outputs: jax.ShapeDtypeStruct
+
+  @property
+  def nbytes(self) -> int:
+    """The size of the files in bytes."""
+    return self.outputs.size * self.outputs.dtype.itemsize
+
+
 class Row(NamedTuple):
   """One line of the final table: a method, run once for each seed.
 
@@ -30,6 +51,8 @@ class Row(NamedTuple):
     seeds: the seeds of the runs.
     resolved: everything that the row's numbers depend on, as JSON.
     trial: the values that a sweep tries in this row; None outside a sweep.
+    views: how the teacher's outputs are stored; None: the teacher runs in each
+      step.
   """
 
   label: str
@@ -38,6 +61,7 @@ class Row(NamedTuple):
   seeds: tuple[int, ...]
   resolved: dict[str, Any]
   trial: Trial | None = None
+  views: Views | None = None
 
 
 class Plan(NamedTuple):

@@ -19,6 +19,7 @@ from jaxdistill.study import (
   results,
   seed_runs,
   selection,
+  teacher_outputs,
 )
 from jaxdistill.study import notes as notes_lib
 from jaxdistill.study import workdir as workdir_lib
@@ -126,6 +127,14 @@ def _run_row(study: Study, row: Row, teacher: Teacher | None) -> None:
   if groups and hosts.first():
     folder = workdir_lib.row_folder(study.workdir, row)
     checkpoint.write_json(folder / 'row.json', row.resolved)
+  if groups and row.views is not None and teacher is not None:
+    teacher = teacher._replace(
+      outputs=teacher_outputs.column(
+        *(study.plan, row, teacher.model, study.workdir),
+        say=study.say,
+        interrupted=study.options.interrupted,
+      )
+    )
   programs = loop.Programs() if len(groups) > 1 else None
   for seeds in groups:
     seed_runs.run_seeds(study, row, seeds, teacher, programs)

@@ -11,9 +11,9 @@ import jax
 import rich.console
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Carry, Model
+from jaxdistill.core.types import Carry, Dataset, Model
 from jaxdistill.data.loading import streaming
-from jaxdistill.study import measurements, models, recording
+from jaxdistill.study import measurements, models, recording, teacher_cache
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
 from jaxdistill.training import checkpoint, group_files, loop
@@ -57,10 +57,19 @@ class Study(NamedTuple):
 
 
 class Teacher(NamedTuple):
-  """A trained teacher, and a function that returns its answers, or None."""
+  """A trained teacher.
+
+  Attributes:
+    model: the model.
+    answers: returns its answers to the test images; None if they cannot be
+      compared with those of students.
+    outputs: its outputs for views of the training images, see
+      `teacher_outputs.column`; None: it runs in each step.
+  """
 
   model: Model
   answers: Callable[[], measurements.Answers] | None
+  outputs: Any = None
 
 
 def check_together(plan: Plan, devices: int) -> None:
@@ -132,7 +141,7 @@ def run_seeds(
     if len(seeds) > 1:
       options = _group_options(study, row, seeds, options)
     outcomes = loop.fit_seeds(
-      row.method, carries, study.plan.dataset, each, options, programs
+      row.method, carries, _data(study, row, teacher), each, options, programs
     )
   failures = {}
   for seed, outcome in outcomes.items():
@@ -166,7 +175,17 @@ def _carry(study: Study, row: Row, seed: int, teacher: Teacher | None) -> Carry:
   carry: Carry = {row.role: models.initial_model(study.plan, row.role, seed)}
   if row.role == 'student' and teacher is not None:
     carry['teacher'] = teacher.model
+    if teacher.outputs is not None:
+      carry['teacher'] = Model(teacher.model.network, {})
   return carry
+
+
+def _data(study: Study, row: Row, teacher: Teacher | None) -> Dataset:
+  """Returns the data, with stored outputs of the teacher if there are any."""
+  dataset = study.plan.dataset
+  if row.views is None or teacher is None:
+    return dataset
+  return teacher_cache.with_column(dataset, teacher.outputs, {row.views.subset})
 
 
 def _finish_seed(

@@ -6,7 +6,7 @@ or number is refused at once.
 
 from collections.abc import Mapping, Sequence
 import typing
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
@@ -49,6 +49,10 @@ class Settings(NamedTuple):
       seeds.
     together: whether the seeds of a row train side by side in one program, on
       one device. This is meant for small networks on a GPU.
+    cache_teacher: whether the teacher's outputs are computed once and stored:
+      for a number of views (augmented versions) of each training image, or True
+      for 8. Rows then train on these views only. 'auto' does so where it saves
+      time.
     evaluate_every: epochs between two evaluations on the validation split.
     log_every: steps between two records of the training metrics.
     checkpoint_seconds: the shortest time in seconds between two checkpoints.
@@ -75,6 +79,7 @@ class Settings(NamedTuple):
   epochs: float = 240
   seeds: int | Sequence[int] = 1
   together: bool = False
+  cache_teacher: bool | int | Literal['auto'] = False
   evaluate_every: int = 1
   log_every: int = 50
   checkpoint_seconds: float = 60.0
@@ -91,6 +96,8 @@ RECIPE_KEYS = (
 RECIPE_FIELDS = {key: FIELDS[key] for key in RECIPE_KEYS}
 # The most seeds of a row.
 MOST_SEEDS = 1000
+# The most views of an image whose outputs are stored.
+MOST_VIEWS = 1000
 # The function that a section means if it holds no 'name'.
 DEFAULT_NAMES = {
   'task': 'classification',
@@ -118,6 +125,7 @@ def check(config: Mapping[str, Any]) -> Settings:
     raise UsageError("the config needs either 'method' or 'methods'")
   check_recipe_numbers(keys, '')
   check_seeds('seeds', settings.seeds)
+  check_cache_teacher(settings.cache_teacher)
   checks.integer('evaluate_every', settings.evaluate_every)
   checks.integer('log_every', settings.log_every)
   checks.number('checkpoint_seconds', settings.checkpoint_seconds, at_least=0)
@@ -126,6 +134,17 @@ def check(config: Mapping[str, Any]) -> Settings:
   if settings.steps_per_call is not None:
     checks.integer('steps_per_call', settings.steps_per_call, at_most=10_000)
   return settings
+
+
+def check_cache_teacher(value: bool | int | str) -> None:
+  """Checks the key `cache_teacher`.
+
+  Raises:
+    UsageError: it is neither True, False, 'auto' nor a number of views.
+  """
+  values.check('cache_teacher', value, FIELDS['cache_teacher'])
+  if not isinstance(value, (bool, str)):
+    checks.integer('cache_teacher', value, at_most=MOST_VIEWS)
 
 
 def check_recipe_numbers(keys: Mapping[str, Any], prefix: str) -> None:

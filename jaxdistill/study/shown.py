@@ -58,6 +58,7 @@ def _distilled(options: argparse.Namespace) -> str:
       batch_size=options.batch_size,
       image_size=options.image_size,
       labels=options.labels,
+      cache_teacher=options.cache_teacher,
       formats=options.format or ('safetensors',),
       push_to_hub=options.push_to_hub,
       interrupted=interrupted,

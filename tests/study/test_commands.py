@@ -127,3 +127,13 @@ def test_a_finished_run_has_a_report_that_can_be_made_again(cli, copied):
   assert reference == 'reference: student alone'
   assert kd.startswith('kd: UNCLEAR (')
   assert page.read_text().count('copied') and page.stat().st_size < 300 * 1024
+
+
+@pytest.mark.parametrize(
+  ('text', 'value'),
+  [('yes', True), ('no', False), ('auto', 'auto'), ('4', 4), ('some', 'some')],
+)
+def test_stored_outputs_are_chosen_by_a_word_or_a_number(text, value):
+  line = ['distill', 'd', '--teacher=t', '--out=o', f'--cache_teacher={text}']
+  chosen = arguments.parse(line).cache_teacher
+  assert chosen == value and type(chosen) is type(value)

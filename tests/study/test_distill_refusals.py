@@ -72,6 +72,22 @@ WRONG = {
   'labels of digits': ({'data': 'digits', 'labels': 'none'}, ['labels: ']),
   'labels': ({'labels': 'fodlers'}, ["'fodlers'", "'folders'"]),
   'missing argument of a method': ({'method': 'pruned'}, ["'pruning'"]),
+  'a single image': ({'data': 'flat/0.png'}, ["this file is 'flat'"]),
+  'missing file of labels': ({'labels': 'labels.csv'}, ["'labels.csv'"]),
+  'a list of one teacher': ({'teacher': ['resnet8']}, ['a list of 1']),
+  'size of images as text': ({'image_size': '96'}, ["'96'"]),
+  'epochs as text': ({'epochs': '10'}, ['epochs', "'10'"]),
+  'half a seed': ({'seeds': 1.5}, ['seeds', '1.5']),
+  'no views': ({'cache_teacher': 0}, ['cache_teacher', 'from 1', '0']),
+  'views as text': ({'cache_teacher': 'yes'}, ['cache_teacher', 'auto']),
+  'stored outputs for a method of features': (
+    {'cache_teacher': 4, 'method': 'at'},
+    ["'at' reads more of the teacher", 'cache_teacher=False'],
+  ),
+  'a file in place of the work directory': (
+    {'out': 'weights.pth'},
+    ['weights.pth'],
+  ),
 }
 
 

@@ -109,6 +109,23 @@ def test_a_call_says_if_the_outputs_of_a_teacher_count_as_vectors(
   assert ("vectors: the teacher's outputs" in capsys.readouterr().err) == says
 
 
+def test_the_section_of_a_program_is_a_teacher_whose_outputs_count_as_vectors(
+  flat, tmp_path, planned, capsys
+):
+  keys = {'student': 'resnet8', 'method': 'embedding', 'show': True}
+  plan = planned(flat, teacher=Tower(nnx.Rngs(0)), out=tmp_path / 'a', **keys)
+  whole = plan.config['teacher']
+  (section,) = whole['joined']
+  assert section['name'] == 'program'
+  capsys.readouterr()
+  again = planned(flat, teacher=section, out=tmp_path / 'b', **keys)
+  assert "vectors: the teacher's outputs" in capsys.readouterr().err
+  assert again.config['teacher'] == whole
+  same = planned(flat, teacher=whole, out=tmp_path / 'c', **keys)
+  assert same.config['teacher'] == whole
+  assert again.networks['student'].stages[-1].module.num_classes == 5
+
+
 def test_the_column_of_the_teacher_scores_the_teacher_as_perfect(
   folder, tmp_path, planned
 ):

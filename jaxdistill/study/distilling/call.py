@@ -5,7 +5,7 @@ import contextlib
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from jaxdistill.core import checks, writing
 from jaxdistill.core.checks import UsageError
@@ -52,6 +52,7 @@ def distill(
   batch_size: int | None = None,
   image_size: int | None = None,
   labels: str = 'auto',
+  cache_teacher: bool | int | Literal['auto'] = False,
   formats: Sequence[str] = ('safetensors',),
   push_to_hub: str | None = None,
   show: bool = True,
@@ -90,6 +91,10 @@ def distill(
       of their shorter sides, at most 224, and a multiple of 32 if it is large.
     labels: 'auto', 'folders', 'none' or a file of labels, see `data.images`;
       for Hugging Face 'auto', 'none' or the column of labels.
+    cache_teacher: whether the teacher's outputs are computed once and stored in
+      the work directory, for a number of augmented versions of each training
+      image; True: 8. 'auto' does so where it saves time. The student sees no
+      other versions then.
     formats: the formats in which the distilled students are exported, see
       `study.export`.
     push_to_hub: 'OWNER/NAME' of a model on the Hugging Face Hub to which the
@@ -106,6 +111,7 @@ def distill(
       another call. Nothing has been written.
   """
   _check(method, seeds, epochs, batch_size, formats)
+  settings_lib.check_cache_teacher(cache_teacher)
   if push_to_hub is not None:
     hub_upload.check(push_to_hub)
     if not formats:
@@ -129,7 +135,7 @@ def distill(
       f'that gives vectors, got {method!r}'
     )
   chosen_student = students.chosen(student, chosen_teacher, place)
-  choices = Choices(method, baseline, seeds, epochs, batch_size)
+  choices = Choices(method, baseline, seeds, epochs, batch_size, cache_teacher)
   plan = _plan(source, chosen_teacher, chosen_student, choices, workdir)
   if show and hosts.first():
     for line in announcement.lines(

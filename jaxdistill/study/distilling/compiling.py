@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxdistill.core.types import Dataset, Network
 from jaxdistill.networks.layers import attention
@@ -36,6 +36,7 @@ class Choices(NamedTuple):
     seeds: the number of seeds.
     epochs: passes over the training images.
     batch_size: the number of images in a batch.
+    cache_teacher: see `call.distill`.
   """
 
   method: str
@@ -43,6 +44,7 @@ class Choices(NamedTuple):
   seeds: int
   epochs: float | None
   batch_size: int | None
+  cache_teacher: bool | int | Literal['auto'] = False
 
 
 def compiled(
@@ -96,6 +98,9 @@ def compiled(
     'epochs': epochs,
     'evaluate_every': max(1, int(epochs // EVALUATIONS)),
     'seeds': choices.seeds,
+    **(
+      {'cache_teacher': choices.cache_teacher} if choices.cache_teacher else {}
+    ),
     'methods': _rows(method_name, task, choices),
   }
 

@@ -111,6 +111,8 @@ def _section(
   beside = os.listdir(place.parent) if place.parent.is_dir() else []
   near = difflib.get_close_matches(place.name, [*beside, 'digits'], n=1)
   hint = f'; did you mean {near[0]!r}?' if near else ''
+  if place.is_file():
+    hint = f'; the folder of this file is {os.fspath(place.parent)!r}'
   raise UsageError(
     "data: expected a folder of images, a .npz or .parquet file, 'hf:NAME' or "
     f"'digits', got {path!r}{hint}"

@@ -134,6 +134,9 @@ def chosen(
   """
   if isinstance(teacher, list):
     return _joined([chosen(part, image_shape, out) for part in teacher])
+  if isinstance(teacher, Mapping) and [*teacher] == ['joined']:
+    parts = list(teacher['joined'])
+    return chosen(parts[0] if len(parts) == 1 else parts, image_shape, out)
   if isinstance(teacher, Mapping):
     return _of_section(dict(teacher), image_shape, out)
   if isinstance(teacher, str | os.PathLike):
@@ -231,9 +234,9 @@ def _of_section(
   """Returns the teacher of a section of a config."""
   keys = ('checkpoint', 'weights', 'training', 'image_size')
   network = {k: v for k, v in section.items() if k not in keys}
+  size = section.get('image_size')
+  shape = (size, size, image_shape[-1]) if size else image_shape
   if 'checkpoint' in section and not network:
-    size = section.get('image_size')
-    shape = (size, size, image_shape[-1]) if size else image_shape
     found = _named(str(section['checkpoint']), shape, out)
     extra = {'image_size': size} if size else {}
     return found._replace(section={**found.section, **extra})
@@ -242,6 +245,10 @@ def _of_section(
     teacher = _pretrained(reference, image_shape, reference)
     return teacher._replace(section={**teacher.section, **section})
   title = str(section.get('name'))
+  if title == 'program' and {'path', 'checkpoint'} <= section.keys():
+    path = str(section['path'])
+    program = programs.program(path)
+    return Teacher(section, path, None, _outputs(program, shape))
   if 'weights' not in section:
     outputs = section.get('num_classes')
     trained = 'checkpoint' in section
@@ -253,8 +260,6 @@ def _of_section(
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
     raise UsageError(f'teacher: no file {weights!r}')
-  size = section.get('image_size')
-  shape = (size, size, image_shape[-1]) if size else image_shape
   image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   make = NETWORKS[checks.choice('network', title, NETWORKS)]
   arguments = {k: v for k, v in network.items() if k != 'name'}

@@ -1,0 +1,233 @@
+"""Which rows store the teacher's outputs, and for how many views.
+
+The teacher then runs once for each view of a training image, and not in each
+step. This suits methods that read nothing of the teacher but its main output.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import (
+  TEACHER_OUTPUTS,
+  Augment,
+  Dataset,
+  Method,
+  Model,
+  Network,
+)
+from jaxdistill.data.transforms import views as views_lib
+from jaxdistill.networks import graph, table
+from jaxdistill.phases import recipes
+from jaxdistill.study import models
+from jaxdistill.study.drafts import Training
+from jaxdistill.study.plans import Plan, Row, Views
+from jaxdistill.training import programs
+from jaxdistill.training.distributed import hosts, sharding
+
+# The number of views if the user does not choose one.
+VIEWS = 8
+# 'auto' stores the outputs if the files have at most so many bytes, and if this
+# saves at least this share of the multiply-adds of a step, and at least so many
+# in all: compiling the program that computes the outputs takes some seconds.
+LARGEST, LEAST_SHARE, LEAST_SAVED = 1 << 30, 0.1, 10**12
+# What a step of the student costs, in multiply-adds of its forward pass. By
+# arithmetic it is 3; `benchmarks/cached_teacher.py` measured 6 and 9 on a CPU.
+_PASSES_OF_A_STEP = 6
+
+
+def reads_teacher(plan: Plan, row: Row) -> bool:
+  """Returns whether the method of a row may read a teacher."""
+  carry = models.abstract_carry(plan, row.role)
+  try:
+    row.method[0]({k: v for k, v in carry.items() if k != 'teacher'})
+  except Exception:  # whatever a method raises without its teacher
+    return True
+  return len(row.method) > 1
+
+
+def with_column(
+  dataset: Dataset, outputs: Any, splits: Collection[str]
+) -> Dataset:
+  """Returns a data set with the teacher's outputs as a column of some splits.
+
+  Args:
+    dataset: the data.
+    outputs: the outputs `[N, per_image, ...]`, or their shape.
+    splits: the names of the splits.
+  """
+  changed = {
+    name: {**dataset.splits[name], TEACHER_OUTPUTS: outputs} for name in splits
+  }
+  return dataset._replace(splits={**dataset.splits, **changed})
+
+
+def chosen(
+  plan: Plan,
+  row: Row,
+  training: Training,
+  augment: Augment,
+  wish: bool | int | Literal['auto'],
+  made: Callable[[Views], Method],
+) -> tuple[Row, str]:
+  """Returns a row that stores the teacher's outputs if it can, and a note.
+
+  Args:
+    plan: what will be run.
+    row: a row whose method reads a teacher.
+    training: how the row is trained.
+    augment: the augmentation of the row.
+    wish: the key `cache_teacher`, which is not False.
+    made: makes the method of the row for views.
+
+  Returns:
+    The row, and a line for the user that says what was chosen and why.
+
+  Raises:
+    UsageError: the outputs cannot be stored, and the user wants them to be.
+  """
+  views = _views(plan, training.subset, augment, wish)
+  passes = training.epochs * len(row.seeds)
+  obstacle = _too_dear(plan, views, passes) if wish == 'auto' else ''
+  obstacle = obstacle or _obstacle(plan, row, views)
+  method = None
+  if not obstacle:
+    method = _method_of_outputs(plan, made, training, views)
+  if method is None:
+    name = row.resolved['method']['name']
+    obstacle = (
+      obstacle or f'{name!r} reads more of the teacher than its outputs'
+    )
+    if wish == 'auto':
+      return row, f'the teacher runs in each step, because {obstacle}'
+    raise UsageError(
+      f'expected a row that can use stored outputs of the teacher, but '
+      f'{obstacle}; set cache_teacher=False'
+    )
+  count, size = views.per_image, views.outputs.shape[0]
+  note = (
+    f"the teacher's outputs are computed once for {count} views of each of "
+    f'{size:,} images, and stored in files of {words(views.nbytes)}; each is '
+    f'used about {passes / count:.3g} times'
+  )
+  resolved = {**row.resolved, 'cache_teacher': count}
+  return row._replace(method=method, views=views, resolved=resolved), note
+
+
+def teacher_network(plan: Plan) -> Network:
+  """Returns the network of the teacher, from a file or to be trained."""
+  if plan.teacher is not None:
+    return plan.teacher.network
+  return plan.networks['teacher']
+
+
+def words(size: int) -> str:
+  """Returns a number of bytes in words."""
+  return f'{size / 1e6:,.1f} MB' if size < 1e9 else f'{size / 1e9:,.1f} GB'
+
+
+def _views(
+  plan: Plan, subset: str, augment: Augment, wish: bool | int | str
+) -> Views:
+  """Returns how the outputs of the teacher would be stored."""
+  count = VIEWS if isinstance(wish, (bool, str)) else wish
+  shape = recipes.example(plan.dataset, augment, 1)['image'].shape
+  image = {'image': jax.ShapeDtypeStruct(shape, jnp.float32)}
+  network = teacher_network(plan)
+  output = graph.shapes(network, image)[graph.main_output(network)]
+  size = len(plan.dataset.splits[subset]['image'])
+  outputs = jax.ShapeDtypeStruct((size, count, *output.shape[1:]), np.float16)
+  return Views(count, subset, augment, outputs)
+
+
+def _too_dear(plan: Plan, views: Views, passes: float) -> str:
+  """Says why it does not pay to store the outputs; '' if it pays.
+
+  The multiply-adds of a teacher that is a program are not known; it is taken to
+  cost as much as the student's step.
+
+  Args:
+    plan: what will be run.
+    views: how they would be stored.
+    passes: how often each image is used by all seeds of the row together.
+  """
+  count, size = views.outputs.shape[1], views.outputs.shape[0]
+  if passes <= count:
+    return f'each image is used {passes:g} times, and would have {count} views'
+  if views.nbytes > LARGEST:
+    return f'its outputs would need files of {words(views.nbytes)}'
+  shape = plan.image.shape[1:]
+  student = table.summary(plan.networks['student'], shape).macs
+  step = _PASSES_OF_A_STEP * student
+  teacher = table.summary(teacher_network(plan), shape).macs or step
+  share = teacher / (teacher + step) * (1 - count / passes)
+  if share < LEAST_SHARE:
+    return f'storing its outputs would save only {100 * share:.0f} % of a step'
+  if teacher * size * (passes - count) < LEAST_SAVED:
+    return 'storing its outputs would save only a few seconds'
+  return ''
+
+
+def _obstacle(plan: Plan, row: Row, views: Views) -> str:
+  """Says why the outputs cannot be stored for a row; '' if they may be."""
+  if not hosts.alone():
+    return 'several processes take part'
+  if len(row.method) > 1:
+    return f'{row.resolved["method"]["name"]!r} has several phases'
+  try:
+    mixes = views_lib.mixes(views.augment, plan.dataset.splits[views.subset])
+  except Exception:  # whatever a user's augmentation raises
+    mixes = True
+  return 'its augmentation mixes images' if mixes else ''
+
+
+def _method_of_outputs(
+  plan: Plan,
+  made: Callable[[Views], Method],
+  training: Training,
+  views: Views,
+) -> Method | None:
+  """Returns a method that reads only the teacher's outputs; else, None.
+
+  A step is traced with a teacher that has no variables. It fails wherever
+  anything but the stored outputs is read.
+
+  Args:
+    plan: what will be run.
+    made: makes the method for views.
+    training: how the row is trained.
+    views: the views.
+  """
+  dataset = with_column(plan.dataset, views.outputs, {views.subset})
+  carry = models.abstract_carry(plan, 'student')
+  carry['teacher'] = Model(teacher_network(plan), {})
+  student, shapes = carry['student']
+  key = jax.random.key(0)
+  try:
+    method = made(views)
+    phase = method[0](carry)
+    batches: Any = {
+      name: {
+        column: jax.ShapeDtypeStruct(
+          (training.batch_size, *x.shape[1:]),
+          jax.dtypes.canonicalize_dtype(x.dtype),
+        )
+        for column, x in dataset.splits[stream.subset].items()
+      }
+      for name, stream in phase.streams.items()
+    }
+
+    def start(variables: Any) -> Any:
+      return phase.init(key, {**carry, 'student': Model(student, variables)})
+
+    state, frozen = jax.eval_shape(start, shapes)
+    single = programs.single_steps(phase, sharding.make_mesh())
+    step = single(phase.static(0))
+    programs.zero_totals(step, state, frozen, batches, key)
+  except Exception:  # whatever is raised where the teacher is missing
+    return None
+  return method
