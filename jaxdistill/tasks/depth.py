@@ -10,7 +10,7 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Batch, Dataset, Metric, Metrics, Task
-from jaxdistill.tasks.segmentation import resize
+from jaxdistill.losses import numerics
 
 SCORE = Metric('rmse', higher=False, percent=False)
 # The logarithm continues as its tangent below this depth, so that outputs that
@@ -61,7 +61,7 @@ def depth(*, loss: str = 'l1') -> Task:
     targets=('depth',),
     class_scores=False,
     whole_images=True,
-    final=resize,
+    final=numerics.bilinear,
     check=check_depths,
   )
 
@@ -129,7 +129,8 @@ def _statistics(
   loss: Callable[[Array, Array, Array], Array], outputs: Array, batch: Batch
 ) -> dict[str, Array]:
   true = batch['depth'].astype(jnp.float32)
-  maps = resize(outputs.astype(jnp.float32), true.shape[1:3])[..., 0]
+  maps = numerics.bilinear(outputs.astype(jnp.float32), true.shape[1:3])
+  maps = maps[..., 0]
   known = true > 0
   # The division by the depth must be finite where it is unknown.
   safe = jnp.where(known, true, 1.0)

@@ -10,12 +10,12 @@ import jaxdistill as jd
 from jaxdistill import objectives, study
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import IGNORE
+from jaxdistill.losses.numerics import bilinear
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import dense_heads
 from jaxdistill.objectives import pairs
 from jaxdistill.study import registry
 from jaxdistill.tasks import depth, segmentation
-from jaxdistill.tasks.segmentation import resize
 
 RNG = np.random.default_rng(0)
 SIZE = (16, 16)
@@ -47,7 +47,7 @@ def random_outputs(num_classes=3, size=(4, 4), count=5):
 
 def upsampled(logits):
   """The classes at the size of the masks, by the library's own resizing."""
-  return np.asarray(resize(logits, SIZE).argmax(-1))
+  return np.asarray(bilinear(logits, SIZE).argmax(-1))
 
 
 @pytest.fixture(scope='module')
