@@ -14,7 +14,7 @@ from jaxdistill.losses.numerics import bilinear
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import dense_heads
 from jaxdistill.objectives import pairs
-from jaxdistill.study import registry
+from jaxdistill.study import examples, registry
 from jaxdistill.tasks import depth, segmentation
 
 RNG = np.random.default_rng(0)
@@ -290,4 +290,13 @@ def test_segmentation_runs_from_a_config_to_a_report(
   assert metrics['miou'] == pytest.approx(np.mean(ious))
   assert 0 <= metrics['pixel_accuracy'] <= 1
   assert seed['best_step'] is not None
-  assert 'test miou, last' in (tmp_path / 'report.html').read_text()
+  text = (tmp_path / 'report.html').read_text()
+  assert 'test miou, last' in text
+  # Four images, each with its truth and what the student predicts.
+  assert '<h2>Predicted maps' in text
+  assert text.count('<img src="data:image/png;base64,') == 4 * 3
+  test = built.dataset.splits['test']
+  truths = examples.read(tmp_path, 'truth')
+  assert list(truths) == [0, 5, 10, 15]
+  for row, truth in truths.items():
+    np.testing.assert_array_equal(truth, test['mask'][row])
