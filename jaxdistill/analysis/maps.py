@@ -24,7 +24,7 @@ _RAMP = np.array(
   [(253, 231, 37), (94, 201, 98), (33, 145, 140), (59, 82, 139), (68, 1, 84)]
 )
 # Inches.
-_SIDE, _LEGEND = 1.7, 0.5
+_SIDE, _LEGEND, _SCALE = 1.7, 0.5, 0.9
 
 
 def palette() -> np.ndarray:
@@ -121,19 +121,20 @@ def draw(
   pictures = {'image': image[..., : 3 if image.shape[-1] >= 3 else 1]}
   for label, maps in columns.items():
     pictures[label] = colored(maps, deepest=deepest)
-  drawing = _grid(pictures)
-  if truth.dtype.kind == 'f':
+  is_depth = truth.dtype.kind == 'f'
+  drawing = _grid(pictures, _SCALE if is_depth else 0.0)
+  if is_depth:
     _depth_legend(drawing, deepest)
   else:
     _class_legend(drawing, classes_in(*columns.values()), label_names)
   return drawing
 
 
-def _grid(pictures: Mapping[str, np.ndarray]) -> 'figure.Figure':
-  """Draws pictures `[N, H, W, C]` in columns with titles."""
+def _grid(pictures: Mapping[str, np.ndarray], space: float) -> 'figure.Figure':
+  """Draws pictures `[N, H, W, C]` in columns, and leaves space at the right."""
   count, height, width = next(iter(pictures.values())).shape[:3]
   drawing = figures.empty(
-    _SIDE * len(pictures), _SIDE * height / width * count + _LEGEND
+    _SIDE * len(pictures) + space, _SIDE * height / width * count + _LEGEND
   )
   axes = drawing.subplots(count, len(pictures), squeeze=False)
   for column, (title, shown) in zip(axes.T, pictures.items()):

@@ -1,7 +1,7 @@
 """Data sets and augmentation, imported when they are first used.
 
 Data sets: `digits`, `npz`, `tfds`, `folder`, `images`, `huggingface`,
-`mask_folder`, `coco`, `identities`, `from_arrays`, `from_columns` and
+`mask_folder`, `coco`, `identities`, `scenes`, `from_arrays`, `from_columns` and
 `from_identities` return a `Dataset`, and `read_image` reads one image as they
 do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.image_trees import images
   from jaxdistill.data.sources.mask_folder import mask_folder
   from jaxdistill.data.sources.npz import npz
+  from jaxdistill.data.sources.scenes import scenes
   from jaxdistill.data.sources.tfds import tfds
   from jaxdistill.data.transforms.augment import (
     chain,
@@ -68,6 +69,7 @@ __all__ = [
   'regularized',
   'repeated',
   'scale_crop',
+  'scenes',
   'standardize',
   'tfds',
 ]
@@ -86,6 +88,7 @@ _HOMES = {
   'images': 'jaxdistill.data.sources.image_trees',
   'npz': 'jaxdistill.data.sources.npz',
   'read_image': 'jaxdistill.data.sources.decoding',
+  'scenes': 'jaxdistill.data.sources.scenes',
   'tfds': 'jaxdistill.data.sources.tfds',
   'scale_crop': 'jaxdistill.data.transforms.dense',
   **dict.fromkeys(

@@ -18,6 +18,7 @@ from jaxdistill.data.sources import (
   image_trees,
   mask_folder,
   npz,
+  scenes,
   tfds,
 )
 from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
@@ -41,6 +42,7 @@ DATASETS: Table = {
   'coco': coco.coco,
   'images': image_trees.images,
   'huggingface': huggingface.huggingface,
+  'scenes': scenes.scenes,
 }
 AUGMENTS: Table = {
   'none': augment.none,
