@@ -20,6 +20,7 @@ from jaxdistill.data.sources import (
   npz,
   scenes,
   tfds,
+  tfds_maps,
 )
 from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
 from jaxdistill.methods.distpro import pathways
@@ -36,6 +37,7 @@ DATASETS: Table = {
   'digits': digits.digits,
   'npz': npz.npz,
   'tfds': tfds.tfds,
+  'tfds_maps': tfds_maps.tfds_maps,
   'folder': folder.folder,
   'mask_folder': mask_folder.mask_folder,
   'identities': identities.identities,
