@@ -102,8 +102,8 @@ def check_depths(dataset: Dataset) -> None:
     low, high = float(depth.min()), float(depth.max())
     if not (low >= 0 and 0 < high < np.inf):
       raise UsageError(
-        'depth: expected finite distances, or 0 where they are unknown, in the '
-        f'split {name!r}, got {low:g} to {high:g}'
+        'depth: expected finite distances, some of them above 0, which stands '
+        f'for unknown ones, in the split {name!r}, got {low:g} to {high:g}'
       )
 
 

@@ -103,8 +103,14 @@ def check_masks(dataset: Dataset) -> None:
 
   Raises:
     UsageError: a mask has another size than its image, or a value that is
-      neither a class nor `IGNORE`.
+      neither a class nor `IGNORE`, or the data do not say how many classes
+      there are.
   """
+  if not dataset.num_classes:
+    raise UsageError(
+      'data: expected num_classes or label_names, which say how many classes '
+      'the masks have, got neither'
+    )
   for name, split in dataset.splits.items():
     mask, shape = split['mask'], split['image'].shape[:3]
     if mask.shape != shape or mask.dtype.kind not in 'iu':

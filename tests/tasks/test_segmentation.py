@@ -127,6 +127,12 @@ def test_masks_that_do_not_suit_images_and_classes_are_refused(mask, words):
     jd.recipe(dataset(mask=mask), segmentation(), epochs=1, batch_size=4)
 
 
+def test_masks_without_classes_are_refused():
+  data = dataset()._replace(num_classes=0)
+  with pytest.raises(UsageError, match='num_classes or label_names'):
+    jd.recipe(data, segmentation(), epochs=1, batch_size=4)
+
+
 def test_a_score_that_does_not_exist_is_refused():
   with pytest.raises(UsageError, match="score 'mou'; did you mean 'miou'"):
     segmentation(score='mou')
