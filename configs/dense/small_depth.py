@@ -25,8 +25,8 @@ Setting: ResNet-18 with 16 and 8 channels at a sixteenth of the resolution and
 a decoder to a half; 20 epochs of batch size 16, and a rate of 0.05 that falls
 to a tenth twice. The weight of KD is 1 and was not tuned.
 
-Hardware and time: about 200 seconds of one CPU core for 'scenes'; 'motorcycle'
-was not measured. Results are in RESULTS.md.
+Hardware and time: about 200 seconds of one CPU core for 'scenes'. There is no
+table of results yet.
 """
 
 import sys

@@ -174,6 +174,8 @@ class Task(NamedTuple):
       networks see them, in training and in evaluation, where the key is always
       the same. For example, it adds channels to the images. None: nothing
       changes.
+    num_outputs: how many channels of outputs networks have that a config names;
+      None: as many as there are classes.
   """
 
   name: str
@@ -195,3 +197,4 @@ class Task(NamedTuple):
   notes: Callable[[Dataset], tuple[str, ...]] = _no_notes
   probabilities: Predict | None = None
   prepare: Callable[[Array, Batch], Batch] | None = None
+  num_outputs: int | None = None

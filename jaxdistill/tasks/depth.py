@@ -75,6 +75,7 @@ def depth(*, loss: str = 'l1', samples: int = 0) -> Task:
     final=numerics.bilinear,
     check=check_depths,
     prepare=functools.partial(_with_samples, samples) if samples else None,
+    num_outputs=1,
   )
 
 
@@ -176,6 +177,11 @@ def _mean(x: Array, known: Array) -> Array:
 def _statistics(
   loss: Callable[[Array, Array, Array], Array], outputs: Array, batch: Batch
 ) -> dict[str, Array]:
+  if outputs.shape[-1] != 1:
+    raise UsageError(
+      f'depth: expected a network with one channel of outputs, got '
+      f'{outputs.shape[-1]}; set num_classes=1'
+    )
   true = batch['depth'].astype(jnp.float32)
   maps = numerics.bilinear(outputs.astype(jnp.float32), true.shape[1:3])
   maps = maps[..., 0]

@@ -80,6 +80,14 @@ def test_training_and_evaluation_see_the_same_channels():
   assert metrics[0]['rmse'] == pytest.approx(metrics[1]['rmse'], rel=1e-5)
 
 
+def test_a_network_with_several_channels_of_outputs_is_refused():
+  batch = {'depth': jnp.ones((2, 4, 4))}
+  with pytest.raises(
+    UsageError, match='one channel of outputs, got 5; set num'
+  ):
+    depth().loss(jnp.ones((2, 4, 4, 5)), batch)
+
+
 def test_samples_without_depths_are_refused():
   task = depth(samples=4)
   with pytest.raises(UsageError, match='expected depths beside the images'):
