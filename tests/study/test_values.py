@@ -51,7 +51,11 @@ UNSUITABLE = (
   # Members of unions.
   ('b', Literal['a'], "unknown x 'b'"),
   ({}, int | str | None, 'x: expected a whole number or a string or None'),
-  ([1.5], Sequence[int] | Sequence[str], 'x.0: expected a whole number, got 1.5'),
+  (
+    [1.5],
+    Sequence[int] | Sequence[str],
+    'x.0: expected a whole number, got 1.5',
+  ),
   ({}, Callable[[str], int], 'x: expected a function, which a config cannot'),
   # Numbers that no computation can use.
   (float('nan'), float, 'x: expected a number in [-1e+18, 1e+18], got nan'),
