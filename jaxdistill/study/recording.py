@@ -83,7 +83,7 @@ def _write(plan: Plan, path: pathlib.Path, said: Answers) -> None:
   name, values = 'probabilities', said.probabilities
   if plan.task.probes is not None:
     name, values = 'vectors', said.predictions
-  elif measurements.map_target(plan.task) is not None:
+  elif measurements.map_target(plan.task) and np.ndim(said.predictions) == 3:
     name, values = 'maps', said.predictions
   if values is None:
     return
