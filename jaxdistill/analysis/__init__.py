@@ -8,4 +8,6 @@ a matplotlib figure of them, which a notebook shows and `savefig` stores:
 - `embedding`: features in the plane, by t-SNE.
 - `gradient_noise`: how much gradient norms change from batch to batch.
 - `landscape`: the loss around a network along two random directions.
+- `maps`: images with their true and their predicted masks or depths.
+- `verification`: ROC curves of embeddings, and pairs on which models disagree.
 """

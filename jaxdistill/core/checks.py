@@ -158,12 +158,12 @@ def length(name: str, values: Any, count: int, what: str) -> tuple[Any, ...]:
     what: what each entry belongs to, in the plural: 'groups'.
 
   Raises:
-    UsageError: there are more or fewer entries.
+    UsageError: there are more or fewer entries, or it is not a sequence.
   """
-  if len(values) != count:
+  got = len(values) if hasattr(values, '__len__') else repr(values)
+  if got != count:
     raise UsageError(
-      f'{name}: expected {count} entries, one for each of the {what}, got '
-      f'{len(values)}'
+      f'{name}: expected {count} entries, one for each of the {what}, got {got}'
     )
   return tuple(values)
 

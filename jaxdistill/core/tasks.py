@@ -173,6 +173,12 @@ class Task(NamedTuple):
       that may surprise the user.
     probabilities: outputs -> the probabilities of classes `[B, num_classes]`,
       from which the report of a run is made; None if the task has none.
+    prepare: (rng, batch) -> batch; changes standardised batches before the
+      networks see them, in training and in evaluation, where the key is always
+      the same. For example, it adds channels to the images. None: nothing
+      changes.
+    num_outputs: how many channels of outputs networks have that a config names;
+      None: as many as there are classes.
   """
 
   name: str
@@ -193,3 +199,5 @@ class Task(NamedTuple):
   probes: Probes | None = None
   notes: Callable[[Dataset], tuple[str, ...]] = _no_notes
   probabilities: Predict | None = None
+  prepare: Callable[[Array, Batch], Batch] | None = None
+  num_outputs: int | None = None

@@ -1,9 +1,9 @@
 """Data sets and augmentation, imported when they are first used.
 
-Data sets: `digits`, `npz`, `tfds`, `folder`, `images`, `huggingface`,
-`mask_folder`, `coco`, `identities`, `from_arrays`, `from_columns` and
-`from_identities` return a `Dataset`, and `read_image` reads one image as they
-do.
+Data sets: `digits`, `scenes`, `npz`, `tfds`, `tfds_maps`, `folder`, `images`,
+`huggingface`, `mask_folder`, `coco`, `identities`, `from_arrays`,
+`from_columns` and `from_identities` return a `Dataset`, and `read_image` reads
+one image as they do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.image_trees import images
   from jaxdistill.data.sources.mask_folder import mask_folder
   from jaxdistill.data.sources.npz import npz
+  from jaxdistill.data.sources.scenes import scenes
   from jaxdistill.data.sources.tfds import tfds
+  from jaxdistill.data.sources.tfds_maps import tfds_maps
   from jaxdistill.data.transforms.augment import (
     chain,
     crop_flip,
@@ -68,8 +70,10 @@ __all__ = [
   'regularized',
   'repeated',
   'scale_crop',
+  'scenes',
   'standardize',
   'tfds',
+  'tfds_maps',
 ]
 
 # Name -> the module that defines it.
@@ -86,7 +90,9 @@ _HOMES = {
   'images': 'jaxdistill.data.sources.image_trees',
   'npz': 'jaxdistill.data.sources.npz',
   'read_image': 'jaxdistill.data.sources.decoding',
+  'scenes': 'jaxdistill.data.sources.scenes',
   'tfds': 'jaxdistill.data.sources.tfds',
+  'tfds_maps': 'jaxdistill.data.sources.tfds_maps',
   'scale_crop': 'jaxdistill.data.transforms.dense',
   **dict.fromkeys(
     ('chain', 'crop_flip', 'imagenet', 'none', 'repeated', 'standardize'),

@@ -1,8 +1,11 @@
 """Building blocks that the losses share: safe norms, reductions, pooling."""
 
+from collections.abc import Sequence
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdistill.core import checks
 
@@ -194,6 +197,35 @@ def adaptive_average_pool(x: jax.Array, height: int, width: int) -> jax.Array:
   return _pool_axis(_pool_axis(x, height, 1), width, 2)
 
 
+def bilinear(
+  maps: jax.Array, size: Sequence[int], *, align_corners: bool = False
+) -> jax.Array:
+  """Resizes maps, bilinear and without antialiasing.
+
+  Args:
+    maps: `[B, h, w, C]`.
+    size: the height and width of the result.
+    align_corners: whether the centres of the corner pixels of both maps
+      coincide, as in the code of many papers on segmentation, instead of the
+      outer edges of the maps.
+
+  Returns:
+    `[B, height, width, C]`.
+  """
+  chex.assert_rank(maps, 4)
+  if align_corners:
+    rows, columns = (
+      jnp.asarray(_corner_weights(old, new), maps.dtype)
+      for old, new in zip(maps.shape[1:3], size)
+    )
+    return contract('rh,sw,bhwc->brsc', rows, columns, maps)
+  shape = (maps.shape[0], *size, maps.shape[-1])
+  resized: jax.Array = jax.image.resize(
+    maps, shape, 'bilinear', antialias=False
+  )
+  return resized
+
+
 def match_size(
   first: jax.Array, second: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -216,6 +248,13 @@ def match_size(
     adaptive_average_pool(first, *size),
     adaptive_average_pool(second, *size),
   )
+
+
+def _corner_weights(old: int, new: int) -> np.ndarray:
+  """Returns what each place of a longer or shorter axis reads, `[new, old]`."""
+  distance = np.linspace(0, old - 1, new)[:, None] - np.arange(old)
+  weights: np.ndarray = np.maximum(1 - np.abs(distance), 0)
+  return weights
 
 
 def _pool_axis(x: jax.Array, size: int, axis: int) -> jax.Array:

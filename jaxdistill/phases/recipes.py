@@ -61,8 +61,7 @@ def recipe(
   split = dataset.splits[subset]
   prepare = preprocess(dataset, augment or augment_lib.none(), task)
   augment = augment_lib.chain(
-    augment or augment_lib.none(),
-    augment_lib.standardize(dataset.mean, dataset.std),
+    augment or augment_lib.none(), *_last(dataset, task)
   )
   held_out = len(dataset.splits.get('validation', {}).get('image', ()))
   validation_batch = min(batch_size, held_out)
@@ -146,16 +145,20 @@ def preprocess(
     dataset: gives the mean, the standard deviation and the shape of images.
     augment: the augmentation of training.
     task: what the targets mean; None means classification. If it evaluates
-      whole images, they are only standardised.
+      whole images, they are not cropped.
   """
-  standardize = augment_lib.standardize(dataset.mean, dataset.std)
+  last = _last(dataset, task)
   if task is not None and task.whole_images:
-    return standardize
+    return augment_lib.chain(*last) if len(last) > 1 else last[0]
   shape = example(dataset, augment, 1)['image'].shape
-  return augment_lib.chain(
-    augment_lib.center(shape[1], shape[2]),
-    standardize,
-  )
+  return augment_lib.chain(augment_lib.center(shape[1], shape[2]), *last)
+
+
+def _last(dataset: Dataset, task: Task | None) -> list[Augment]:
+  """Returns what is done to batches last, in training and in evaluation."""
+  standardize = augment_lib.standardize(dataset.mean, dataset.std)
+  prepare = None if task is None else task.prepare
+  return [standardize, *([] if prepare is None else [prepare])]
 
 
 def example(

@@ -5,6 +5,7 @@ written together with the results. It holds
 
   row: the numbers of the images in the test split, int32 `[N]`.
   image: the images, uint8 `[N, H, W, C]`, at most 96 pixels high and wide.
+  truth: their true classes or depths `[N, H, W]`, if the models predict maps.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,8 @@ def compared(
 ) -> Compared | None:
   """Returns the student with the best score, the reference and the teacher.
 
-  Returns None if fewer than two of them have predictions for the same images.
+  Returns None if fewer than two of them have predictions for the same images,
+  or if not even one of them predicts maps.
 
   Args:
     workdir: the work directory.
@@ -83,7 +85,9 @@ def compared(
     for title, other in found.items()
     if first is not None and _are_alike(first, other)
   }
-  return Compared(alike) if len(alike) > 1 else None
+  if first is None or (first.maps is None and len(alike) < 2):
+    return None
+  return Compared(alike)
 
 
 def differing(models: Compared) -> list[int]:
@@ -139,6 +143,8 @@ def positions(models: Compared) -> list[int]:
   Args:
     models: the predictions of the models.
   """
+  if models.first.maps is not None:
+    return list(range(len(models.first.row)))
   if models.first.vectors is None:
     return differing(models)
   shown: dict[int, None] = {}
@@ -147,15 +153,16 @@ def positions(models: Compared) -> list[int]:
   return list(shown)
 
 
-def read(workdir: pathlib.Path) -> dict[int, np.ndarray]:
+def read(workdir: pathlib.Path, column: str = 'image') -> dict[int, np.ndarray]:
   """Returns number in the test split -> image; {} without a readable file.
 
   Args:
     workdir: the work directory.
+    column: 'image', or 'truth' for the true maps.
   """
   try:
     with np.load(workdir / FILE, allow_pickle=False) as file:
-      return dict(zip(file['row'].tolist(), file['image']))
+      return dict(zip(file['row'].tolist(), file[column]))
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return {}
 
@@ -163,10 +170,11 @@ def read(workdir: pathlib.Path) -> dict[int, np.ndarray]:
 def _are_alike(first: Recorded, other: Recorded) -> bool:
   """Returns whether two models predict the same kind of thing for equal images.
 
-  Vectors may differ in length.
+  Vectors may differ in length, and maps in size.
   """
-  if (first.vectors is None) != (other.vectors is None):
-    return False
+  for kind in ('vectors', 'maps'):
+    if (getattr(first, kind) is None) != (getattr(other, kind) is None):
+      return False
   shapes = [
     None if x.probabilities is None else x.probabilities.shape
     for x in (first, other)

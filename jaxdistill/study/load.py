@@ -59,7 +59,7 @@ def load(draft: Draft, dataset: Dataset | None = None) -> Loaded:
       teacher = teachers.read(draft.teacher, named, preprocess)
     if draft.teacher.joined and draft.task.class_scores:
       teacher = teacher._replace(foreign=several_teachers.FOREIGN)
-  num_outputs = dataset.num_classes
+  num_outputs = draft.task.num_outputs or dataset.num_classes
   if draft.task.reads_teacher and teacher is not None:
     image = recipes.example(dataset, preprocess, 1)['image']
     num_outputs = teachers.num_outputs(teacher.model, image)

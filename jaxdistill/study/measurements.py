@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 import numpy as np
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import DIFFERENCES, TEACHER, Model
+from jaxdistill.core.types import DIFFERENCES, TEACHER, Model, Task
 from jaxdistill.networks import graph
 from jaxdistill.study.models import initial_model
 from jaxdistill.study.plans import Plan, Row
@@ -65,6 +65,16 @@ def is_probed(plan: Plan) -> bool:
   return plan.task.probes is not None and 'label' in splits['train']
 
 
+def map_target(task: Task) -> str | None:
+  """Returns the target of a task that predicts maps; None: it does not."""
+  return next((t for t in task.targets if t in ('mask', 'depth')), None)
+
+
+def is_shown(task: Task) -> bool:
+  """Returns whether the report shows predictions of a task for any model."""
+  return task.probabilities is not None or map_target(task) is not None
+
+
 def measure(
   plan: Plan,
   row: Row,
@@ -99,7 +109,7 @@ def measure(
   last, agreement = None, None
   if row.role == 'teacher' and teacher_answers is not None:
     last = teacher_answers()
-  elif is_compared or plan.task.probabilities is not None:
+  elif is_compared or is_shown(plan.task):
     last = answers(plan, models['last'], mesh)
   if is_compared and teacher_answers is not None and last is not None:
     expected = teacher_answers().predictions

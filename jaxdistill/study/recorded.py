@@ -7,7 +7,8 @@ the work directory itself. A file holds
   row: the numbers of the images in the test split, int32 `[N]`.
   label: the classes of these images `[N]`, if the data have labels.
   probabilities: those of the classes, float16 `[N, num_classes]`; or
-  vectors: what the task `embedding` predicts, float16 `[N, D]`.
+  vectors: what the task `embedding` predicts, float16 `[N, D]`; or
+  maps: the predicted classes of pixels, uint8 `[N, h, w]`, or depths, float16.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ FILE = 'predictions.npz'
 # A file holds the predictions for evenly spaced images: at most for so many,
 # and at most so many numbers, which take about a megabyte.
 MOST_IMAGES, MOST_NUMBERS = 2000, 1 << 19
+# The number of images whose maps are held.
+MOST_MAPS = 4
 TEACHER = 'teacher'
 
 
@@ -35,12 +38,14 @@ class Recorded(NamedTuple):
     label: the classes of these images `[N]`, or None.
     probabilities: the probabilities of the classes `[N, num_classes]`, or None.
     vectors: the vectors of the images, of length 1, `[N, D]`, or None.
+    maps: the predicted maps of the images `[N, h, w]`, or None.
   """
 
   row: np.ndarray
   label: np.ndarray | None = None
   probabilities: np.ndarray | None = None
   vectors: np.ndarray | None = None
+  maps: np.ndarray | None = None
 
 
 def of_lines(

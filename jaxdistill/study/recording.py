@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxdistill.analysis import maps
 from jaxdistill.core import optional, writing
-from jaxdistill.study import examples, recorded
+from jaxdistill.study import examples, measurements, recorded
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.measurements import Answers
 from jaxdistill.study.plans import Plan, Row
@@ -29,7 +30,7 @@ def write_answers(
 ) -> None:
   """Writes the predictions of one seed of a row, and of a teacher from a file.
 
-  Nothing is written if the task gives neither probabilities nor vectors.
+  Nothing is written if the task gives no probabilities, vectors or maps.
 
   Args:
     plan: what was run.
@@ -65,9 +66,15 @@ def write_images(
   if models is None or not chosen:
     return
   rows = models.first.row[chosen]
-  small = _small(np.asarray(plan.dataset.splits['test']['image'][rows]))
+  split = plan.dataset.splits['test']
+  columns: dict[str, Any] = {'row': rows}
+  columns['image'] = _small(np.asarray(split['image'][rows]))
+  target = measurements.map_target(plan.task)
+  if target is not None:
+    size = columns['image'].shape[1:3]
+    columns['truth'] = maps.nearest(np.asarray(split[target][rows]), size)
   content = io.BytesIO()
-  np.savez_compressed(content, row=rows, image=small)
+  np.savez_compressed(content, **columns)
   writing.write(workdir / examples.FILE, content.getvalue())
 
 
@@ -76,14 +83,17 @@ def _write(plan: Plan, path: pathlib.Path, said: Answers) -> None:
   name, values = 'probabilities', said.probabilities
   if plan.task.probes is not None:
     name, values = 'vectors', said.predictions
+  elif measurements.map_target(plan.task) and np.ndim(said.predictions) == 3:
+    name, values = 'maps', said.predictions
   if values is None:
     return
-  most = max(
-    1, min(recorded.MOST_IMAGES, recorded.MOST_NUMBERS // values.shape[-1])
-  )
-  rows = np.linspace(0, len(values) - 1, min(most, len(values)))
+  most = recorded.MOST_MAPS
+  if name != 'maps':
+    most = min(recorded.MOST_IMAGES, recorded.MOST_NUMBERS // values.shape[-1])
+  rows = np.linspace(0, len(values) - 1, min(max(1, most), len(values)))
   rows = rows.astype(np.int32)
-  columns = {'row': rows, name: values[rows].astype(np.float16)}
+  dtype = values.dtype if values.dtype.kind in 'iu' else np.float16
+  columns = {'row': rows, name: values[rows].astype(dtype)}
   label = plan.dataset.splits['test'].get('label')
   if label is not None:
     label = np.asarray(label)[rows]

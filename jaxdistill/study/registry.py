@@ -18,7 +18,9 @@ from jaxdistill.data.sources import (
   image_trees,
   mask_folder,
   npz,
+  scenes,
   tfds,
+  tfds_maps,
 )
 from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
 from jaxdistill.methods.distpro import pathways
@@ -35,12 +37,14 @@ DATASETS: Table = {
   'digits': digits.digits,
   'npz': npz.npz,
   'tfds': tfds.tfds,
+  'tfds_maps': tfds_maps.tfds_maps,
   'folder': folder.folder,
   'mask_folder': mask_folder.mask_folder,
   'identities': identities.identities,
   'coco': coco.coco,
   'images': image_trees.images,
   'huggingface': huggingface.huggingface,
+  'scenes': scenes.scenes,
 }
 AUGMENTS: Table = {
   'none': augment.none,

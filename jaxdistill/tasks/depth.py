@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Batch, Dataset, Metric, Metrics, Task
-from jaxdistill.tasks.segmentation import resize
+from jaxdistill.data.sources.images import LazyImages
+from jaxdistill.losses import numerics
 
 SCORE = Metric('rmse', higher=False, percent=False)
 # The logarithm continues as its tangent below this depth, so that outputs that
@@ -18,7 +20,7 @@ SCORE = Metric('rmse', higher=False, percent=False)
 _SHALLOW = 0.1
 
 
-def depth(*, loss: str = 'l1') -> Task:
+def depth(*, loss: str = 'l1', samples: int = 0) -> Task:
   """Returns the task of depth, whose target is the column 'depth'.
 
   The output `[B, h, w, 1]` is resized to the size of the depths `[B, H, W]`,
@@ -37,17 +39,26 @@ def depth(*, loss: str = 'l1') -> Task:
       largest |e| of the image, and of (e**2 + c**2) / (2 c) elsewhere. 'log':
       mean(d**2) - mean(d)**2 / 2, with the difference d of the logarithms, so
       that an error in the scale of the whole image counts half.
+    samples: how many known depths of an image networks see, at random places.
+      They are a further channel of the image, which is 0 elsewhere. An image
+      with fewer known depths shows all of them. In evaluation, the places
+      depend only on the image's number in its split.
 
   Raises:
-    UsageError: there is no such loss.
+    UsageError: there is no such loss, or the samples are not a whole number of
+      at least 0.
 
   References:
     - Laina et al., Deeper Depth Prediction with Fully Convolutional Residual
       Networks, 2016, https://arxiv.org/abs/1606.00373, for 'berhu'
     - Eigen et al., Depth Map Prediction from a Single Image using a Multi-Scale
       Deep Network, 2014, https://arxiv.org/abs/1406.2283, for 'log'
+    - Ma and Karaman, Sparse-to-Dense: Depth Prediction from Sparse Depth
+      Samples and a Single Image, 2018, https://arxiv.org/abs/1709.07492, for
+      `samples`
   """
   checks.choice('loss', loss, _LOSSES)
+  checks.integer('samples', samples, at_least=0)
   statistics = functools.partial(_statistics, _LOSSES[loss])
   return Task(
     'depth',
@@ -61,13 +72,17 @@ def depth(*, loss: str = 'l1') -> Task:
     targets=('depth',),
     class_scores=False,
     whole_images=True,
-    final=resize,
+    final=numerics.bilinear,
     check=check_depths,
+    prepare=functools.partial(_with_samples, samples) if samples else None,
+    num_outputs=1,
   )
 
 
 def check_depths(dataset: Dataset) -> None:
   """Checks that all depths of a data set suit its images.
+
+  Depths that are streamed check their values themselves when they are read.
 
   Args:
     dataset: the data.
@@ -83,12 +98,46 @@ def check_depths(dataset: Dataset) -> None:
         f'depth: expected floats {list(shape)}, one for each pixel of the '
         f'images, in the split {name!r}, got {depth.dtype} {list(depth.shape)}'
       )
+    if isinstance(depth, LazyImages):
+      continue
     low, high = float(depth.min()), float(depth.max())
     if not (low >= 0 and 0 < high < np.inf):
       raise UsageError(
-        'depth: expected finite distances, or 0 where they are unknown, in the '
-        f'split {name!r}, got {low:g} to {high:g}'
+        'depth: expected finite distances, some of them above 0, which stands '
+        f'for unknown ones, in the split {name!r}, got {low:g} to {high:g}'
       )
+
+
+def _with_samples(samples: int, rng: Array, batch: Batch) -> Batch:
+  """Adds a channel with some of the known depths to the images of a batch.
+
+  Raises:
+    UsageError: the batch has no depths, or an image has fewer pixels.
+  """
+  if 'depth' not in batch:
+    raise UsageError(
+      f'depth: expected depths beside the images, because networks see '
+      f'{samples} of them as a channel, got {", ".join(batch)}; with samples=0 '
+      'they see only the images'
+    )
+  image, depth = batch['image'], batch['depth'].astype(jnp.float32)
+  if samples > math.prod(depth.shape[1:]):
+    raise UsageError(
+      f'samples: expected at most {math.prod(depth.shape[1:])}, the number of '
+      f'pixels of an image, got {samples}'
+    )
+  keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch['index'])
+
+  def sampled(key: Array, depth: Array) -> Array:
+    # Unknown depths are 0, whether they are chosen or not.
+    order = jnp.where(depth > 0, jax.random.uniform(key, depth.shape), -1.0)
+    _, chosen = jax.lax.top_k(order.reshape(-1), samples)
+    flat = depth.reshape(-1)
+    return jnp.zeros_like(flat).at[chosen].set(flat[chosen])
+
+  channel = jax.vmap(sampled)(keys, depth).reshape(*depth.shape, 1)
+  image = jnp.concatenate([image, channel.astype(image.dtype)], -1)
+  return {**batch, 'image': image}
 
 
 def _absolute(maps: Array, true: Array, known: Array) -> Array:
@@ -128,8 +177,14 @@ def _mean(x: Array, known: Array) -> Array:
 def _statistics(
   loss: Callable[[Array, Array, Array], Array], outputs: Array, batch: Batch
 ) -> dict[str, Array]:
+  if outputs.shape[-1] != 1:
+    raise UsageError(
+      f'depth: expected a network with one channel of outputs, got '
+      f'{outputs.shape[-1]}; set num_classes=1'
+    )
   true = batch['depth'].astype(jnp.float32)
-  maps = resize(outputs.astype(jnp.float32), true.shape[1:3])[..., 0]
+  maps = numerics.bilinear(outputs.astype(jnp.float32), true.shape[1:3])
+  maps = maps[..., 0]
   known = true > 0
   # The division by the depth must be finite where it is unknown.
   safe = jnp.where(known, true, 1.0)

@@ -19,13 +19,20 @@ from jaxdistill.core.types import (
   Output,
   Task,
 )
+from jaxdistill.data.sources.images import LazyImages
+from jaxdistill.losses import numerics
 
 SCORES = ('miou', 'pixel_accuracy')
 # The name of the output of an auxiliary head.
 AUXILIARY = 'aux'
 
 
-def segmentation(*, score: str = 'miou', auxiliary_weight: float = 0.4) -> Task:
+def segmentation(
+  *,
+  score: str = 'miou',
+  auxiliary_weight: float = 0.4,
+  align_corners: bool = False,
+) -> Task:
   """Returns the task of segmentation, whose target is the column 'mask'.
 
   The logits `[B, h, w, num_classes]` are resized to the size of the masks,
@@ -44,6 +51,8 @@ def segmentation(*, score: str = 'miou', auxiliary_weight: float = 0.4) -> Task:
   Args:
     score: the metric that chooses the best epoch, 'miou' or 'pixel_accuracy'.
     auxiliary_weight: the factor on the loss of the auxiliary head.
+    align_corners: whether the logits are resized so that the centres of the
+      corner pixels of both maps coincide, and not their edges.
 
   Raises:
     UsageError: there is no such score, or the factor is negative.
@@ -51,25 +60,35 @@ def segmentation(*, score: str = 'miou', auxiliary_weight: float = 0.4) -> Task:
   checks.choice('score', score, SCORES)
   checks.weights(auxiliary_weight=auxiliary_weight)
 
+  def resize(logits: Array, size: Sequence[int]) -> Array:
+    logits = logits.astype(jnp.float32)
+    return numerics.bilinear(logits, size, align_corners=align_corners)
+
+  def enlarged(logits: Array, batch: Batch) -> Array:
+    return resize(logits, batch['mask'].shape[1:3])
+
   def loss(outputs: Output, batch: Batch) -> Array:
-    main = _cross_entropy(_main(outputs), batch['mask'])
+    main = _cross_entropy(enlarged(_main(outputs), batch), batch['mask'])
     if not isinstance(outputs, dict) or AUXILIARY not in outputs:
       return main
-    auxiliary = _cross_entropy(outputs[AUXILIARY], batch['mask'])
-    return main + auxiliary_weight * auxiliary
+    auxiliary = enlarged(outputs[AUXILIARY], batch)
+    return main + auxiliary_weight * _cross_entropy(auxiliary, batch['mask'])
+
+  def statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
+    return _statistics(enlarged(_main(outputs), batch), batch['mask'])
 
   return Task(
     'segmentation',
     loss,
-    _statistics,
+    statistics,
     _summarize,
-    _progress,
+    lambda outputs, batch: _progress(statistics(outputs, batch)['confusion']),
     _predict,
     _agreement,
     Metric(score),
     targets=('mask',),
     whole_images=True,
-    final=_final,
+    final=lambda outputs, size: resize(_main(outputs), size),
     check=check_masks,
   )
 
@@ -77,13 +96,21 @@ def segmentation(*, score: str = 'miou', auxiliary_weight: float = 0.4) -> Task:
 def check_masks(dataset: Dataset) -> None:
   """Checks that all masks of a data set suit its images and classes.
 
+  Masks that are streamed check their values themselves when they are decoded.
+
   Args:
     dataset: the data.
 
   Raises:
     UsageError: a mask has another size than its image, or a value that is
-      neither a class nor `IGNORE`.
+      neither a class nor `IGNORE`, or the data do not say how many classes
+      there are.
   """
+  if not dataset.num_classes:
+    raise UsageError(
+      'data: expected num_classes or label_names, which say how many classes '
+      'the masks have, got neither'
+    )
   for name, split in dataset.splits.items():
     mask, shape = split['mask'], split['image'].shape[:3]
     if mask.shape != shape or mask.dtype.kind not in 'iu':
@@ -91,6 +118,8 @@ def check_masks(dataset: Dataset) -> None:
         f'mask: expected integers {list(shape)}, one for each pixel of the '
         f'images, in the split {name!r}, got {mask.dtype} {list(mask.shape)}'
       )
+    if isinstance(mask, LazyImages):
+      continue
     values = np.unique(mask)
     wrong = values[(values != IGNORE) & (values >= dataset.num_classes)]
     wrong = [*values[values < 0], *wrong]
@@ -102,19 +131,8 @@ def check_masks(dataset: Dataset) -> None:
       )
 
 
-def resize(maps: Array, size: Sequence[int]) -> Array:
-  """Resizes maps; bilinear, so that the edges of both maps coincide.
-
-  Args:
-    maps: `[B, h, w, C]`.
-    size: the height and width of the result.
-  """
-  shape = (maps.shape[0], *size, maps.shape[-1])
-  return jax.image.resize(maps, shape, 'bilinear', antialias=False)
-
-
 def _main(outputs: Output) -> Array:
-  """Returns the logits of the main head, in float32."""
+  """Returns the logits of the main head."""
   if isinstance(outputs, dict):
     names = [name for name in outputs if name != AUXILIARY]
     if len(names) != 1:
@@ -123,17 +141,11 @@ def _main(outputs: Output) -> Array:
         f'{", ".join(outputs)}'
       )
     outputs = outputs[names[0]]
-  return outputs.astype(jnp.float32)
-
-
-def _final(outputs: Output, size: Sequence[int]) -> Array:
-  """Returns the logits of the main head at the size of the images."""
-  return resize(_main(outputs), size)
+  return outputs
 
 
 def _cross_entropy(logits: Array, mask: Array) -> Array:
   """Returns the mean over the pixels of each image that have a class, `[B]`."""
-  logits = resize(logits.astype(jnp.float32), mask.shape[1:3])
   counts = (mask != IGNORE).astype(jnp.float32)
   label = jnp.where(mask != IGNORE, mask, 0).astype(jnp.int32)
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
@@ -141,10 +153,9 @@ def _cross_entropy(logits: Array, mask: Array) -> Array:
   return total / jnp.maximum(counts.sum((1, 2)), 1.0)
 
 
-def _statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
-  logits, mask = _main(outputs), batch['mask']
+def _statistics(logits: Array, mask: Array) -> dict[str, Array]:
+  """Returns the rows of images from logits of the size of the masks."""
   num_classes = logits.shape[-1]
-  predicted = resize(logits, mask.shape[1:3]).argmax(-1)
 
   def confusion(mask: Array, predicted: Array) -> Array:
     """Counts pixels by (class, predicted class); ignored ones are dropped."""
@@ -157,7 +168,7 @@ def _statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
 
   return {
     'loss': _cross_entropy(logits, mask),
-    'confusion': jax.vmap(confusion)(mask.astype(jnp.int32), predicted),
+    'confusion': jax.vmap(confusion)(mask.astype(jnp.int32), logits.argmax(-1)),
   }
 
 
@@ -175,8 +186,9 @@ def _summarize(statistics: dict[str, np.ndarray]) -> dict[str, float]:
   }
 
 
-def _progress(outputs: Output, batch: Batch) -> Metrics:
-  confusion = _statistics(outputs, batch)['confusion'].sum(0)
+def _progress(confusion: Array) -> Metrics:
+  """Returns the metrics of a batch from its counts `[B, classes, classes]`."""
+  confusion = confusion.sum(0)
   correct = confusion.diagonal().astype(jnp.float32)
   true = confusion.sum(1)
   union = (confusion.sum(0) + true).astype(jnp.float32) - correct

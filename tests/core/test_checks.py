@@ -62,3 +62,5 @@ def test_a_sequence_must_have_an_entry_for_each_object():
   message = 'weights: expected 2 entries, one for each of the groups, got 1'
   with pytest.raises(UsageError, match=message):
     checks.length('weights', [1], 2, 'groups')
+  with pytest.raises(UsageError, match=r'expected 2 entries, .* got 5'):
+    checks.length('weights', 5, 2, 'groups')

@@ -16,7 +16,14 @@ def png(array: np.ndarray) -> bytes:
 
 
 def prepared(
-  data_dir: pathlib.Path, name: str, features: dict, splits: dict, **info
+  data_dir: pathlib.Path,
+  name: str,
+  features: dict,
+  splits: dict,
+  *,
+  version: str = '1.0.0',
+  config: str | None = None,
+  **info,
 ) -> None:
   """Writes a data set with TFDS.
 
@@ -25,6 +32,8 @@ def prepared(
     name: the name of the data set.
     features: name -> feature of TFDS.
     splits: name -> list of examples.
+    version: the version of the data set.
+    config: the name of its only config; None: it has none.
     **info: further arguments of `DatasetInfo`.
   """
   import tensorflow_datasets
@@ -39,7 +48,7 @@ def prepared(
     )
 
   content = {
-    'VERSION': core.Version('1.0.0'),
+    'VERSION': core.Version(version),
     'name': name,
     '_info': info_of,
     '_split_generators': lambda self, manager: {
@@ -48,9 +57,17 @@ def prepared(
     '_generate_examples': lambda self: None,
     '__module__': '__main__',
   }
+  if config is not None:
+    content['BUILDER_CONFIGS'] = [core.BuilderConfig(name=config)]
   with core.registered.skip_registration():
     kind = type(name.title(), (core.GeneratorBasedBuilder,), content)
     kind(data_dir=data_dir, file_format='array_record').download_and_prepare()
+
+
+@pytest.fixture(scope='session')
+def write_tfds():
+  """The function `prepared`, for tests that write data sets of their own."""
+  return prepared
 
 
 @pytest.fixture(scope='session')

@@ -8,12 +8,12 @@ import pytest
 import jaxdistill as jd
 from jaxdistill.core.types import Model
 from jaxdistill.data.transforms import augment
+from jaxdistill.losses.numerics import bilinear
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import dense_heads
 from jaxdistill.study import stablehlo
 from jaxdistill.study.formats import source as source_lib
 from jaxdistill.tasks import classification, depth, segmentation
-from jaxdistill.tasks.segmentation import resize
 
 SIZE = (8, 12)
 IMAGE = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8)
@@ -52,7 +52,7 @@ def test_a_segmenter_gives_the_main_logits_at_the_size_of_the_image(segmenter):
   image = STANDARDIZE(jax.random.key(0), {'image': IMAGE})['image']
   logits = jax.jit(graph.apply, static_argnums=0)(*segmenter.model, image)
   assert logits['head'].shape == (2, 2, 3, 3)
-  np.testing.assert_allclose(outputs, resize(logits['head'], SIZE), rtol=1e-5)
+  np.testing.assert_allclose(outputs, bilinear(logits['head'], SIZE), rtol=1e-5)
 
 
 def test_a_program_holds_what_the_task_gives(segmenter):

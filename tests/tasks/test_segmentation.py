@@ -10,12 +10,12 @@ import jaxdistill as jd
 from jaxdistill import objectives, study
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import IGNORE
+from jaxdistill.losses.numerics import bilinear
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import dense_heads
 from jaxdistill.objectives import pairs
-from jaxdistill.study import registry
+from jaxdistill.study import examples, registry
 from jaxdistill.tasks import depth, segmentation
-from jaxdistill.tasks.segmentation import resize
 
 RNG = np.random.default_rng(0)
 SIZE = (16, 16)
@@ -47,7 +47,7 @@ def random_outputs(num_classes=3, size=(4, 4), count=5):
 
 def upsampled(logits):
   """The classes at the size of the masks, by the library's own resizing."""
-  return np.asarray(resize(logits, SIZE).argmax(-1))
+  return np.asarray(bilinear(logits, SIZE).argmax(-1))
 
 
 @pytest.fixture(scope='module')
@@ -125,6 +125,12 @@ def test_the_auxiliary_head_adds_its_share_of_the_loss():
 def test_masks_that_do_not_suit_images_and_classes_are_refused(mask, words):
   with pytest.raises(UsageError, match=words):
     jd.recipe(dataset(mask=mask), segmentation(), epochs=1, batch_size=4)
+
+
+def test_masks_without_classes_are_refused():
+  data = dataset()._replace(num_classes=0)
+  with pytest.raises(UsageError, match='num_classes or label_names'):
+    jd.recipe(data, segmentation(), epochs=1, batch_size=4)
 
 
 def test_a_score_that_does_not_exist_is_refused():
@@ -290,4 +296,13 @@ def test_segmentation_runs_from_a_config_to_a_report(
   assert metrics['miou'] == pytest.approx(np.mean(ious))
   assert 0 <= metrics['pixel_accuracy'] <= 1
   assert seed['best_step'] is not None
-  assert 'test miou, last' in (tmp_path / 'report.html').read_text()
+  text = (tmp_path / 'report.html').read_text()
+  assert 'test miou, last' in text
+  # Four images, each with its truth and what the student predicts.
+  assert '<h2>Predicted maps' in text
+  assert text.count('<img src="data:image/png;base64,') == 4 * 3
+  test = built.dataset.splits['test']
+  truths = examples.read(tmp_path, 'truth')
+  assert list(truths) == [0, 5, 10, 15]
+  for row, truth in truths.items():
+    np.testing.assert_array_equal(truth, test['mask'][row])

@@ -5,7 +5,7 @@ from concurrent import futures
 import dataclasses
 import math
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class LazyImages:
   Attributes:
     files: the encoded images.
     places: the number of each row's image in `files`, integers `[N]`.
-    image_shape: `(H, W, C)`.
+    image_shape: `(H, W, C)`; a column of maps has another shape.
     resize: whether images are resized to a square, see `decoding.decode`; if
       not, all of them must have this size.
     background: the red, green and blue behind transparent pixels.
@@ -58,7 +58,7 @@ class LazyImages:
 
   files: Files
   places: np.ndarray
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
   resize: bool = False
   background: tuple[int, ...] = decoding.WHITE
   range: tuple[float, float] | None = None
@@ -67,11 +67,11 @@ class LazyImages:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """`(N, H, W, C)`."""
+    """`(N, H, W, C)`, or that of maps."""
     return (len(self.places), *self.image_shape)
 
   @property
-  def dtype(self) -> np.dtype[np.uint8]:
+  def dtype(self) -> np.dtype[Any]:
     """Of the decoded images."""
     return np.dtype(np.uint8)
 
@@ -108,7 +108,7 @@ class LazyImages:
       uint8 `[n, H, W, C]`, in which the bad ones are arbitrary, and (number,
       reason) of each bad one.
     """
-    out = np.empty((len(places), *self.image_shape), np.uint8)
+    out = np.empty((len(places), *self.image_shape), self.dtype)
     if self.threads == 1:
       return out, self._fill(places, out)
     # The parts of `out` are views, so the threads fill `out` itself.
@@ -119,19 +119,11 @@ class LazyImages:
 
   def _fill(self, places: np.ndarray, out: np.ndarray) -> list[tuple[int, str]]:
     """Decodes images into `out`; returns the bad ones' numbers and reasons."""
-    height, width, channels = self.image_shape
-    size = (height, width) if self.letterbox else None
     bad = []
     encoded = self.files.read(places.tolist())
     for row, place in enumerate(places.tolist()):
       try:
-        image = decoding.decode(
-          encoded[row],
-          channels=channels,
-          image_size=height if self.resize else size,
-          background=self.background,
-          range=self.range,
-        )
+        image = self._decode(encoded[row])
         if image.shape != self.image_shape:
           raise OSError(
             f'expected the shape {list(self.image_shape)}, got '
@@ -141,6 +133,22 @@ class LazyImages:
       except OSError as error:
         bad.append((place, checks.reason(error)))
     return bad
+
+  def _decode(self, encoded: Any) -> np.ndarray:
+    """Decodes one image.
+
+    Raises:
+      OSError: the bytes are not a complete image; the message is one line.
+    """
+    height, width, channels = self.image_shape
+    size = (height, width) if self.letterbox else None
+    return decoding.decode(
+      encoded,
+      channels=channels,
+      image_size=height if self.resize else size,
+      background=self.background,
+      range=self.range,
+    )
 
   def select(self, rows: np.ndarray) -> 'LazyImages':
     """Returns the column of some rows, without decoding anything.

@@ -6,14 +6,17 @@ import pathlib
 
 import numpy as np
 
-from jaxdistill.core import checks, optional
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import IGNORE, Dataset
-from jaxdistill.data.sources import arrays, decoding, labels
-
-# The modes of Pillow whose pixels are single numbers: palettes, and grey levels
-# of 1, 8, 16 and 32 bits.
-_MODES = ('1', 'P', 'L', 'I', 'I;16')
+from jaxdistill.core.types import Dataset
+from jaxdistill.data.sources import (
+  arrays,
+  decoding,
+  image_files,
+  images,
+  labels,
+  lazy_maps,
+)
 
 
 def mask_folder(
@@ -29,13 +32,14 @@ def mask_folder(
   split_seed: int = 0,
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
+  stream: bool | None = None,
 ) -> Dataset:
   """Returns the data set of a folder of images and their masks.
 
   The files are `path/train/images/NAME.jpg` with `path/train/masks/NAME.png`,
   and likewise for the test split; the endings may differ. The values of a mask,
   which is a PNG of grey levels or a palette, are the numbers of the classes.
-  All images have one size, or get it, and are read into memory.
+  All images have one size, or get it.
 
   Args:
     path: the folder.
@@ -53,6 +57,9 @@ def mask_folder(
     split_seed: chooses the examples of the validation split and the subset.
     mean: per channel in [0, 255]; None: computed from the training images.
     std: the standard deviation, likewise.
+    stream: whether images and masks are decoded when they are needed instead of
+      at once; None: if the images need more than 1 GiB. A value in a mask that
+      is no class is then found when its mask is read.
 
   Raises:
     UsageError: a folder is missing or empty, an image has no mask or one of
@@ -66,11 +73,14 @@ def mask_folder(
     checks.integer('image_size', side)
     for side in checks.length('image_size', image_size, 2, 'sides of an image')
   )
+  table = lazy_maps.class_table(len(names), ignored)
   splits = [
-    _columns(root / s, ignored, size) for s in (train_split, test_split)
+    _columns(root / split, size, table) for split in (train_split, test_split)
   ]
+  if stream is None:
+    stream = images.is_large(columns['image'].shape for columns in splits)
   return arrays.from_columns(
-    *splits,
+    *(c if stream else {k: v[:] for k, v in c.items()} for c in splits),
     validation=validation,
     train_subset=train_subset,
     split_seed=split_seed,
@@ -81,45 +91,59 @@ def mask_folder(
 
 
 def _columns(
-  root: pathlib.Path, ignored: Sequence[int], size: Sequence[int] | None
-) -> dict[str, np.ndarray]:
+  root: pathlib.Path, size: Sequence[int] | None, table: tuple[int, ...]
+) -> dict[str, images.LazyImages]:
   """Returns the images and masks of a split, in the order of their names."""
-  images, masks = (_files(root / name) for name in ('images', 'masks'))
-  differing = sorted(images.keys() ^ masks.keys())
+  files = [_files(root / name) for name in ('images', 'masks')]
+  differing = sorted(files[0].keys() ^ files[1].keys())
   if differing:
-    kind = 'mask' if differing[0] in images else 'image'
+    kind = 'mask' if differing[0] in files[0] else 'image'
     raise UsageError(
       f'data.path: expected an image and a mask of each name in {str(root)!r}, '
       f'got no {kind} for {differing[0]!r}'
     )
-  columns: dict[str, list[np.ndarray]] = {'image': [], 'mask': []}
-  for name, file in images.items():
-    image = decoding.read_image(file)
-    mask = _mask(masks[name], ignored)
-    if mask.shape != image.shape[:2]:
-      raise UsageError(
-        f'{masks[name]}: expected a mask of the size of its image, '
-        f'{image.shape[:2]}, got {mask.shape}'
-      )
-    if size is not None:
-      image = _resized(image, size, 'BILINEAR')
-      mask = _resized(mask, size, 'NEAREST')
-    if columns['image'] and image.shape != columns['image'][0].shape:
-      raise UsageError(
-        f'{file}: expected images of one size, {columns["image"][0].shape[:2]},'
-        f' got {image.shape[:2]}'
-      )
-    columns['image'].append(image)
-    columns['mask'].append(mask)
-  return {key: np.stack(rows) for key, rows in columns.items()}
+  names = list(files[0])
+  image, mask = (
+    image_files.Paths(tuple(str(x[name]) for name in names)) for x in files
+  )
+  height, width = _size(image.paths, mask.paths, size)
+  rows = np.arange(len(names))
+  return {
+    'image': lazy_maps.LazyStretched(image, rows, (height, width, 3)),
+    'mask': lazy_maps.LazyMasks(mask, rows, (height, width), table=table),
+  }
 
 
-def _resized(pixels: np.ndarray, size: Sequence[int], how: str) -> np.ndarray:
-  """Resizes uint8 `[H, W]` or `[H, W, 3]` to a height and width."""
-  pillow = optional.require('PIL.Image', 'resizing images')
-  height, width = size
-  image = pillow.fromarray(pixels)
-  return np.asarray(image.resize((width, height), getattr(pillow, how)))
+def _size(
+  image: Sequence[str], mask: Sequence[str], size: Sequence[int] | None
+) -> tuple[int, ...]:
+  """Returns the height and width of a split.
+
+  Raises:
+    UsageError: a file is not an image, a mask has another size than its image,
+      or the images differ in size and get none.
+  """
+  stored = []
+  for paths, upright in ((image, True), (mask, False)):
+    found = image_files.sizes(paths, upright=upright)
+    for i, reason in found.unreadable.items():
+      raise UsageError(f'{paths[i]}: cannot be read as an image ({reason})')
+    stored.append([tuple(x) for x in found.sizes.tolist()])
+  for file, of_image, of_mask in zip(mask, *stored):
+    if of_mask != of_image:
+      raise UsageError(
+        f'{file}: expected a mask of the size of its image, {of_image}, got '
+        f'{of_mask}'
+      )
+  if size is not None:
+    return tuple(size)
+  for file, of_image in zip(image, stored[0]):
+    if of_image != stored[0][0]:
+      raise UsageError(
+        f'{file}: expected images of one size, {stored[0][0]}, got {of_image}; '
+        'data.image_size resizes them'
+      )
+  return stored[0][0]
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -135,27 +159,3 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   if not files:
     raise UsageError(f'data.path: no images in {str(folder)!r}')
   return files
-
-
-def _mask(file: pathlib.Path, ignored: Sequence[int]) -> np.ndarray:
-  """Reads a mask as uint8 `[H, W]`, with `IGNORE` where there is no class."""
-  pillow = optional.require('PIL.Image', 'reading masks')
-  try:
-    with pillow.open(file) as image:
-      mode, values = image.mode, np.asarray(image).astype(np.int64)
-  except Exception as error:  # damage may raise anything
-    raise UsageError(
-      f'{file}: cannot be read as an image ({checks.reason(error)})'
-    ) from None
-  if mode not in _MODES:
-    raise UsageError(
-      f'{file}: expected a mask of grey levels or a palette, got an image of '
-      f'the mode {mode}'
-    )
-  values = np.where(np.isin(values, ignored), IGNORE, values)
-  if values.max() > IGNORE:
-    raise UsageError(
-      f'{file}: expected classes below {IGNORE}, got {values.max()}; '
-      'data.ignore names values that stand for no class'
-    )
-  return values.astype(np.uint8)

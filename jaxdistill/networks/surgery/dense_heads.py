@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxdistill.core import checks
@@ -62,10 +61,12 @@ class PooledPyramid(nn.Module):
   Attributes:
     width: channels of the output; 0: a quarter of the input's.
     sizes: into how many parts a side is divided.
+    align_corners: how the results are enlarged, see `numerics.bilinear`.
   """
 
   width: int = 0
   sizes: tuple[int, ...] = (1, 2, 3, 6)
+  align_corners: bool = False
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -74,7 +75,9 @@ class PooledPyramid(nn.Module):
     for size in self.sizes:
       y = numerics.adaptive_average_pool(x, size, size)
       y = _unit(y, inner, train, f'conv{size}', f'norm{size}', kernel=1)
-      maps.append(_enlarged(y, x))
+      maps.append(
+        numerics.bilinear(y, x.shape[1:3], align_corners=self.align_corners)
+      )
     width = self.width or max(1, x.shape[-1] // 4)
     return _unit(jnp.concatenate(maps, -1), width, train, 'conv', 'norm')
 
@@ -104,7 +107,7 @@ class AtrousPyramid(nn.Module):
       maps.append(unit)
     mean = x.mean((1, 2), keepdims=True)
     mean = _unit(mean, width, train, 'mean_conv', 'mean_norm', kernel=1)
-    maps.append(_enlarged(mean, x))
+    maps.append(jnp.broadcast_to(mean, (*x.shape[:3], width)))
     return _unit(
       jnp.concatenate(maps, -1), width, train, 'conv', 'norm', kernel=1
     )
@@ -131,12 +134,6 @@ def _logits(x: Array, num_classes: int, dropout: float, train: bool) -> Array:
   return layers.conv(num_classes, 1, use_bias=True, name='logits')(
     x.astype(jnp.float32)
   )
-
-
-def _enlarged(x: Array, like: Array) -> Array:
-  """Resizes a map to the size of another one; bilinear."""
-  shape = (*like.shape[:3], x.shape[-1])
-  return jax.image.resize(x, shape, 'bilinear', antialias=False)
 
 
 def fcn(
@@ -186,6 +183,7 @@ def psp(
   sizes: Sequence[int] = (1, 2, 3, 6),
   dropout: float = 0.1,
   auxiliary: bool = False,
+  align_corners: bool = False,
 ) -> Network:
   """Returns a network for segmentation with the pooled pyramid of PSPNet.
 
@@ -196,6 +194,8 @@ def psp(
     sizes: into how many parts the pyramid divides a side of the map.
     dropout: the rate of the dropout before the last convolution.
     auxiliary: see `fcn`.
+    align_corners: whether the averages are enlarged so that the centres of the
+      corner pixels of all maps coincide, and not their edges.
 
   Returns:
     A network with the stages 'pyramid' and 'head' after the groups of
@@ -209,7 +209,8 @@ def psp(
     https://arxiv.org/abs/1612.01105
   """
   _check(num_classes, width, dropout)
-  pyramid = PooledPyramid(width, _whole_numbers('sizes', sizes))
+  sizes = _whole_numbers('sizes', sizes)
+  pyramid = PooledPyramid(width, sizes, align_corners)
   return _with_pyramid(network, pyramid, num_classes, dropout, auxiliary)
 
 

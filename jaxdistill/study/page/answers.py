@@ -11,7 +11,7 @@ import numpy as np
 from jaxdistill.analysis import calibration
 from jaxdistill.study import examples, recorded
 from jaxdistill.study.examples import Compared
-from jaxdistill.study.page import charts, markup, pictures
+from jaxdistill.study.page import charts, dense, markup, pictures
 from jaxdistill.study.page.markup import Element, element
 from jaxdistill.study.recorded import Recorded
 from jaxdistill.study.report import Line
@@ -41,6 +41,11 @@ def parts(
   if models is None:
     return
   images = examples.read(workdir)
+  if models.first.maps is not None:
+    yield from dense.parts(
+      models, images, examples.read(workdir, 'truth'), named
+    )
+    return
   if models.first.vectors is not None:
     yield from _neighbors(models, images, named)
     return

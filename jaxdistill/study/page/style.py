@@ -66,6 +66,8 @@ svg .ideal { stroke: var(--soft); stroke-dasharray: 2 4; }
 .example { margin: 0; overflow-wrap: anywhere; font-size: .85rem; }
 .example img { width: 100%; max-width: 9.5rem; image-rendering: pixelated;
   border: 1px solid var(--rule); }
+.swatch { display: inline-block; width: .8em; height: .8em;
+  border: 1px solid var(--rule); print-color-adjust: exact; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   h2 { break-after: avoid; } figure, tr { break-inside: avoid; }

@@ -6,6 +6,8 @@ import pytest
 
 import jaxdistill as jd
 from jaxdistill.core.checks import UsageError
+from jaxdistill.data.loading import batches, streaming
+from jaxdistill.data.sources import lazy_maps
 from jaxdistill.data.sources.mask_folder import mask_folder
 
 NAMES = ('ground', 'grey', 'white')
@@ -72,7 +74,7 @@ def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
     (PIL.Image.fromarray(MASK[0, :3]), r'its image, \(6, 8\), got \(3, 8\)'),
     (
       PIL.Image.fromarray(MASK[0].astype(np.uint16) + 300),
-      'classes below 255, got 555; data.ignore',
+      'classes from 0 to 2, or values that data.ignore names, got 555',
     ),
   ):
     picture.save(mask)
@@ -105,3 +107,46 @@ def test_images_and_masks_get_one_size_together(tmp_path):
 def test_a_size_that_is_not_a_height_and_a_width_is_refused(size, tmp_path):
   with pytest.raises(UsageError, match='image_size: expected'):
     read(write(tmp_path), image_size=size)
+
+
+@pytest.mark.parametrize('size', [None, (3, 4)])
+def test_the_streamed_data_set_equals_the_one_in_memory(size, tmp_path):
+  root = write(tmp_path)
+  memory, lazy = (
+    mask_folder(
+      str(root),
+      label_names=NAMES,
+      ignore=(2,),
+      image_size=size,
+      validation=2,
+      stream=stream,
+    )
+    for stream in (False, True)
+  )
+  assert lazy._replace(splits={}) == memory._replace(splits={})
+  for name, split in memory.splits.items():
+    assert isinstance(lazy.splits[name]['mask'], lazy_maps.LazyMasks)
+    assert lazy.splits[name]['mask'].shape == split['mask'].shape
+    for key, column in split.items():
+      np.testing.assert_array_equal(lazy.splits[name][key][:], column)
+
+
+def test_batches_of_streamed_masks_are_those_of_masks_in_memory(tmp_path):
+  root = write(tmp_path)
+  memory, lazy = (read(root, stream=stream) for stream in (False, True))
+  jd.tasks.segmentation().check(lazy)
+  streamed = streaming.StreamedBatches(lazy.splits['train'], 2, (3,), workers=0)
+  expected = batches.Batches(memory.splits['train'], 2, (3,))
+  for step in range(3):
+    for key, column in expected(step).items():
+      np.testing.assert_array_equal(streamed(step)[key], column)
+  streamed.close()
+
+
+def test_a_streamed_mask_is_checked_when_it_is_read(tmp_path):
+  root = write(tmp_path)
+  PIL.Image.fromarray(MASK[0] | 4).save(root / 'train' / 'masks' / '2.png')
+  data = read(root, stream=True)
+  data.splits['train']['mask'][:2]
+  with pytest.raises(UsageError, match=r'from 0 to 2, .* got [456]\); .*2.png'):
+    data.splits['train']['mask'][:]

@@ -1,0 +1,126 @@
+"""Columns of masks, depths and the images under them, decoded on demand.
+
+All of them are resized to one height and width, whatever their proportions:
+images bilinear and antialiased, masks and depths to the nearest pixel.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.core import checks, optional
+from jaxdistill.core.types import IGNORE
+from jaxdistill.data.sources import decoding, images
+
+# The modes of Pillow whose pixels are single numbers: palettes, and grey levels
+# of 1, 8, 16 and 32 bits.
+_MODES = ('1', 'P', 'L', 'I', 'I;16')
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyStretched(images.LazyImages):
+  """A column of images, uint8 `[N, H, W, C]`; see `images.LazyImages`."""
+
+  def _decode(self, encoded: Any) -> np.ndarray:
+    image = decoding.decode(encoded, channels=self.image_shape[2])
+    return _resized(image, self.image_shape, 'BILINEAR')
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyMasks(images.LazyImages):
+  """A column of masks, uint8 `[N, H, W]`; `image_shape` is `(H, W)`.
+
+  Attributes:
+    table: the class of each value of the files, `IGNORE` for values that stand
+      for no class, and -1 for values that must not occur, as must larger ones.
+  """
+
+  table: tuple[int, ...] = ()
+
+  def _decode(self, encoded: Any) -> np.ndarray:
+    return _resized(_mask(encoded, self.table), self.image_shape, 'NEAREST')
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyDepths(images.LazyImages):
+  """A column of depths, float16 `[N, H, W]`; `image_shape` is `(H, W)`.
+
+  The files hold arrays of floats `[h, w]`, which are not encoded.
+  """
+
+  @property
+  def dtype(self) -> np.dtype[Any]:
+    """Of the depths."""
+    return np.dtype(np.float16)
+
+  def _decode(self, encoded: Any) -> np.ndarray:
+    depth = np.asarray(encoded)
+    low, high = float(depth.min()), float(depth.max())
+    if not (low >= 0 and high < np.inf):
+      raise OSError(
+        'expected finite distances, or 0 where they are unknown, got '
+        f'{low:g} to {high:g}'
+      )
+    rows, columns = (
+      (2 * np.arange(new) + 1) * old // (2 * new)
+      for old, new in zip(depth.shape, self.image_shape)
+    )
+    nearest: np.ndarray = depth[rows[:, None], columns]
+    return nearest
+
+
+def class_table(num_classes: int, ignored: Sequence[int]) -> tuple[int, ...]:
+  """Returns the table of masks whose values are the numbers of the classes.
+
+  Args:
+    num_classes: the number of classes.
+    ignored: the values that stand for no class; 255 always does.
+  """
+  table = [*range(num_classes)] + [-1] * (IGNORE + 1 - num_classes)
+  table += [-1] * (max(ignored, default=0) + 1 - len(table))
+  for value in (*ignored, IGNORE):
+    table[value] = IGNORE
+  return tuple(table)
+
+
+def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
+  """Decodes a mask to uint8 `[h, w]`.
+
+  Raises:
+    OSError: the bytes are no mask, or it has a value that must not occur; the
+      message is one line.
+  """
+  pillow = optional.require('PIL.Image', 'reading masks')
+  try:
+    with pillow.open(io.BytesIO(encoded), formats=decoding.formats()) as image:
+      mode, values = image.mode, np.asarray(image).astype(np.int64)
+  except Exception as error:  # damage may raise anything
+    raise OSError(checks.reason(error)) from error
+  if mode not in _MODES:
+    raise OSError(
+      'expected a mask of grey levels or a palette, got an image of the mode '
+      f'{mode}'
+    )
+  classes = np.full(values.shape, -1)
+  known = (values >= 0) & (values < len(table))
+  classes[known] = np.array(table)[values[known]]
+  if (classes < 0).any():
+    highest = max(k for k in table if k != IGNORE)
+    raise OSError(
+      f'expected classes from 0 to {highest}, or values that data.ignore '
+      f'names, got {values[classes < 0][0]}'
+    )
+  return classes.astype(np.uint8)
+
+
+def _resized(pixels: np.ndarray, size: Sequence[int], how: str) -> np.ndarray:
+  """Resizes uint8 `[h, w]` or `[h, w, C]` to a height and width."""
+  if pixels.shape[:2] == tuple(size[:2]):
+    return pixels
+  pillow = optional.require('PIL.Image', 'resizing images')
+  image = pillow.fromarray(pixels.squeeze())
+  resized = image.resize((size[1], size[0]), getattr(pillow, how))
+  return np.asarray(resized).reshape(*size[:2], *pixels.shape[2:])
