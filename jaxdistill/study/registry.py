@@ -123,6 +123,7 @@ OBJECTIVES: Table = {
   'pixel_kd': objectives.pixel_kd,
   'depth_kd': objectives.depth_kd,
   'cwd': objectives.cwd,
+  'fgd': objectives.fgd,
   'ifv': objectives.ifv,
   'pairwise': objectives.pairwise,
   'embedding': objectives.embedding,
