@@ -12,7 +12,7 @@ from jaxdistill.study.formats import source as source_lib
 from jaxdistill.study.formats.source import Run, Source
 
 PACKAGES = ('onnx', 'onnx_ir', 'onnxruntime', 'jax2onnx')
-INPUT, OUTPUT = 'image', 'output'
+INPUT = 'image'
 
 
 def write(source: Source, path: pathlib.Path) -> None:
@@ -29,7 +29,7 @@ def write(source: Source, path: pathlib.Path) -> None:
     traced.function,
     [traced.image],
     input_names=[INPUT],
-    output_names=[OUTPUT],
+    output_names=list(traced.outputs),
   )
   _flatten_pools(program.graph)
   # The converter moves transpositions, but notes the shapes from before.
@@ -80,11 +80,15 @@ def read(path: str | os.PathLike[str]) -> Run:
   runtime = optional.require('onnxruntime', 'the format onnx')
   options = runtime.SessionOptions()
   options.intra_op_num_threads = options.inter_op_num_threads = 1
+  options.log_severity_level = 3  # no warnings about unused constants
   session = runtime.InferenceSession(
     os.fspath(path), options, providers=['CPUExecutionProvider']
   )
 
+  names = [output.name for output in session.get_outputs()]
+
   def run(images: Any) -> Any:
-    return session.run(None, {INPUT: np.asarray(images)})[0]
+    outputs = dict(zip(names, session.run(None, {INPUT: np.asarray(images)})))
+    return outputs.get(source_lib.OUTPUT, outputs)
 
   return run
