@@ -1,9 +1,9 @@
 """Data sets and augmentation, imported when they are first used.
 
-Data sets: `digits`, `npz`, `tfds`, `folder`, `images`, `huggingface`,
-`mask_folder`, `coco`, `identities`, `from_arrays`, `from_columns` and
-`from_identities` return a `Dataset`, and `read_image` reads one image as they
-do.
+Data sets: `digits`, `npz`, `tfds`, `tfds_boxes`, `folder`, `images`,
+`huggingface`, `mask_folder`, `coco`, `identities`, `from_arrays`,
+`from_columns` and `from_identities` return a `Dataset`, and `read_image` reads
+one image as they do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.mask_folder import mask_folder
   from jaxdistill.data.sources.npz import npz
   from jaxdistill.data.sources.tfds import tfds
+  from jaxdistill.data.sources.tfds_boxes import tfds_boxes
   from jaxdistill.data.transforms.augment import (
     chain,
     crop_flip,
@@ -70,6 +71,7 @@ __all__ = [
   'scale_crop',
   'standardize',
   'tfds',
+  'tfds_boxes',
 ]
 
 # Name -> the module that defines it.
@@ -87,6 +89,7 @@ _HOMES = {
   'npz': 'jaxdistill.data.sources.npz',
   'read_image': 'jaxdistill.data.sources.decoding',
   'tfds': 'jaxdistill.data.sources.tfds',
+  'tfds_boxes': 'jaxdistill.data.sources.tfds_boxes',
   'scale_crop': 'jaxdistill.data.transforms.dense',
   **dict.fromkeys(
     ('chain', 'crop_flip', 'imagenet', 'none', 'repeated', 'standardize'),

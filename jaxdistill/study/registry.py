@@ -19,6 +19,7 @@ from jaxdistill.data.sources import (
   mask_folder,
   npz,
   tfds,
+  tfds_boxes,
 )
 from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
 from jaxdistill.methods.distpro import pathways
@@ -35,6 +36,7 @@ DATASETS: Table = {
   'digits': digits.digits,
   'npz': npz.npz,
   'tfds': tfds.tfds,
+  'tfds_boxes': tfds_boxes.tfds_boxes,
   'folder': folder.folder,
   'mask_folder': mask_folder.mask_folder,
   'identities': identities.identities,

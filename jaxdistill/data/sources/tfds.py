@@ -70,10 +70,10 @@ def tfds(
       it), cannot be read, or is not for image classification.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
-  builder = _prepared(dataset, data_dir)
+  builder = prepared(dataset, data_dir)
   keys = _keys(builder.info, dataset)
   # A reader keeps each file open, and each part of a split has its own reader.
-  _allow_open_files(2 * len(_files(builder.info.data_dir)))
+  allow_open_files(2 * len(files_of(builder.info.data_dir)))
   shape = builder.info.features[keys.image].shape
   channels = 1 if shape[-1] == 1 else 3
   if image_size is not None:
@@ -90,8 +90,9 @@ def tfds(
       f'data.num_classes: expected {classes.num_classes}, as {dataset!r} has '
       f'this number of classes, got {num_classes}'
     )
-  train = _source(builder, train_split, keys)
-  test = _source(builder, test_split or _test_split(builder, keys), keys)
+  train = open_split(builder, train_split, keys.image)
+  test_split = test_split or _test_split(builder, keys)
+  test = open_split(builder, test_split, keys.image)
   image_shape = (*shape[:2], channels)
   if stream is None:
     sizes = [(len(source), *image_shape) for source in (train, test)]
@@ -122,7 +123,7 @@ class _Keys(NamedTuple):
   label: str
 
 
-class _Records(NamedTuple):
+class Records(NamedTuple):
   """The encoded images of a split, see `images.Files`.
 
   Attributes:
@@ -145,7 +146,7 @@ class _Records(NamedTuple):
     return f'example {place} of {info.full_name}, {self.source.split}'
 
 
-def _prepared(dataset: str, data_dir: str | None) -> Any:
+def prepared(dataset: str, data_dir: str | None) -> Any:
   """Returns the builder of a data set that is on disk."""
   tensorflow_datasets = optional.require('tensorflow_datasets', _PURPOSE)
   if data_dir is not None:
@@ -172,12 +173,12 @@ def _prepared(dataset: str, data_dir: str | None) -> Any:
   return builder
 
 
-def _source(builder: Any, split: str, keys: _Keys) -> Any:
+def open_split(builder: Any, split: str, image: str) -> Any:
   """Returns random access to a split, with images still encoded."""
   decode = optional.require('tensorflow_datasets', _PURPOSE).decode
   try:
     return builder.as_data_source(
-      split, decoders={keys.image: decode.SkipDecoding()}
+      split, decoders={image: decode.SkipDecoding()}
     )
   except NotImplementedError:
     raise UsageError(
@@ -222,7 +223,7 @@ def _test_split(builder: Any, keys: _Keys) -> str:
   for split in ('test', 'validation'):
     # In the test split of a leaderboard, all labels are -1.
     if split in builder.info.splits:
-      source = _source(builder, split, keys)
+      source = open_split(builder, split, keys.image)
       if len(source) and source[0][keys.label] >= 0:
         return split
   raise UsageError(
@@ -256,27 +257,27 @@ def _columns(
     return {'label': np.array(labels, np.int64)}
 
   info = source.dataset_info
-  files = _files(info.data_dir)
+  files = files_of(info.data_dir)
   if stream and files:
     what = f'{keys.label} of {info.full_name}, {source.split}'
     arrays_read = cache.remembered(what, files, read_labels)
   else:
     arrays_read = read_labels()
-  records = _Records(source, keys.image, None if stream else encoded)
+  records = Records(source, keys.image, None if stream else encoded)
   column = images.LazyImages(
     records, np.arange(len(source)), image_shape, resize
   )
   return column if stream else column[:], arrays_read['label']
 
 
-def _files(data_dir: str) -> list[str]:
+def files_of(data_dir: str) -> list[str]:
   """Returns the files of a data set; none if they are in cloud storage."""
   if not os.path.isdir(data_dir):
     return []
   return sorted(entry.path for entry in os.scandir(data_dir))
 
 
-def _allow_open_files(count: int) -> None:
+def allow_open_files(count: int) -> None:
   """Allows this process and its workers to open a number of files at once.
 
   Raises:
