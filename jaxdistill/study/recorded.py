@@ -7,7 +7,10 @@ the work directory itself. A file holds
   row: the numbers of the images in the test split, int32 `[N]`.
   label: the classes of these images `[N]`, if the data have labels.
   probabilities: those of the classes, float16 `[N, num_classes]`; or
-  vectors: what the task `embedding` predicts, float16 `[N, D]`.
+  vectors: what the task `embedding` predicts, float16 `[N, D]`; or
+  objects: what the task `detection` predicts, float16 `[N, D, 6]`, with boxes
+    in fractions of the height and width, and truth, the objects in the same
+    form, float16 `[N, M, 6]`.
 """
 
 from collections.abc import Sequence
@@ -35,12 +38,16 @@ class Recorded(NamedTuple):
     label: the classes of these images `[N]`, or None.
     probabilities: the probabilities of the classes `[N, num_classes]`, or None.
     vectors: the vectors of the images, of length 1, `[N, D]`, or None.
+    objects: the boxes, scores and classes of objects, `[N, D, 6]`, or None.
+    truth: the true objects, `[N, M, 6]`, or None.
   """
 
   row: np.ndarray
   label: np.ndarray | None = None
   probabilities: np.ndarray | None = None
   vectors: np.ndarray | None = None
+  objects: np.ndarray | None = None
+  truth: np.ndarray | None = None
 
 
 def of_lines(

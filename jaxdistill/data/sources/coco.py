@@ -206,16 +206,16 @@ def _check_sizes(split: _Split, file: pathlib.Path) -> None:
     UsageError: an image has another size, or is not an image.
   """
   sizes, unreadable = image_files.sizes(split.paths, upright=True)
-  for place, reason in unreadable.items():
-    raise UsageError(f'{split.paths[place]}: {reason}')
+  for number, reason in unreadable.items():
+    raise UsageError(f'{split.paths[number]}: {reason}')
   for place in np.flatnonzero((sizes != np.array(split.sizes)).any(1)):
-    (height, width), (real_height, real_width) = (
-      split.sizes[place],
-      sizes[place],
+    expected, got = (
+      f'{width}x{height}'
+      for height, width in (split.sizes[place], sizes[place])
     )
     raise UsageError(
-      f'{split.paths[place]}: expected an upright image of {width}x{height}, '
-      f'as {file} says, got {real_width}x{real_height}'
+      f'{split.paths[place]}: expected an upright image of {expected}, as '
+      f'{file} says, got {got}'
     )
 
 

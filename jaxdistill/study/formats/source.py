@@ -75,7 +75,7 @@ def program(source: Source, batch_size: Any) -> Program:
   """
   image = jax.ShapeDtypeStruct((batch_size, *source.image_shape), jnp.uint8)
 
-  def outputs(image: Array) -> Array:
+  def outputs(image: Array) -> dict[str, Array]:
     batch = source.preprocess(jax.random.key(0), {'image': image})
     output = graph.apply(*source.model, batch['image'])
     output = source.final(output, source.image_shape[:2])

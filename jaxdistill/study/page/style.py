@@ -66,6 +66,8 @@ svg .ideal { stroke: var(--soft); stroke-dasharray: 2 4; }
 .example { margin: 0; overflow-wrap: anywhere; font-size: .85rem; }
 .example img { width: 100%; max-width: 9.5rem; image-rendering: pixelated;
   border: 1px solid var(--rule); }
+.boxes { grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); }
+.boxes .example img { max-width: 20rem; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   h2 { break-after: avoid; } figure, tr { break-inside: avoid; }

@@ -42,18 +42,18 @@ def average_precisions(
   results: list[dict[str, Any]] = []
   image = 0
   for image, (found, truth) in enumerate(images, start=1):
-    for *entry, is_crowd, area in zip(
+    for box, label, is_crowd, area in zip(
       *(truth.boxes, truth.classes, truth.crowd, truth.areas)
     ):
       annotations += [
         {**x, 'id': len(annotations) + 1, 'area': float(area)}
         | {'iscrowd': int(is_crowd)}
-        for x in _entries(image, *entry, truth.scale)
+        for x in _entries(image, box, label, truth.scale)
       ]
-    for *entry, score in zip(found.boxes, found.classes, found.scores):
+    for box, label, score in zip(found.boxes, found.classes, found.scores):
       results += [
         {**x, 'score': float(score)}
-        for x in _entries(image, *entry, truth.scale)
+        for x in _entries(image, box, label, truth.scale)
       ]
   if not annotations:
     return dict.fromkeys(_NAMES[:3], 0.0)
