@@ -160,7 +160,7 @@ def test_without_pycocotools_the_task_says_how_to_install_it(monkeypatch):
   for name in ('pycocotools', 'pycocotools.cocoeval'):
     monkeypatch.setitem(sys.modules, name, None)
   message = (
-    "^the task 'detection' with evaluator='pycocotools' needs pycocotools: pip "
+    "^detection with evaluator='pycocotools' needs pycocotools: pip "
     r"install 'jaxdistill\[detection\]'$"
   )
   with pytest.raises(UsageError, match=message):

@@ -95,7 +95,7 @@ def detection(
   checks.choice('box_loss', box_loss, BOX_LOSSES)
   checks.choice('evaluator', evaluator, EVALUATORS)
   if evaluator == 'pycocotools':
-    pycoco.require("the task 'detection' with evaluator='pycocotools'")
+    pycoco.require("detection with evaluator='pycocotools'")
   checks.weights(box_weight=box_weight)
   checks.number('least_score', least_score, at_least=0, below=1)
   checks.number('overlap', overlap, at_least=0, at_most=1)
