@@ -60,10 +60,9 @@ def average_precisions(
   with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
     data = _indexed(annotations, image, annotations + results)
     evaluation = cocoeval.COCOeval(data, _found(data, results), 'bbox')
-    for step in (
-      *(evaluation.evaluate, evaluation.accumulate, evaluation.summarize),
-    ):
-      step()
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
   # -1 stands for sizes of which there are no objects.
   stats = zip(_NAMES, evaluation.stats)
   return {name: float(value) for name, value in stats if value >= 0}
