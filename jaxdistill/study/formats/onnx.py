@@ -1,5 +1,6 @@
 """Models as ONNX programs, which ONNX Runtime and many other runtimes read."""
 
+import logging
 import os
 import pathlib
 from typing import Any
@@ -23,6 +24,8 @@ def write(source: Source, path: pathlib.Path) -> None:
     path: the file; the variables are in it too.
   """
   jax2onnx = optional.require('jax2onnx', 'the format onnx')
+  # It warns of shapes inside of loops, which runtimes infer.
+  logging.getLogger('onnx_ir.serde').setLevel(logging.ERROR)
   (batch_size,) = jax_export.symbolic_shape('batch')
   traced = source_lib.program(source, batch_size)
   program = jax2onnx.to_onnx(
@@ -84,7 +87,6 @@ def read(path: str | os.PathLike[str]) -> Run:
   session = runtime.InferenceSession(
     os.fspath(path), options, providers=['CPUExecutionProvider']
   )
-
   names = [output.name for output in session.get_outputs()]
 
   def run(images: Any) -> Any:
