@@ -16,7 +16,7 @@ test_boxes and test_classes, the same for the split test; and label_names.
 Setting: RetinaNets on ResNet-18; the teacher is twice as wide as the student.
 The smallest anchors have sides of 16 pixels, half of the usual size. Images are
 zoomed by 0.8 to 1.25 and mirrored. The learning rates and the weight of FitNets
-were not tuned. The weight of CWD is that of its authors.
+were not tuned. The weights of CWD and FGD are those of their authors.
 
 Hardware and time: intended for two CPU cores; not measured. There is no table
 of results yet.
@@ -74,6 +74,11 @@ def get_config():
         'feature_pairs': PYRAMID,
       },
       'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
+      'FGD': {
+        'name': 'fgd',
+        'feature_pairs': PYRAMID,
+        'optimizer': {'clip': 35.0},
+      },
       'SSKD': {
         'name': 'sskd',
         'cut': (*GROUPS, PYRAMID),

@@ -8,8 +8,9 @@ The other pairs are 18-152, 50-101 and 50-152. Without
 paper does not do.
 
 Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
-2018. The rivals are FitNets at each level of the pyramid, and CWD: Shu et al.,
-Channel-wise Knowledge Distillation for Dense Prediction, 2020.
+2018. The rivals are FitNets at each level of the pyramid; CWD: Shu et al.,
+Channel-wise Knowledge Distillation for Dense Prediction, 2020; and FGD: Yang et
+al., Focal and Global Knowledge Distillation for Detectors, 2021.
 
 Data: COCO 2017, FOLDER/train2017, FOLDER/val2017 and FOLDER/annotations. The
 paper's trainval35k and minival are these images. They are resized to fit into
@@ -19,10 +20,10 @@ side of 800.
 Setting: the schedule called 2x: 180,000 steps with batches of 16, and a rate of
 0.01 that falls to a tenth after 120,000 and again after 160,000 steps. SSKD
 divides the same number of steps among the four groups, the pyramid and the
-head. Batch norms keep their running statistics. The weight of CWD is that of
-its authors; that of FitNets was not tuned. Students start from new weights. To
-start from those of ImageNet, as the paper does, add the section `initial`; see
-the guide "Find objects".
+head. Batch norms keep their running statistics. The weights of CWD and FGD are
+those of their authors; that of FitNets was not tuned. Students start from new
+weights. To start from those of ImageNet, as the paper does, add the section
+`initial`; see the guide "Find objects".
 
 Held out: nothing of the 118,287 training images.
 
@@ -86,6 +87,11 @@ def get_config(pair='18-101'):
         'feature_pairs': PYRAMID,
       },
       'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
+      'FGD': {
+        'name': 'fgd',
+        'feature_pairs': PYRAMID,
+        'optimizer': {'clip': 35.0},
+      },
       'SSKD': {
         'name': 'sskd',
         'cut': (*GROUPS, PYRAMID),

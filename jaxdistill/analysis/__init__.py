@@ -4,6 +4,7 @@ Every module has functions that compute numbers and a function `draw` that makes
 a matplotlib figure of them, which a notebook shows and `savefig` stores:
 
 - `curves`: scores of the rows in a work directory, or over its epochs.
+- `detections`: images with the boxes that models find.
 - `diversity`: how diverse a network's outputs are, and confidence intervals.
 - `embedding`: features in the plane, by t-SNE.
 - `gradient_noise`: how much gradient norms change from batch to batch.

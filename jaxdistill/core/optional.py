@@ -14,6 +14,7 @@ _DISTRIBUTIONS = {
   'PIL': 'pillow',
   **{name: f"'jaxdistill[{name}]'" for name in ('wandb', 'mlflow', 'trackio')},
   **dict.fromkeys(('jax2onnx', 'onnx', 'onnx_ir', 'onnxruntime'), _ONNX),
+  'pycocotools': "'jaxdistill[detection]'",
   'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',
   **dict.fromkeys(

@@ -1,6 +1,7 @@
 """Data sets and augmentation, imported when they are first used.
 
-Data sets: `digits`, `scenes`, `npz`, `tfds`, `tfds_maps`, `folder`, `images`,
+Data sets: `digits`, `scenes`, `npz`, `tfds`, `tfds_boxes`, `tfds_maps`,
+`folder`, `images`,
 `huggingface`, `mask_folder`, `coco`, `identities`, `from_arrays`,
 `from_columns` and `from_identities` return a `Dataset`, and `read_image` reads
 one image as they do.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.npz import npz
   from jaxdistill.data.sources.scenes import scenes
   from jaxdistill.data.sources.tfds import tfds
+  from jaxdistill.data.sources.tfds_boxes import tfds_boxes
   from jaxdistill.data.sources.tfds_maps import tfds_maps
   from jaxdistill.data.transforms.augment import (
     chain,
@@ -73,6 +75,7 @@ __all__ = [
   'scenes',
   'standardize',
   'tfds',
+  'tfds_boxes',
   'tfds_maps',
 ]
 
@@ -92,6 +95,7 @@ _HOMES = {
   'read_image': 'jaxdistill.data.sources.decoding',
   'scenes': 'jaxdistill.data.sources.scenes',
   'tfds': 'jaxdistill.data.sources.tfds',
+  'tfds_boxes': 'jaxdistill.data.sources.tfds_boxes',
   'tfds_maps': 'jaxdistill.data.sources.tfds_maps',
   'scale_crop': 'jaxdistill.data.transforms.dense',
   **dict.fromkeys(

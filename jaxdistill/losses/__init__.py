@@ -48,6 +48,7 @@ from jaxdistill.losses.features import (
   squared_distance,
   variational_information_loss,
 )
+from jaxdistill.losses.focal_global import focal_distillation_loss
 from jaxdistill.losses.logits import (
   decoupled_kd_loss,
   dist_loss,
@@ -83,6 +84,7 @@ __all__ = [
   'dist_loss',
   'factor_transfer_loss',
   'flow_loss',
+  'focal_distillation_loss',
   'focal_loss',
   'generalized_iou_loss',
   'hierarchical_context_loss',

@@ -56,6 +56,7 @@ classes says so with a mark, and then the teacher may have other classes::
 
 from jaxdistill.core.marks import any_classes
 from jaxdistill.objectives.dense_terms import cwd, ifv, pairwise
+from jaxdistill.objectives.detection_terms import fgd
 from jaxdistill.objectives.embedding_terms import embedding
 from jaxdistill.objectives.feature_terms import (
   at,
@@ -107,6 +108,7 @@ __all__ = [
   'dkd',
   'embedding',
   'fd',
+  'fgd',
   'fsp',
   'ft',
   'hint',

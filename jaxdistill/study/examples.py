@@ -4,7 +4,8 @@ The choice depends on the predictions of the models of all rows, so the file is
 written together with the results. It holds
 
   row: the numbers of the images in the test split, int32 `[N]`.
-  image: the images, uint8 `[N, H, W, C]`, at most 96 pixels high and wide.
+  image: the images, uint8 `[N, H, W, C]`, at most 96 pixels high and wide, or
+    320 if boxes are drawn on them.
   truth: their true classes or depths `[N, H, W]`, if the models predict maps.
 """
 
@@ -20,8 +21,10 @@ from jaxdistill.study import recorded, report, verdicts
 from jaxdistill.study.recorded import TEACHER, Recorded
 
 FILE = 'examples.npz'
-# The longest side of an image in pixels.
-LONGEST = 96
+# The longest side of an image in pixels, and of one with boxes.
+LONGEST, LONGEST_WITH_BOXES = 96, 320
+# How many images are shown with boxes.
+WITH_BOXES = 4
 # How many images on which models disagree are shown; how many images are shown
 # with their neighbours, and with how many of them.
 DIFFERING, QUERIES, NEIGHBORS = 12, 4, 4
@@ -145,12 +148,16 @@ def positions(models: Compared) -> list[int]:
   """
   if models.first.maps is not None:
     return list(range(len(models.first.row)))
+  if models.first.objects is not None:
+    count = len(models.first.row)
+    shown = np.linspace(0, count - 1, min(WITH_BOXES, count)).astype(int)
+    return shown.tolist()
   if models.first.vectors is None:
     return differing(models)
-  shown: dict[int, None] = {}
+  nearest: dict[int, None] = {}
   for i, by_title in neighbors(models).items():
-    shown |= dict.fromkeys((i, *itertools.chain(*by_title.values())))
-  return list(shown)
+    nearest |= dict.fromkeys((i, *itertools.chain(*by_title.values())))
+  return list(nearest)
 
 
 def read(workdir: pathlib.Path, column: str = 'image') -> dict[int, np.ndarray]:
@@ -172,7 +179,7 @@ def _are_alike(first: Recorded, other: Recorded) -> bool:
 
   Vectors may differ in length, and maps in size.
   """
-  for kind in ('vectors', 'maps'):
+  for kind in ('vectors', 'maps', 'objects'):
     if (getattr(first, kind) is None) != (getattr(other, kind) is None):
       return False
   shapes = [

@@ -8,7 +8,11 @@ the work directory itself. A file holds
   label: the classes of these images `[N]`, if the data have labels.
   probabilities: those of the classes, float16 `[N, num_classes]`; or
   vectors: what the task `embedding` predicts, float16 `[N, D]`; or
-  maps: the predicted classes of pixels, uint8 `[N, h, w]`, or depths, float16.
+  maps: the predicted classes of pixels, uint8 `[N, h, w]`, or depths, float16;
+    or
+  objects: what the task `detection` predicts, float16 `[N, D, 6]`, with boxes
+    in fractions of the height and width, and truth, the objects in the same
+    form, float16 `[N, M, 6]`.
 """
 
 from collections.abc import Sequence
@@ -39,6 +43,8 @@ class Recorded(NamedTuple):
     probabilities: the probabilities of the classes `[N, num_classes]`, or None.
     vectors: the vectors of the images, of length 1, `[N, D]`, or None.
     maps: the predicted maps of the images `[N, h, w]`, or None.
+    objects: the boxes, scores and classes of objects, `[N, D, 6]`, or None.
+    truth: the true objects, `[N, M, 6]`, or None.
   """
 
   row: np.ndarray
@@ -46,6 +52,8 @@ class Recorded(NamedTuple):
   probabilities: np.ndarray | None = None
   vectors: np.ndarray | None = None
   maps: np.ndarray | None = None
+  objects: np.ndarray | None = None
+  truth: np.ndarray | None = None
 
 
 def of_lines(

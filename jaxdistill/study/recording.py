@@ -4,14 +4,15 @@ The module `recorded` describes and reads the predictions of models, and
 `examples` the images. Both work without JAX.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import io
+import math
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from jaxdistill.analysis import maps
+from jaxdistill.analysis import detections, maps
 from jaxdistill.core import optional, writing
 from jaxdistill.study import examples, measurements, recorded
 from jaxdistill.study import workdir as workdir_lib
@@ -30,7 +31,8 @@ def write_answers(
 ) -> None:
   """Writes the predictions of one seed of a row, and of a teacher from a file.
 
-  Nothing is written if the task gives no probabilities, vectors or maps.
+  Nothing is written if the task gives no probabilities, vectors, maps or
+  objects.
 
   Args:
     plan: what was run.
@@ -67,8 +69,10 @@ def write_images(
     return
   rows = models.first.row[chosen]
   split = plan.dataset.splits['test']
+  has_boxes = models.first.objects is not None
+  longest = examples.LONGEST_WITH_BOXES if has_boxes else examples.LONGEST
   columns: dict[str, Any] = {'row': rows}
-  columns['image'] = _small(np.asarray(split['image'][rows]))
+  columns['image'] = _small(np.asarray(split['image'][rows]), longest)
   target = measurements.map_target(plan.task)
   if target is not None:
     size = columns['image'].shape[1:3]
@@ -81,20 +85,28 @@ def write_images(
 def _write(plan: Plan, path: pathlib.Path, said: Answers) -> None:
   """Writes the predictions of a model for evenly spaced test images."""
   name, values = 'probabilities', said.probabilities
+  test = plan.dataset.splits['test']
   if plan.task.probes is not None:
     name, values = 'vectors', said.predictions
   elif measurements.map_target(plan.task) and np.ndim(said.predictions) == 3:
     name, values = 'maps', said.predictions
+  elif 'boxes' in plan.task.targets:
+    name, values = 'objects', _relative(said.predictions, test['image'].shape)
   if values is None:
     return
   most = recorded.MOST_MAPS
   if name != 'maps':
-    most = min(recorded.MOST_IMAGES, recorded.MOST_NUMBERS // values.shape[-1])
+    numbers = math.prod(values.shape[1:])
+    most = min(recorded.MOST_IMAGES, recorded.MOST_NUMBERS // numbers)
   rows = np.linspace(0, len(values) - 1, min(max(1, most), len(values)))
   rows = rows.astype(np.int32)
   dtype = values.dtype if values.dtype.kind in 'iu' else np.float16
   columns = {'row': rows, name: values[rows].astype(dtype)}
-  label = plan.dataset.splits['test'].get('label')
+  if name == 'objects':
+    truth = detections.objects(test['boxes'][rows], test['classes'][rows])
+    truth = _relative(truth, test['image'].shape)
+    columns['truth'] = truth.astype(np.float16)
+  label = test.get('label')
   if label is not None:
     label = np.asarray(label)[rows]
     columns['label'] = label if label.ndim == 1 else label.argmax(-1)
@@ -103,12 +115,18 @@ def _write(plan: Plan, path: pathlib.Path, said: Answers) -> None:
   writing.write(path, content.getvalue())
 
 
-def _small(images: np.ndarray) -> np.ndarray:
-  """Returns images with sides of at most `LONGEST`, and 1 or 3 channels."""
+def _relative(objects: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  """Returns objects `[N, D, 6]` with boxes in fractions of an image."""
+  _, height, width, _ = shape
+  return objects / np.array((height, width, height, width, 1, 1))
+
+
+def _small(images: np.ndarray, longest: int = examples.LONGEST) -> np.ndarray:
+  """Returns images with sides of at most `longest`, and 1 or 3 channels."""
   if images.shape[-1] not in (1, 3):
     images = images[..., :1]
   height, width = images.shape[1:3]
-  share = examples.LONGEST / max(height, width)
+  share = longest / max(height, width)
   if share >= 1:
     return images
   size = max(1, round(width * share)), max(1, round(height * share))

@@ -20,6 +20,7 @@ from jaxdistill.data.sources import (
   npz,
   scenes,
   tfds,
+  tfds_boxes,
   tfds_maps,
 )
 from jaxdistill.data.transforms import augment, autoaugment, dense, mixing
@@ -37,6 +38,7 @@ DATASETS: Table = {
   'digits': digits.digits,
   'npz': npz.npz,
   'tfds': tfds.tfds,
+  'tfds_boxes': tfds_boxes.tfds_boxes,
   'tfds_maps': tfds_maps.tfds_maps,
   'folder': folder.folder,
   'mask_folder': mask_folder.mask_folder,
@@ -127,6 +129,7 @@ OBJECTIVES: Table = {
   'pixel_kd': objectives.pixel_kd,
   'depth_kd': objectives.depth_kd,
   'cwd': objectives.cwd,
+  'fgd': objectives.fgd,
   'ifv': objectives.ifv,
   'pairwise': objectives.pairwise,
   'embedding': objectives.embedding,

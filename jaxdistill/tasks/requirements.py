@@ -82,6 +82,19 @@ def depths(method: str, task: Task) -> None:
   _target(method, task, 'depth', "each pixel has a depth, such as 'depth'")
 
 
+def boxes(method: str, task: Task) -> None:
+  """Checks that a task is about objects with boxes, in the column 'boxes'.
+
+  Args:
+    method: the method or objective that reads the boxes.
+    task: the task.
+
+  Raises:
+    UsageError: it is not.
+  """
+  _target(method, task, 'boxes', "objects have boxes, such as 'detection'")
+
+
 def batch_score(method: str, task: Task, metrics: Metrics) -> Array:
   """Returns the score of a batch; the scores of some tasks need a whole split.
 

@@ -143,3 +143,90 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
     },
   )
   return folder
+
+
+def record(encoded, *entries, **more):
+  """An example; an entry is (ymin, xmin, ymax, xmax), label and flags."""
+  from tensorflow_datasets import features
+
+  objects = [
+    {'bbox': features.BBox(*box), 'label': label, **flags}
+    for box, label, flags in entries
+  ]
+  return {'image': io.BytesIO(encoded), 'objects': objects, **more}
+
+
+@pytest.fixture(scope='session')
+def boxes_dir(tmp_path_factory):
+  """A folder with the data sets 'tiny_voc', 'tiny_coco', 'turned', 'plain'."""
+  from tensorflow_datasets import features
+
+  folder = tmp_path_factory.mktemp('tfds_boxes')
+  rng = np.random.default_rng(0)
+  label = features.ClassLabel(names=['cat', 'dog', 'cow'])
+  box = features.BBoxFeature()
+  plain = {'is_difficult': False}
+  whole = ((0.0, 0.0, 1.0, 1.0), 1, plain)
+  small, wide = (
+    png(rng.integers(1, 256, (*size, 3), np.uint8))
+    for size in ((12, 16), (16, 32))
+  )
+  prepared(
+    folder,
+    'tiny_voc',
+    {
+      'image': features.Image(),
+      'objects': features.Sequence(
+        {'bbox': box, 'label': label, 'is_difficult': np.bool_}
+      ),
+      'labels': features.Sequence(label),
+    },
+    {
+      'train': [
+        record(
+          small,
+          ((0.25, 0.5, 0.75, 1.0), 2, plain),
+          ((0.0, 0.0, 0.5, 0.25), 0, {'is_difficult': True}),
+          labels=[0, 2],
+        ),
+        record(wide, whole, labels=[1]),
+        record(wide, labels=[]),
+      ],
+      'test': [record(small, whole, labels=[1])],
+    },
+  )
+  crowd = {'is_crowd': True, 'area': 99}
+  prepared(
+    folder,
+    'tiny_coco',
+    {
+      'image': features.Image(),
+      'image/id': np.int64,
+      'objects': features.Sequence(
+        {'bbox': box, 'label': label, 'is_crowd': np.bool_, 'area': np.int64}
+      ),
+    },
+    {
+      'train': [record(small, (whole[0], 0, crowd), **{'image/id': 139})],
+      'validation': [record(wide, (whole[0], 2, crowd), **{'image/id': 42})],
+      'test': [record(wide, **{'image/id': 5})],  # as of a challenge
+    },
+  )
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6
+  turned = io.BytesIO()
+  PIL.Image.new('RGB', (16, 12)).save(turned, 'JPEG', exif=exif)
+  objects = features.Sequence({'bbox': box, 'label': label})
+  prepared(
+    folder,
+    'turned',
+    {'image': features.Image(), 'objects': objects},
+    {'train': [record(turned.getvalue())], 'test': [record(small)]},
+  )
+  prepared(
+    folder,
+    'plain',
+    {'image': features.Image(), 'label': label},
+    {'train': [{'image': io.BytesIO(small), 'label': 0}]},
+  )
+  return folder

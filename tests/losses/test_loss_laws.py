@@ -81,6 +81,23 @@ def _variation(student, teacher):
   )
 
 
+_BOXES = np.array([[[0, 0, 5, 9], [4, 4, 9, 9]]], np.float32)
+
+
+def _focal(student, teacher):
+  shape = (len(student), 2)
+  return losses.focal_distillation_loss(
+    student,
+    teacher,
+    jnp.broadcast_to(_BOXES, (*shape, 4)),
+    jnp.ones(shape, bool),
+    image_size=(16, 16),
+    foreground=1.0,
+    background=0.5,
+    attention=0.5,
+  )
+
+
 _ROWS = np.sin(np.arange(90, dtype=np.float32)).reshape(2, 9, 5) / 2
 _BANK = losses.MemoryBank(*_ROWS, np.float32(0.5), np.float32(1.5))
 _NEGATIVES = np.arange(12).reshape(4, 3) % 5 + 4
@@ -146,6 +163,7 @@ CASES = {
   'pixel_soft_target': Case(_pixels, MAP),
   'map_absolute_error': Case(losses.map_absolute_error, MAP),
   'channel_wise': Case(losses.channel_wise_loss, MAP),
+  'focal_distillation': Case(_focal, MAP, equality='kink'),
   'intra_class_variation': Case(_variation, MAP, (B, 4, 4, 5)),
   'pairwise_similarity': Case(
     losses.pairwise_similarity_loss, MAP, (B, 2, 2, 5)
@@ -421,6 +439,7 @@ def test_every_public_loss_has_a_case():
   }
   wrapped = {
     'decoupled_kd_loss',
+    'focal_distillation_loss',
     'intra_class_variation_loss',
     'margin_relu_loss',
     'masked_l1_loss',

@@ -22,7 +22,7 @@ from jaxdistill.training import log, loop
 
 SILENT = loop.FitOptions(log=log.Log(show=False))
 # These need a map as output or as target; see objectives/test_dense_terms.py.
-NEED_MAPS = ('cwd', 'depth_kd', 'ifv', 'pixel_kd')
+NEED_MAPS = ('cwd', 'depth_kd', 'fgd', 'ifv', 'pixel_kd')
 
 
 def tiny(*widths):

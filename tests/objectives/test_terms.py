@@ -19,7 +19,7 @@ from jaxdistill.tasks import classification
 
 NUM_CLASSES = 3
 # These need a map as output or as target; see test_dense_terms.py.
-DENSE = ('pixel_kd', 'depth_kd', 'cwd', 'ifv', 'pairwise')
+DENSE = ('pixel_kd', 'depth_kd', 'cwd', 'fgd', 'ifv', 'pairwise')
 # The published weights; those of reviewkd and dkd depend on the pair.
 WEIGHTS = {
   'kd': 0.9,

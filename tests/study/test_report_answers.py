@@ -3,14 +3,16 @@
 import base64
 import io
 import json
+import types
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from jaxdistill.analysis import calibration
-from jaxdistill.study import examples, recorded, recording
+from jaxdistill.analysis import calibration, detections
+from jaxdistill.study import examples, measurements, recorded, recording
 from jaxdistill.study.page import document
+from jaxdistill.tasks import detection
 
 RNG = np.random.default_rng(0)
 COUNT = 40
@@ -223,3 +225,47 @@ def test_images_of_the_report_are_small(shape, expected):
   image = np.full(shape, 7, np.uint8)
   small = recording._small(image)
   assert small.shape == expected and (small == 7).all()
+
+
+def test_the_report_draws_the_boxes_of_the_truth_and_of_each_model(tmp_path):
+  results = {'rows': ROWS[:3], 'score': 'top1', 'label_names': ['x', '<y>']}
+  (tmp_path / 'results.json').write_text(json.dumps(results))
+  truth = np.tile(np.float16([[0, 0.5, 0.5, 1, 1, 1]]), (5, 1, 1))
+  for label, score in (('teacher', 0.9), ('alone', 0.1), ('kd', 0.8)):
+    found = np.concatenate([truth, 0 * truth - 1], 1)
+    found[:, 0, 4] = score
+    keep(
+      tmp_path / 'rows' / label / '3',
+      row=np.arange(5),
+      objects=found,
+      truth=truth,
+    )
+  image = np.zeros((5, 20, 30, 3), np.uint8)
+  np.savez(tmp_path / examples.FILE, row=np.arange(5), image=image)
+  text = page_of(tmp_path)
+  assert '<h2>Images with boxes' in text and '&lt;y&gt; (blue)' in text
+  # Four images, each with the truth, kd, alone and the teacher.
+  assert text.count('<img src="data:image/png;base64,') == 16
+  assert text.count('1 objects') == 12 and text.count('0 objects') == 4
+  encoded = text.split('data:image/png;base64,')[1].split('"')[0]
+  shown = PIL.Image.open(io.BytesIO(base64.b64decode(encoded)))
+  blue = (np.asarray(shown) == detections.COLOURS[1]).all(-1)
+  assert blue[0, 15:].all() and blue[:11, 29].all() and not blue[:, :15].any()
+
+
+def test_objects_are_recorded_as_fractions_of_the_image(tmp_path):
+  image = np.zeros((3, 400, 800, 3), np.uint8)
+  boxes = np.tile(np.float32([[0, 200, 100, 800]]), (3, 1, 1))
+  test = {'image': image, 'boxes': boxes, 'classes': np.ones((3, 1), int)}
+  plan = types.SimpleNamespace(
+    task=detection(), dataset=types.SimpleNamespace(splits={'test': test})
+  )
+  predictions = np.concatenate([boxes, [[[0.5, 1]]] * 3], -1)
+  path = tmp_path / recorded.FILE
+  recording._write(plan, path, measurements.Answers(predictions, None))
+  with np.load(path) as file:
+    np.testing.assert_array_equal(
+      file['objects'][0], np.float16([[0, 0.25, 0.25, 1, 0.5, 1]])
+    )
+    np.testing.assert_array_equal(file['truth'][..., 4:], [[[1, 1]]] * 3)
+    assert file['row'].tolist() == [0, 1, 2]

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from jaxdistill import networks
-from jaxdistill.core.types import Model
+from jaxdistill.core.checks import UsageError
+from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.transforms import augment
+from jaxdistill.networks import layers
 from jaxdistill.networks.layers import attention
+from jaxdistill.networks.surgery import detectors
 from jaxdistill.study import stablehlo
 from jaxdistill.study.formats import table, tflite
 from jaxdistill.study.formats.source import Source
+from jaxdistill.tasks import detection
 
 MEAN, STD = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
 # Depthwise and grouped convolutions, average pools and shuffled channels;
@@ -78,6 +82,59 @@ def test_a_file_gives_the_students_logits_for_any_number_of_raw_images(
   run = table.FORMATS[kind].read(source, path)
   for count in (1, 3, 5):
     np.testing.assert_allclose(run(images[:count]), expected[:count], atol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def detector():
+  """A detector of two classes whose scores differ between places."""
+  stages = [
+    Stage('stem', layers.ConvUnit(4, stride=2)),
+    *(Stage(f'group{i}', layers.ConvUnit(4, stride=2)) for i in (1, 2, 3)),
+    Stage('pool', layers.Pool()),
+  ]
+  network = detectors.retinanet(
+    Network(tuple(stages)), num_classes=2, width=4, depth=0, prior=0.4
+  )
+  image = jax.ShapeDtypeStruct((1, 44, 60, 3), jnp.float32)
+  variables = networks.init(network, jax.random.key(0), {'image': image})
+  head = variables['params']['head']
+  for name in ('classes', 'boxes'):
+    head[name]['kernel'] *= 20.0
+  return Source(
+    Model(network, variables),
+    augment.standardize(MEAN, STD),
+    (44, 60, 3),
+    {},
+    detection().final,
+  )
+
+
+def test_an_onnx_file_of_a_detector_finds_the_students_objects(
+  detector, tmp_path
+):
+  installed('onnx')
+  path = tmp_path / 'student.onnx'
+  table.write(detector, path, 'onnx')
+  run = table.FORMATS['onnx'].read(detector, path)
+  small = np.random.default_rng(0).integers(0, 256, (3, 11, 15, 3), np.uint8)
+  images = small.repeat(4, axis=1).repeat(4, axis=2)
+  expected = stablehlo.outputs(
+    detector.model.network,
+    detector.preprocess,
+    detector.final,
+    detector.model.variables,
+    jnp.asarray(images),
+  )
+  assert (np.asarray(expected['classes']) >= 0).sum() > 30
+  for count in (1, 3):
+    found = run(images[:count])
+    assert found['boxes'].shape == (count, 100, 4)
+    stablehlo.check(path, found, {k: v[:count] for k, v in expected.items()})
+
+
+def test_tflite_refuses_a_network_of_several_outputs(detector, tmp_path):
+  with pytest.raises(UsageError, match='expected a network with one output'):
+    table.write(detector, tmp_path / 'student.tflite', 'tflite')
 
 
 @pytest.mark.parametrize('int8', ['weights', 'full'])

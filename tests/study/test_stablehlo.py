@@ -145,3 +145,26 @@ def test_outputs_that_differ_are_an_error(outputs):
   stablehlo.check('file', expected + 1e-6, expected)
   with pytest.raises(RuntimeError, match='file: its outputs differ'):
     stablehlo.check('file', outputs, expected)
+
+
+def objects(rng):
+  """Boxes, classes and scores of 50 objects in each of two images."""
+  return {
+    'boxes': rng.uniform(0, 99, (2, 50, 4)),
+    'classes': rng.integers(0, 3, (2, 50)),
+    'scores': rng.uniform(0, 1, (2, 50)),
+  }
+
+
+def test_objects_may_change_places_but_not_differ():
+  expected = objects(np.random.default_rng(0))
+  swapped = {k: v.copy() for k, v in expected.items()}
+  for column in swapped.values():
+    column[1, [3, 4]] = column[1, [4, 3]]
+  stablehlo.check('file', swapped, expected)
+  changes = [('boxes', 1.0), ('classes', 1), ('scores', 0.01)]
+  for name, change in changes:
+    moved = {k: v.copy() for k, v in swapped.items()}
+    moved[name][0, :2] += change
+    with pytest.raises(RuntimeError, match='file: its outputs differ'):
+      stablehlo.check('file', moved, expected)

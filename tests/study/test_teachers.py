@@ -314,6 +314,7 @@ def test_only_objectives_of_the_outputs_need_the_classes_of_the_data():
   outputs |= {'cwd', 'depth_kd', 'pixel_kd'}
   others = {'at', 'cc', 'crd', 'fd', 'fsp', 'ft', 'hint', 'nst', 'ofd', 'pkt'}
   others |= {'ab', 'ifv', 'pairwise', 'reviewkd', 'rkd', 'sp', 'srrl', 'vid'}
+  others |= {'fgd'}
   for name in outputs | others:
     objective = getattr(objectives, name)()
     assert marks.allows_any_classes(objective) == (name in others), name

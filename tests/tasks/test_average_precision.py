@@ -1,12 +1,14 @@
 """The average precisions of COCO."""
 
-import contextlib
-import io
+import sys
 
 import numpy as np
 import pytest
 
-from jaxdistill.tasks.detection import average_precision
+from jaxdistill import study
+from jaxdistill.core.checks import UsageError
+from jaxdistill.tasks import detection
+from jaxdistill.tasks.detection import average_precision, pycoco
 from jaxdistill.tasks.detection.average_precision import Found, Truth
 
 NAMES = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large')
@@ -129,46 +131,48 @@ def random_images(seed, count=10, num_classes=3):
   return images
 
 
-def of_pycocotools(images, num_classes=3):
-  coco = pytest.importorskip('pycocotools.coco')
-  cocoeval = pytest.importorskip('pycocotools.cocoeval')
-
-  def bbox(box):
-    top, left, bottom, right = map(float, box)
-    return [left, top, right - left, bottom - top]
-
-  annotations, results = [], []
-  for i, (detections, true) in enumerate(images, start=1):
-    for box, label, crowd, area in zip(*true[:4]):
-      entry = {'image_id': i, 'category_id': int(label) + 1, 'bbox': bbox(box)}
-      entry |= {'id': len(annotations) + 1, 'iscrowd': int(crowd)}
-      annotations.append({**entry, 'area': float(area)})
-    for box, score, label in zip(*detections):
-      entry = {'image_id': i, 'category_id': int(label) + 1, 'bbox': bbox(box)}
-      results.append({**entry, 'score': float(score)})
-  with contextlib.redirect_stdout(io.StringIO()):
-    data = coco.COCO()
-    data.dataset = {
-      'images': [{'id': i + 1} for i in range(len(images))],
-      'annotations': annotations,
-      'categories': [{'id': k + 1} for k in range(num_classes)],
-    }
-    data.createIndex()
-    evaluation = cocoeval.COCOeval(data, data.loadRes(results), 'bbox')
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-  return evaluation.stats[:6]
-
-
 @pytest.mark.parametrize('seed', range(4))
 def test_the_numbers_are_those_of_pycocotools(seed):
+  pytest.importorskip('pycocotools')
   images = random_images(seed)
-  metrics = precisions(*images)
-  expected = of_pycocotools(images)  # -1 where there are no such objects
-  np.testing.assert_allclose(
-    [metrics.get(name, -1) for name in NAMES], expected, atol=1e-9
+  expected = pycoco.average_precisions(iter(images))
+  assert precisions(*images) == pytest.approx(expected, abs=1e-9)
+
+
+def test_pycocotools_reads_sizes_and_rows_without_an_object_alike():
+  pytest.importorskip('pycocotools')
+  images = [
+    (
+      found([BOX, OTHER, BOX], [0.9, 0.8, 0.0], [0, 1, -1]),
+      truth([BOX, OTHER], [0, -1], areas=[30, 0], scale=8.0),
+    ),
+    (found([], [], []), truth([], [])),
+  ]
+  expected = pycoco.average_precisions(iter(images))
+  assert precisions(*images) == pytest.approx(expected)
+  for image in (*images[1:], (found([], [], []), images[0][1])):
+    assert precisions(image) == pytest.approx(
+      pycoco.average_precisions(iter([image]))
+    )
+
+
+def test_without_pycocotools_the_task_says_how_to_install_it(monkeypatch):
+  for name in ('pycocotools', 'pycocotools.cocoeval'):
+    monkeypatch.setitem(sys.modules, name, None)
+  message = (
+    "^detection with evaluator='pycocotools' needs pycocotools: pip "
+    r"install 'jaxdistill\[detection\]'$"
   )
+  with pytest.raises(UsageError, match=message):
+    detection(evaluator='pycocotools')
+  config = {
+    **{'data': {'name': 'digits'}, 'student': {'name': 'resnet8'}},
+    'task': {'name': 'detection', 'evaluator': 'pycocotools'},
+    'methods': {'alone': {'name': 'supervised'}},
+  }
+  with pytest.raises(UsageError, match='needs pycocotools: pip install'):
+    study.plan(config)
+  assert detection().name == 'detection'
 
 
 # What pycocotools 2.0.11 gives for the images above.

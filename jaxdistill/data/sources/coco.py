@@ -11,7 +11,7 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
-from jaxdistill.data.sources import arrays, decoding, image_files, images
+from jaxdistill.data.sources import arrays, image_files, images, objects
 
 # A box may extend beyond its image by so many pixels, and is then clipped.
 _TOLERANCE = 1.0
@@ -36,7 +36,8 @@ def coco(
 
   Every image is resized, bilinear and antialiased, to fit into the given size.
   It is placed at the top left, the rest is black, and its boxes are resized
-  with it. An image without boxes holds only background.
+  with it. An image without boxes holds only background. Images are turned as
+  their EXIF orientation says; the annotations are those of upright images.
 
   The columns are 'image', 'image_id', and those of `tasks.detection`: 'boxes',
   'classes', 'crowd', 'areas' and 'scale'. The classes have the order of the
@@ -61,9 +62,9 @@ def coco(
       None: if all of them need more than 1 GiB.
 
   Raises:
-    UsageError: a file is missing or is not of this format, the two splits have
-      different categories, or a box has an unknown category or a negative side,
-      or lies outside its image.
+    UsageError: a file is missing or is not of this format, an image has another
+      size than its entry says, the two splits have different categories, or a
+      box has an unknown category or a negative side, or lies outside its image.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   height, width = (
@@ -88,7 +89,12 @@ def coco(
   if stream is None:
     counts = (len(split.paths) for split in (train, test))
     stream = images.is_large([(n, height, width, 3) for n in counts])
-  most = max(len(boxes) for s in (train, test) for boxes in s.annotations)
+  for split, annotations in (
+    (train, train_annotations),
+    (test, test_annotations),
+  ):
+    _check_sizes(split, root / annotations)
+  most = max(split.objects.most() for split in (train, test))
   columns = [
     _columns(split, (height, width), most, stream) for split in (train, test)
   ]
@@ -103,15 +109,6 @@ def coco(
   )
 
 
-class _Box(NamedTuple):
-  """One annotation, in pixels of its original image."""
-
-  box: tuple[float, float, float, float]
-  label: int
-  is_crowd: bool
-  area: float
-
-
 class _Split(NamedTuple):
   """What a file of annotations says.
 
@@ -119,14 +116,14 @@ class _Split(NamedTuple):
     paths: the image files.
     ids: the number of each image in the file.
     sizes: the height and width of each image.
-    annotations: the annotations of each image.
+    objects: the annotations of all images.
     names: the names of the categories.
   """
 
   paths: tuple[str, ...]
   ids: list[int]
   sizes: list[tuple[int, int]]
-  annotations: list[list[_Box]]
+  objects: objects.Objects
   names: tuple[str, ...]
 
 
@@ -158,7 +155,8 @@ def _split(
     _check_ids(f'{file}: {key}', [entry['id'] for entry in content[key]])
   classes = {c['id']: i for i, c in enumerate(content['categories'])}
   sizes = {image['id']: _size(file, image) for image in content['images']}
-  by_image: dict[int, list[_Box]] = {image: [] for image in sizes}
+  places = {image: place for place, image in enumerate(sizes)}
+  rows: list[tuple[Any, ...]] = []
   for entry in content['annotations']:
     where = f'{file}: annotation {entry.get("id", "without an id")}'
     image, category = entry['image_id'], entry['category_id']
@@ -175,7 +173,7 @@ def _split(
     box = _box(where, entry['bbox'], sizes[image])
     area = float(entry.get('area', (box[2] - box[0]) * (box[3] - box[1])))
     is_crowd = bool(entry.get('iscrowd', 0))
-    by_image[image].append(_Box(box, classes[category], is_crowd, area))
+    rows.append((places[image], box, classes[category], is_crowd, area))
   paths = tuple(str(folder / image['file_name']) for image in content['images'])
   if not paths:
     raise UsageError(f'{file}: expected at least one image, got none')
@@ -183,7 +181,42 @@ def _split(
     if not os.path.exists(path):
       raise UsageError(f'data.path: no file {path!r}, which {file} names')
   names = tuple(str(c['name']) for c in content['categories'])
-  return _Split(paths, [*sizes], [*sizes.values()], [*by_image.values()], names)
+  return _Split(paths, [*sizes], [*sizes.values()], _objects(rows), names)
+
+
+def _objects(rows: Sequence[tuple[Any, ...]]) -> objects.Objects:
+  """Returns annotations as arrays."""
+  image, boxes, classes, crowd, areas = zip(*rows) if rows else ((),) * 5
+  return objects.Objects(
+    np.array(image, np.int32),
+    np.array(boxes, np.float32).reshape(-1, 4),
+    np.array(classes, np.int32),
+    np.array(crowd, bool),
+    np.array(areas, np.float32),
+  )
+
+
+def _check_sizes(split: _Split, file: pathlib.Path) -> None:
+  """Checks that the images have the sizes that the annotations say.
+
+  Images are turned as their EXIF orientation says before they are measured,
+  because they are turned when they are decoded.
+
+  Raises:
+    UsageError: an image has another size, or is not an image.
+  """
+  sizes, unreadable = image_files.sizes(split.paths, upright=True)
+  for number, reason in unreadable.items():
+    raise UsageError(f'{split.paths[number]}: {reason}')
+  for place in np.flatnonzero((sizes != np.array(split.sizes)).any(1)):
+    expected, got = (
+      f'{width}x{height}'
+      for height, width in (split.sizes[place], sizes[place])
+    )
+    raise UsageError(
+      f'{split.paths[place]}: expected an upright image of {expected}, as '
+      f'{file} says, got {got}'
+    )
 
 
 def _check_ids(where: str, ids: Sequence[Any]) -> None:
@@ -246,25 +279,8 @@ def _columns(
   count = len(split.paths)
   files = image_files.Paths(split.paths)
   image = images.LazyImages(files, np.arange(count), (*size, 3), letterbox=True)
-  boxes = np.zeros((count, most, 4), np.float32)
-  classes = np.full((count, most), -1, np.int32)
-  crowd = np.zeros((count, most), bool)
-  areas = np.zeros((count, most), np.float32)
-  scale = np.array(
-    [decoding.fitted_size(s, size)[1] for s in split.sizes], np.float32
-  )
-  for i, annotations in enumerate(split.annotations):
-    for j, annotation in enumerate(annotations):
-      limit = np.array((*size, *size))
-      boxes[i, j] = np.minimum(np.array(annotation.box) * scale[i], limit)
-      classes[i, j] = annotation.label
-      crowd[i, j], areas[i, j] = annotation.is_crowd, annotation.area
   return {
     'image': image if stream else image[:],
-    'boxes': boxes,
-    'classes': classes,
-    'crowd': crowd,
-    'areas': areas,
-    'scale': scale,
+    **objects.columns(split.objects, np.array(split.sizes), size, most),
     'image_id': np.array(split.ids, np.int32),
   }

@@ -152,11 +152,11 @@ def fitted_size(
   return (height, width), scale
 
 
-def size(path: str, *, upright: bool = True) -> tuple[int, int]:
+def size(image_file: str | bytes, *, upright: bool = True) -> tuple[int, int]:
   """Returns (height, width) of an image file, without decoding its pixels.
 
   Args:
-    path: the file.
+    image_file: the path of the file, or its bytes.
     upright: whether the size is that after the image has been turned as its
       EXIF orientation says. A PNG file that is not square and has no EXIF must
       be decoded for this, because its EXIF may follow the pixels.
@@ -165,7 +165,11 @@ def size(path: str, *, upright: bool = True) -> tuple[int, int]:
     OSError: this is not an image; the message is one line.
   """
   pillow = optional.require('PIL.Image', 'decoding images')
-  with open_regular(path) as file:
+  with (
+    io.BytesIO(image_file)
+    if isinstance(image_file, bytes)
+    else open_regular(image_file)
+  ) as file:
     try:
       with pillow.open(file, formats=formats()) as image:
         width, height = image.size

@@ -1,5 +1,6 @@
 """Models as ONNX programs, which ONNX Runtime and many other runtimes read."""
 
+import logging
 import os
 import pathlib
 from typing import Any
@@ -12,7 +13,7 @@ from jaxdistill.study.formats import source as source_lib
 from jaxdistill.study.formats.source import Run, Source
 
 PACKAGES = ('onnx', 'onnx_ir', 'onnxruntime', 'jax2onnx')
-INPUT, OUTPUT = 'image', 'output'
+INPUT = 'image'
 
 
 def write(source: Source, path: pathlib.Path) -> None:
@@ -23,13 +24,15 @@ def write(source: Source, path: pathlib.Path) -> None:
     path: the file; the variables are in it too.
   """
   jax2onnx = optional.require('jax2onnx', 'the format onnx')
+  # It warns of shapes inside of loops, which runtimes infer.
+  logging.getLogger('onnx_ir.serde').setLevel(logging.ERROR)
   (batch_size,) = jax_export.symbolic_shape('batch')
   traced = source_lib.program(source, batch_size)
   program = jax2onnx.to_onnx(
     traced.function,
     [traced.image],
     input_names=[INPUT],
-    output_names=[OUTPUT],
+    output_names=list(traced.outputs),
   )
   _flatten_pools(program.graph)
   # The converter moves transpositions, but notes the shapes from before.
@@ -80,11 +83,14 @@ def read(path: str | os.PathLike[str]) -> Run:
   runtime = optional.require('onnxruntime', 'the format onnx')
   options = runtime.SessionOptions()
   options.intra_op_num_threads = options.inter_op_num_threads = 1
+  options.log_severity_level = 3  # no warnings about unused constants
   session = runtime.InferenceSession(
     os.fspath(path), options, providers=['CPUExecutionProvider']
   )
+  names = [output.name for output in session.get_outputs()]
 
   def run(images: Any) -> Any:
-    return session.run(None, {INPUT: np.asarray(images)})[0]
+    outputs = dict(zip(names, session.run(None, {INPUT: np.asarray(images)})))
+    return outputs.get(source_lib.OUTPUT, outputs)
 
   return run

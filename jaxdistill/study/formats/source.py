@@ -9,7 +9,6 @@ from jax.interpreters import partial_eval
 import jax.numpy as jnp
 
 from jaxdistill.core import tasks
-from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Augment, Final, Model
 from jaxdistill.networks import graph
 from jaxdistill.networks.layers import plain
@@ -17,6 +16,7 @@ from jaxdistill.study.plans import Plan
 
 # Raw images, uint8 `[B, H, W, C]` -> the network's outputs, `[B, ...]`.
 Run = Callable[[Any], Any]
+OUTPUT = 'output'
 
 
 class Source(NamedTuple):
@@ -53,12 +53,14 @@ class Program(NamedTuple):
   """A traced function for the converters of other runtimes.
 
   Attributes:
-    function: raw images -> outputs.
+    function: raw images -> the outputs, as a tuple.
     image: the shape and the type of the images.
+    outputs: the names of the outputs; a single one is called `OUTPUT`.
   """
 
-  function: Callable[[Array], Array]
+  function: Callable[[Array], tuple[Array, ...]]
   image: jax.ShapeDtypeStruct
+  outputs: tuple[str, ...]
 
 
 def program(source: Source, batch_size: Any) -> Program:
@@ -73,20 +75,18 @@ def program(source: Source, batch_size: Any) -> Program:
   """
   image = jax.ShapeDtypeStruct((batch_size, *source.image_shape), jnp.uint8)
 
-  def outputs(image: Array) -> Array:
+  def outputs(image: Array) -> dict[str, Array]:
     batch = source.preprocess(jax.random.key(0), {'image': image})
     output = graph.apply(*source.model, batch['image'])
     output = source.final(output, source.image_shape[:2])
-    if isinstance(output, dict):
-      raise UsageError(
-        'expected a network with one output, got the outputs '
-        f'{", ".join(output)}; the format stablehlo takes several'
-      )
-    return output
+    return output if isinstance(output, dict) else {OUTPUT: output}
 
   with plain.convolutions():
-    closed = jax.make_jaxpr(outputs)(image)
+    closed, shapes = jax.make_jaxpr(outputs, return_shape=True)(image)
   # Nothing needs the random key, and converters do not know it.
-  jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True], instantiate=True)
+  needed = [True] * len(shapes)
+  jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, needed, instantiate=True)
   function = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, closed.consts))
-  return Program(lambda image: function(image)[0], image)
+  # JAX flattens a dict in the order of its sorted names.
+  names = tuple(sorted(shapes))
+  return Program(lambda image: tuple(function(image)), image, names)

@@ -90,7 +90,8 @@ _LOAD_ONNX = """\
 import onnxruntime
 
 session = onnxruntime.InferenceSession('FILE')
-(outputs,) = session.run(None, {'image': raw_images})
+# A list with one entry for each output.
+outputs = session.run(None, {'image': raw_images})
 """
 _LOAD_TFLITE = """\
 from ai_edge_litert.interpreter import Interpreter

@@ -16,11 +16,12 @@ from jax import export as jax_export
 import numpy as np
 
 from jaxdistill.core import optional, writing
+from jaxdistill.core.checks import UsageError
 from jaxdistill.study.formats import source as source_lib
 from jaxdistill.study.formats.source import Run, Source
 
 PACKAGES = ('litert_converter', 'ai_edge_litert', 'ai_edge_quantizer')
-SIGNATURE, INPUT, OUTPUT = 'serving_default', 'image', 'output'
+SIGNATURE, INPUT = 'serving_default', 'image'
 Int8 = Literal['weights', 'full']
 
 
@@ -30,9 +31,17 @@ def write(source: Source, path: pathlib.Path) -> None:
   Args:
     source: the model.
     path: the file; the variables are in it too.
+
+  Raises:
+    UsageError: the network has several outputs.
   """
   traced = source_lib.program(source, 1)
-  program = jax.jit(traced.function)
+  if traced.outputs != (source_lib.OUTPUT,):
+    raise UsageError(
+      'tflite: expected a network with one output, got the outputs '
+      f'{", ".join(traced.outputs)}; stablehlo and onnx take several'
+    )
+  program = jax.jit(lambda image: traced.function(image)[0])
   exported = jax_export.export(program, platforms=['tpu'])(traced.image)
   writing.write(path, _converted(exported.mlir_module_serialized))
 
@@ -47,7 +56,9 @@ def _converted(module: bytes) -> bytes:
   api.prepare_mlir_context(context)
   with context:
     program = stablehlo.deserialize_portable_artifact(context, module)
-    api.set_signature(program.operation, SIGNATURE, [INPUT], [OUTPUT])
+    api.set_signature(
+      program.operation, SIGNATURE, [INPUT], [source_lib.OUTPUT]
+    )
     config = api.ConvertToTFLConfig()
     api.run_convert_to_tfl_passes(program, passes.PassManager(), config)
     return bytes(api.export_flatbuffer_to_bytes(program.operation))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdistill.analysis import calibration
+from jaxdistill.analysis import calibration, detections
 from jaxdistill.study import examples, recorded
 from jaxdistill.study.examples import Compared
 from jaxdistill.study.page import charts, dense, markup, pictures
@@ -18,6 +18,12 @@ from jaxdistill.study.report import Line
 
 # How many pairs of classes are listed.
 _PAIRS = 10
+# Objects with a lower score are not drawn.
+_LEAST_SCORE = 0.3
+# The colours of `detections.COLOURS`.
+_COLOUR_NAMES = (
+  *('red', 'blue', 'yellow', 'green', 'violet', 'turquoise', 'pink', 'olive'),
+)
 
 
 def parts(
@@ -45,6 +51,9 @@ def parts(
     yield from dense.parts(
       models, images, examples.read(workdir, 'truth'), named
     )
+    return
+  if models.first.objects is not None:
+    yield from _boxes(models, images, names)
     return
   if models.first.vectors is not None:
     yield from _neighbors(models, images, named)
@@ -151,6 +160,48 @@ def _differences(
     'Test images with the predictions of the first seed and their '
     'probabilities. Images on which different models are right take turns, so '
     'that their number says nothing about accuracies.',
+    class_='soft',
+  )
+
+
+def _boxes(
+  models: Compared, images: Mapping[int, np.ndarray], names: Sequence[str]
+) -> Iterator[Element]:
+  """Yields a few images with the true objects and those of each model."""
+  columns = {
+    'truth': models.first.truth,
+    **{title: model.objects for title, model in models.by_title.items()},
+  }
+  galleries, present = [], set()
+  for i in examples.positions(models):
+    row = int(models.first.row[i])
+    if row not in images:
+      continue
+    size = images[row].shape[:2]
+    shown = []
+    for title, objects in columns.items():
+      if objects is None:
+        continue
+      found = objects[i] * np.array((*size, *size, 1, 1), np.float64)
+      present |= set(found[found[:, 5] >= 0, 5].astype(int).tolist())
+      count = int(((found[:, 5] >= 0) & (found[:, 4] >= _LEAST_SCORE)).sum())
+      image = detections.drawn(images[row], found, least_score=_LEAST_SCORE)
+      shown.append(pictures.example(image, title, f'{count} objects'))
+    galleries.append(pictures.gallery(*shown, class_='boxes'))
+  if not galleries:
+    return
+  yield element('h2', 'Images with boxes')
+  yield from galleries
+  legend = ', '.join(
+    f'{names[k] if k < len(names) else f"class {k}"} '
+    f'({_COLOUR_NAMES[k % len(_COLOUR_NAMES)]})'
+    for k in sorted(present)
+  )
+  yield element(
+    'p',
+    'Evenly spaced test images with their objects, and with those that the '
+    f'models find with a score of at least {_LEAST_SCORE}, by the first seed '
+    f'after the last epoch: {legend or "no objects"}.',
     class_='soft',
   )
 

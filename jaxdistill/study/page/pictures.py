@@ -37,6 +37,11 @@ def example(image: np.ndarray, title: str, *lines: str) -> Element:
   return element('figure', picture(image, title), caption, class_='example')
 
 
-def gallery(*examples: Element) -> Element:
-  """Returns examples beside each other."""
-  return element('div', *examples, class_='gallery')
+def gallery(*examples: Element, class_: str = '') -> Element:
+  """Returns examples beside each other.
+
+  Args:
+    *examples: the examples.
+    class_: a further class of the style; 'boxes' for larger images.
+  """
+  return element('div', *examples, class_=f'gallery {class_}'.strip())

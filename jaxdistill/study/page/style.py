@@ -68,6 +68,8 @@ svg .ideal { stroke: var(--soft); stroke-dasharray: 2 4; }
   border: 1px solid var(--rule); }
 .swatch { display: inline-block; width: .8em; height: .8em;
   border: 1px solid var(--rule); print-color-adjust: exact; }
+.boxes { grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); }
+.boxes .example img { max-width: 20rem; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   h2 { break-after: avoid; } figure, tr { break-inside: avoid; }

@@ -55,10 +55,11 @@ def clip(boxes: Array, size: Array) -> Array:
 
   Args:
     boxes: `[..., 4]`.
-    size: the height and width of the image, `[..., 2]`.
+    size: the height and width of the image, `[2]`.
   """
-  limit = jnp.concatenate([size, size], axis=-1).astype(boxes.dtype)
-  return jnp.clip(boxes, 0.0, jnp.broadcast_to(limit, boxes.shape))
+  limit = jnp.concatenate([size, size]).astype(boxes.dtype)
+  axes = tuple(range(boxes.ndim - 1))
+  return jnp.clip(boxes, 0.0, jnp.expand_dims(limit, axes))
 
 
 def _centre_and_size(boxes: Array) -> tuple[Array, Array]:

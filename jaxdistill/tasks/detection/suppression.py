@@ -57,7 +57,8 @@ def _candidates(
 ) -> Detections:
   num_classes = logits.shape[-1]
   best, place = jax.lax.top_k(logits.reshape(-1), min(count, logits.size))
-  anchor, label = place // num_classes, place % num_classes
+  anchor = jax.lax.div(place, jnp.full_like(place, num_classes))
+  label = place - anchor * num_classes
   scores = jax.nn.sigmoid(best)
   is_kept = scores >= least_score
   return Detections(
@@ -85,15 +86,20 @@ def suppress(
     The detections, `[count, ...]`.
   """
 
+  places = jnp.arange(len(found.scores))
+
+  # Masks instead of indices, because converters to other formats do not know
+  # an index for each image inside of a loop.
   def keep(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
     scores, kept = carry
     best = scores.argmax()
-    is_same = found.classes == found.classes[best]
-    overlaps = losses.box_overlaps(found.boxes, found.boxes[best])
-    is_dropped = (is_same & (overlaps > overlap)) | (
-      jnp.arange(len(scores)) == best
-    )
-    kept = kept.at[step].set(jnp.where(scores[best] > 0, best, -1))
+    is_best = places == best
+    box = jnp.where(is_best[:, None], found.boxes, 0.0).sum(0, keepdims=True)
+    label = jnp.where(is_best, found.classes, 0).sum()
+    overlaps = losses.box_overlaps(found.boxes, box)
+    is_dropped = (found.classes == label) & (overlaps > overlap) | is_best
+    chosen = jnp.where(scores.max() > 0, best, -1)
+    kept = jnp.where(jnp.arange(count) == step, chosen, kept)
     return jnp.where(is_dropped, 0.0, scores), kept
 
   kept = jnp.full(count, -1, jnp.int32)

@@ -1,6 +1,6 @@
 """Detection: the boxes and classes of the objects in an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -24,12 +24,17 @@ from jaxdistill.losses import numerics
 from jaxdistill.tasks.detection import (
   assignment,
   average_precision,
+  pycoco,
   suppression,
 )
 from jaxdistill.tasks.detection import boxes as boxes_lib
 
 SCORES = ('ap', 'ap50', 'ap75')
 BOX_LOSSES = ('smooth_l1', 'giou')
+EVALUATORS = {
+  'jaxdistill': average_precision.average_precisions,
+  'pycocotools': pycoco.average_precisions,
+}
 # Smooth L1 is quadratic below this offset, as in Detectron.
 _BETA = 1 / 9
 # The names of a detector's outputs; those of its anchors only begin like this.
@@ -43,6 +48,7 @@ def detection(
   box_weight: float = 1.0,
   least_score: float = 0.05,
   overlap: float = 0.5,
+  evaluator: str = 'jaxdistill',
 ) -> Task:
   """Returns the task of detection, with the targets 'boxes' and 'classes'.
 
@@ -77,12 +83,19 @@ def detection(
     least_score: objects with a lower score are dropped.
     overlap: if the intersection over union of two objects of a class is larger,
       the one with the lower score is dropped.
+    evaluator: what computes the average precisions, 'jaxdistill' or
+      'pycocotools', which is COCO's own code (extra `detection`). Both give the
+      same numbers.
 
   Raises:
-    UsageError: there is no such score or loss, or a number is out of its range.
+    UsageError: there is no such score, loss or evaluator, a number is out of
+      its range, or pycocotools is not installed.
   """
   checks.choice('score', score, SCORES)
   checks.choice('box_loss', box_loss, BOX_LOSSES)
+  checks.choice('evaluator', evaluator, EVALUATORS)
+  if evaluator == 'pycocotools':
+    pycoco.require("detection with evaluator='pycocotools'")
   checks.weights(box_weight=box_weight)
   checks.number('least_score', least_score, at_least=0, below=1)
   checks.number('overlap', overlap, at_least=0, at_most=1)
@@ -92,7 +105,7 @@ def detection(
   def statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
     return {
       **parts_of_loss(outputs, batch),
-      'detections': _joined(detect(outputs)),
+      'detections': _joined(detect(outputs, batch['image'].shape[1:3])),
       **_truth(batch),
     }
 
@@ -101,19 +114,13 @@ def detection(
     return {k: v.mean() for k, v in rows.items() if k != 'loss'}
 
   def final(outputs: Output, size: Sequence[int]) -> Output:
-    found = detect(outputs)
-    limit = jnp.asarray(size, jnp.float32)
-    return {
-      'boxes': boxes_lib.clip(found.boxes, limit),
-      'scores': found.scores,
-      'classes': found.classes,
-    }
+    return detect(outputs, size)._asdict()
 
   return Task(
     'detection',
     lambda outputs, batch: parts_of_loss(outputs, batch)['loss'],
     statistics,
-    _summarize,
+    functools.partial(_summarize, EVALUATORS[evaluator]),
     progress,
     lambda outputs: _joined(detect(outputs)),
     _agreement,
@@ -247,9 +254,20 @@ def _losses(
 
 
 def _detect(
-  least_score: float, overlap: float, outputs: Output
+  least_score: float,
+  overlap: float,
+  outputs: Output,
+  size: Sequence[int] | None = None,
 ) -> suppression.Detections:
-  """Returns the objects that are found in each image, `[B, 100, ...]`."""
+  """Returns the objects that are found in each image, `[B, 100, ...]`.
+
+  Args:
+    least_score: see `detection`.
+    overlap: see `detection`.
+    outputs: the outputs of a detector.
+    size: the height and width of the images, to which boxes are clipped. None:
+      those of the finest map in pixels, which may be a few more.
+  """
   parts = _parts(outputs)
   ends = np.cumsum([x.shape[1] for x in parts.anchors])[:-1].tolist()
 
@@ -262,11 +280,12 @@ def _detect(
       anchors,
       least_score=least_score,
     )
-    # The places of the finest level cover the image.
-    first = anchors[0]
-    centres = (first[:, :2] + first[:, 2:]) / 2
-    size = centres.min(0) + centres.max(0)
-    found = found._replace(boxes=boxes_lib.clip(found.boxes, size))
+    if size is None:  # the places of the finest level cover the image
+      centres = (anchors[0][:, :2] + anchors[0][:, 2:]) / 2
+      limit = centres.min(0) + centres.max(0)
+    else:
+      limit = jnp.array(size)
+    found = found._replace(boxes=boxes_lib.clip(found.boxes, limit))
     return suppression.suppress(found, overlap=overlap)
 
   return jax.vmap(of_image)(*parts)
@@ -292,7 +311,10 @@ def _truth(batch: Batch) -> dict[str, Array]:
   }
 
 
-def _summarize(statistics: dict[str, Any]) -> dict[str, float]:
+def _summarize(
+  average_precisions: Callable[..., dict[str, float]],
+  statistics: dict[str, Any],
+) -> dict[str, float]:
   images = (
     (
       average_precision.Found(rows[:, :4], rows[:, 4], rows[:, 5].astype(int)),
@@ -311,7 +333,7 @@ def _summarize(statistics: dict[str, Any]) -> dict[str, float]:
     key: float(np.mean(statistics[key], dtype=np.float64))
     for key in ('loss', 'class_loss', 'box_loss')
   }
-  return {**means, **average_precision.average_precisions(images)}
+  return {**means, **average_precisions(images)}
 
 
 def _agreement(student: np.ndarray, teacher: np.ndarray) -> float:

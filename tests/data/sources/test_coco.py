@@ -154,3 +154,22 @@ def test_other_categories_in_the_test_set_are_refused(tmp_path):
   test = {**CONTENT, 'categories': categories}
   with pytest.raises(UsageError, match="got others, such as 'cow'"):
     read(write(tmp_path, test=test))
+
+
+def test_sizes_are_those_of_the_decoded_images(tmp_path):
+  root = write(tmp_path, train=with_image(height=33))
+  with pytest.raises(UsageError, match=r'b\.png: .* 24x33, as .* got 24x32$'):
+    read(root)
+
+
+def test_images_that_exif_turns_need_annotations_of_upright_images(tmp_path):
+  root = write(tmp_path)
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6
+  image = PIL.Image.new('RGB', (24, 32))
+  image.save(root / 'val2017' / 'b.png', exif=exif)
+  with pytest.raises(UsageError, match=r'b\.png: .* upright .* 24x32, .*32x24'):
+    read(root)
+  (root / 'val2017' / 'b.png').write_bytes(b'no image')
+  with pytest.raises(UsageError, match=r'b\.png: '):
+    read(root)

@@ -342,7 +342,7 @@ def test_any_method_can_run_before_and_after_a_pruning(recipe, carry):
   assert channels.size == 1
 
 
-OF_OTHER_TASKS = {'cwd', 'depth_kd', 'ifv', 'pixel_kd'}
+OF_OTHER_TASKS = {'cwd', 'depth_kd', 'fgd', 'ifv', 'pixel_kd'}
 
 
 @pytest.mark.parametrize(
