@@ -10,8 +10,8 @@ discriminator, as in DistPro.
 
 Data: FOLDER/train/images and FOLDER/train/masks with the 2,975 training images
 and their masks of "train ids" (NAME_gtFine_labelTrainIds.png, from the scripts
-of Cityscapes) as NAME.png, and FOLDER/test with the 500 validation images. The
-images are read into memory and need 20 GB there.
+of Cityscapes) as NAME.png, and FOLDER/test with the 500 validation images. They
+are decoded while the networks train.
 
 Setting: a PSPNet on ResNet-101 teaches one on MobileNetV2, both at an eighth of
 the resolution; 40,000 steps of batch size 8, crops of 512x512, and a rate that
