@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from jaxdistill.core.metric import Metric
-from jaxdistill.core.values import Array, Batch, Dataset, Metrics, Output
+from jaxdistill.core.values import (
+  Array,
+  Batch,
+  Dataset,
+  Features,
+  Metrics,
+  Output,
+)
 
 
 class TaskLoss(Protocol):
@@ -127,6 +134,11 @@ class Agreement(Protocol):
 TEACHER = 'teacher'
 
 
+def only_images(batch: Batch, /) -> Features:
+  """Returns the images of a batch, which is all that most networks read."""
+  return {'image': batch['image']}
+
+
 def _no_check(dataset: Dataset, /) -> None:
   del dataset
 
@@ -170,6 +182,9 @@ class Task(NamedTuple):
       that may surprise the user.
     probabilities: outputs -> the probabilities of classes `[B, num_classes]`,
       from which the report of a run is made; None if the task has none.
+    inputs: batch -> the features that a network reads in training: 'image', and
+      what some of its stages name as `optional`. Without training, networks
+      read only images.
   """
 
   name: str
@@ -190,3 +205,4 @@ class Task(NamedTuple):
   probes: Probes | None = None
   notes: Callable[[Dataset], tuple[str, ...]] = _no_notes
   probabilities: Predict | None = None
+  inputs: Callable[[Batch], Features] = only_images

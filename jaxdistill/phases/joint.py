@@ -78,7 +78,7 @@ def supervised(
       features, updates = graph.run(
         network,
         variables[student],
-        {'image': batch['image']},
+        recipe.task.inputs(batch),
         train=names,
         rngs={'dropout': random.step_key(rng, 'dropout')},
       )
@@ -170,7 +170,11 @@ def joint(
       models = {k: Model(networks[k], variables[k]) for k in roles}
       models |= {'student': models[student], 'teacher': models[teacher]}
       outputs, features, updates = _forward(
-        models, batch, rng, () if frozen_statistics else names
+        models,
+        batch,
+        recipe.task.inputs(batch),
+        rng,
+        () if frozen_statistics else names,
       )
       features, adapter_updates = built.adapted(
         variables.get('adapters', {}), features, rng
@@ -296,11 +300,13 @@ kd = single('kd', objectives.kd, label_weight=0.1)
 def _forward(
   models: Mapping[str, Model],
   batch: Batch,
+  inputs: Features,
   rng: Array,
   trainable: Sequence[str],
 ) -> tuple[Output, Features, Variables]:
   """Runs both networks on a batch.
 
+  The student reads `inputs`, see `Task.inputs`, and the teacher the images.
   Only the student's stages that train use the statistics of the batch. No
   gradient flows through the teacher's features.
 
@@ -312,7 +318,7 @@ def _forward(
   teacher_features, _ = graph.run(*models['teacher'], image)
   student_features, updates = graph.run(
     *models['student'],
-    image,
+    inputs,
     train=trainable,
     rngs={'dropout': random.step_key(rng, 'dropout')},
   )

@@ -1,6 +1,6 @@
 """Detection: the boxes and classes of the objects in an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from jaxdistill.core.types import (
   Output,
   Task,
 )
+from jaxdistill.losses import boxes as boxes_lib
 from jaxdistill.losses import detection as losses
 from jaxdistill.losses import numerics
 from jaxdistill.tasks.detection import (
@@ -26,7 +27,6 @@ from jaxdistill.tasks.detection import (
   average_precision,
   suppression,
 )
-from jaxdistill.tasks.detection import boxes as boxes_lib
 
 SCORES = ('ap', 'ap50', 'ap75')
 BOX_LOSSES = ('smooth_l1', 'giou')
@@ -89,6 +89,25 @@ def detection(
   parts_of_loss = functools.partial(_losses, box_loss, box_weight)
   detect = functools.partial(_detect, least_score, overlap)
 
+  return assembled('detection', parts_of_loss, detect, score)
+
+
+def assembled(
+  name: str,
+  parts_of_loss: Callable[[Output, Batch], dict[str, Array]],
+  detect: Callable[[Output], suppression.Detections],
+  score: str,
+) -> Task:
+  """Returns the task of a kind of detector.
+
+  Args:
+    name: the name of the task.
+    parts_of_loss: (outputs, batch) -> the 'loss' of each image and its parts,
+      whose names end with 'loss', `[B]`.
+    detect: outputs -> the objects of each image, `[B, 100, ...]`.
+    score: the metric that chooses the best epoch.
+  """
+
   def statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
     return {
       **parts_of_loss(outputs, batch),
@@ -110,7 +129,7 @@ def detection(
     }
 
   return Task(
-    'detection',
+    name,
     lambda outputs, batch: parts_of_loss(outputs, batch)['loss'],
     statistics,
     _summarize,
@@ -262,10 +281,7 @@ def _detect(
       anchors,
       least_score=least_score,
     )
-    # The places of the finest level cover the image.
-    first = anchors[0]
-    centres = (first[:, :2] + first[:, 2:]) / 2
-    size = centres.min(0) + centres.max(0)
+    size = boxes_lib.covered(anchors[0])
     found = found._replace(boxes=boxes_lib.clip(found.boxes, size))
     return suppression.suppress(found, overlap=overlap)
 
@@ -309,7 +325,8 @@ def _summarize(statistics: dict[str, Any]) -> dict[str, float]:
   )
   means = {
     key: float(np.mean(statistics[key], dtype=np.float64))
-    for key in ('loss', 'class_loss', 'box_loss')
+    for key in statistics
+    if key.endswith('loss')
   }
   return {**means, **average_precision.average_precisions(images)}
 
