@@ -3,6 +3,9 @@
   jaxdistill --config=configs/detection/bccd_two_stage.py \
     --config.data.path=FILE
 
+With bccd_two_stage.py:short, one student with fewer proposals is trained alone
+for 780 steps.
+
 Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
 2018, Table 8, on a small scale. The networks are Faster R-CNNs with a feature
 pyramid. SSKD trains the student's backbone and pyramid stage by stage, and its
@@ -16,9 +19,11 @@ there are 128 proposals for each image. Images are zoomed by 0.8 to 1.25 and
 mirrored. The learning rates and the weight of FitNets were not tuned. The
 weight of CWD is that of its authors for RetinaNet.
 
-Hardware and time: intended for two CPU cores; not measured as a whole. There is
-no table of results yet.
+Hardware and time: intended for two CPU cores; not measured. There is no table
+of results yet, but RESULTS.md has the scores of the short run.
 """
+
+ARGUMENTS = ('all', 'short')
 
 
 def network(width):
@@ -42,7 +47,7 @@ GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (2, 3, 4, 5))
 
 
-def get_config():
+def get_config(rows='all'):
   """Returns rows of the same length, which the stages of SSKD share."""
   optimizer = {
     'name': 'sgd',
@@ -55,7 +60,7 @@ def get_config():
     'weight_decay': 1e-4,
     'clip': 10.0,
   }
-  return {
+  config = {
     'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
     'task': {
       'name': 'two_stage_detection',
@@ -85,4 +90,17 @@ def get_config():
         'head_optimizer': optimizer,
       },
     },
+  }
+  if rows == 'all':
+    return config
+  del config['teacher']
+  few = {'width': 16, 'head_width': 64, 'count': 64, 'candidates': 128}
+  return {
+    **config,
+    'student': {**config['student'], **few},
+    'batch_size': 4,
+    'epochs': 12,
+    'evaluate_every': 3,
+    'seeds': 1,
+    'methods': {'student alone': {'name': 'supervised'}},
   }

@@ -53,9 +53,9 @@ def propose(
 def kept(boxes: Array, is_box: Array, *, overlap: float) -> Array:
   """Returns which boxes non-maximum suppression keeps, booleans `[N]`.
 
-  A box is kept unless it overlaps too much with a kept one before it. This
-  defines a single answer, and each round of the loop makes at least one more
-  box right, but usually most of them: it is much faster than one box a round.
+  A box is kept unless it overlaps too much with a kept one before it. Each
+  round of the loop decides this for all boxes from the answers of the round
+  before. It makes at least one more answer final, and usually many.
 
   Args:
     boxes: `[N, 4]`, the best ones first.

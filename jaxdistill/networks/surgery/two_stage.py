@@ -15,8 +15,8 @@ from jaxdistill.networks.surgery import dense_heads, detectors
 
 # The levels of the pyramid. Boxes are read from all of them but the last.
 LEVELS = (2, 3, 4, 5, 6)
-# A proposal is read from p4 if its side is that of the finest anchors, times
-# this factor: 224 pixels in the paper.
+# The side of a proposal that is read from p4, in sides of the finest anchors.
+# In the paper, these are 224 and 32 pixels.
 _CANONICAL = 7.0
 
 
@@ -214,9 +214,8 @@ def faster_rcnn(
 
   In training, the stage 'proposals' appends the true boxes of the image to the
   proposals if the task gives them as 'true_boxes', see
-  `tasks.two_stage_detection`. The
-  head computes its outputs for all of them; the loss then chooses those that
-  count.
+  `tasks.two_stage_detection`. The head computes its outputs for all of them;
+  the loss then chooses those that count.
 
   Args:
     network: a classifier that pools its last map, such as a ResNet. Everything
