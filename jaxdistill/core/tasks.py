@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from jaxdistill.core.metric import Metric
-from jaxdistill.core.values import Array, Batch, Dataset, Metrics, Output
+from jaxdistill.core.values import (
+  Array,
+  Batch,
+  Dataset,
+  Features,
+  Metrics,
+  Output,
+)
 
 
 class TaskLoss(Protocol):
@@ -130,6 +137,11 @@ TEACHER = 'teacher'
 TEACHER_OUTPUTS = 'teacher_outputs'
 
 
+def only_images(batch: Batch, /) -> Features:
+  """Returns the images of a batch, which is all that most networks read."""
+  return {'image': batch['image']}
+
+
 def _no_check(dataset: Dataset, /) -> None:
   del dataset
 
@@ -179,6 +191,9 @@ class Task(NamedTuple):
       changes.
     num_outputs: how many channels of outputs networks have that a config names;
       None: as many as there are classes.
+    inputs: batch -> the features that a network reads in training: 'image', and
+      what some of its stages name as `optional`. Without training, networks
+      read only images.
   """
 
   name: str
@@ -201,3 +216,4 @@ class Task(NamedTuple):
   probabilities: Predict | None = None
   prepare: Callable[[Array, Batch], Batch] | None = None
   num_outputs: int | None = None
+  inputs: Callable[[Batch], Features] = only_images

@@ -94,12 +94,16 @@ class Stage(NamedTuple):
     image: what is done to 'image' before the stage reads it, for a network
       whose images are standardised in another way than the data's; None: it
       reads them as they are.
+    optional: the names of features that the stage reads after its inputs if
+      they are given, such as the true boxes, which only training knows; see
+      `Task.inputs`.
   """
 
   name: str
   module: Any
   inputs: tuple[str, ...] = ()
   image: Affine | None = None
+  optional: tuple[str, ...] = ()
 
 
 class Network(NamedTuple):

@@ -64,6 +64,7 @@ def to_description(network: Network) -> list[dict[str, Any]] | dict[str, Any]:
       'class': _class_name(type(stage.module)),
       'fields': _fields(stage),
       **({'image': stage.image._asdict()} if stage.image else {}),
+      **({'optional': list(stage.optional)} if stage.optional else {}),
     }
     for stage in network.stages
   ]
@@ -111,7 +112,9 @@ def _stage(entry: Any, known: Mapping[str, type[nn.Module]]) -> Stage:
   try:
     name, inputs, image = entry['name'], entry['inputs'], entry.get('image')
     affine = image and Affine(**{k: _tuples(v) for k, v in image.items()})
-    stage = Stage(name, _module(entry, known), tuple(inputs), affine)
+    optional = tuple(entry.get('optional', ()))
+    module = _module(entry, known)
+    stage = Stage(name, module, tuple(inputs), affine, optional)
   except (AttributeError, KeyError, TypeError) as error:
     raise UsageError(
       f'network: expected the description of a stage ({error}), got '

@@ -32,6 +32,7 @@ from jaxdistill.networks.surgery import (
   noisy,
   pooling,
   scaling,
+  two_stage,
 )
 from jaxdistill.networks.weights import files
 
@@ -163,6 +164,7 @@ EDITS: dict[str, Callable[..., Network]] = {
   'upproj': depth_heads.upproj,
   'embedded': embedding.embedded,
   'retinanet': detectors.retinanet,
+  'faster_rcnn': two_stage.faster_rcnn,
   'scaled': scaling.scaled,
   'narrowed': narrowing.narrowed,
   'noisy': noisy.noisy,

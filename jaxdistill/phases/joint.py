@@ -79,7 +79,7 @@ def supervised(
       features, updates = graph.run(
         network,
         variables[student],
-        {'image': batch['image']},
+        recipe.task.inputs(batch),
         train=names,
         rngs={'dropout': random.step_key(rng, 'dropout')},
       )
@@ -171,7 +171,11 @@ def joint(
       models = {k: Model(networks[k], variables[k]) for k in roles}
       models |= {'student': models[student], 'teacher': models[teacher]}
       outputs, features, updates = _forward(
-        models, batch, rng, () if frozen_statistics else names
+        models,
+        batch,
+        recipe.task.inputs(batch),
+        rng,
+        () if frozen_statistics else names,
       )
       features, adapter_updates = built.adapted(
         variables.get('adapters', {}), features, rng
@@ -297,11 +301,13 @@ kd = single('kd', objectives.kd, label_weight=0.1)
 def _forward(
   models: Mapping[str, Model],
   batch: Batch,
+  inputs: Features,
   rng: Array,
   trainable: Sequence[str],
 ) -> tuple[Output, Features, Variables]:
   """Runs both networks on a batch.
 
+  The student reads `inputs`, see `Task.inputs`, and the teacher the images.
   Only the student's stages that train use the statistics of the batch. No
   gradient flows through the teacher's features.
 
@@ -309,11 +315,10 @@ def _forward(
     (the student's output; features named 'student/...', 'teacher/...' and
     'batch/...'; the collections that the student's pass changed).
   """
-  image = {'image': batch['image']}
   teacher_features = _teacher_features(models['teacher'], batch)
   student_features, updates = graph.run(
     *models['student'],
-    image,
+    inputs,
     train=trainable,
     rngs={'dropout': random.step_key(rng, 'dropout')},
   )

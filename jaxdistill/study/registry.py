@@ -78,6 +78,7 @@ TASKS: Table = {
   'segmentation': tasks.segmentation,
   'depth': tasks.depth,
   'detection': tasks.detection,
+  'two_stage_detection': tasks.two_stage_detection,
   'embedding': tasks.embedding,
   'imitation': tasks.imitation,
   'verification': tasks.verification,

@@ -8,6 +8,7 @@ from jaxdistill.tasks.classification import classification
 from jaxdistill.tasks.depth import depth
 from jaxdistill.tasks.detection.coco_results import coco_results
 from jaxdistill.tasks.detection.task import detection
+from jaxdistill.tasks.detection.two_stage import two_stage_detection
 from jaxdistill.tasks.imitation import embedding, imitation
 from jaxdistill.tasks.segmentation import segmentation
 from jaxdistill.tasks.verification import verification
@@ -20,5 +21,6 @@ __all__ = [
   'embedding',
   'imitation',
   'segmentation',
+  'two_stage_detection',
   'verification',
 ]

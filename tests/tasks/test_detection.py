@@ -11,12 +11,12 @@ import jaxdistill as jd
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.data.transforms import augment
+from jaxdistill.losses import boxes as boxes_lib
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import detectors
 from jaxdistill.study import stablehlo
 from jaxdistill.tasks import coco_results, detection
 from jaxdistill.tasks.detection import assignment
-from jaxdistill.tasks.detection import boxes as boxes_lib
 
 SIZE = (32, 48)
 CLASSES = 3

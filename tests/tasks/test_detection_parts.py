@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdistill.losses import boxes as boxes_lib
 from jaxdistill.losses import detection as losses
 from jaxdistill.networks.surgery import detectors
 from jaxdistill.tasks.detection import assignment, suppression
-from jaxdistill.tasks.detection import boxes as boxes_lib
 
 SIZE = 64
 CASES = range(6)

@@ -76,14 +76,13 @@ class Forward(NamedTuple):
       ((loss of the labels and the terms `[]`, losses of the pathways `[L]`),
       (role -> the collections that changed, metrics)).
     """
-    image = {'image': batch['image']}
     teacher_features, _ = graph.run(
-      self.pair.teacher, variables[self.teacher], image
+      self.pair.teacher, variables[self.teacher], {'image': batch['image']}
     )
     student_features, updates = graph.run(
       self.pair.student,
       variables[self.student],
-      image,
+      self.recipe.task.inputs(batch),
       train=True,
       rngs={'dropout': random.step_key(rng, 'dropout')},
     )
@@ -132,7 +131,7 @@ class Forward(NamedTuple):
     features, _ = graph.run(
       self.pair.student,
       variables[self.student],
-      {'image': batch['image']},
+      self.recipe.task.inputs(batch),
       train=True,
       rngs={'dropout': random.step_key(rng, 'dropout')},
     )

@@ -231,7 +231,7 @@ class _Transfer(NamedTuple):
       student_features, updates = graph.run(
         self.pair.student,
         variables['student'],
-        image,
+        self.recipe.task.inputs(batch),
         train=True,
         rngs={'dropout': random.step_key(rng, 'dropout')},
       )

@@ -356,6 +356,7 @@ def _inputs(network: Network, i: int, features: Features) -> Sequence[Array]:
         f'stage {stage.name!r} reads {name!r}, which is not among the features '
         f'given or computed: {", ".join(features)}'
       )
+  names = (*names, *(name for name in stage.optional if name in features))
   inputs = [features[name] for name in names]
   if stage.image is None:
     return inputs

@@ -167,27 +167,39 @@ class AnchorHead(nn.Module):
     return {
       '': logits,
       '.boxes': of_levels(boxes, 4),
-      **self._anchors(maps),
+      **level_anchors(
+        maps, LEVELS, self.stride, self.size, self.scales, self.ratios
+      ),
     }
 
-  def _anchors(self, maps: Sequence[Array]) -> dict[str, Array]:
-    """Returns the anchors of each level, `[B, A_l, 4]`."""
-    levels = {}
-    for i, x in enumerate(maps):
-      batch, height, width, _ = x.shape
-      stride = self.stride * 2**i
-      boxes = anchors(
-        height,
-        width,
-        stride,
-        size=self.size * stride,
-        scales=self.scales,
-        ratios=self.ratios,
-      )
-      levels[f'.anchors{i + LEVELS[0]}'] = jnp.broadcast_to(
-        boxes, (batch, *boxes.shape)
-      )
-    return levels
+
+def level_anchors(
+  maps: Sequence[Array],
+  levels: Sequence[int],
+  stride: int,
+  size: float,
+  scales: Sequence[float],
+  ratios: Sequence[float],
+) -> dict[str, Array]:
+  """Returns the anchors of each level, '.anchors3' `[B, A_l, 4]` and so on.
+
+  Args:
+    maps: the map of each level.
+    levels: the numbers of the levels.
+    stride: pixels per place of the first level; each level has twice as many.
+    size: the side of an anchor of scale 1, in places.
+    scales: the scales of the anchors.
+    ratios: their heights divided by their widths.
+  """
+  named = {}
+  for i, (level, x) in enumerate(zip(levels, maps)):
+    batch, height, width, _ = x.shape
+    pixels = stride * 2**i
+    boxes = anchors(
+      height, width, pixels, size=size * pixels, scales=scales, ratios=ratios
+    )
+    named[f'.anchors{level}'] = jnp.broadcast_to(boxes, (batch, *boxes.shape))
+  return named
 
 
 def _conv(
@@ -266,7 +278,7 @@ def retinanet(
   checks.number('size', size, above=0)
   checks.number('prior', prior, above=0, below=1)
   maps, groups = dense_heads.maps_of(network)
-  stride = _stride(maps, groups[-3:])
+  stride = stride_of(maps, groups[-3:])
   third, fourth, fifth = groups[-3:]
   head = AnchorHead(
     num_classes,
@@ -292,19 +304,25 @@ def retinanet(
   return Network((*maps.stages, *stages), outputs)
 
 
-def _stride(maps: Network, groups: Sequence[str]) -> int:
-  """Returns the stride of the first of three groups, in pixels per place.
+def stride_of(maps: Network, groups: Sequence[str], count: int = 3) -> int:
+  """Returns the stride of the first of some groups, in pixels per place.
+
+  Args:
+    maps: the network without its pooling and head.
+    groups: the last groups of the network.
+    count: how many groups the pyramid needs.
 
   Raises:
-    UsageError: they are not three, or do not halve the resolution twice.
+    UsageError: there are fewer groups, or one of them does not halve the
+      resolution.
   """
   image = jax.ShapeDtypeStruct((1, _SIDE, _SIDE, 3), jnp.float32)  # type: ignore[no-untyped-call,unused-ignore]
   shapes = graph.shapes(maps, {'image': image})
   sides = [shapes[group].shape[1] for group in groups]
-  if len(sides) != 3 or sides != [4 * sides[-1], 2 * sides[-1], sides[-1]]:
+  if sides != [sides[-1] << k for k in reversed(range(count))]:
     raise UsageError(
-      'network: expected a classifier whose last three groups each halve the '
-      f'resolution, got maps of the sides {", ".join(map(str, sides))} for '
+      f'network: expected a classifier whose last {count} groups each halve '
+      f'the resolution, got maps of the sides {", ".join(map(str, sides))} for '
       f'images of {_SIDE}'
     )
   return _SIDE // sides[0]

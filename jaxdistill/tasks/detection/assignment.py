@@ -20,15 +20,16 @@ def assign(
   *,
   positive: float = 0.5,
   negative: float = 0.4,
+  every_box: bool = True,
 ) -> Array:
   """Returns the box that each anchor learns, int32 `[A]`.
 
   An anchor gets the box with which it overlaps most if their intersection over
   union is at least `positive`. If it is below `negative`, the anchor is
-  `BACKGROUND`, and in between it is `UNDECIDED`. In addition, each box gets the
-  anchors with which it overlaps most, however little that is. If an anchor is
-  the best of several boxes, it goes to the box with the largest overlap, and to
-  the first of equal ones.
+  `BACKGROUND`, and in between it is `UNDECIDED`. With `every_box`, each box
+  gets the anchors with which it overlaps most, however little that is. If an
+  anchor is the best of several boxes, it goes to the box with the largest
+  overlap, and to the first of equal ones.
 
   Args:
     anchors: `[A, 4]`.
@@ -38,6 +39,7 @@ def assign(
     positive: the smallest overlap at which an anchor gets a box.
     negative: the overlap below which an anchor is background; at most
       `positive`.
+    every_box: whether boxes get anchors with which they overlap less.
   """
   if not boxes.shape[0]:
     return jnp.full(anchors.shape[0], BACKGROUND, jnp.int32)
@@ -46,6 +48,8 @@ def assign(
   largest = overlaps.max(1)
   rest = jnp.where(largest < negative, BACKGROUND, UNDECIDED)
   chosen = jnp.where(largest >= positive, overlaps.argmax(1), rest)
+  if not every_box:
+    return chosen.astype(jnp.int32)
   best = overlaps.max(0)
   is_best = (overlaps > best[None] - _ROUNDING) & (overlaps > 0)
   claims = jnp.where(is_best, overlaps, 0.0)

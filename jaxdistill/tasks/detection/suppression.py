@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxdistill.core.types import Array
+from jaxdistill.losses import boxes as boxes_lib
 from jaxdistill.losses import detection as losses
-from jaxdistill.tasks.detection import boxes as boxes_lib
 
 
 class Detections(NamedTuple):

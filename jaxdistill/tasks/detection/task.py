@@ -19,6 +19,7 @@ from jaxdistill.core.types import (
   Output,
   Task,
 )
+from jaxdistill.losses import boxes as boxes_lib
 from jaxdistill.losses import detection as losses
 from jaxdistill.losses import numerics
 from jaxdistill.tasks.detection import (
@@ -27,7 +28,6 @@ from jaxdistill.tasks.detection import (
   pycoco,
   suppression,
 )
-from jaxdistill.tasks.detection import boxes as boxes_lib
 
 SCORES = ('ap', 'ap50', 'ap75')
 BOX_LOSSES = ('smooth_l1', 'giou')
@@ -93,14 +93,39 @@ def detection(
   """
   checks.choice('score', score, SCORES)
   checks.choice('box_loss', box_loss, BOX_LOSSES)
-  checks.choice('evaluator', evaluator, EVALUATORS)
-  if evaluator == 'pycocotools':
-    pycoco.require("detection with evaluator='pycocotools'")
   checks.weights(box_weight=box_weight)
   checks.number('least_score', least_score, at_least=0, below=1)
   checks.number('overlap', overlap, at_least=0, at_most=1)
   parts_of_loss = functools.partial(_losses, box_loss, box_weight)
   detect = functools.partial(_detect, least_score, overlap)
+  return assembled('detection', parts_of_loss, detect, score, evaluator)
+
+
+def assembled(
+  name: str,
+  parts_of_loss: Callable[[Output, Batch], dict[str, Array]],
+  detect: Callable[..., suppression.Detections],
+  score: str,
+  evaluator: str,
+) -> Task:
+  """Returns the task of a kind of detector.
+
+  Args:
+    name: the name of the task.
+    parts_of_loss: (outputs, batch) -> the 'loss' of each image and its parts,
+      whose names end with 'loss', `[B]`.
+    detect: (outputs, size) -> the objects of each image, `[B, 100, ...]`, whose
+      boxes lie in images of this height and width; without the size, they may
+      lie a few pixels beyond them.
+    score: the metric that chooses the best epoch.
+    evaluator: what computes the average precisions.
+
+  Raises:
+    UsageError: there is no such evaluator, or its package is not installed.
+  """
+  checks.choice('evaluator', evaluator, EVALUATORS)
+  if evaluator == 'pycocotools':
+    pycoco.require(f"{name} with evaluator='pycocotools'")
 
   def statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
     return {
@@ -117,7 +142,7 @@ def detection(
     return detect(outputs, size)._asdict()
 
   return Task(
-    'detection',
+    name,
     lambda outputs, batch: parts_of_loss(outputs, batch)['loss'],
     statistics,
     functools.partial(_summarize, EVALUATORS[evaluator]),
@@ -280,11 +305,7 @@ def _detect(
       anchors,
       least_score=least_score,
     )
-    if size is None:  # the places of the finest level cover the image
-      centres = (anchors[0][:, :2] + anchors[0][:, 2:]) / 2
-      limit = centres.min(0) + centres.max(0)
-    else:
-      limit = jnp.array(size)
+    limit = boxes_lib.covered(anchors[0]) if size is None else jnp.array(size)
     found = found._replace(boxes=boxes_lib.clip(found.boxes, limit))
     return suppression.suppress(found, overlap=overlap)
 
@@ -331,7 +352,8 @@ def _summarize(
   )
   means = {
     key: float(np.mean(statistics[key], dtype=np.float64))
-    for key in ('loss', 'class_loss', 'box_loss')
+    for key in statistics
+    if key.endswith('loss')
   }
   return {**means, **average_precisions(images)}
 

@@ -62,6 +62,17 @@ def clip(boxes: Array, size: Array) -> Array:
   return jnp.clip(boxes, 0.0, jnp.expand_dims(limit, axes))
 
 
+def covered(anchors: Array) -> Array:
+  """Returns the size of the image that the anchors of a level cover, `[2]`.
+
+  Args:
+    anchors: those of all places of a map, `[A, 4]`. If the stride of the map
+      does not divide the size, it is rounded up to a multiple of the stride.
+  """
+  centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+  return centres.min(0) + centres.max(0)
+
+
 def _centre_and_size(boxes: Array) -> tuple[Array, Array]:
   corner, end = boxes[..., :2], boxes[..., 2:]
   return (corner + end) / 2, end - corner

@@ -1,0 +1,106 @@
+"""SSKD and its rivals on small two-stage detectors: blood cells, BCCD.
+
+  jaxdistill --config=configs/detection/bccd_two_stage.py \
+    --config.data.path=FILE
+
+With bccd_two_stage.py:short, one student with fewer proposals is trained alone
+for 780 steps.
+
+Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
+2018, Table 8, on a small scale. The networks are Faster R-CNNs with a feature
+pyramid. SSKD trains the student's backbone and pyramid stage by stage, and its
+region proposal network and head on the labels.
+
+Data: FILE is that of `configs/detection/bccd.py`.
+
+Setting: Faster R-CNNs on ResNet-18; the teacher is twice as wide as the
+student. The finest anchors have sides of 16 pixels, half of the usual size, and
+there are 128 proposals for each image. Images are zoomed by 0.8 to 1.25 and
+mirrored. The learning rates and the weight of FitNets were not tuned. The
+weight of CWD is that of its authors for RetinaNet.
+
+Hardware and time: intended for two CPU cores; not measured. There is no table
+of results yet, but RESULTS.md has the scores of the short run.
+"""
+
+ARGUMENTS = ('all', 'short')
+
+
+def network(width):
+  """Returns a Faster R-CNN on a ResNet-18 of some width."""
+  return {
+    'name': 'faster_rcnn',
+    'width': 2 * width,
+    'head_width': 8 * width,
+    'size': 4.0,
+    'count': 128,
+    'candidates': 256,
+    'network': {
+      'name': 'resnet18',
+      'stem_width': width,
+      'widths': (width, 2 * width, 4 * width, 8 * width),
+    },
+  }
+
+
+GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
+PYRAMID = tuple((f'p{k}', f'p{k}') for k in (2, 3, 4, 5))
+
+
+def get_config(rows='all'):
+  """Returns rows of the same length, which the stages of SSKD share."""
+  optimizer = {
+    'name': 'sgd',
+    'schedule': {
+      'name': 'step',
+      'rate': 0.02,
+      'boundaries': (2 / 3, 8 / 9),
+      'warmup': 0.05,
+    },
+    'weight_decay': 1e-4,
+    'clip': 10.0,
+  }
+  config = {
+    'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
+    'task': {
+      'name': 'two_stage_detection',
+      'score': 'ap50',
+      'region_samples': 64,
+    },
+    'augment': {'name': 'scale_crop', 'size': (120, 160), 'scale': (0.8, 1.25)},
+    'teacher': {**network(32), 'training': {'epochs': 120}},
+    'student': network(16),
+    'batch_size': 8,
+    'epochs': 100,
+    'evaluate_every': 10,
+    'seeds': 3,
+    'optimizer': optimizer,
+    'methods': {
+      'student alone': {'name': 'supervised'},
+      'FitNets': {
+        'name': 'hint',
+        'weight': 1.0,
+        'activation': False,
+        'feature_pairs': PYRAMID,
+      },
+      'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
+      'SSKD': {
+        'name': 'sskd',
+        'cut': (*GROUPS, PYRAMID),
+        'head_optimizer': optimizer,
+      },
+    },
+  }
+  if rows == 'all':
+    return config
+  del config['teacher']
+  few = {'width': 16, 'head_width': 64, 'count': 64, 'candidates': 128}
+  return {
+    **config,
+    'student': {**config['student'], **few},
+    'batch_size': 4,
+    'epochs': 12,
+    'evaluate_every': 3,
+    'seeds': 1,
+    'methods': {'student alone': {'name': 'supervised'}},
+  }
