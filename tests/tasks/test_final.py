@@ -72,14 +72,14 @@ def test_other_formats_take_a_segmenter_with_an_auxiliary_head(auxiliary):
   program = source_lib.program(
     source(segmentation(), auxiliary=auxiliary), batch_size=2
   )
-  output = jax.eval_shape(program.function, program.image)
+  (output,) = jax.eval_shape(program.function, program.image)
   assert output.shape == (2, *SIZE, 3)
 
 
 def test_depths_have_the_size_of_the_image():
   made = source(depth(), num_classes=1, auxiliary=False)
   program = source_lib.program(made, batch_size=2)
-  output = jax.eval_shape(program.function, program.image)
+  (output,) = jax.eval_shape(program.function, program.image)
   assert output.shape == (2, *SIZE, 1)
 
 

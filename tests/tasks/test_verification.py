@@ -270,7 +270,8 @@ def test_an_exported_program_gives_the_normalised_embedding():
   vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
   np.testing.assert_allclose(given, vectors, rtol=1e-4, atol=1e-6)
   program = source_lib.program(source, batch_size=2)
-  assert jax.eval_shape(program.function, program.image).shape == (2, 5)
+  (output,) = jax.eval_shape(program.function, program.image)
+  assert output.shape == (2, 5)
   # What a file gives is scored as the network's outputs are.
   label = np.array([0, 1])
   rows = verification().statistics(given, {'label': label})
