@@ -329,6 +329,33 @@ def test_the_defaults_suit_the_number_of_images(count, batch, epochs):
   assert compiling._epochs(count, batch) == epochs
 
 
+@pytest.mark.parametrize(
+  ('section', 'steps', 'momentum'),
+  [
+    ({'name': 'mobilenet_v3_small'}, 660, 0.9793),
+    ({'name': 'mobilenet_v3_small'}, 2000, None),
+    ({'name': 'mobilenet_v3_small', 'momentum': 0.99}, 660, 0.99),
+    ({'name': 'resnet8'}, 660, None),
+    ({'name': 'my_file:my_function'}, 1, None),
+  ],
+)
+def test_running_statistics_forget_their_initial_values(
+  section, steps, momentum
+):
+  """A variance of 1 is large beside those of depthwise convolutions."""
+  short = compiling.with_short_memory(section, steps)
+  assert short.get('momentum') == momentum
+  share = {'name': 'scaled', 'network': section, 'share': 0.5}
+  nested = compiling.with_short_memory(share, steps)
+  assert nested == {**share, 'network': short}
+
+
+def test_large_images_are_cut_and_small_ones_padded():
+  assert compiling._augment((32, 32)) == {'name': 'crop_flip', 'padding': 4}
+  assert compiling._augment((96, 96))['name'] == 'imagenet'
+  assert compiling._augment((96, 128))['name'] == 'crop_flip'
+
+
 def test_transformers_are_trained_with_adamw():
   vit = jd.networks.create(
     'vit', num_classes=2, width=8, depth=1, heads=1, patch=4

@@ -1,11 +1,12 @@
 """The config of a call, with defaults that suit the data."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import inspect
 from typing import Any, Literal, NamedTuple
 
 from jaxdistill.core.types import Dataset, Network
 from jaxdistill.networks.layers import attention
+from jaxdistill.networks.registry import NETWORKS
 from jaxdistill.study.distilling.students import Student
 from jaxdistill.study.distilling.teachers import Teacher
 from jaxdistill.study.registry import METHODS
@@ -22,6 +23,14 @@ SGD_RATE_OF_VECTORS = 0.5
 FINE_TUNING = 10
 # Methods that take the teacher's outputs for scores of the data's classes.
 NEED_CLASSES = ('kd', 'refinery', 'dkd', 'dist', 'dml')
+# Images from this size on are cut at random, and smaller ones are padded. A wide
+# black border changes what a teacher says of an image.
+LEAST_CUT = 64
+# The smallest part of an image that is cut out, as a fraction of its area.
+SMALLEST_CUT = 0.5
+# So much of the initial running statistics of batch norms may be left at the
+# end of the training. They can be a thousand times larger than the true ones.
+LEFT_OF_STATISTICS = 1e-6
 # Validations of a row.
 EVALUATIONS = 20
 BASELINE = 'labels only'
@@ -78,20 +87,20 @@ def compiled(
   batch_size = choices.batch_size or _batch_size(count)
   epochs = choices.epochs or _epochs(count, batch_size)
   name, rate = _optimizer(network, batch_size, method_name)
+  steps = epochs * max(1, count // batch_size)
   if not teacher.is_trained:
     training = {'epochs': epochs, **section.get('training', {})}
-    section = {**section, 'training': training}
+    section = {**with_short_memory(section, steps), 'training': training}
   elif is_fine_tuned(dataset, has_labels, teacher, choices):
     schedule = {'name': 'cosine', 'rate': rate / FINE_TUNING}
     training = {'epochs': epochs, 'schedule': schedule}
     section = {**(teacher.new_head_section or {}), 'training': training}
-  padding = max(1, dataset.splits['train']['image'].shape[1] // 8)
   return {
     'data': dict(data),
     **({} if task == 'classification' else {'task': {'name': task}}),
-    'augment': {'name': 'crop_flip', 'padding': padding},
+    'augment': _augment(dataset.splits['train']['image'].shape[1:3]),
     'teacher': section,
-    'student': dict(student.section),
+    'student': with_short_memory(student.section, steps),
     'optimizer': {'name': name},
     'schedule': {'name': 'cosine', 'rate': rate},
     'batch_size': batch_size,
@@ -103,6 +112,39 @@ def compiled(
     ),
     'methods': _rows(method_name, task, choices),
   }
+
+
+def _augment(size: Sequence[int]) -> dict[str, Any]:
+  """Returns the augmentation that suits the size of the images."""
+  height, width = size
+  if height == width >= LEAST_CUT:
+    return {'name': 'imagenet', 'size': height, 'scale': (SMALLEST_CUT, 1.0)}
+  return {'name': 'crop_flip', 'padding': max(1, height // 8)}
+
+
+def with_short_memory(
+  section: Mapping[str, Any], steps: float
+) -> dict[str, Any]:
+  """Returns the section of a network whose batch norms suit a short training.
+
+  Their momentum becomes small enough for the running statistics to forget their
+  initial values, if the section does not choose it.
+
+  Args:
+    section: the section; or one with a section `network`, such as `scaled`.
+    steps: the number of training steps.
+  """
+  nested = section.get('network')
+  if isinstance(nested, Mapping):
+    return {**section, 'network': with_short_memory(nested, steps)}
+  make = NETWORKS.get(str(section.get('name')))
+  parameters = inspect.signature(make).parameters if make else {}
+  most = LEFT_OF_STATISTICS ** (1 / steps)
+  if 'momentum' in section or 'momentum' not in parameters:
+    return dict(section)
+  if parameters['momentum'].default <= most:
+    return dict(section)
+  return {**section, 'momentum': round(most, 4)}
 
 
 def _batch_size(count: int) -> int:
