@@ -65,7 +65,7 @@ def column(
   Raises:
     Interrupted: the run was asked to stop. Files that are complete remain.
     UsageError: an output is not finite in the type of the files, a file cannot
-      be read, or the files hold other outputs than the teacher gives.
+      be written or read, or the files hold other outputs than the teacher's.
   """
   views = row.views
   assert views is not None
