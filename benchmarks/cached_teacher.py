@@ -3,8 +3,9 @@
 The steps take turns in one process. Both begin with uint8 images on the device
 and augment them: the step with the teacher augments the batch, and the step
 with stored outputs draws a view of each image. The script prints medians of the
-processor time of all threads, which depends little on what else runs, or of the
-wall time on a GPU; and the ratio of the steps in each turn.
+time of a step, and the median of the ratios in each turn. On a CPU, this is the
+processor time of all threads, which other programs affect little. On a GPU, it
+is wall time.
 
   python benchmarks/cached_teacher.py --teacher resnet56 --student resnet20
   python benchmarks/cached_teacher.py --teacher efficientnet_lite0 --size 96

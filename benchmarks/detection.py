@@ -4,9 +4,9 @@ A narrow RetinaNet on ResNet-18 for images of 160x120, as in
 configs/detection/bccd.py. A step assigns anchors to 13 boxes for each image,
 and takes the focal loss and smooth L1, their gradient, and SGD with momentum.
 The forward pass of the network in inference mode is measured by itself, too.
-Both programs are the same network; the parity test of its pyramid, head and
-losses reads the same code of PyTorch. Each engine is a process of its own. They
-take turns, and medians and their ratios are printed.
+Both programs have the same network, and the parity test of `retinanet` uses the
+same PyTorch code. Each engine runs in a process of its own. They take turns,
+and the script prints medians and the ratios of the times.
 
   python benchmarks/detection.py --torch_python=/path/to/torch/bin/python
 """
@@ -166,8 +166,8 @@ def main():
   parser.add_argument(
     '--processor_time',
     action='store_true',
-    help='measure the time of the processor instead of that of the clock, for '
-    'one core of a machine that does other work, too',
+    help='measure processor time instead of wall time, which suits one core of '
+    'a machine that does other work, too',
   )
   parser.add_argument('--torch_python', default=sys.executable)
   parser.add_argument('--engine', help='the engine that this process runs')

@@ -34,8 +34,9 @@ IFVD = {
   'pixel_kd': {'weight': 10 / len(CLASSES)},
   'ifv': {'weight': 200.0},
 }
-# The ablation of directions in Section 4.4 of DistPro: the teacher's last group
-# teaches the student's first three, in place of the same and deeper ones.
+# The ablation of directions in Section 4.4 of DistPro: the student's first
+# three groups learn from the teacher's last group. Usually, each group learns
+# from the teacher's same group and deeper ones.
 LAST_TO_FIRST = {
   'name': 'all_pairs',
   'transforms': ('T4',),
@@ -45,7 +46,7 @@ LAST_TO_FIRST = {
 
 
 def equal_weights(space):
-  """Returns IFVD with pathways whose weights are equal and constant."""
+  """Returns IFVD with pathways that all have the same constant weight."""
   return {
     'name': 'distpro_retrain',
     'use': 'equal',

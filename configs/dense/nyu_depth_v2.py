@@ -17,7 +17,7 @@ of batch size 8, parts of 228x304, and a rate of 0.01 that falls to a tenth
 every five epochs. Plain KD is the mean absolute difference to the teacher's
 depths. The paper's RMSE cannot be reached from colours alone, for which the
 authors of the networks report 0.514: its networks must see samples of the
-depth too, about which it says nothing. `--config.task.samples=200` shows 200.
+depth too, but it does not say how many. `--config.task.samples=200` gives 200.
 
 Held out: nothing of the 47,584 training images.
 

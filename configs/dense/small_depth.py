@@ -14,16 +14,16 @@ Data: 'scenes' are drawn by the library and need no download. 'motorcycle' is
 the only photograph with true disparities in scikit-image, of Scharstein et al.,
 High-Resolution Stereo Datasets with Subpixel-Accurate Ground Truth, 2014. The
 left half of the image is for training and the right half for the test, in tiles
-of 60x80 pixels. This file makes it, with scikit-image and its downloads:
+of 60x80 pixels. This file writes the data, with scikit-image and its downloads:
 
   pip install scikit-image pooch
   python configs/dense/small_depth.py motorcycle.npz
 
 One photograph shows that the code runs on real depths, and no more.
 
-Setting: ResNet-18 with 16 and 8 channels at a sixteenth of the resolution and
-a decoder to a half; 20 epochs of batch size 16, and a rate of 0.05 that falls
-to a tenth twice. The weight of KD is 1 and was not tuned.
+Setting: ResNet-18s with 16 and 8 channels reduce the resolution to a sixteenth,
+and a decoder enlarges it to a half; 20 epochs of batch size 16, and a rate of
+0.05 that falls to a tenth twice. The weight of KD is 1 and was not tuned.
 
 Hardware and time: about 200 seconds of one CPU core for 'scenes'. There is no
 table of results yet.
@@ -43,7 +43,7 @@ FOCAL, OFFSET, BASELINE = 994.978, 31.086, 193.001
 
 
 def network(width):
-  """Returns an encoder and decoder on a ResNet-18 of some width."""
+  """Returns a ResNet-18 of some width with a decoder for depths."""
   return {
     'name': 'upproj',
     'doublings': 3,

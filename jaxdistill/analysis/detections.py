@@ -46,14 +46,14 @@ def drawn(
   Args:
     image: uint8 `[H, W, 1]` or `[H, W, 3]`.
     found: (top, left, bottom, right, score, class) of each object, `[D, 6]`, in
-      pixels; rows of the class -1 are left out.
+      pixels; rows with the class -1 are left out.
     least_score: objects with a lower score are left out.
   """
   picture = np.repeat(image, 3 // image.shape[-1], axis=-1)
   height, width = image.shape[:2]
   line = max(1, round(max(height, width) / 200))
   is_shown = (found[:, 5] >= 0) & (found[:, 4] >= least_score)
-  # Those with the highest scores are drawn last, above the others.
+  # Objects with high scores are drawn last, above the others.
   for *box, _, label in found[is_shown][np.argsort(found[is_shown, 4])]:
     limits = np.array((height, width, height, width)) - 1
     top, left, bottom, right = np.clip(np.round(box), 0, limits).astype(int)
@@ -94,7 +94,7 @@ def draw(
     least_score: objects with a lower score are left out.
 
   Raises:
-    UsageError: a column has other than one row for each image, or the score is
+    UsageError: a column does not have one row for each image, or the score is
       not in [0, 1].
   """
   checks.number('least_score', least_score, at_least=0, at_most=1)

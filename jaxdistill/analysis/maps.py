@@ -43,7 +43,7 @@ def palette() -> np.ndarray:
 
 
 def colored(maps: np.ndarray, *, deepest: float = 1.0) -> np.ndarray:
-  """Returns maps in colours; pixels without a class or a distance are black.
+  """Colours maps; pixels without a class or a distance are black.
 
   Args:
     maps: classes, integers `[..., H, W]`, or distances, floats `[..., H, W]`.
@@ -63,7 +63,7 @@ def colored(maps: np.ndarray, *, deepest: float = 1.0) -> np.ndarray:
 
 
 def nearest(maps: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Returns maps of a size; each pixel takes the nearest place.
+  """Resizes maps; each pixel takes the value of the nearest one.
 
   Args:
     maps: `[..., h, w]`.

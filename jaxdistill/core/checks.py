@@ -158,7 +158,7 @@ def length(name: str, values: Any, count: int, what: str) -> tuple[Any, ...]:
     what: what each entry belongs to, in the plural: 'groups'.
 
   Raises:
-    UsageError: there are more or fewer entries, or it is not a sequence.
+    UsageError: there are more or fewer entries, or `values` is not a sequence.
   """
   got = len(values) if hasattr(values, '__len__') else repr(values)
   if got != count:

@@ -186,13 +186,13 @@ class Task(NamedTuple):
     probabilities: outputs -> the probabilities of classes `[B, num_classes]`,
       from which the report of a run is made; None if the task has none.
     prepare: (rng, batch) -> batch; changes standardised batches before the
-      networks see them, in training and in evaluation, where the key is always
-      the same. For example, it adds channels to the images. None: nothing
-      changes.
-    num_outputs: how many channels of outputs networks have that a config names;
-      None: as many as there are classes.
+      networks see them. For example, it adds channels to the images. It is used
+      in training and in evaluation, where the key is always the same. None:
+      nothing changes.
+    num_outputs: the number of output channels that networks of a config get;
+      None: the number of classes.
     inputs: batch -> the features that a network reads in training: 'image', and
-      what some of its stages name as `optional`. Without training, networks
+      those that its stages name as `optional`. Outside of training, networks
       read only images.
   """
 

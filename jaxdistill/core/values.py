@@ -95,8 +95,8 @@ class Stage(NamedTuple):
       whose images are standardised in another way than the data's; None: it
       reads them as they are.
     optional: the names of features that the stage reads after its inputs if
-      they are given, such as the true boxes, which only training knows; see
-      `Task.inputs`.
+      they are given, such as the true boxes, which are known only in training;
+      see `Task.inputs`.
   """
 
   name: str

@@ -1,10 +1,9 @@
 """Data sets and augmentation, imported when they are first used.
 
 Data sets: `digits`, `scenes`, `npz`, `tfds`, `tfds_boxes`, `tfds_maps`,
-`folder`, `images`,
-`huggingface`, `mask_folder`, `coco`, `identities`, `from_arrays`,
-`from_columns` and `from_identities` return a `Dataset`, and `read_image` reads
-one image as they do.
+`folder`, `images`, `huggingface`, `mask_folder`, `coco`, `identities`,
+`from_arrays`, `from_columns` and `from_identities` return a `Dataset`, and
+`read_image` reads one image as they do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """

@@ -66,8 +66,9 @@ def covered(anchors: Array) -> Array:
   """Returns the size of the image that the anchors of a level cover, `[2]`.
 
   Args:
-    anchors: those of all places of a map, `[A, 4]`. If the stride of the map
-      does not divide the size, it is rounded up to a multiple of the stride.
+    anchors: the anchors of all places of a map, `[A, 4]`. If the stride of the
+      map does not divide the image's size, the size is rounded up to a multiple
+      of the stride.
   """
   centres = (anchors[:, :2] + anchors[:, 2:]) / 2
   return centres.min(0) + centres.max(0)

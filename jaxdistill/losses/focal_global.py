@@ -1,4 +1,4 @@
-"""FGD: a loss on the maps of detectors that looks at the objects first."""
+"""FGD: a loss on maps of detectors with weights of objects and background."""
 
 from collections.abc import Sequence
 
@@ -24,14 +24,14 @@ def focal_distillation_loss(
 ) -> jax.Array:
   """Focal part of FGD: differences weighted by boxes and by attention.
 
-  The attention to a place or a channel is a softmax of the mean magnitude of
-  its entries, divided by the temperature T, and has the mean 1::
+  The attention to places and to channels is a softmax of the mean magnitude of
+  their entries at the temperature T, scaled so that its mean is 1::
 
     P_hw = H W softmax_hw(mean_c |x_hwc| / T)
     Q_c = C softmax_c(mean_hw |x_hwc| / T)
 
-  With those of the teacher as P and Q, those of the student as P' and Q', and
-  the weights F and G of the places inside and outside the boxes, the loss is::
+  P and Q are those of the teacher, P' and Q' those of the student, and F and G
+  are the weights of places inside and outside the boxes. The loss is::
 
     sum_hwc (foreground F_hw + background G_hw) P_hw Q_c (student - teacher)**2
     + attention (sum_hw |P'_hw - P_hw| + sum_c |Q'_c - Q_c|)
@@ -118,10 +118,10 @@ def _place_weights(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the weights of places inside and outside of boxes, `[B, H, W]`.
 
-  A place inside a box weighs one divided by the number of places of the box,
-  and that of the smallest box if there are several. The places outside of all
-  boxes weigh the same, and 1 together. As in the authors' code, the last row
-  and column of a box are those in which its lower right corner is rounded up.
+  A place inside a box has the weight 1 / (the number of places in the box); if
+  several boxes contain it, the smallest one counts. The places outside of all
+  boxes share the weight 1 equally. As in the authors' code, the last row and
+  column of a box are found by rounding its lower right corner up.
 
   Args:
     boxes: `[B, M, 4]`.

@@ -200,14 +200,14 @@ def adaptive_average_pool(x: jax.Array, height: int, width: int) -> jax.Array:
 def bilinear(
   maps: jax.Array, size: Sequence[int], *, align_corners: bool = False
 ) -> jax.Array:
-  """Resizes maps, bilinear and without antialiasing.
+  """Resizes maps by bilinear interpolation without antialiasing.
 
   Args:
     maps: `[B, h, w, C]`.
     size: the height and width of the result.
-    align_corners: whether the centres of the corner pixels of both maps
-      coincide, as in the code of many papers on segmentation, instead of the
-      outer edges of the maps.
+    align_corners: True: the centres of the corner pixels of both maps coincide,
+      as in the code of many papers on segmentation; False: the outer edges of
+      the maps coincide.
 
   Returns:
     `[B, height, width, C]`.
@@ -251,7 +251,7 @@ def match_size(
 
 
 def _corner_weights(old: int, new: int) -> np.ndarray:
-  """Returns what each place of a longer or shorter axis reads, `[new, old]`."""
+  """Returns the weights of old places for each new one, `[new, old]`."""
   distance = np.linspace(0, old - 1, new)[:, None] - np.arange(old)
   weights: np.ndarray = np.maximum(1 - np.abs(distance), 0)
   return weights

@@ -1,4 +1,4 @@
-"""Objectives that know the boxes of objects, for the task of detection."""
+"""Objectives that read the true boxes of objects, for detectors."""
 
 from flax import linen as nn
 import jax
@@ -19,8 +19,8 @@ from jaxdistill.tasks import requirements
 class GlobalContext(nn.Module):
   """Adds one vector to all places of a map: the GcBlock of FGD.
 
-  The vector is a two-layer perceptron of the mean of the places, weighted by a
-  softmax over the places. A new block adds zero.
+  The vector is the output of a two-layer perceptron, whose input is the mean
+  over the places, weighted by a softmax. A new block adds zero.
 
   References:
     Cao et al., GCNet: Non-local Networks Meet Squeeze-Excitation Networks and
@@ -49,11 +49,11 @@ class GlobalContext(nn.Module):
 
 @description.register
 class FocalGlobal(nn.Module):
-  """What FGD compares: a student's map like a teacher's, and global relations.
+  """Computes the maps that FGD compares.
 
-  The output is the student's map, whose channels are mapped linearly if the
-  teacher has others, and which is resized if the sizes differ. The outputs
-  '.student' and '.teacher' are both maps after a `GlobalContext` each.
+  The output is the student's map with the shape of the teacher's: if they
+  differ, its channels are mapped linearly and it is resized. The outputs
+  '.student' and '.teacher' are the maps after a `GlobalContext` each.
 
   Attributes:
     shape: (H, W, C) of the teacher's map.
@@ -89,11 +89,11 @@ def fgd(
 ) -> Objective:
   """FGD: focal and global distillation for detectors.
 
-  The focal part is `losses.focal_distillation_loss`. The global part is the
-  squared distance of the student's and the teacher's map, summed over all
-  entries, after a `GlobalContext` each; both of them are trained. The loss is
-  summed over the feature pairs. The defaults are the authors' for RetinaNet;
-  they clip the norm of gradients to 35. Crowds count as background.
+  The focal part is `losses.focal_distillation_loss`. For the global part, both
+  maps pass through a `GlobalContext` each, both of which are trained; it is the
+  squared difference of the results, summed over all entries. The loss is summed
+  over the feature pairs. The defaults are those of the authors for RetinaNet,
+  who clip the norm of gradients to 35. Crowds count as background.
 
   Args:
     weight: the factor of the loss.
@@ -160,7 +160,7 @@ def _levels(pair: Pair) -> FeaturePairs:
   """Returns the levels of the pyramids that both networks have.
 
   Raises:
-    UsageError: there are none.
+    UsageError: they have no level in common.
   """
   levels = tuple(
     (name, name)

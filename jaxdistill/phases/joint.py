@@ -333,7 +333,7 @@ def _forward(
 def _teacher_features(teacher: Model, batch: Batch) -> Features:
   """Returns the teacher's features; only its main output if that is stored.
 
-  A teacher without variables is one whose outputs the batch holds.
+  If the teacher has no variables, the batch holds its outputs.
   """
   if TEACHER_OUTPUTS in batch and not teacher.variables:
     return {graph.main_output(teacher.network): batch[TEACHER_OUTPUTS]}

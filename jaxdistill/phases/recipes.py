@@ -155,7 +155,7 @@ def preprocess(
 
 
 def _last(dataset: Dataset, task: Task | None) -> list[Augment]:
-  """Returns what is done to batches last, in training and in evaluation."""
+  """Returns the last steps of preprocessing, in training and evaluation."""
   standardize = augment_lib.standardize(dataset.mean, dataset.std)
   prepare = None if task is None else task.prepare
   return [standardize, *([] if prepare is None else [prepare])]

@@ -204,9 +204,9 @@ _DISTILL: dict[str, dict[str, Any]] = {
   'cache_teacher': {
     'type': _views,
     'default': False,
-    'help': "compute the teacher's outputs once, for this number of augmented "
-    'versions of each training image; yes: for 8; no: in each step; auto: once '
-    'where this saves time; default: no',
+    'help': "compute the teacher's outputs once and store them, for this "
+    'number of augmented versions of each training image; yes: for 8; no: the '
+    'teacher runs in each step; auto: for 8 if this saves time; default: no',
   },
 }
 # What a command takes without a name.

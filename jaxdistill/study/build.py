@@ -98,7 +98,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
 
 
 def _initial(draft: Draft) -> dict[str, Scheme]:
-  """Returns role -> what gives a model other initial weights."""
+  """Returns role -> the function that gives a model other initial weights."""
   sections = {
     'student': draft.initial,
     'teacher': draft.teacher and draft.teacher.initial,
@@ -202,7 +202,7 @@ def _with_views(plan: Plan, draft: Draft, loaded: Loaded) -> Plan:
   """Returns a plan whose rows store the teacher's outputs where they can.
 
   Raises:
-    UsageError: the user wants them to be stored, and a row cannot use them.
+    UsageError: the user wants outputs to be stored, and a row cannot use them.
   """
   rows, notes = [], list(plan.notes)
   drafts = {row.label: row for row in draft.rows}
@@ -218,7 +218,7 @@ def _with_views(plan: Plan, draft: Draft, loaded: Loaded) -> Plan:
 def _row_with_views(
   plan: Plan, row: Row, row_draft: RowDraft, draft: Draft, loaded: Loaded
 ) -> tuple[Row, str]:
-  """Returns a row that may store the teacher's outputs, and why or why not."""
+  """Returns a row that stores the teacher's outputs if it can, and a note."""
 
   def made(views: Views) -> Method:
     dataset = teacher_cache.with_column(

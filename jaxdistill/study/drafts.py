@@ -94,9 +94,9 @@ class TeacherDraft(NamedTuple):
       network is; None if the file is not in such a folder.
     image_size: the height and width to which the teacher resizes its images; 0:
       it gets them as they are.
-    initial: what gives it other initial weights, before it is trained.
+    initial: the section of its initial weights, if it is trained.
     joined: name -> one of the teachers whose vectors are standardised and
-      joined; empty for a teacher whose outputs are taken as they are.
+      joined; empty for a teacher whose outputs are used as they are.
   """
 
   network: Section | None
@@ -143,7 +143,7 @@ class Draft(NamedTuple):
     task_section: the section of the task.
     student: the section of the student's network.
     teacher: the teacher, if there is one.
-    initial: what gives the student other initial weights.
+    initial: the section of the student's initial weights.
     training: the keys of a recipe that hold for every row.
     rows: the rows of the config, without the teacher's.
     trackers: services that get the numbers of the log.
@@ -162,7 +162,7 @@ class Draft(NamedTuple):
 
 
 def resolved_initial(section: Section | None) -> dict[str, Any]:
-  """Returns a section of initial weights, as a part of what is recorded.
+  """Returns a section of initial weights in the form in which it is recorded.
 
   Args:
     section: the section; None: the network draws its own weights.

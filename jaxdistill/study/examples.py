@@ -5,7 +5,7 @@ written together with the results. It holds
 
   row: the numbers of the images in the test split, int32 `[N]`.
   image: the images, uint8 `[N, H, W, C]`, at most 96 pixels high and wide, or
-    320 if boxes are drawn on them.
+    320 for detection.
   truth: their true classes or depths `[N, H, W]`, if the models predict maps.
 """
 
@@ -58,8 +58,8 @@ def compared(
 ) -> Compared | None:
   """Returns the student with the best score, the reference and the teacher.
 
-  Returns None if fewer than two of them have predictions for the same images,
-  or if not even one of them predicts maps.
+  Returns None if fewer than two of them have predictions for the same images.
+  One is enough if it predicts maps.
 
   Args:
     workdir: the work directory.

@@ -66,12 +66,12 @@ def is_probed(plan: Plan) -> bool:
 
 
 def map_target(task: Task) -> str | None:
-  """Returns the target of a task that predicts maps; None: it does not."""
+  """Returns the target of a task that predicts maps, or None for others."""
   return next((t for t in task.targets if t in ('mask', 'depth')), None)
 
 
 def is_shown(task: Task) -> bool:
-  """Returns whether the report shows predictions of a task for any model."""
+  """Returns whether the report shows predictions even of a single model."""
   return task.probabilities is not None or map_target(task) is not None
 
 

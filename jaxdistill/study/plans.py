@@ -75,7 +75,8 @@ class Plan(NamedTuple):
     teacher: a teacher that was read from a file, or None.
     foreign_teacher: why the outputs of this teacher are not scores of the
       data's classes, in words; '' if they are.
-    initial: role -> what gives a model its initial weights, if not the network.
+    initial: role -> what draws a model's initial weights, if the network itself
+      does not.
     rows: what to train. The teacher comes first if it has to be trained.
     options: keyword arguments of `loop.FitOptions`.
     together: whether the seeds of a row train in one program.

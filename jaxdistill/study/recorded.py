@@ -10,9 +10,9 @@ the work directory itself. A file holds
   vectors: what the task `embedding` predicts, float16 `[N, D]`; or
   maps: the predicted classes of pixels, uint8 `[N, h, w]`, or depths, float16;
     or
-  objects: what the task `detection` predicts, float16 `[N, D, 6]`, with boxes
-    in fractions of the height and width, and truth, the objects in the same
-    form, float16 `[N, M, 6]`.
+  objects: what a detector predicts, float16 `[N, D, 6]`, with boxes as
+    fractions of the height and width; and
+  truth: the true objects in the same form, float16 `[N, M, 6]`.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ FILE = 'predictions.npz'
 # A file holds the predictions for evenly spaced images: at most for so many,
 # and at most so many numbers, which take about a megabyte.
 MOST_IMAGES, MOST_NUMBERS = 2000, 1 << 19
-# The number of images whose maps are held.
+# The number of images whose maps are stored.
 MOST_MAPS = 4
 TEACHER = 'teacher'
 

@@ -31,7 +31,7 @@ def write_answers(
 ) -> None:
   """Writes the predictions of one seed of a row, and of a teacher from a file.
 
-  Nothing is written if the task gives no probabilities, vectors, maps or
+  Nothing is written if the predictions are not probabilities, vectors, maps or
   objects.
 
   Args:

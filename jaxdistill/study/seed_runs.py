@@ -63,7 +63,7 @@ class Teacher(NamedTuple):
     model: the model.
     answers: returns its answers to the test images; None if they cannot be
       compared with those of students.
-    outputs: its outputs for views of the training images, see
+    outputs: its stored outputs for views of the training images, see
       `teacher_outputs.column`; None: it runs in each step.
   """
 

@@ -26,13 +26,12 @@ class Settings(NamedTuple):
   Attributes:
     data: the data set.
     student: the student's network.
-    teacher: the teacher's network, under 'initial' other initial weights, and
-      under 'training' any of the keys from `augment` to `epochs`, and a 'seed'.
-      In place of the training,
-      'checkpoint' names a work directory or a file of this library, and
-      'weights' a file of PyTorch tensors, and 'joined' is a list of such
-      sections, whose vectors are standardised and joined. None if no row needs
-      a teacher.
+    teacher: the teacher's network. Under 'training', it may hold any of the
+      keys from `augment` to `epochs` and a 'seed', and under 'initial' other
+      initial weights. For a trained teacher, 'checkpoint' names a work
+      directory or a file of this library, or 'weights' a file of PyTorch
+      tensors; 'joined' is a list of sections of trained teachers, whose vectors
+      are standardised and joined. None if no row needs a teacher.
     method: the only row. Like every row, it may hold any of the keys from
       `augment` to `epochs`, which then apply to this row,
       and a 'sweep', see `sweeps`.
@@ -49,10 +48,10 @@ class Settings(NamedTuple):
       seeds.
     together: whether the seeds of a row train side by side in one program, on
       one device. This is meant for small networks on a GPU.
-    cache_teacher: whether the teacher's outputs are computed once and stored:
-      for a number of views (augmented versions) of each training image, or True
-      for 8. Rows then train on these views only. 'auto' does so where it saves
-      time.
+    cache_teacher: for how many views (augmented versions) of each training
+      image the teacher's outputs are computed once and stored. True: 8; 'auto':
+      8 if this saves time; False: the teacher runs in each step. Students of
+      stored outputs train on these views only.
     evaluate_every: epochs between two evaluations on the validation split.
     log_every: steps between two records of the training metrics.
     checkpoint_seconds: the shortest time in seconds between two checkpoints.
@@ -140,7 +139,7 @@ def check_cache_teacher(value: bool | int | str) -> None:
   """Checks the key `cache_teacher`.
 
   Raises:
-    UsageError: it is neither True, False, 'auto' nor a number of views.
+    UsageError: it is not True, False, 'auto' or a number of views.
   """
   values.check('cache_teacher', value, FIELDS['cache_teacher'])
   if not isinstance(value, (bool, str)):

@@ -1,4 +1,4 @@
-"""Teachers whose vectors are standardised, and joined if they are several.
+"""Teachers whose vectors are standardised and, if there are several, joined.
 
 The vectors of each teacher are standardised: their mean over training images is
 subtracted, and they are divided by the root of their mean squared length. Each
@@ -6,11 +6,12 @@ teacher thus has the same share of the squared length of the joined vector,
 whatever the size and the scale of its own vectors, and the losses of the
 objective `embedding` give all teachers the same weight. The geometry of each
 teacher's vectors is kept, because one number scales all of their entries. The
-scales are computed once, before the training. A single teacher gains from this
-too: the cosine of vectors with a large common part is high for all of them, and
-without this part the loss is left with what tells images apart. If losses were
-divided by their own running values instead, the objective would change while it
-is minimised.
+scales are computed once, before the training. If losses were divided by their
+own running values instead, the objective would change while it is minimised.
+
+The vectors of a single teacher are standardised for another reason. If all of
+them have a large part in common, any two of them have a high cosine. Without
+this part, the loss depends on what distinguishes the images.
 
   Ranzinger et al., PHI-S: Distribution Balancing for Label-Free Multi-Teacher
   Distillation, 2024, https://arxiv.org/abs/2410.01680

@@ -33,8 +33,8 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 # Two compilations of one program may differ by this fraction of the largest
 # output: TOLERANCE in float32, ROUNDINGS rounding errors in narrower types.
 TOLERANCE, ROUNDINGS = 1e-3, 8
-# This fraction of the rows of several outputs must agree. Rounding may decide
-# whether an object is suppressed.
+# If there are several outputs, this fraction of their rows must agree. Not all
+# do, because rounding may decide whether an object is suppressed.
 PARTNERS = 0.98
 
 
@@ -140,7 +140,7 @@ def check(
   """Compares the outputs of a file that was read back with the model's.
 
   If there are several outputs, such as the boxes and scores of objects, their
-  rows may come in another order, because equal scores differ by rounding.
+  rows may have another order, because rounding decides between equal scores.
 
   Args:
     path: the path of the file, for the message.
@@ -171,7 +171,7 @@ def check(
 
 
 def _limit(expected: np.ndarray, eps: float) -> float:
-  """Returns by how much two compilations of one program may differ."""
+  """Returns the largest allowed difference between two compilations."""
   scale = max(1.0, float(np.abs(expected).max()))
   return max(TOLERANCE, ROUNDINGS * eps) * scale
 
@@ -181,7 +181,7 @@ def _same_rows(
   expected: Sequence[np.ndarray],
   limits: Sequence[float],
 ) -> bool:
-  """Returns whether almost all rows of each example have a partner.
+  """Returns whether almost all rows occur in both, in any order.
 
   Args:
     actual: arrays `[B, D, ...]`.

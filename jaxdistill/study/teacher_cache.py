@@ -1,7 +1,7 @@
-"""Which rows store the teacher's outputs, and for how many views.
+"""Chooses which rows store the teacher's outputs, and for how many views.
 
-The teacher then runs once for each view of a training image, and not in each
-step. This suits methods that read nothing of the teacher but its main output.
+In such a row, the teacher runs once for each view of a training image instead
+of in each step. The method must read only the teacher's main output.
 """
 
 from collections.abc import Callable, Collection
@@ -31,12 +31,12 @@ from jaxdistill.training.distributed import hosts, sharding
 
 # The number of views if the user does not choose one.
 VIEWS = 8
-# 'auto' stores the outputs if the files have at most so many bytes, and if this
-# saves at least this share of the multiply-adds of a step, and at least so many
-# in all: compiling the program that computes the outputs takes some seconds.
+# Limits of 'auto': the largest size of the files in bytes, the least saving as
+# a share of the cost of a step, and the least saving of the whole row in
+# multiply-adds. Less is not worth the seconds of compiling another program.
 LARGEST, LEAST_SHARE, LEAST_SAVED = 1 << 30, 0.1, 10**12
-# What a step of the student costs, in multiply-adds of its forward pass. By
-# arithmetic it is 3; `benchmarks/cached_teacher.py` measured 6 and 9 on a CPU.
+# The cost of a step of the student, in forward passes. By the number of
+# operations it is 3; `benchmarks/cached_teacher.py` measured 6 and 9 on a CPU.
 _PASSES_OF_A_STEP = 6
 
 
@@ -81,8 +81,8 @@ def chosen(
     row: a row whose method reads a teacher.
     training: how the row is trained.
     augment: the augmentation of the row.
-    wish: the key `cache_teacher`, which is not False.
-    made: makes the method of the row for views.
+    wish: the value of `cache_teacher`, which is not False.
+    made: builds the method of the row for views.
 
   Returns:
     The row, and a line for the user that says what was chosen and why.
@@ -105,14 +105,14 @@ def chosen(
     if wish == 'auto':
       return row, f'the teacher runs in each step, because {obstacle}'
     raise UsageError(
-      f'expected a row that can use stored outputs of the teacher, but '
+      f'cache_teacher: expected a row that can use stored outputs, but '
       f'{obstacle}; set cache_teacher=False'
     )
   count, size = views.per_image, views.outputs.shape[0]
   note = (
     f"the teacher's outputs are computed once for {count} views of each of "
-    f'{size:,} images, and stored in files of {words(views.nbytes)}; each is '
-    f'used about {passes / count:.3g} times'
+    f'{size:,} images, and stored in files of {words(views.nbytes)}; each view '
+    f'is used about {passes / count:.3g} times'
   )
   resolved = {**row.resolved, 'cache_teacher': count}
   return row._replace(method=method, views=views, resolved=resolved), note
@@ -145,35 +145,35 @@ def _views(
 
 
 def _too_dear(plan: Plan, views: Views, passes: float) -> str:
-  """Says why it does not pay to store the outputs; '' if it pays.
+  """Returns why storing the outputs is not worth it, or '' if it is.
 
-  The multiply-adds of a teacher that is a program are not known; it is taken to
-  cost as much as the student's step.
+  If the teacher is a program, its multiply-adds are not known. It is then
+  assumed to cost as much as the student's step.
 
   Args:
     plan: what will be run.
-    views: how they would be stored.
+    views: how the outputs would be stored.
     passes: how often each image is used by all seeds of the row together.
   """
   count, size = views.outputs.shape[1], views.outputs.shape[0]
   if passes <= count:
-    return f'each image is used {passes:g} times, and would have {count} views'
+    return f'each image is used {passes:g} times, but would have {count} views'
   if views.nbytes > LARGEST:
-    return f'its outputs would need files of {words(views.nbytes)}'
+    return f'the outputs would need files of {words(views.nbytes)}'
   shape = plan.image.shape[1:]
   student = table.summary(plan.networks['student'], shape).macs
   step = _PASSES_OF_A_STEP * student
   teacher = table.summary(teacher_network(plan), shape).macs or step
   share = teacher / (teacher + step) * (1 - count / passes)
   if share < LEAST_SHARE:
-    return f'storing its outputs would save only {100 * share:.0f} % of a step'
+    return f'storing outputs would save only {100 * share:.0f} % of a step'
   if teacher * size * (passes - count) < LEAST_SAVED:
-    return 'storing its outputs would save only a few seconds'
+    return 'storing outputs would save only a few seconds'
   return ''
 
 
 def _obstacle(plan: Plan, row: Row, views: Views) -> str:
-  """Says why the outputs cannot be stored for a row; '' if they may be."""
+  """Returns why the outputs cannot be stored for a row, or '' if they can."""
   if not hosts.alone():
     return 'several processes take part'
   if len(row.method) > 1:
@@ -182,7 +182,7 @@ def _obstacle(plan: Plan, row: Row, views: Views) -> str:
     mixes = views_lib.mixes(views.augment, plan.dataset.splits[views.subset])
   except Exception:  # whatever a user's augmentation raises
     mixes = True
-  return 'its augmentation mixes images' if mixes else ''
+  return 'the augmentation mixes images' if mixes else ''
 
 
 def _method_of_outputs(
@@ -191,14 +191,14 @@ def _method_of_outputs(
   training: Training,
   views: Views,
 ) -> Method | None:
-  """Returns a method that reads only the teacher's outputs; else, None.
+  """Returns the method for stored outputs; None if it reads other features.
 
-  A step is traced with a teacher that has no variables. It fails wherever
-  anything but the stored outputs is read.
+  To find out, a step is traced with a teacher that has no variables. This fails
+  if the step reads anything of the teacher but the stored outputs.
 
   Args:
     plan: what will be run.
-    made: makes the method for views.
+    made: builds the method for views.
     training: how the row is trained.
     views: the views.
   """

@@ -1,4 +1,4 @@
-"""The teacher's outputs for views of the training images, in files.
+"""Stores the teacher's outputs for views of the training images in files.
 
 The files are in `teacher_outputs/KEY/` of the work directory. The key depends
 on the teacher's variables and on everything else that determines the outputs,
@@ -32,7 +32,7 @@ FOLDER = 'teacher_outputs'
 # The number of images for which the teacher runs at a time.
 _BATCH = 128
 # The largest difference between stored and recomputed outputs, as a share of
-# the largest output of an image. That of float16 is 2**-11.
+# the largest output of an image. Rounding to float16 alone gives up to 2**-11.
 _TOLERANCE = 2**-8
 
 # (variables, batch with the column `VIEW`) -> outputs `[B, ...]`.
@@ -63,9 +63,9 @@ def column(
     images are streamed.
 
   Raises:
-    Interrupted: it was asked to stop. The files that are complete remain.
-    UsageError: an output is not finite in the type of the files, the files
-      cannot be written, or they hold other outputs than the teacher gives.
+    Interrupted: the run was asked to stop. Files that are complete remain.
+    UsageError: an output is not finite in the type of the files, a file cannot
+      be written or read, or the files hold other outputs than the teacher's.
   """
   views = row.views
   assert views is not None
@@ -179,5 +179,5 @@ def _check_stored(
   if not worst.max() <= _TOLERANCE:
     raise UsageError(
       f"{stored.folder}: expected the teacher's outputs, got numbers that "
-      f'differ by {100 * worst.max():.1f} %; delete this folder'
+      f'differ from them by {100 * worst.max():.1f} %; delete this folder'
     )

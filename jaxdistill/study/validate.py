@@ -236,7 +236,7 @@ def _row(
 
 
 def _any_teacher(section: RawSection, training: Training) -> TeacherDraft:
-  """Validates a teacher, or {'joined': [...]} with some of them."""
+  """Validates a teacher, or {'joined': [...]} with one or several of them."""
   if 'joined' not in section:
     return _teacher(section, training)
   sections = section['joined']
@@ -311,12 +311,12 @@ def _teacher_image_size(section: RawSection, file: pathlib.Path | None) -> int:
 def _teacher_initial(
   section: RawSection, file: pathlib.Path | None
 ) -> Section | None:
-  """Returns what gives a teacher other weights before it is trained."""
+  """Returns the section of a teacher's initial weights, if it has one."""
   if 'initial' not in section:
     return None
   if file is not None:
     raise UsageError(
-      'teacher.initial: expected a teacher that is trained, got one with '
+      'teacher.initial: expected a teacher with training, got one with '
       'weights or checkpoint'
     )
   return _initial(section['initial'], 'teacher.initial')

@@ -94,8 +94,8 @@ def _statistics(logits: Array, batch: Batch) -> dict[str, Array]:
   logits = logits.astype(jnp.float32)
   target = one_hot(batch['label'], logits.shape[-1])
   label = target.argmax(-1)[:, None]
-  # Of equal logits the first is the prediction, as for argmax: logits of 8 bits
-  # are often equal. NaN counts as wrong.
+  # If logits are equal, as they often are in 8 bits, the first class is the
+  # prediction, as for argmax. NaN counts as wrong.
   label_logit = jnp.take_along_axis(logits, label, axis=-1)
   classes = jnp.arange(logits.shape[-1])[None]
   is_after = (logits == label_logit) & (classes > label)

@@ -39,14 +39,14 @@ def depth(*, loss: str = 'l1', samples: int = 0) -> Task:
       largest |e| of the image, and of (e**2 + c**2) / (2 c) elsewhere. 'log':
       mean(d**2) - mean(d)**2 / 2, with the difference d of the logarithms, so
       that an error in the scale of the whole image counts half.
-    samples: how many known depths of an image networks see, at random places.
-      They are a further channel of the image, which is 0 elsewhere. An image
-      with fewer known depths shows all of them. In evaluation, the places
-      depend only on the image's number in its split.
+    samples: the number of known depths that networks see, at random places of
+      the image. They are one more channel of the image, which is 0 elsewhere.
+      If an image has fewer known depths, networks see all of them. In
+      evaluation, the places depend only on the image's number in its split.
 
   Raises:
-    UsageError: there is no such loss, or the samples are not a whole number of
-      at least 0.
+    UsageError: there is no such loss, or `samples` is not a whole number of at
+      least 0.
 
   References:
     - Laina et al., Deeper Depth Prediction with Fully Convolutional Residual
@@ -82,7 +82,7 @@ def depth(*, loss: str = 'l1', samples: int = 0) -> Task:
 def check_depths(dataset: Dataset) -> None:
   """Checks that all depths of a data set suit its images.
 
-  Depths that are streamed check their values themselves when they are read.
+  The values of streamed depths are checked when they are read.
 
   Args:
     dataset: the data.
@@ -103,8 +103,8 @@ def check_depths(dataset: Dataset) -> None:
     low, high = float(depth.min()), float(depth.max())
     if not (low >= 0 and 0 < high < np.inf):
       raise UsageError(
-        'depth: expected finite distances, some of them above 0, which stands '
-        f'for unknown ones, in the split {name!r}, got {low:g} to {high:g}'
+        'depth: expected finite distances, or 0 where they are unknown, and at '
+        f'least one known, in the split {name!r}, got {low:g} to {high:g}'
       )
 
 
@@ -112,7 +112,8 @@ def _with_samples(samples: int, rng: Array, batch: Batch) -> Batch:
   """Adds a channel with some of the known depths to the images of a batch.
 
   Raises:
-    UsageError: the batch has no depths, or an image has fewer pixels.
+    UsageError: the batch has no depths, or an image has fewer pixels than
+      samples.
   """
   if 'depth' not in batch:
     raise UsageError(

@@ -52,7 +52,7 @@ def segmentation(
     score: the metric that chooses the best epoch, 'miou' or 'pixel_accuracy'.
     auxiliary_weight: the factor on the loss of the auxiliary head.
     align_corners: whether the logits are resized so that the centres of the
-      corner pixels of both maps coincide, and not their edges.
+      corner pixels coincide instead of the edges of the maps.
 
   Raises:
     UsageError: there is no such score, or the factor is negative.
@@ -96,7 +96,7 @@ def segmentation(
 def check_masks(dataset: Dataset) -> None:
   """Checks that all masks of a data set suit its images and classes.
 
-  Masks that are streamed check their values themselves when they are decoded.
+  The values of streamed masks are checked when they are decoded.
 
   Args:
     dataset: the data.
@@ -154,7 +154,7 @@ def _cross_entropy(logits: Array, mask: Array) -> Array:
 
 
 def _statistics(logits: Array, mask: Array) -> dict[str, Array]:
-  """Returns the rows of images from logits of the size of the masks."""
+  """Returns statistics of images, from logits of the size of the masks."""
   num_classes = logits.shape[-1]
 
   def confusion(mask: Array, predicted: Array) -> Array:
@@ -187,7 +187,7 @@ def _summarize(statistics: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _progress(confusion: Array) -> Metrics:
-  """Returns the metrics of a batch from its counts `[B, classes, classes]`."""
+  """Returns metrics of a batch from its confusion counts `[B, K, K]`."""
   confusion = confusion.sum(0)
   correct = confusion.diagonal().astype(jnp.float32)
   true = confusion.sum(1)

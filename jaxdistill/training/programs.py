@@ -52,8 +52,8 @@ def together(
 # (static, count) -> a function (state, totals, frozen, batches, rng, index) ->
 # (state, totals), which donates the state and the totals.
 Steps = Callable[[Static, int], Callable[..., Any]]
-# static -> a function (state, frozen, batches, rng, index) -> (state, metrics)
-# of one step without totals.
+# static -> the function of one step without totals:
+# (state, frozen, batches, rng, index) -> (state, metrics).
 SingleSteps = Callable[[Static], Callable[..., tuple[PyTree, Metrics]]]
 # The steps of a phase, and the totals of one seed before the first of them.
 Program = tuple[Steps, PyTree]
@@ -229,7 +229,7 @@ def zero_totals(
   batches: dict[str, Batch],
   rng: Array,
 ) -> PyTree:
-  """Returns totals before the first step, which `single` takes.
+  """Returns the totals before the first step.
 
   Returns:
     {'sums': metric -> its sum since the last record, 'count': the number of

@@ -208,7 +208,7 @@ def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bits(plan, tmp_path):
         'augment': {'name': 'regularized', 'mix': {'name': 'mixup'}},
         'methods': {'x': {'name': 'kd'}},
       },
-      'its augmentation mixes images',
+      'the augmentation mixes images',
     ),
   ],
 )
@@ -230,13 +230,13 @@ def test_auto_stores_outputs_where_that_saves_time(keys, monkeypatch):
     return plan.rows[-1].views, plan.notes[-1]
 
   views, note = chosen(epochs=4, seeds=2)
-  assert views is None and 'is used 8 times, and would have 8 views' in note
+  assert views is None and 'is used 8 times, but would have 8 views' in note
   views, note = chosen(epochs=100)
   assert views is None and 'save only a few seconds' in note
   monkeypatch.setattr(teacher_cache, 'LEAST_SAVED', 0)
   views, note = chosen(epochs=100, seeds=2)
   assert views.per_image == teacher_cache.VIEWS
-  assert 'each is used about 25 times' in note
+  assert 'each view is used about 25 times' in note
   wide = {'name': 'network_for_tests:net', 'width': 64}
   views, note = chosen(epochs=100, student=wide)
   assert views is None and '% of a step' in note

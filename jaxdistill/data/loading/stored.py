@@ -11,13 +11,13 @@ import numpy as np
 from jaxdistill.core import writing
 from jaxdistill.core.checks import UsageError
 
-# About the size in bytes of a file.
+# The approximate size of a file in bytes.
 _FILE_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredColumn:
-  """A column `[N, ...]` whose files are mapped into memory to take rows.
+  """A column `[N, ...]` whose rows are read from memory-mapped files.
 
   Attributes:
     folder: the folder of the files.

@@ -37,7 +37,7 @@ def coco(
   Every image is resized, bilinear and antialiased, to fit into the given size.
   It is placed at the top left, the rest is black, and its boxes are resized
   with it. An image without boxes holds only background. Images are turned as
-  their EXIF orientation says; the annotations are those of upright images.
+  their EXIF orientation says, and annotations must belong to the turned images.
 
   The columns are 'image', 'image_id', and those of `tasks.detection`: 'boxes',
   'classes', 'crowd', 'areas' and 'scale'. The classes have the order of the
@@ -63,8 +63,9 @@ def coco(
 
   Raises:
     UsageError: a file is missing or is not of this format, an image has another
-      size than its entry says, the two splits have different categories, or a
-      box has an unknown category or a negative side, or lies outside its image.
+      size than the annotations say, the two splits have different categories,
+      or a box has an unknown category or a negative side, or lies outside its
+      image.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   height, width = (

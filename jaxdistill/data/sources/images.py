@@ -45,7 +45,7 @@ class LazyImages:
   Attributes:
     files: the encoded images.
     places: the number of each row's image in `files`, integers `[N]`.
-    image_shape: `(H, W, C)`; a column of maps has another shape.
+    image_shape: `(H, W, C)`, or `(H, W)` for a column of masks or depths.
     resize: whether images are resized to a square, see `decoding.decode`; if
       not, all of them must have this size.
     background: the red, green and blue behind transparent pixels.
@@ -67,12 +67,12 @@ class LazyImages:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """`(N, H, W, C)`, or that of maps."""
+    """`(N, H, W, C)`, or `(N, H, W)` for masks or depths."""
     return (len(self.places), *self.image_shape)
 
   @property
   def dtype(self) -> np.dtype[Any]:
-    """Of the decoded images."""
+    """The type of the decoded images."""
     return np.dtype(np.uint8)
 
   def __len__(self) -> int:

@@ -1,7 +1,8 @@
-"""Columns of masks, depths and the images under them, decoded on demand.
+"""Columns of images, masks and depths, decoded on demand.
 
 All of them are resized to one height and width, whatever their proportions:
-images bilinear and antialiased, masks and depths to the nearest pixel.
+images by bilinear interpolation with antialiasing, masks and depths by taking
+the nearest pixel.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,8 @@ class LazyMasks(images.LazyImages):
 
   Attributes:
     table: the class of each value of the files, `IGNORE` for values that stand
-      for no class, and -1 for values that must not occur, as must larger ones.
+      for no class, and -1 for values that must not occur. Values beyond the
+      table must not occur either.
   """
 
   table: tuple[int, ...] = ()
@@ -53,7 +55,7 @@ class LazyDepths(images.LazyImages):
 
   @property
   def dtype(self) -> np.dtype[Any]:
-    """Of the depths."""
+    """The type of the depths."""
     return np.dtype(np.float16)
 
   def _decode(self, encoded: Any) -> np.ndarray:
@@ -90,8 +92,8 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
   """Decodes a mask to uint8 `[h, w]`.
 
   Raises:
-    OSError: the bytes are no mask, or it has a value that must not occur; the
-      message is one line.
+    OSError: the bytes are not a mask, or it has a value that must not occur;
+      the message is one line.
   """
   pillow = optional.require('PIL.Image', 'reading masks')
   try:
@@ -101,7 +103,7 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
     raise OSError(checks.reason(error)) from error
   if mode not in _MODES:
     raise OSError(
-      'expected a mask of grey levels or a palette, got an image of the mode '
+      'expected a mask with grey levels or a palette, got an image of the mode '
       f'{mode}'
     )
   classes = np.full(values.shape, -1)

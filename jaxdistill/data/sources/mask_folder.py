@@ -39,7 +39,7 @@ def mask_folder(
   The files are `path/train/images/NAME.jpg` with `path/train/masks/NAME.png`,
   and likewise for the test split; the endings may differ. The values of a mask,
   which is a PNG of grey levels or a palette, are the numbers of the classes.
-  All images have one size, or get it.
+  All images have one size, or are resized to one.
 
   Args:
     path: the folder.
@@ -58,8 +58,8 @@ def mask_folder(
     mean: per channel in [0, 255]; None: computed from the training images.
     std: the standard deviation, likewise.
     stream: whether images and masks are decoded when they are needed instead of
-      at once; None: if the images need more than 1 GiB. A value in a mask that
-      is no class is then found when its mask is read.
+      at once; None: if the images need more than 1 GiB. The values of streamed
+      masks are checked when they are decoded.
 
   Raises:
     UsageError: a folder is missing or empty, an image has no mask or one of
@@ -121,7 +121,7 @@ def _size(
 
   Raises:
     UsageError: a file is not an image, a mask has another size than its image,
-      or the images differ in size and get none.
+      or the images differ in size and `size` is None.
   """
   stored = []
   for paths, upright in ((image, True), (mask, False)):

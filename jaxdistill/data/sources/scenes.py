@@ -1,4 +1,4 @@
-"""Generated scenes with masks and depths, to try tasks of maps without data."""
+"""Drawn scenes with masks and depths, to try such tasks without data."""
 
 from collections.abc import Sequence
 
@@ -25,12 +25,12 @@ def scenes(
   validation: float = 0.1,
   split_seed: int = 0,
 ) -> Dataset:
-  """Returns drawn rooms with a few things in them; nothing was photographed.
+  """Returns drawn rooms with a few things in them.
 
   A room has a floor, a wall, and balls, boxes and cones of random sizes and
   colours, which stand on the floor and hide each other. A pinhole camera at a
-  height of 1.5 metres looks at the horizon. There are noise and a haze. The
-  scenes are for examples and tests; their numbers say nothing about real
+  height of 1.5 metres looks at the horizon. Noise and haze are added. The
+  scenes are for examples and tests; results on them say nothing about real
   images.
 
   The columns are 'image', uint8 `[N, H, W, 3]`, 'mask', uint8 `[N, H, W]`, for

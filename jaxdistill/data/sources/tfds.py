@@ -130,7 +130,7 @@ class Records(NamedTuple):
   Attributes:
     source: the random access data source of TFDS.
     key: the name of the feature in a record.
-    encoded: all its values, if they have been read already.
+    encoded: all values of the feature, if they have been read already.
   """
 
   source: Any

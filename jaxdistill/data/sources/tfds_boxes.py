@@ -35,7 +35,7 @@ def tfds_boxes(
   The data set must be prepared in the format array_record (or parquet). It has
   one image and a sequence of objects with a box and a class each, such as 'voc'
   and 'coco/2017'. Images are resized and placed as by `coco`, and the columns
-  are the same. Objects that TFDS calls crowded or difficult are those of the
+  are the same. Objects that TFDS calls crowded or difficult are marked in the
   column 'crowd': they are not learned and need not be found.
 
   Args:
@@ -60,7 +60,8 @@ def tfds_boxes(
 
   Raises:
     UsageError: the data set is not prepared (the message says how to prepare
-      it), cannot be read, is not for detection, or has a box that does not fit.
+      it), cannot be read, is not for detection, or has a box that lies outside
+      its image.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   height, width = (
@@ -179,7 +180,7 @@ def _test_split(builder: Any, keys: _Keys) -> str:
 def _read(source: Any, keys: _Keys, stream: bool) -> _Split:
   """Reads everything about a split but its pixels.
 
-  If images are streamed, it is cached until a file changes.
+  If images are streamed, the result is cached until a file changes.
   """
   info = source.dataset_info
   encoded: list[bytes] = []
@@ -245,7 +246,7 @@ def _size(encoded: bytes, where: str) -> tuple[int, int]:
 
   Raises:
     UsageError: this is not an image, or it is turned when it is decoded, so
-      that its boxes would be those of another image.
+      that its boxes would no longer fit.
   """
   try:
     stored = decoding.size(encoded, upright=False)

@@ -62,18 +62,17 @@ def tfds_maps(
   """Returns 'cityscapes' or 'nyu_depth_v2' as TFDS has prepared it.
 
   The data set must be prepared in the format array_record (or parquet), which
-  needs TensorFlow; reading does not. The masks of 'cityscapes' keep the 19
-  classes of its benchmark; the other values stand for no class. The column
-  'depth' of 'nyu_depth_v2' is in metres, 0 where it is unknown.
+  needs TensorFlow; reading it does not. The masks of 'cityscapes' keep the 19
+  classes of its benchmark; other values stand for no class. The column 'depth'
+  of 'nyu_depth_v2' is in metres, and 0 where the depth is unknown.
 
   Args:
     dataset: 'cityscapes' or 'nyu_depth_v2', with a config and a version if you
       like: 'cityscapes/semantic_segmentation:1.0.0'.
     data_dir: the folder of prepared data sets; None: the default folder of
       TFDS.
-    image_size: the height and width in pixels to which images are resized,
-      bilinear and antialiased, and their masks or depths, which take the
-      nearest pixel. None: they keep their size.
+    image_size: the height and width in pixels to which images and their masks
+      or depths are resized, see `lazy_maps`. None: they keep their size.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of

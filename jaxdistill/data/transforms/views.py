@@ -46,8 +46,8 @@ def fixed(augment: Augment) -> Augment:
 def drawn(augment: Augment, count: int) -> Augment:
   """Returns an augmentation that draws one of the views of each image.
 
-  The batch has the column `TEACHER_OUTPUTS` `[B, count, ...]`, of which those
-  of the drawn views are left, `[B, ...]` in float32.
+  The batch has the column `TEACHER_OUTPUTS`, `[B, count, ...]`. Only the
+  outputs of the drawn views are kept, `[B, ...]` in float32.
 
   Args:
     augment: the augmentation, which must not mix images.
@@ -68,8 +68,9 @@ def drawn(augment: Augment, count: int) -> Augment:
 def mixes(augment: Augment, split: Mapping[str, Any]) -> bool:
   """Returns whether an augmentation uses one image for the result of another.
 
-  It is applied to a few images, of which one is then changed. An augmentation
-  that mixes images very rarely is not noticed.
+  The augmentation is applied to a few images twice. The second time, one of
+  them is changed, which must not change the results of the others. An
+  augmentation that mixes images very rarely is not noticed.
 
   Args:
     augment: the augmentation.

@@ -21,15 +21,15 @@ def propose(
 ) -> Array:
   """Returns the most promising boxes of one image, the best ones first.
 
-  At each level, the anchors with the highest scores are decoded and clipped to
-  the image. Boxes without an area are dropped, and non-maximum suppression
-  drops those that overlap too much with a better one of their level. The best
-  of all levels are the proposals.
+  At each level, the anchors with the highest scores are decoded to boxes and
+  clipped to the image. Boxes without an area are dropped, and non-maximum
+  suppression drops boxes that overlap too much with a better one of their
+  level. The best boxes of all levels are the proposals.
 
   Args:
     logits: the scores of each level's anchors, `[A_l]`.
-    offsets: of each level, `[A_l, 4]`; see `losses.boxes.encode`.
-    anchors: of each level, `[A_l, 4]`.
+    offsets: the offsets of each level, `[A_l, 4]`; see `losses.boxes.encode`.
+    anchors: the anchors of each level, `[A_l, 4]`.
     count: the largest number of proposals.
     candidates: the largest number of anchors of a level.
     overlap: the largest intersection over union of two proposals of a level.
@@ -53,9 +53,9 @@ def propose(
 def kept(boxes: Array, is_box: Array, *, overlap: float) -> Array:
   """Returns which boxes non-maximum suppression keeps, booleans `[N]`.
 
-  A box is kept unless it overlaps too much with a kept one before it. Each
-  round of the loop decides this for all boxes from the answers of the round
-  before. It makes at least one more answer final, and usually many.
+  A box is kept unless it overlaps too much with a kept box before it. Each
+  round of the loop decides this for all boxes from the answers of the last
+  round. Each round makes at least one more answer final, and usually many.
 
   Args:
     boxes: `[N, 4]`, the best ones first.

@@ -1,4 +1,4 @@
-"""RoIAlign: maps of one size from boxes of any size."""
+"""RoIAlign: reads maps of one size from boxes of any size."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,10 @@ def roi_align(
 ) -> Array:
   """Returns what maps show inside of boxes, `[N, size, size, C]`.
 
-  A box is divided into `size * size` parts. Each part is the mean of
-  `samples * samples` points, between which and the places of the map the values
-  are interpolated, bilinear. A box whose area is that of a square of the side
-  `canonical` is read from the third map, and one of half or twice this side
-  from the map before or after it.
+  A box is divided into `size * size` parts. Each part is the mean of the map's
+  values at `samples * samples` points, by bilinear interpolation. A box with
+  the area of a square of the side `canonical` is read from the third map, and a
+  box of half or twice this side from the map before or after it.
 
   Args:
     maps: the levels of a pyramid for one image, `[H_l, W_l, C]`.
@@ -79,7 +78,7 @@ def _points(boxes: Array, count: int) -> Array:
 def _neighbours(points: Array, sides: Array) -> list[tuple[Array, Array]]:
   """Returns (index, weight) of the places before and after points, `[N, P]`.
 
-  Beyond the centre of the first or the last place, points have its value.
+  Points beyond the centre of the first or the last place have its value.
 
   Args:
     points: `[N, P]`.

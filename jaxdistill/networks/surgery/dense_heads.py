@@ -195,7 +195,7 @@ def psp(
     dropout: the rate of the dropout before the last convolution.
     auxiliary: see `fcn`.
     align_corners: whether the averages are enlarged so that the centres of the
-      corner pixels of all maps coincide, and not their edges.
+      corner pixels coincide instead of the edges of the maps.
 
   Returns:
     A network with the stages 'pyramid' and 'head' after the groups of

@@ -1,4 +1,4 @@
-"""Detectors in two stages: regions of any object, then the class of each."""
+"""Two-stage detectors: they propose regions, and then classify each region."""
 
 from collections.abc import Sequence
 import functools
@@ -13,10 +13,10 @@ from jaxdistill.networks import description, layers
 from jaxdistill.networks.layers import proposals, roi_align
 from jaxdistill.networks.surgery import dense_heads, detectors
 
-# The levels of the pyramid. Boxes are read from all of them but the last.
+# The levels of the pyramid. RoIAlign reads from all of them but the last.
 LEVELS = (2, 3, 4, 5, 6)
-# The side of a proposal that is read from p4, in sides of the finest anchors.
-# In the paper, these are 224 and 32 pixels.
+# The side of a proposal that is read from p4, as a multiple of the side of the
+# finest anchors. In the paper, these are 224 and 32 pixels.
 _CANONICAL = 7.0
 
 
@@ -79,9 +79,9 @@ class RegionHead(nn.Module):
 
 @description.register
 class Proposals(nn.Module):
-  """The proposals of each image, and in training the true boxes after them.
+  """The proposals of each image, followed in training by the true boxes.
 
-  No gradient flows to what it reads.
+  No gradient flows through this stage.
 
   Attributes:
     count: the number of proposals.
@@ -151,7 +151,7 @@ class RegionMaps(nn.Module):
 
 @description.register
 class BoxHead(nn.Module):
-  """Two linear layers with ReLU, then the scores and a box of each class.
+  """Two linear layers with ReLU, then a score and a box for each class.
 
   Attributes:
     num_classes: the number of classes, K; the background is one more.
@@ -198,14 +198,14 @@ def faster_rcnn(
   candidates: int = 1000,
   overlap: float = 0.7,
 ) -> Network:
-  """Returns a detector in two stages: Faster R-CNN with a feature pyramid.
+  """Returns a two-stage detector: Faster R-CNN with a feature pyramid.
 
   C2 to C5 are the last four groups of the classifier. P2 to P5 are made of them
-  as in `retinanet`, and P6 is every second place of P5. The region proposal
-  network gives each anchor of these five maps a score and a box. The best of
-  these boxes are the proposals, see `layers.proposals.propose`. RoIAlign reads
-  a map of 7x7 places for each proposal from one of P2 to P5, from which the
-  head computes its class and its box.
+  as in `retinanet`, and P6 is every second row and column of P5. The region
+  proposal network gives each anchor of these five maps a score and a box. The
+  best of these boxes are the proposals, see `layers.proposals.propose`. For
+  each proposal, RoIAlign reads a map of 7x7 places from one of P2 to P5, and
+  the head computes a class and a box from this map.
 
   A square proposal is read from P4 if its side is 7 times that of the finest
   anchors, and from the level before or after it for half or twice this side.
@@ -226,7 +226,8 @@ def faster_rcnn(
     ratios: the heights of the anchors divided by their widths.
     size: the side of a square anchor, in places of its map.
     count: the number of proposals, N.
-    candidates: the number of anchors of each level from which they are chosen.
+    candidates: the number of anchors of each level from which proposals are
+      chosen.
     overlap: the largest intersection over union of two proposals of a level.
 
   Returns:

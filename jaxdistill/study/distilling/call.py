@@ -91,10 +91,10 @@ def distill(
       of their shorter sides, at most 224, and a multiple of 32 if it is large.
     labels: 'auto', 'folders', 'none' or a file of labels, see `data.images`;
       for Hugging Face 'auto', 'none' or the column of labels.
-    cache_teacher: whether the teacher's outputs are computed once and stored in
-      the work directory, for a number of augmented versions of each training
-      image; True: 8. 'auto' does so where it saves time. The student sees no
-      other versions then.
+    cache_teacher: for how many augmented versions of each training image the
+      teacher's outputs are computed once and stored in the work directory.
+      True: 8; 'auto': 8 if this saves time; False: the teacher runs in each
+      step. The student sees only versions whose outputs are stored.
     formats: the formats in which the distilled students are exported, see
       `study.export`.
     push_to_hub: 'OWNER/NAME' of a model on the Hugging Face Hub to which the

@@ -17,9 +17,10 @@ STEPS, FEWEST, MOST = 2000, 5, 200
 LARGEST_BATCH = 64
 # The learning rates of SGD and AdamW for the largest batch.
 SGD_RATE, ADAMW_RATE = 0.1, 1e-3
-# The gradients of a cosine are smaller than those of a cross-entropy.
+# Vectors need a larger rate, because the gradients of a cosine are smaller than
+# those of a cross-entropy.
 SGD_RATE_OF_VECTORS = 0.5
-# The rate at which a trained teacher learns other classes is so much smaller.
+# A trained teacher learns other classes at the student's rate divided by this.
 FINE_TUNING = 10
 # Methods that take the teacher's outputs for scores of the data's classes.
 NEED_CLASSES = ('kd', 'refinery', 'dkd', 'dist', 'dml')
@@ -204,8 +205,9 @@ def is_fine_tuned(
 ) -> bool:
   """Returns whether a trained teacher first learns the classes of the data.
 
-  It does if it has other classes, the method needs those of the data, and it is
-  made of the library's blocks, whose head can be exchanged.
+  It does if it has other classes than the data, the method needs the classes of
+  the data, and the teacher is made of the library's blocks, so that its head
+  can be exchanged.
   """
   name, _ = method(dataset, has_labels, teacher, choices)
   return (

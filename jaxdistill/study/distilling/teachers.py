@@ -102,10 +102,9 @@ class Teacher(NamedTuple):
 
   @property
   def new_head_section(self) -> dict[str, Any] | None:
-    """The section of a teacher that goes on to learn other classes.
+    """The section of a teacher that learns other classes from these weights.
 
-    It begins with these weights, without those of the head. None: its layers
-    are not known, or it has no weights yet.
+    Its head is new. None: its layers are not known, or it has no weights yet.
     """
     if self.network is None or not self.is_trained:
       return None

@@ -24,7 +24,7 @@ def write(source: Source, path: pathlib.Path) -> None:
     path: the file; the variables are in it too.
   """
   jax2onnx = optional.require('jax2onnx', 'the format onnx')
-  # It warns of shapes inside of loops, which runtimes infer.
+  # It warns of unknown shapes inside loops, which runtimes infer.
   logging.getLogger('onnx_ir.serde').setLevel(logging.ERROR)
   (batch_size,) = jax_export.symbolic_shape('batch')
   traced = source_lib.program(source, batch_size)

@@ -71,9 +71,9 @@ def quantize(path: pathlib.Path, images: np.ndarray, int8: Int8) -> None:
     path: the file that `write` wrote.
     images: raw images of the training split, uint8 `[N, H, W, C]`.
     int8: 'weights': the features stay floats; 'full': they become integers of
-      8 bits, too, with the ranges that they have for the images. Those that a
-      dense layer reads and gives stay floats, because the scores of classes in
-      8 bits would often be equal.
+      8 bits, too, with the ranges that they have for the images. The inputs and
+      outputs of dense layers stay floats, because scores of classes in 8 bits
+      would often be equal.
   """
   aeq = optional.require('ai_edge_quantizer', 'int8')
   recipes = optional.require('ai_edge_quantizer.recipe')

@@ -199,9 +199,9 @@ def _boxes(
   )
   yield element(
     'p',
-    'Evenly spaced test images with their objects, and with those that the '
-    f'models find with a score of at least {_LEAST_SCORE}, by the first seed '
-    f'after the last epoch: {legend or "no objects"}.',
+    'Evenly spaced test images with their true objects, and with the objects '
+    'that the models of the first seed find after the last epoch with a score '
+    f'of at least {_LEAST_SCORE}. Colours of the classes: {legend or "none"}.',
     class_='soft',
   )
 

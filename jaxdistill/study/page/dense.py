@@ -53,7 +53,7 @@ def _classes(
   classes: Sequence[int], named: Callable[[int], str]
 ) -> Iterator[Element | str]:
   """Yields a caption with the colours of classes."""
-  yield 'Evenly spaced test images, with the predictions of the first seed: '
+  yield 'Evenly spaced test images and predictions of the first seed. Colours: '
   for k in classes:
     yield from (_swatch(maps.palette()[k]), f' {named(k)}; ')
   yield from (_swatch(maps.palette()[-1]), ' no class.')
@@ -61,7 +61,7 @@ def _classes(
 
 def _depths(deepest: float) -> Iterator[Element | str]:
   """Yields a caption with the colours of distances."""
-  yield 'Evenly spaced test images, with the predictions of the first seed: '
+  yield 'Evenly spaced test images and predictions of the first seed. Colours: '
   for share in (0.25, 0.5, 0.75, 1.0):
     color = maps.colored(np.full((1, 1), share), deepest=1.0)[0, 0]
     yield from (_swatch(color), f' {share * deepest:.3g}; ')

@@ -39,7 +39,7 @@ def assign(
     positive: the smallest overlap at which an anchor gets a box.
     negative: the overlap below which an anchor is background; at most
       `positive`.
-    every_box: whether boxes get anchors with which they overlap less.
+    every_box: whether each box gets an anchor, even if the overlap is less.
   """
   if not boxes.shape[0]:
     return jnp.full(anchors.shape[0], BACKGROUND, jnp.int32)

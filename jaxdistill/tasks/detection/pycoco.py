@@ -1,4 +1,4 @@
-"""Average precision of detections by pycocotools, the code of COCO itself."""
+"""Average precision of detections by pycocotools, which is COCO's own code."""
 
 from collections.abc import Iterator
 import contextlib
@@ -29,7 +29,7 @@ def require(purpose: str = 'average precision by pycocotools') -> Any:
 def average_precisions(
   images: Iterator[tuple[Found, Truth]],
 ) -> dict[str, float]:
-  """Returns what `average_precision.average_precisions` does, by pycocotools.
+  """Returns the metrics of `average_precision`, computed by pycocotools.
 
   Args:
     images: the detections and the objects of each image.
@@ -63,7 +63,7 @@ def average_precisions(
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-  # -1 stands for sizes of which there are no objects.
+  # -1 stands for a size that no object has.
   stats = zip(_NAMES, evaluation.stats)
   return {name: float(value) for name, value in stats if value >= 0}
 

@@ -1,4 +1,4 @@
-"""Which anchors or regions of an image count in the loss."""
+"""Draws the anchors or regions of an image that count in the loss."""
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,15 @@ def sample(
 ) -> Array:
   """Returns which rows are drawn, booleans `[N]`.
 
-  At most `share * count` positives are drawn, and as many negatives as are
-  missing to `count`. If there are fewer negatives, fewer rows are drawn.
+  At most `share * count` positives are drawn, and negatives fill up the rest of
+  `count`. If there are too few negatives, fewer rows are drawn.
 
   Args:
     rng: the random key.
     is_positive: which rows are positives, `[N]`.
     is_negative: which rows are negatives, `[N]`.
     count: the largest number of rows that are drawn.
-    share: the largest fraction of positives among them.
+    share: the largest number of positives as a fraction of `count`.
   """
   noise = jax.random.uniform(rng, is_positive.shape)
   most = int(count * share)

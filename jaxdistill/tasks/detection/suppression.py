@@ -88,8 +88,8 @@ def suppress(
 
   places = jnp.arange(len(found.scores))
 
-  # Masks instead of indices, because converters to other formats do not know
-  # an index for each image inside of a loop.
+  # This uses masks instead of indices, because converters to other formats do
+  # not support a different index for each image inside a loop.
   def keep(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
     scores, kept = carry
     best = scores.argmax()

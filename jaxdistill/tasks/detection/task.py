@@ -114,9 +114,9 @@ def assembled(
     name: the name of the task.
     parts_of_loss: (outputs, batch) -> the 'loss' of each image and its parts,
       whose names end with 'loss', `[B]`.
-    detect: (outputs, size) -> the objects of each image, `[B, 100, ...]`, whose
-      boxes lie in images of this height and width; without the size, they may
-      lie a few pixels beyond them.
+    detect: (outputs, size) -> the objects of each image, `[B, 100, ...]`, with
+      boxes that are clipped to this height and width. Without the size, boxes
+      may extend a few pixels beyond the image.
     score: the metric that chooses the best epoch.
     evaluator: what computes the average precisions.
 
@@ -291,7 +291,7 @@ def _detect(
     overlap: see `detection`.
     outputs: the outputs of a detector.
     size: the height and width of the images, to which boxes are clipped. None:
-      those of the finest map in pixels, which may be a few more.
+      boxes are clipped to the finest map, which may be a few pixels larger.
   """
   parts = _parts(outputs)
   ends = np.cumsum([x.shape[1] for x in parts.anchors])[:-1].tolist()

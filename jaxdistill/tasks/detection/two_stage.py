@@ -1,4 +1,4 @@
-"""The task of detectors in two stages, such as Faster R-CNN."""
+"""The task of two-stage detectors, such as Faster R-CNN."""
 
 from collections.abc import Mapping, Sequence
 import functools
@@ -16,8 +16,8 @@ from jaxdistill.losses import numerics
 from jaxdistill.tasks.detection import assignment, sampling, suppression
 from jaxdistill.tasks.detection.task import SCORES, assembled
 
-# Offsets of regions are learned in these units, so that their variance is about
-# 1; those of anchors in units of 1.
+# Offsets of regions are divided by these units, so that their variance is about
+# 1. Offsets of anchors are not divided.
 _UNITS = (0.1, 0.1, 0.2, 0.2)
 # Smooth L1 is quadratic below this offset, for anchors and for regions.
 _BETAS = (1 / 9, 1.0)
@@ -39,23 +39,23 @@ def two_stage_detection(
   The data, the metrics of COCO, the predictions and the exported file are those
   of `detection`. The loss of an image has four parts, with equal weights:
 
-  - 'rpn_class_loss', the binary cross-entropy of anchors, of which
-    `anchor_samples` are drawn at random, half of them positives if there are so
-    many. An anchor is positive if it overlaps with a box by at least 0.7 or
-    more than all other anchors, and negative below 0.3.
-  - 'rpn_box_loss', smooth L1 of the offsets of the positives, linear above 1/9.
-  - 'class_loss', the cross-entropy of regions, of which `region_samples` are
-    drawn, a quarter of them positives if there are so many. Regions are the
-    proposals of the network, and in training also the true boxes. A region is
-    positive if it overlaps with a box by at least 0.5, and negative otherwise.
-  - 'box_loss', smooth L1 of the offsets for the class of each positive, linear
-    above 1, where 0.1 of a shift and 0.2 of a logarithm are taken as 1.
+  - 'rpn_class_loss': the binary cross-entropy of `anchor_samples` random
+    anchors, of which at most half are positive. An anchor is positive if its
+    overlap with a box is at least 0.7, or the largest of all anchors with this
+    box. It is negative if all its overlaps are below 0.3.
+  - 'rpn_box_loss': smooth L1 of the offsets of the positives, linear above 1/9.
+  - 'class_loss': the cross-entropy of `region_samples` random regions, of which
+    at most a quarter are positive. Regions are the proposals of the network
+    and, in training, the true boxes. A region is positive if its overlap with a
+    box is at least 0.5, and negative otherwise.
+  - 'box_loss': smooth L1 of the offsets for the class of each positive, linear
+    above 1. Shifts are first divided by 0.1, and logarithms of sizes by 0.2.
 
   Each part is divided by the number of anchors or regions that were drawn. The
-  network's output 'proposals.draw' decides which ones: training draws anew in
-  each step, and evaluation always in the same way. In contrast to the usual
-  implementation, the head of the network computes all regions, not only those
-  that are drawn. The loss is the same.
+  network's output 'proposals.draw' decides which ones are drawn: other ones in
+  each step of training, and always the same in evaluation. In contrast to the
+  usual implementation, the head of the network runs on all regions, not only on
+  those that are drawn. The loss is the same.
 
   Args:
     score: the metric that chooses the best epoch, 'ap', 'ap50' or 'ap75'.
@@ -87,14 +87,14 @@ def two_stage_detection(
 
 
 def _inputs(batch: Batch) -> Features:
-  """Returns the images, and the boxes that are learned; the others are 0."""
+  """Returns the images and the boxes to learn; other rows are 0."""
   is_box = _is_learned(batch)
   boxes = jnp.where(is_box[..., None], batch['boxes'].astype(jnp.float32), 0.0)
   return {'image': batch['image'], 'true_boxes': boxes}
 
 
 def _is_learned(batch: Batch) -> Array:
-  """Returns which rows hold a box that is no crowd, `[B, M]`."""
+  """Returns which rows hold a box that is not a crowd, `[B, M]`."""
   is_box = batch['classes'] >= 0
   if 'crowd' in batch:
     is_box &= ~batch['crowd'].astype(bool)
