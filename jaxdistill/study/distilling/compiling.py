@@ -24,8 +24,8 @@ SGD_RATE_OF_VECTORS = 0.5
 FINE_TUNING = 10
 # Methods that take the teacher's outputs for scores of the data's classes.
 NEED_CLASSES = ('kd', 'refinery', 'dkd', 'dist', 'dml')
-# Images from this size on are cut at random, and smaller ones are padded. A wide
-# black border changes what a teacher says of an image.
+# Square images from this size on are cut at random, smaller ones are padded. A
+# wide black border changes what a teacher says of an image.
 LEAST_CUT = 64
 # The smallest part of an image that is cut out, as a fraction of its area.
 SMALLEST_CUT = 0.5
