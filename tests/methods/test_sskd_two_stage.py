@@ -114,5 +114,7 @@ def test_only_the_student_sees_the_true_boxes(recipe, models):
 def test_regions_that_only_the_student_has_are_not_compared(recipe, models):
   hint = objectives.hint(feature_pairs=(('head', 'head'),))
   (build,) = joint.joint(recipe, terms={'hint': hint})
-  with pytest.raises(UsageError, match=r"one shape, got 'head', .* \(4, 3\) .* \(5, 3\)"):
+  with pytest.raises(
+    UsageError, match=r"one shape, got 'head', .* \(4, 3\) .* \(5, 3\)"
+  ):
     traced(build(models), models, recipe)

@@ -165,7 +165,15 @@ def spoil(path):
       folder / 'rows/alone/3', row=np.arange(COUNT), vectors=np.ones((COUNT, 2))
     ),
   ],
-  ids=['spoilt', 'spoilt predictions', 'damaged', 'missing', 'empty', 'other classes', 'vectors'],
+  ids=[
+    'spoilt',
+    'spoilt predictions',
+    'damaged',
+    'missing',
+    'empty',
+    'other classes',
+    'vectors',
+  ],
 )
 def test_a_file_that_is_missing_or_odd_costs_only_what_it_shows(
   workdir, damage

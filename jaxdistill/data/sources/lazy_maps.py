@@ -85,8 +85,8 @@ def class_table(num_classes: int, ignored: Sequence[int]) -> tuple[int, ...]:
   """
   if num_classes > IGNORE:
     raise UsageError(
-      f'label_names: expected at most {IGNORE} classes, because masks are bytes '
-      f'in which {IGNORE} stands for no class, got {num_classes}'
+      f'label_names: expected at most {IGNORE} classes, because masks are '
+      f'bytes in which {IGNORE} stands for no class, got {num_classes}'
     )
   table = [*range(num_classes)] + [-1] * (IGNORE + 1 - num_classes)
   table += [-1] * (max(ignored, default=0) + 1 - len(table))

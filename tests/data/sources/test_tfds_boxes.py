@@ -88,5 +88,5 @@ def test_images_that_are_turned_within_their_size_are_refused(size):
   exif[0x0112] = 3  # by 180 degrees
   file = io.BytesIO()
   PIL.Image.new('RGB', size).save(file, 'JPEG', exif=exif)
-  with pytest.raises(UsageError, match='x: expected an image .* upright'):
+  with pytest.raises(UsageError, match=r'x: expected an image .* upright'):
     module._size(file.getvalue(), 'x')
