@@ -62,6 +62,11 @@ def colored(maps: np.ndarray, *, deepest: float = 1.0) -> np.ndarray:
   return np.where(known, np.round(np.stack(colors, -1)), 0).astype(np.uint8)
 
 
+def deepest_in(truth: np.ndarray) -> float:
+  """Returns the largest distance of maps; 1 if no distance is known."""
+  return float(truth.max()) or 1.0
+
+
 def nearest(maps: np.ndarray, size: Sequence[int]) -> np.ndarray:
   """Resizes maps; each pixel takes the value of the nearest one.
 
@@ -117,7 +122,7 @@ def draw(
         f'{list(np.shape(maps))}'
       )
     columns[label] = nearest(np.asarray(maps), image.shape[1:3])
-  deepest = float(truth.max())
+  deepest = deepest_in(truth)
   pictures = {'image': image[..., : 3 if image.shape[-1] >= 3 else 1]}
   for label, maps in columns.items():
     pictures[label] = colored(maps, deepest=deepest)

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from jaxdistill.core import checks
+import jax
+
+from jaxdistill.core import checks, tasks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import FeaturePairs, Network
 from jaxdistill.networks import graph, layers
@@ -62,8 +64,8 @@ def check(
     name: the name of the argument, for the message.
 
   Raises:
-    UsageError: there are no pairs, a feature does not exist, or an entry is
-      not a pair.
+    UsageError: there are no pairs, a feature does not exist, an entry is not
+      a pair, or a feature has other shapes in training.
   """
   if not feature_pairs:
     raise UsageError(
@@ -84,7 +86,32 @@ def check(
     if teacher not in pair.teacher_shapes:
       raise checks.unknown('teacher feature', teacher, pair.teacher_shapes)
     checked.append((student, teacher))
+  _check_lengths(pair, [student for student, _ in checked], name)
   return tuple(checked)
+
+
+def _check_lengths(pair: Pair, features: Sequence[str], name: str) -> None:
+  """Checks that training does not change the shapes of student features.
+
+  Training shows more than images to some networks, such as the true boxes,
+  which are further regions of a detector in two stages.
+
+  Raises:
+    UsageError: a feature has another shape in training.
+  """
+  task = pair.recipe.task
+  if task.inputs is tasks.only_images:
+    return
+  inputs = jax.eval_shape(task.inputs, dict(pair.recipe.example))
+  shapes = graph.shapes(pair.student, inputs)
+  for feature in features:
+    if shapes[feature].shape != pair.student_shapes[feature].shape:
+      raise UsageError(
+        f'{name}: expected features of one shape, got {feature!r}, which has '
+        f'{pair.student_shapes[feature].shape[1:]} from images alone and '
+        f'{shapes[feature].shape[1:]} in training, where the task gives '
+        f'{", ".join(inputs)}'
+      )
 
 
 def middle_pairs(

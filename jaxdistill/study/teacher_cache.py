@@ -178,6 +178,8 @@ def _obstacle(plan: Plan, row: Row, views: Views) -> str:
     return 'several processes take part'
   if len(row.method) > 1:
     return f'{row.resolved["method"]["name"]!r} has several phases'
+  if plan.task.prepare is not None:
+    return 'its task adds other inputs to the images in each step'
   try:
     mixes = views_lib.mixes(views.augment, plan.dataset.splits[views.subset])
   except Exception:  # whatever a user's augmentation raises

@@ -62,6 +62,13 @@ def test_a_figure_of_depths_has_a_scale():
   assert scale.get_ylim() == pytest.approx((0, DEPTH.max()))
 
 
+def test_images_without_any_known_depth_are_black():
+  unknown = np.zeros_like(DEPTH)
+  drawing = maps.draw(IMAGE, unknown, {'student': DEPTH})
+  assert not drawing.axes[1].get_images()[0].get_array().any()
+  assert drawing.axes[2].get_images()[0].get_array().any()
+
+
 def test_maps_that_do_not_suit_the_images_are_refused():
   with pytest.raises(UsageError, match=r'truth: expected maps \[2, 6, 8\]'):
     maps.draw(IMAGE, MASK[:, :3], {})

@@ -7,6 +7,7 @@ import pytest
 
 import jaxdistill as jd
 from jaxdistill import methods, objectives
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import two_stage
@@ -108,3 +109,12 @@ def test_only_the_student_sees_the_true_boxes(recipe, models):
   traced(build(models), models, recipe)
   assert seen[0]['student/proposals'] == (2, 5, 4)
   assert seen[0]['teacher/proposals'] == (2, 4, 4)
+
+
+def test_regions_that_only_the_student_has_are_not_compared(recipe, models):
+  hint = objectives.hint(feature_pairs=(('head', 'head'),))
+  (build,) = joint.joint(recipe, terms={'hint': hint})
+  with pytest.raises(
+    UsageError, match=r"one shape, got 'head', .* \(4, 3\) .* \(5, 3\)"
+  ):
+    traced(build(models), models, recipe)

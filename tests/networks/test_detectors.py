@@ -105,7 +105,11 @@ def test_only_pyramids_of_maps_become_detectors(made, words):
 
 
 @pytest.mark.parametrize(
-  'keys', [{'width': 0}, {'prior': 1.0}, {'size': 0}, {'scales': (0.0,)}]
+  'keys',
+  [
+    *({'width': 0}, {'prior': 1.0}, {'size': 0}),
+    *({'scales': (0.0,)}, {'scales': ()}),
+  ],
 )
 def test_numbers_out_of_range_are_refused(keys):
   with pytest.raises(UsageError, match=next(iter(keys))):

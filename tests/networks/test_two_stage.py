@@ -130,7 +130,10 @@ def test_four_groups_must_halve_the_resolution():
 
 @pytest.mark.parametrize(
   'keys',
-  [{'count': 0}, {'candidates': 0}, {'head_width': 0}, {'overlap': 2.0}],
+  [
+    *({'count': 0}, {'candidates': 0}, {'head_width': 0}, {'overlap': 2.0}),
+    *({'ratios': ()}, {'ratios': (0.0,)}),
+  ],
 )
 def test_numbers_out_of_range_are_refused(keys):
   with pytest.raises(UsageError, match=next(iter(keys))):

@@ -141,9 +141,20 @@ def test_the_images_of_the_report_are_those_of_the_file(workdir):
     assert any(np.array_equal(image, other) for other in kept.values())
 
 
+def spoil(path):
+  """Overwrites a part of the compressed content of a file."""
+  with np.load(path) as file:
+    np.savez_compressed(path, **file)
+  content = bytearray(path.read_bytes())
+  content[60:90] = 30 * b'\xff'
+  path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
   'damage',
   [
+    lambda folder: spoil(folder / 'examples.npz'),
+    lambda folder: spoil(folder / 'rows/kd/3/predictions.npz'),
     lambda folder: (folder / 'examples.npz').write_bytes(b'PK'),
     lambda folder: (folder / 'examples.npz').unlink(),
     lambda folder: (folder / 'rows/kd/3/predictions.npz').write_bytes(b''),
@@ -154,7 +165,15 @@ def test_the_images_of_the_report_are_those_of_the_file(workdir):
       folder / 'rows/alone/3', row=np.arange(COUNT), vectors=np.ones((COUNT, 2))
     ),
   ],
-  ids=['damaged', 'missing', 'empty', 'other classes', 'vectors'],
+  ids=[
+    'spoilt',
+    'spoilt predictions',
+    'damaged',
+    'missing',
+    'empty',
+    'other classes',
+    'vectors',
+  ],
 )
 def test_a_file_that_is_missing_or_odd_costs_only_what_it_shows(
   workdir, damage

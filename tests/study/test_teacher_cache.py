@@ -304,3 +304,11 @@ def test_several_processes_compute_the_teacher_in_each_step(plan, monkeypatch):
   row = row_of(plan)
   words = teacher_cache._obstacle(plan, row, row.views)
   assert words == 'several processes take part'
+
+
+def test_depth_samples_are_other_ones_in_each_step_and_so_are_outputs(plan):
+  row = row_of(plan)
+  assert not teacher_cache._obstacle(plan, row, row.views)
+  task = plan.task._replace(prepare=lambda rng, batch: batch)
+  words = teacher_cache._obstacle(plan._replace(task=task), row, row.views)
+  assert words == 'its task adds other inputs to the images in each step'

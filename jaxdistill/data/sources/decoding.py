@@ -183,6 +183,23 @@ def size(image_file: str | bytes, *, upright: bool = True) -> tuple[int, int]:
       raise _unreadable(error) from error
 
 
+def is_upright(encoded: bytes) -> bool:
+  """Returns whether the EXIF orientation leaves an image as it is stored.
+
+  Args:
+    encoded: the bytes of the file.
+
+  Raises:
+    OSError: this is not an image; the message is one line.
+  """
+  pillow = optional.require('PIL.Image', 'decoding images')
+  try:
+    with pillow.open(io.BytesIO(encoded), formats=formats()) as image:
+      return _orientation(image) not in _UPRIGHT
+  except Exception as error:  # see `decode`
+    raise _unreadable(error) from error
+
+
 def content(path: str | os.PathLike[str]) -> bytes:
   """Returns the bytes of a regular file.
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxdistill.core import checks, optional
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import IGNORE
 from jaxdistill.data.sources import decoding, images
 
@@ -80,7 +81,15 @@ def class_table(num_classes: int, ignored: Sequence[int]) -> tuple[int, ...]:
   Args:
     num_classes: the number of classes.
     ignored: the values that stand for no class; 255 always does.
+
+  Raises:
+    UsageError: there are more classes than other values of a byte.
   """
+  if num_classes > IGNORE:
+    raise UsageError(
+      f'label_names: expected at most {IGNORE} classes, because masks are '
+      f'bytes in which {IGNORE} stands for no class, got {num_classes}'
+    )
   table = [*range(num_classes)] + [-1] * (IGNORE + 1 - num_classes)
   table += [-1] * (max(ignored, default=0) + 1 - len(table))
   for value in (*ignored, IGNORE):

@@ -249,16 +249,16 @@ def _size(encoded: bytes, where: str) -> tuple[int, int]:
       that its boxes would no longer fit.
   """
   try:
-    stored = decoding.size(encoded, upright=False)
-    upright = decoding.size(encoded)
+    size = decoding.size(encoded, upright=False)
+    is_upright = decoding.is_upright(encoded)
   except OSError as error:
     raise UsageError(f'{where}: {checks.reason(error)}') from None
-  if stored != upright:
+  if not is_upright:
     raise UsageError(
       f'{where}: expected an image that is stored upright, as its boxes are, '
       'got one whose EXIF orientation turns it'
     )
-  return stored
+  return size
 
 
 def _columns(

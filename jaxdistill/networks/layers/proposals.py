@@ -65,12 +65,16 @@ def kept(boxes: Array, is_box: Array, *, overlap: float) -> Array:
   overlaps = losses.box_overlaps(boxes[:, None], boxes[None]) > overlap
   is_earlier = jnp.tri(len(boxes), k=-1, dtype=bool)
 
+  # Integers, because some runtimes of exported files do not know a choice
+  # between booleans, which a loop over several images needs.
   def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
     before, _ = state
-    after = is_box & ~(overlaps & is_earlier & before[None]).any(1)
-    return after, (after != before).any()
+    is_dropped = (overlaps & is_earlier & (before > 0)[None]).any(1)
+    after = (is_box & ~is_dropped).astype(jnp.int32)
+    return after, jnp.abs(after - before).max()
 
+  start = is_box.astype(jnp.int32)
   is_kept, _ = jax.lax.while_loop(
-    lambda state: state[1], again, (is_box, jnp.array(True))
+    lambda state: state[1] > 0, again, (start, jnp.int32(1))
   )
-  return is_kept
+  return is_kept > 0

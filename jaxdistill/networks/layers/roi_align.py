@@ -44,7 +44,8 @@ def roi_align(
   counts = [x.shape[0] * x.shape[1] for x in maps]
   starts = jnp.array([sum(counts[:i]) for i in range(len(maps))])[level]
   sides = jnp.array([x.shape[:2] for x in maps])[level]
-  points = _points(boxes / (stride * 2**level)[:, None], size * samples)
+  strides = jnp.array([stride * 2.0**i for i in range(len(maps))])[level]
+  points = _points(boxes / strides[:, None], size * samples)
   rows, columns = (_neighbours(points[..., i], sides[:, i]) for i in (0, 1))
   total = jnp.zeros((), places.dtype)
   for row, row_weight in rows:

@@ -271,10 +271,8 @@ def retinanet(
   checks.integer('num_classes', num_classes)
   checks.integer('width', width)
   checks.integer('depth', depth, at_least=0)
-  scales, ratios = (
-    tuple(checks.number(name, value, above=0) for value in sequence)
-    for name, sequence in (('scales', scales), ('ratios', ratios))
-  )
+  scales = positive_numbers('scales', scales)
+  ratios = positive_numbers('ratios', ratios)
   checks.number('size', size, above=0)
   checks.number('prior', prior, above=0, below=1)
   maps, groups = dense_heads.maps_of(network)
@@ -302,6 +300,21 @@ def retinanet(
   anchor_names = tuple(f'head.anchors{k}' for k in LEVELS)
   outputs = ('head', 'head.boxes', *anchor_names)
   return Network((*maps.stages, *stages), outputs)
+
+
+def positive_numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+  """Returns the scales or ratios of anchors, after checking them.
+
+  Args:
+    name: the name of the argument, for messages.
+    values: its value.
+
+  Raises:
+    UsageError: there is none, or one of them is not above 0.
+  """
+  if not values:
+    raise UsageError(f'{name}: expected at least one number above 0, got none')
+  return tuple(checks.number(name, value, above=0) for value in values)
 
 
 def stride_of(maps: Network, groups: Sequence[str], count: int = 3) -> int:

@@ -257,7 +257,7 @@ def faster_rcnn(
     'candidates': candidates,
   }.items():
     checks.integer(name, value)
-  ratios = tuple(checks.number('ratios', ratio, above=0) for ratio in ratios)
+  ratios = detectors.positive_numbers('ratios', ratios)
   size = float(checks.number('size', size, above=0))
   checks.number('overlap', overlap, at_least=0, at_most=1)
   maps, groups = dense_heads.maps_of(network)

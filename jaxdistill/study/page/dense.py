@@ -35,7 +35,7 @@ def parts(
       for title, model in models.by_title.items()
     },
   }
-  deepest = float(truth.max())
+  deepest = maps.deepest_in(truth)
   colors = {k: maps.colored(v, deepest=deepest) for k, v in columns.items()}
   yield element('h2', 'Predicted maps')
   for i, row in enumerate(rows):

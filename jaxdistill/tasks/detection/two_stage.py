@@ -277,11 +277,14 @@ def _detect(
     finest = parts.anchors[0]
     limit = boxes_lib.covered(finest) if size is None else jnp.array(size)
     boxes = boxes_lib.clip(boxes, limit)
-    classes = jnp.where(is_kept, jnp.arange(num_classes)[None], -1)
+    # A product, because the converter to ONNX repeats two constants, between
+    # which each image chooses, for a wrong number of images.
+    numbers = jnp.arange(1, num_classes + 1)[None]
+    classes = is_kept.astype(jnp.int32) * numbers - 1
     found = suppression.Detections(
       boxes.reshape(-1, 4),
       jnp.where(is_kept, scores, 0.0).reshape(-1),
-      classes.reshape(-1).astype(jnp.int32),
+      classes.reshape(-1),
     )
     return suppression.suppress(found, overlap=overlap)
 

@@ -150,3 +150,9 @@ def test_a_streamed_mask_is_checked_when_it_is_read(tmp_path):
   data.splits['train']['mask'][:2]
   with pytest.raises(UsageError, match=r'from 0 to 2, .* got [456]\); .*2.png'):
     data.splits['train']['mask'][:]
+
+
+def test_more_classes_than_a_mask_can_hold_are_refused():
+  lazy_maps.class_table(255, ())
+  with pytest.raises(UsageError, match=r'at most 255 classes, .* got 256'):
+    lazy_maps.class_table(256, ())

@@ -80,3 +80,13 @@ def test_boxes_that_do_not_fit_are_refused(box, words):
   entries = {'bbox': np.array([box]), 'label': np.array([0])}
   with pytest.raises(UsageError, match=f'example 3: .*{words}'):
     module._row({'image': image, 'objects': entries}, keys, 3, 'example 3')
+
+
+@pytest.mark.parametrize('size', [(4, 6), (4, 4)])
+def test_images_that_are_turned_within_their_size_are_refused(size):
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 3  # by 180 degrees
+  file = io.BytesIO()
+  PIL.Image.new('RGB', size).save(file, 'JPEG', exif=exif)
+  with pytest.raises(UsageError, match=r'x: expected an image .* upright'):
+    module._size(file.getvalue(), 'x')
