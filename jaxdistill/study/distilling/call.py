@@ -31,7 +31,7 @@ from jaxdistill.study.distilling.compiling import Choices
 from jaxdistill.study.distilling.outcome import Distilled
 from jaxdistill.study.distilling.sources import Source
 from jaxdistill.study.distilling.students import Student
-from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.parse import parse
 from jaxdistill.study.plans import Plan
 from jaxdistill.study.registry import DATASETS, METHODS, TABLES

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from jaxdistill.core.types import Dataset, Network
 from jaxdistill.networks.layers import attention
 from jaxdistill.study.distilling.students import Student
-from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.registry import METHODS
 
 # Every row is trained for about so many steps, in a number of epochs between
