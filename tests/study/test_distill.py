@@ -226,6 +226,25 @@ def test_a_head_for_as_many_but_other_classes_is_new(folder, tmp_path, planned):
   jax.tree.map(np.testing.assert_array_equal, *stems)
 
 
+@pytest.mark.parametrize('width', [2, 4])
+def test_a_teacher_without_a_head_cannot_teach_scores(
+  width, folder, tmp_path, planned
+):
+  path = tmp_path / 't.safetensors'
+  network = Network(network_of(2, width).stages[:2])
+  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)}
+  variables = graph.init(network, jax.random.key(0), image)
+  jd.save(path, Model(network, variables))
+  with pytest.raises(jd.UsageError, match=r"^method: expected 'embedding'"):
+    planned(
+      folder,
+      teacher=path,
+      student=network_of(2, 2),
+      out=tmp_path / 'o',
+      method='kd',
+    )
+
+
 def test_a_teacher_that_resizes_its_images_is_not_fine_tuned(
   folder, tmp_path, planned
 ):

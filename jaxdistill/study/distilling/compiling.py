@@ -195,7 +195,8 @@ def shares_classes(
   if teacher.outputs is None or not has_labels:
     return True
   same_names = _same(teacher.label_names, dataset.label_names)
-  return teacher.outputs == dataset.num_classes and same_names
+  same_count = teacher.outputs == dataset.num_classes
+  return teacher.is_classifier and same_count and same_names
 
 
 def _same(names: Iterable[str], others: Iterable[str]) -> bool:

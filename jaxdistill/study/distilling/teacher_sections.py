@@ -22,7 +22,7 @@ class Teacher(NamedTuple):
     is_classifier: whether its outputs are scores of classes; those of a network
       whose last layer is not known are taken for scores.
     parts: the teachers whose vectors it joins; empty for a single teacher.
-    head: the name of its last stage, if it is made of blocks.
+    head: the name of the stage that gives scores; '': there is none.
   """
 
   section: dict[str, Any]
@@ -73,10 +73,10 @@ class Teacher(NamedTuple):
     """The section of a teacher that goes on to learn other classes.
 
     It begins with these weights, without those of the head. None: its layers
-    are not known, it has no weights yet, or it resizes its images, which a
-    teacher that is trained cannot do.
+    are not known, it has no head or no weights yet, or it resizes its images,
+    which a teacher that is trained cannot do.
     """
-    if self.network is None or not self.is_trained:
+    if self.network is None or not self.head or not self.is_trained:
       return None
     if 'image_size' in self.section:
       return None

@@ -185,13 +185,17 @@ def _of_section(
     program = programs.program(path)
     return Teacher(section, path, None, _outputs(program, shape))
   if 'weights' not in section:
-    outputs = section.get('num_classes')
-    trained = 'checkpoint' in section
-    file = pathlib.Path(str(section.get('checkpoint'))).expanduser()
-    if trained and outputs is None and file.exists():
-      outputs = _named(str(file), image_shape, out).outputs
-      section['num_classes'] = outputs
-    return Teacher(section, title, network, outputs, is_trained=trained)
+    teacher = Teacher(section, title, network, section.get('num_classes'))
+    if 'checkpoint' not in section:
+      return teacher._replace(is_trained=False)
+    file = pathlib.Path(str(section['checkpoint'])).expanduser()
+    if file.exists() and (teacher.outputs is None or title == 'stored'):
+      found = _named(str(file), image_shape, out)
+      section.setdefault('num_classes', found.outputs)
+      teacher = teacher._replace(
+        outputs=section['num_classes'], head=found.head
+      )
+    return teacher
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
     raise UsageError(f'teacher: no file {weights!r}')
@@ -258,7 +262,7 @@ def _of_file(
     label_names=tuple(metadata.get('label_names') or ()),
     is_classifier=pairs.is_classifier(network)
     and bool(metadata.get('class_scores', True)),
-    head=network.stages[-1].name,
+    head=_head(network),
   )
 
 
@@ -317,7 +321,7 @@ def _of_model(
       files={name: content},
       is_classifier=pairs.is_classifier(model.network)
       and bool(about.get('class_scores', True)),
-      head=model.network.stages[-1].name,
+      head=_head(model.network),
     )
   program, variables = programs.to_program(model, image_shape)
   content = files.to_bytes(Model(Network(()), variables), about)
@@ -331,6 +335,11 @@ def _of_model(
   return Teacher(
     section, title, None, outputs, label_names=names, files=written
   )
+
+
+def _head(network: Network) -> str:
+  """Returns the name of a network's last stage if it gives scores; or ''."""
+  return network.stages[-1].name if pairs.is_classifier(network) else ''
 
 
 def _outputs(network: Network, image_shape: Sequence[int]) -> int:
