@@ -191,10 +191,9 @@ def _of_section(
     file = pathlib.Path(str(section['checkpoint'])).expanduser()
     if file.exists() and (teacher.outputs is None or title == 'stored'):
       found = _named(str(file), image_shape, out)
-      section.setdefault('num_classes', found.outputs)
-      teacher = teacher._replace(
-        outputs=section['num_classes'], head=found.head
-      )
+      outputs = teacher.outputs or found.outputs
+      section['num_classes'] = outputs
+      teacher = teacher._replace(outputs=outputs, head=found.head)
     return teacher
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
