@@ -111,7 +111,15 @@ def with_augment(recipe: Recipe, augment: Augment) -> Recipe:
     recipe: the recipe.
     augment: the augmentation of uint8 images, without standardisation. Images
       of another size are cropped to that of the recipe.
+
+  Raises:
+    UsageError: the task changes the images, whose shape is then not known.
   """
+  if recipe.task.prepare is not None:
+    raise UsageError(
+      f'augment: the task {recipe.task.name!r} changes the images after the '
+      'augmentation, which cannot be exchanged then'
+    )
   whole = augment_lib.chain(augment, recipe.validation.augment)
   image = jax.ShapeDtypeStruct(recipe.example['image'].shape, jnp.uint8)  # type: ignore[no-untyped-call,unused-ignore]
   raw = {**recipe.example, 'image': image}

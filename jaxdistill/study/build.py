@@ -20,8 +20,9 @@ from jaxdistill.study import (
   teachers,
   validate,
 )
-from jaxdistill.study.drafts import Draft, RowDraft
+from jaxdistill.study.drafts import Draft, Role, RowDraft
 from jaxdistill.study.load import Loaded
+from jaxdistill.study.parse import Section
 from jaxdistill.study.plans import Plan, Row, Views
 
 
@@ -40,6 +41,7 @@ def plan(config: Mapping[str, Any], dataset: Dataset | None = None) -> Plan:
   loaded = load.load(draft, dataset)
   built_plan = build(draft, loaded)._replace(config=plain_config)
   built_plan = teachers.checked(built_plan)
+  models.check_initial(built_plan)
   for row in built_plan.rows:
     # The first phase checks stages, shapes and numbers of classes.
     carry = models.abstract_carry(built_plan, row.role)
@@ -97,9 +99,9 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
   )
 
 
-def _initial(draft: Draft) -> dict[str, Scheme]:
+def _initial(draft: Draft) -> dict[Role, Scheme]:
   """Returns role -> the function that gives a model other initial weights."""
-  sections = {
+  sections: dict[Role, Section | None] = {
     'student': draft.initial,
     'teacher': draft.teacher and draft.teacher.initial,
   }

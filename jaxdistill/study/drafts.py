@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import zlib
 
 from jaxdistill.core.types import Task
+from jaxdistill.networks.weights import huggingface
 from jaxdistill.optimizers import Optimizer
 from jaxdistill.study.parse import Section
 from jaxdistill.study.settings import Settings
@@ -120,7 +121,9 @@ class TeacherDraft(NamedTuple):
       return {name: part.resolved for name, part in self.joined.items()}
     network = {} if self.network is None else self.network.resolved
     if self.file is not None:
-      checksum = zlib.crc32(self.file.read_bytes())
+      checksum = 0
+      for file in self._files():
+        checksum = zlib.crc32(file.read_bytes(), checksum)
       key = 'weights' if self.is_torch else 'checkpoint'
       size = {'image_size': self.image_size} if self.image_size else {}
       return {**network, key: str(self.file), 'checksum': checksum, **size}
@@ -131,6 +134,14 @@ class TeacherDraft(NamedTuple):
       'training': self.row.resolved,
       'seed': seed,
     }
+
+  def _files(self) -> Iterator[pathlib.Path]:
+    """Yields the files that a teacher from a file depends on."""
+    if self.file is not None:
+      yield self.file
+    if self.folder is not None:
+      places = (self.folder / name for name in huggingface.DESCRIPTIONS)
+      yield from (place for place in places if place.is_file())
 
 
 class Draft(NamedTuple):

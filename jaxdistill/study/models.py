@@ -55,6 +55,21 @@ def initial_model(plan: Plan, role: Role, seed: int) -> Model:
   return Model(network, variables)
 
 
+def check_initial(plan: Plan) -> None:
+  """Checks that the initial weights of a plan suit its networks.
+
+  Raises:
+    UsageError: a file holds the weights of another network.
+  """
+  for role, scheme in plan.initial.items():
+    if role in plan.networks:
+      shapes = variable_shapes(plan, role, plan.networks[role])
+      try:
+        jax.eval_shape(scheme, jax.random.key(0), shapes)
+      except UsageError as error:
+        raise UsageError(f'{role}: {error}') from error
+
+
 def abstract_carry(plan: Plan, role: Role) -> Carry:
   """Returns what a row's first phase gets, with shapes in place of variables.
 

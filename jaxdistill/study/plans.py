@@ -92,7 +92,7 @@ class Plan(NamedTuple):
   teacher: Model | None
   rows: tuple[Row, ...]
   options: dict[str, Any]
-  initial: Mapping[str, Scheme] = {}
+  initial: Mapping[Role, Scheme] = {}
   together: bool = False
   foreign_teacher: str = ''
   notes: tuple[str, ...] = ()

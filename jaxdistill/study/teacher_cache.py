@@ -19,6 +19,7 @@ from jaxdistill.core.types import (
   Method,
   Model,
   Network,
+  Phase,
 )
 from jaxdistill.data.transforms import views as views_lib
 from jaxdistill.networks import graph, table
@@ -91,8 +92,8 @@ def chosen(
     UsageError: the outputs cannot be stored, and the user wants them to be.
   """
   views = _views(plan, training.subset, augment, wish)
-  passes = training.epochs * len(row.seeds)
-  obstacle = _too_dear(plan, views, passes) if wish == 'auto' else ''
+  # More seeds may be trained later, and all of them need the same views.
+  obstacle = _too_dear(plan, views, training.epochs) if wish == 'auto' else ''
   obstacle = obstacle or _obstacle(plan, row, views)
   method = None
   if not obstacle:
@@ -109,6 +110,7 @@ def chosen(
       f'{obstacle}; set cache_teacher=False'
     )
   count, size = views.per_image, views.outputs.shape[0]
+  passes = training.epochs * len(row.seeds)
   note = (
     f"the teacher's outputs are computed once for {count} views of each of "
     f'{size:,} images, and stored in files of {words(views.nbytes)}; each view '
@@ -153,7 +155,7 @@ def _too_dear(plan: Plan, views: Views, passes: float) -> str:
   Args:
     plan: what will be run.
     views: how the outputs would be stored.
-    passes: how often each image is used by all seeds of the row together.
+    passes: how often each image is used by a seed of the row.
   """
   count, size = views.outputs.shape[1], views.outputs.shape[0]
   if passes <= count:
@@ -179,7 +181,7 @@ def _obstacle(plan: Plan, row: Row, views: Views) -> str:
   if len(row.method) > 1:
     return f'{row.resolved["method"]["name"]!r} has several phases'
   if plan.task.prepare is not None:
-    return 'its task adds other inputs to the images in each step'
+    return f'the task {plan.task.name!r} changes the images in each step'
   try:
     mixes = views_lib.mixes(views.augment, plan.dataset.splits[views.subset])
   except Exception:  # whatever a user's augmentation raises
@@ -196,7 +198,8 @@ def _method_of_outputs(
   """Returns the method for stored outputs; None if it reads other features.
 
   To find out, a step is traced with a teacher that has no variables. This fails
-  if the step reads anything of the teacher but the stored outputs.
+  if the step reads anything of the teacher but the stored outputs. Of a phase
+  with several programs, the others might still read more.
 
   Args:
     plan: what will be run.
@@ -226,6 +229,8 @@ def _method_of_outputs(
     def start(variables: Any) -> Any:
       return phase.init(key, {**carry, 'student': Model(student, variables)})
 
+    if phase.static is not Phase._field_defaults['static']:
+      return None
     state, frozen = jax.eval_shape(start, shapes)
     single = programs.single_steps(phase, sharding.make_mesh())
     step = single(phase.static(0))

@@ -77,8 +77,7 @@ def column(
   begun, missing = time.monotonic(), stored.missing()
   for number, rows in missing.items():
     computed = _computed(outputs, teacher, split, rows, views, interrupted)
-    with np.errstate(over='ignore'):
-      _check_finite(computed.astype(dtype))
+    _check_rounding(computed, dtype)
     stored.write(number, computed)
   if missing:
     say(
@@ -97,7 +96,9 @@ def _key(plan: Plan, row: Row, teacher: Model) -> str:
   sections = ('teacher', 'data', 'augment')
   about = {
     **{k: v for k, v in resolved.items() if k.partition('.')[0] in sections},
-    'standardized': [plan.dataset.mean, plan.dataset.std],
+    'standardized': [
+      [*map(float, x)] for x in (plan.dataset.mean, plan.dataset.std)
+    ],
     'subset': views.subset,
     'shape': views.outputs.shape,
     'dtype': str(views.outputs.dtype),
@@ -153,12 +154,15 @@ def _computed(
   return np.concatenate(batches)
 
 
-def _check_finite(values: np.ndarray) -> None:
-  """Checks the outputs in the type of the files."""
-  if not np.isfinite(values).all():
+def _check_rounding(values: np.ndarray, dtype: np.dtype[Any]) -> None:
+  """Checks that the type of the files can hold outputs `[N, count, ...]`."""
+  values = values.reshape(-1, *values.shape[2:])
+  with np.errstate(over='ignore', invalid='ignore'):
+    worst = _difference(values.astype(dtype), values)
+  if not worst <= _TOLERANCE:
     raise UsageError(
-      f'cache_teacher: expected outputs of the teacher that are finite in '
-      f'{values.dtype}, got NaN or infinite ones; set cache_teacher=False'
+      f'cache_teacher: expected outputs of the teacher that {dtype} can hold, '
+      'got NaN, very large or very small ones; set cache_teacher=False'
     )
 
 
@@ -173,11 +177,21 @@ def _check_stored(
   expected = jax.device_get(
     outputs(teacher.variables, {**batch, views_lib.VIEW: view})
   )
-  difference = np.abs(stored[rows][np.arange(size), view] - expected)
-  largest = np.abs(expected).reshape(size, -1).max(-1)
-  worst = difference.reshape(size, -1).max(-1) / np.maximum(largest, 1e-30)
-  if not worst.max() <= _TOLERANCE:
+  worst = _difference(stored[rows][np.arange(size), view], expected)
+  if not worst <= _TOLERANCE:
     raise UsageError(
       f"{stored.folder}: expected the teacher's outputs, got numbers that "
-      f'differ from them by {100 * worst.max():.1f} %; delete this folder'
+      f'differ from them by {100 * worst:.1f} %; delete this folder'
     )
+
+
+def _difference(outputs: np.ndarray, expected: np.ndarray) -> float:
+  """Returns the largest difference of outputs `[N, ...]`; NaN if one is NaN.
+
+  It is a share of the largest expected output of an image.
+  """
+  differences, sizes = (
+    np.abs(x.astype(np.float32)).reshape(len(x), -1).max(-1)
+    for x in (outputs - expected, expected)
+  )
+  return float((differences / np.maximum(sizes, 1e-30)).max())

@@ -37,6 +37,7 @@ from jaxdistill.training.distributed import hosts
 # These keys say where a file is, not what it holds; its checksum says that.
 PLACES = re.compile(
   r'teacher(\.teacher\d+)?\.(checkpoint|weights)|data\.(path|data_dir)'
+  r'|(teacher\.)?initial\.path'
 )
 
 

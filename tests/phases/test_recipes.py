@@ -11,6 +11,7 @@ from jaxdistill.data.sources import arrays, folder
 from jaxdistill.data.transforms import augment
 from jaxdistill.phases import recipes
 from jaxdistill.study import registry
+from jaxdistill.tasks import classification
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
 
@@ -83,3 +84,10 @@ def test_streamed_data_has_the_same_shapes(tmp_path):
     for stream in (True, False)
   ]
   assert examples[0] == examples[1]
+
+
+def test_the_images_of_a_task_that_changes_them_get_no_other_augmentation():
+  task = classification()._replace(prepare=lambda rng, batch: batch)
+  recipe = recipes.recipe(data(), task, epochs=1, batch_size=4)
+  with pytest.raises(UsageError, match='changes the images after'):
+    recipes.with_augment(recipe, augment.crop_flip())

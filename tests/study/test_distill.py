@@ -212,6 +212,80 @@ def test_a_teacher_of_other_classes_is_fine_tuned_for_methods_that_need_classes(
   assert rates[0] == rates[1] / compiling.FINE_TUNING
 
 
+def test_a_head_for_as_many_but_other_classes_is_new(folder, tmp_path, planned):
+  model = model_of(2)
+  jd.save(tmp_path / 't.safetensors', model, {'label_names': ['a', 'b']})
+  plan = planned(
+    folder, teacher=tmp_path / 't.safetensors', out=tmp_path, method='kd'
+  )
+  params = study.initial_model(plan, 'teacher', 0).variables['params']
+  old = model.variables['params']
+  kernels = [x['head']['linear']['kernel'] for x in (params, old)]
+  assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+  stems = [jax.tree.leaves(x['stem']) for x in (params, old)]
+  jax.tree.map(np.testing.assert_array_equal, *stems)
+
+
+@pytest.mark.parametrize('width', [2, 4])
+def test_a_teacher_without_a_head_cannot_teach_scores(
+  width, folder, tmp_path, planned
+):
+  path = tmp_path / 't.safetensors'
+  network = Network(network_of(2, width).stages[:2])
+  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)}
+  variables = graph.init(network, jax.random.key(0), image)
+  jd.save(path, Model(network, variables))
+  with pytest.raises(jd.UsageError, match=r"^method: expected 'embedding'"):
+    planned(
+      folder,
+      teacher=path,
+      student=network_of(2, 2),
+      out=tmp_path / 'o',
+      method='kd',
+    )
+
+
+def test_a_teacher_that_resizes_its_images_is_not_fine_tuned(
+  folder, tmp_path, planned
+):
+  path = str(tmp_path / 't.safetensors')
+  jd.save(path, model_of(5))
+  section = {'checkpoint': path, 'image_size': 16}
+  with pytest.raises(jd.UsageError, match=r'kd: the method takes the teacher'):
+    planned(folder, teacher=section, out=tmp_path / 'o', method='kd')
+
+
+def test_a_section_with_other_initial_weights_is_a_teacher(
+  folder, tmp_path, planned
+):
+  section = {'name': 'resnet8', 'initial': {'name': 'normal', 'std': 0.1}}
+  plan = planned(folder, teacher=section, student=0.5, out=tmp_path)
+  assert plan.initial.keys() == {'teacher'}
+  assert 'initial' not in row(plan, 'kd')['student']['network']
+  section = {'checkpoint': 'x', 'initial': {'name': 'normal'}}
+  with pytest.raises(jd.UsageError, match=r'^teacher\.initial: expected'):
+    planned(folder, teacher=section, out=tmp_path / 'o')
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_the_teacher_of_a_calls_config_can_be_given_again(
+  count, folder, tmp_path, planned
+):
+  paths = [str(tmp_path / f'{i}.safetensors') for i in range(count)]
+  for i, path in enumerate(paths):
+    jd.save(path, model_of(3 + i))
+  arguments = {'student': 'resnet8', 'method': 'embedding'}
+  teacher = paths if count > 1 else paths[0]
+  planned(folder, teacher=teacher, out=tmp_path / 'a', **arguments)
+  section = config.load(str(tmp_path / 'a/config.py'))['teacher'].to_dict()
+  again = planned(folder, teacher=section, out=tmp_path / 'b', **arguments)
+  assert again.config['teacher'] == section
+  if count == 1:  # a network that gives vectors has no scores of classes
+    section = section['joined'][0]
+    plan = planned(folder, teacher=section, out=tmp_path / 'c')
+    assert plan.rows[-1].label == 'embedding'
+
+
 def test_a_folder_of_hugging_face_is_a_teacher_that_resizes_images(
   folder, tmp_path, planned
 ):

@@ -75,6 +75,7 @@ WRONG = {
   'a single image': ({'data': 'flat/0.png'}, ["this file is 'flat'"]),
   'missing file of labels': ({'labels': 'labels.csv'}, ["'labels.csv'"]),
   'a list of one teacher': ({'teacher': ['resnet8']}, ['a list of 1']),
+  'joined teachers as a number': ({'teacher': {'joined': 5}}, ['a list', '5']),
   'size of images as text': ({'image_size': '96'}, ["'96'"]),
   'epochs as text': ({'epochs': '10'}, ['epochs', "'10'"]),
   'half a seed': ({'seeds': 1.5}, ['seeds', '1.5']),

@@ -1,5 +1,6 @@
 """Teachers from files: of an earlier run, or of PyTorch tensors."""
 
+import pathlib
 import shutil
 
 import jax
@@ -12,8 +13,10 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.networks.weights import files, pretrained
 from jaxdistill.study import config as config_lib
+from jaxdistill.study import drafts, workdir
 from jaxdistill.study.distilling import teachers
 
+HUB = pathlib.Path(__file__).parents[1] / 'networks/hub_fixtures'
 SMALL = {'name': 'resnet8', 'stem_width': 2, 'widths': (2, 2, 4)}
 
 
@@ -167,6 +170,49 @@ def test_a_teacher_goes_on_from_weights_of_other_classes(model, tmp_path):
   ones = jax.tree.map(np.ones_like, trained.variables)
   networks.save(path, trained._replace(variables=ones))
   assert study.plan(config).rows[1].resolved['teacher']['initial'] != recorded
+
+
+def test_weights_of_another_network_to_go_on_from_are_refused(model, tmp_path):
+  path = tmp_path / 'teacher.safetensors'
+  networks.save(path, model)
+  initial = {'name': 'pretrained', 'path': str(path)}
+  config = {
+    **_config(path),
+    'teacher': {**SMALL, 'stem_width': 3, 'widths': (3, 3, 3)},
+  }
+  for role, changes in (
+    ('teacher', {'teacher': {**config['teacher'], 'initial': initial}}),
+    ('student', {'student': config['teacher'], 'initial': initial}),
+  ):
+    with pytest.raises(UsageError, match=f'^{role}: initial.path: expected'):
+      study.plan({**config, **changes})
+
+
+def test_a_file_to_go_on_from_may_be_moved(model, tmp_path):
+  resolved = []
+  for name in ('one', 'two'):
+    path = tmp_path / name
+    networks.save(path, model)
+    initial = {'name': 'pretrained', 'path': str(path)}
+    teacher = {**SMALL, 'initial': initial}
+    row = study.plan({**_config(path), 'teacher': teacher}).rows[-1]
+    resolved.append(workdir.without_places(row.resolved))
+  assert resolved[0] == resolved[1]
+  assert resolved[0]['teacher.initial.checksum']
+
+
+def test_the_description_of_a_folder_is_a_part_of_the_teacher(tmp_path):
+  folder = tmp_path / 'folder'
+  shutil.copytree(HUB / 'dinov2_classifier', folder)
+  file = folder / 'model.safetensors'
+  checksums = []
+  for name in ('', 'config.json', 'preprocessor_config.json'):
+    if name:
+      with (folder / name).open('a') as description:
+        description.write(' ')
+    draft = drafts.TeacherDraft(None, file, True, None, folder)
+    checksums.append(draft.resolved['checksum'])
+  assert len({*checksums}) == 3
 
 
 def test_weights_to_go_on_from_need_a_training(model, tmp_path):

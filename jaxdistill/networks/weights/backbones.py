@@ -1,10 +1,12 @@
 """Initial weights of the stages that a network shares with a trained one."""
 
+from collections.abc import Sequence
 import os
 
 import jax
 import jax.numpy as jnp
 
+from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Network, Variables
 from jaxdistill.networks import graph
@@ -16,7 +18,9 @@ from jaxdistill.networks.weights import pretrained as torch_weights
 _SIDE = 224
 
 
-def pretrained(*, path: str, network: Network | None = None) -> Scheme:
+def pretrained(
+  *, path: str, network: Network | None = None, without: Sequence[str] = ()
+) -> Scheme:
   """Returns a scheme that takes over the weights of a trained network's stages.
 
   A stage gets the weights and statistics of the stage of the same name if all
@@ -27,13 +31,16 @@ def pretrained(*, path: str, network: Network | None = None) -> Scheme:
     path: a file of this library, or one of PyTorch tensors.
     network: the network of a file of PyTorch tensors; None: the file is one of
       this library, which describes its network.
+    without: the names of stages that keep their new weights in any case, such
+      as a head for as many classes, but other ones.
 
   Returns:
     (rng, variables) -> variables.
 
   Raises:
     UsageError: there is no such file. Later, when the scheme reads the weights:
-      they do not belong to the network, or no stage has a counterpart.
+      they do not belong to the network, no stage has a counterpart, or a stage
+      of `without` does not exist.
   """
   path = os.path.expanduser(path)
   if not os.path.isfile(path):
@@ -42,11 +49,13 @@ def pretrained(*, path: str, network: Network | None = None) -> Scheme:
   def scheme(rng: Array, variables: Variables) -> Variables:
     del rng
     trained = _trained(path, network, variables)
+    for stage in without:
+      checks.choice('initial.without', stage, variables['params'])
     shared = {
       stage
       for stage, params in variables['params'].items()
       if _shapes(params) == _shapes(trained['params'].get(stage))
-    }
+    } - {*without}
     if not shared:
       raise UsageError(
         f'initial.path: expected a file with stages of the names and shapes of '

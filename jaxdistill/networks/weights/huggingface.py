@@ -21,6 +21,8 @@ from jaxdistill.networks.models import convnext, vit
 from jaxdistill.networks.weights import hub, pretrained, timm_models
 
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+# What a folder says about its weights.
+DESCRIPTIONS = ('config.json', 'preprocessor_config.json')
 # The channels of the images that all these models expect.
 CHANNELS = 3
 # Name in transformers -> name in `vit`.

@@ -9,7 +9,7 @@ from jaxdistill.study.distilling import compiling
 from jaxdistill.study.distilling.compiling import Choices
 from jaxdistill.study.distilling.sources import Source
 from jaxdistill.study.distilling.students import Student
-from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.drafts import Role
 from jaxdistill.study.plans import Plan
 

@@ -31,7 +31,7 @@ from jaxdistill.study.distilling.compiling import Choices
 from jaxdistill.study.distilling.outcome import Distilled
 from jaxdistill.study.distilling.sources import Source
 from jaxdistill.study.distilling.students import Student
-from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.parse import parse
 from jaxdistill.study.plans import Plan
 from jaxdistill.study.registry import DATASETS, METHODS, TABLES
@@ -127,12 +127,12 @@ def distill(
       'no labels to train it with; name a file or a work directory'
     )
   gives_vectors = not chosen_teacher.is_classifier
-  if (
-    not source.has_labels and gives_vectors and method in compiling.NEED_CLASSES
-  ):
+  can_learn = source.has_labels and chosen_teacher.new_head_section is not None
+  if gives_vectors and not can_learn and method in compiling.NEED_CLASSES:
+    images = '' if source.has_labels else 'images without labels and '
     raise UsageError(
-      "method: expected 'embedding' for images without labels and a teacher "
-      f'that gives vectors, got {method!r}'
+      f"method: expected 'embedding' for {images}a teacher that gives vectors, "
+      f'got {method!r}'
     )
   chosen_student = students.chosen(student, chosen_teacher, place)
   choices = Choices(method, baseline, seeds, epochs, batch_size, cache_teacher)

@@ -8,7 +8,7 @@ from jaxdistill.core.types import Dataset, Network
 from jaxdistill.networks.layers import attention
 from jaxdistill.networks.registry import NETWORKS
 from jaxdistill.study.distilling.students import Student
-from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.registry import METHODS
 
 # Every row is trained for about so many steps, in a number of epochs between
@@ -239,7 +239,8 @@ def shares_classes(
   if teacher.outputs is None or not has_labels:
     return True
   same_names = _same(teacher.label_names, dataset.label_names)
-  return teacher.outputs == dataset.num_classes and same_names
+  same_count = teacher.outputs == dataset.num_classes
+  return teacher.is_classifier and same_count and same_names
 
 
 def _same(names: Iterable[str], others: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network
 from jaxdistill.networks.registry import NETWORKS
 from jaxdistill.networks.weights import files
-from jaxdistill.study.distilling.teachers import Teacher
+from jaxdistill.study.distilling.teacher_sections import Teacher
 
 
 class Student(NamedTuple):
@@ -66,5 +66,6 @@ def chosen(student: Any, teacher: Teacher, out: pathlib.Path) -> Student:
       f"student: {student} needs a teacher of the library's own blocks; name a "
       'network instead'
     )
-  edit: dict[str, Any] = {'name': 'scaled', 'network': teacher.network}
+  network = {k: v for k, v in teacher.network.items() if k != 'num_classes'}
+  edit: dict[str, Any] = {'name': 'scaled', 'network': network}
   return Student({**edit, 'share': share}, f"{share:g} of the teacher's width")

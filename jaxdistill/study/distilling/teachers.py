@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 import zlib
 
 from flax import linen as nn
@@ -19,10 +19,15 @@ from jaxdistill.networks.adapters import linen, programs
 from jaxdistill.networks.registry import NETWORKS
 from jaxdistill.networks.weights import files, hub, huggingface, pretrained
 from jaxdistill.objectives import pairs
-from jaxdistill.study import build, config, results
+from jaxdistill.study import build, config, models, results
 from jaxdistill.study.distilling import sources
+from jaxdistill.study.distilling.teacher_sections import Teacher
+from jaxdistill.study.parse import parse
+from jaxdistill.study.registry import TABLES
 
 _FILE = 'teacher.safetensors'
+# The keys of a section that are not arguments of its network.
+_SECTION_KEYS = ('checkpoint', 'weights', 'initial', 'training', 'image_size')
 _SUFFIX = '.safetensors'
 # What a PyTorch file of ImageNet's 1,000 classes was trained with.
 IMAGENET: dict[str, tuple[float, ...]] = {
@@ -36,86 +41,6 @@ _EXPECTED = (
   "'NETWORK:FILE', the name of a network, 'hf:OWNER/NAME' or a folder with "
   'config.json'
 )
-
-
-class Teacher(NamedTuple):
-  """A teacher as a config names it.
-
-  Attributes:
-    section: the section of the config.
-    title: what it is called.
-    network: the section of its network, for a student that is a share of it;
-      None if it is not made of blocks.
-    outputs: the number of its outputs; None if it has as many as the data have
-      classes.
-    is_trained: whether its weights exist already.
-    label_names: the classes of its outputs, if its file names them.
-    files: name -> content of the files that the section names and that have yet
-      to be written into the work directory.
-    data: options of the data that its weights ask for.
-    is_classifier: whether its outputs are scores of classes; those of a network
-      whose last layer is not known are taken for scores.
-    parts: the teachers whose vectors it joins; empty for a single teacher.
-  """
-
-  section: dict[str, Any]
-  title: str
-  network: dict[str, Any] | None = None
-  outputs: int | None = None
-  is_trained: bool = True
-  label_names: tuple[str, ...] = ()
-  files: Mapping[str, bytes] = {}
-  data: Mapping[str, Any] = {}
-  is_classifier: bool = True
-  parts: 'tuple[Teacher, ...]' = ()
-
-  @property
-  def has_unknown_layers(self) -> bool:
-    """Whether its outputs may be scores, and no earlier feature is known.
-
-    With the method `embedding`, its outputs then count as vectors.
-    """
-    if self.parts:
-      return any(part.has_unknown_layers for part in self.parts)
-    return self.is_classifier and self.network is None
-
-  @property
-  def pooled_section(self) -> dict[str, Any]:
-    """The section of a teacher that gives vectors instead of scores."""
-    is_pooled = not self.is_classifier or self.network is None
-    if is_pooled or not self.is_trained:
-      return self.section
-    files: dict[str, Any] = {
-      key: self.section[key]
-      for key in ('checkpoint', 'weights', 'image_size')
-      if key in self.section
-    }
-    network = {**(self.network or {}), 'num_classes': self.outputs}
-    return {'name': 'pooled', 'network': network, **files}
-
-  @property
-  def standardised_section(self) -> dict[str, Any]:
-    """The section of a trained teacher whose vectors are standardised."""
-    if self.parts:
-      return self.section
-    return {'joined': [self.pooled_section]}
-
-  @property
-  def new_head_section(self) -> dict[str, Any] | None:
-    """The section of a teacher that learns other classes from these weights.
-
-    Its head is new. None: its layers are not known, or it has no weights yet.
-    """
-    if self.network is None or not self.is_trained:
-      return None
-    initial: dict[str, Any] = {'name': 'pretrained'}
-    if 'weights' in self.section:
-      initial['path'] = self.section['weights']
-      initial['network'] = {**self.network, 'num_classes': self.outputs}
-    else:
-      initial['path'] = self.section['checkpoint']
-    network = {k: v for k, v in self.network.items() if k != 'num_classes'}
-    return {**network, 'initial': initial}
 
 
 def chosen(
@@ -134,8 +59,13 @@ def chosen(
   if isinstance(teacher, list):
     return _joined([chosen(part, image_shape, out) for part in teacher])
   if isinstance(teacher, Mapping) and [*teacher] == ['joined']:
-    parts = list(teacher['joined'])
-    return chosen(parts[0] if len(parts) == 1 else parts, image_shape, out)
+    parts = teacher['joined']
+    if not isinstance(parts, (list, tuple)) or not parts:
+      raise UsageError(
+        f'teacher.joined: expected a list of teachers, got {parts!r}'
+      )
+    part = parts[0] if len(parts) == 1 else list(parts)
+    return chosen(part, image_shape, out)
   if isinstance(teacher, Mapping):
     return _of_section(dict(teacher), image_shape, out)
   if isinstance(teacher, str | os.PathLike):
@@ -231,8 +161,12 @@ def _of_section(
   section: dict[str, Any], image_shape: Sequence[int], out: pathlib.Path
 ) -> Teacher:
   """Returns the teacher of a section of a config."""
-  keys = ('checkpoint', 'weights', 'training', 'image_size')
-  network = {k: v for k, v in section.items() if k not in keys}
+  network = {k: v for k, v in section.items() if k not in _SECTION_KEYS}
+  if 'initial' in section and {'checkpoint', 'weights'} & section.keys():
+    raise UsageError(
+      'teacher.initial: expected a teacher that is trained, got one with '
+      'weights or checkpoint'
+    )
   size = section.get('image_size')
   shape = (size, size, image_shape[-1]) if size else image_shape
   if 'checkpoint' in section and not network:
@@ -244,18 +178,23 @@ def _of_section(
     teacher = _pretrained(reference, image_shape, reference)
     return teacher._replace(section={**teacher.section, **section})
   title = str(section.get('name'))
+  if title == 'pooled':
+    return _of_pooled(section, network, shape, out)
   if title == 'program' and {'path', 'checkpoint'} <= section.keys():
     path = str(section['path'])
     program = programs.program(path)
     return Teacher(section, path, None, _outputs(program, shape))
   if 'weights' not in section:
-    outputs = section.get('num_classes')
-    trained = 'checkpoint' in section
-    file = pathlib.Path(str(section.get('checkpoint'))).expanduser()
-    if trained and outputs is None and file.exists():
-      outputs = _named(str(file), image_shape, out).outputs
+    teacher = Teacher(section, title, network, section.get('num_classes'))
+    if 'checkpoint' not in section:
+      return teacher._replace(is_trained=False)
+    file = pathlib.Path(str(section['checkpoint'])).expanduser()
+    if file.exists() and (teacher.outputs is None or title == 'stored'):
+      found = _named(str(file), image_shape, out)
+      outputs = teacher.outputs or found.outputs
       section['num_classes'] = outputs
-    return Teacher(section, title, network, outputs, is_trained=trained)
+      teacher = teacher._replace(outputs=outputs, head=found.head)
+    return teacher
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
     raise UsageError(f'teacher: no file {weights!r}')
@@ -272,6 +211,24 @@ def _of_section(
     network,
     outputs,
     data=_standardisation(title) if outputs == 1000 else {},
+  )
+
+
+def _of_pooled(
+  section: dict[str, Any],
+  network: Mapping[str, Any],
+  image_shape: Sequence[int],
+  out: pathlib.Path,
+) -> Teacher:
+  """Returns the teacher of a section whose network gives vectors."""
+  made = parse(
+    network, TABLES[Network], 'teacher', TABLES, context=('num_classes',)
+  )
+  files = {k: v for k, v in section.items() if k not in network}
+  inner = _of_section({**network['network'], **files}, image_shape, out)
+  built = models.build_network(made, 'teacher', inner.outputs or 1)
+  return inner._replace(
+    section=section, outputs=_outputs(built, image_shape), is_classifier=False
   )
 
 
@@ -304,6 +261,7 @@ def _of_file(
     label_names=tuple(metadata.get('label_names') or ()),
     is_classifier=pairs.is_classifier(network)
     and bool(metadata.get('class_scores', True)),
+    head=_head(network),
   )
 
 
@@ -362,6 +320,7 @@ def _of_model(
       files={name: content},
       is_classifier=pairs.is_classifier(model.network)
       and bool(about.get('class_scores', True)),
+      head=_head(model.network),
     )
   program, variables = programs.to_program(model, image_shape)
   content = files.to_bytes(Model(Network(()), variables), about)
@@ -375,6 +334,11 @@ def _of_model(
   return Teacher(
     section, title, None, outputs, label_names=names, files=written
   )
+
+
+def _head(network: Network) -> str:
+  """Returns the name of a network's last stage if it gives scores; or ''."""
+  return network.stages[-1].name if pairs.is_classifier(network) else ''
 
 
 def _outputs(network: Network, image_shape: Sequence[int]) -> int:

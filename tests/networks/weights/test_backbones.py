@@ -66,6 +66,19 @@ def test_shared_stages_come_from_a_file_of_pytorch(detector, tmp_path):
   check(scheme(jax.random.key(0), detector))
 
 
+def test_a_stage_can_keep_its_new_weights(detector, tmp_path):
+  path = tmp_path / 'detector.safetensors'
+  network = detectors.retinanet(classifier(), num_classes=3, width=2, depth=0)
+  jd.save(path, jd.Model(network, filled(network, 2.0)))
+  new = [name for name in detector['params'] if not name.startswith('group')]
+  new.remove('stem')
+  scheme = backbones.pretrained(path=str(path), without=new)
+  check(scheme(jax.random.key(0), detector))
+  scheme = backbones.pretrained(path=str(path), without=['haed'])
+  with pytest.raises(UsageError, match=r"'haed'.*did you mean 'head'"):
+    scheme(jax.random.key(0), detector)
+
+
 def test_files_that_share_nothing_are_refused(detector, tmp_path):
   path = tmp_path / 'wide.safetensors'
   network = classifier(4)
