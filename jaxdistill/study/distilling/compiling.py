@@ -95,7 +95,8 @@ def compiled(
   elif is_fine_tuned(dataset, has_labels, teacher, choices):
     schedule = {'name': 'cosine', 'rate': rate / FINE_TUNING}
     training = {'epochs': epochs, 'schedule': schedule}
-    section = {**(teacher.new_head_section or {}), 'training': training}
+    section = with_short_memory(teacher.new_head_section or {}, steps)
+    section['training'] = training
   return {
     'data': dict(data),
     **({} if task == 'classification' else {'task': {'name': task}}),
