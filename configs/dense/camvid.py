@@ -21,8 +21,12 @@ Setting: PSPNets on ResNet-18 at an eighth of the resolution; the student has
 half the channels of the teacher. Images of 120x90 pixels, zoomed by 0.5 to 2.
 The weights are those of the papers for 11 classes, and were not tuned.
 
-Hardware and time: intended for two CPU cores; not measured. There is no table
-of results yet.
+Hardware and time: two CPU cores; one core takes 2 to 7 minutes for a row of 20
+epochs, and 18 with DistPro's search.
+
+Test mIoU after 20 epochs, one seed: student alone 28.01, KD 30.05, CWD 30.26,
+IFVD 28.88, with ReviewKD 30.28, with DistPro 29.01, teacher 32.25. RESULTS.md
+has all rows.
 """
 
 CLASSES = (
