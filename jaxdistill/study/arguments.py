@@ -159,8 +159,9 @@ _DISTILL: dict[str, dict[str, Any]] = {
   'teacher': {
     'required': True,
     'help': 'work directory, WORKDIR:ROW, file of this library, NETWORK:FILE '
-    'of PyTorch weights, or name of a network, which is then trained; give it '
-    'several times to join the vectors of several teachers',
+    'of PyTorch weights, hf:OWNER/NAME or a folder of Hugging Face, or name of '
+    'a network, which is then trained; give it several times to join the '
+    'vectors of several teachers',
     'action': 'append',
   },
   'student': {
@@ -193,8 +194,8 @@ _DISTILL: dict[str, dict[str, Any]] = {
   },
   'image_size': {
     'type': int,
-    'help': 'height and width of the images in pixels; default: that of most '
-    'images, at most 224',
+    'help': 'height and width of the images in pixels; default: the median of '
+    'their shorter sides, at most 224',
   },
   'labels': {
     'default': 'auto',

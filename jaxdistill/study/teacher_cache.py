@@ -116,6 +116,8 @@ def chosen(
     f'{size:,} images, and stored in files of {words(views.nbytes)}; each view '
     f'is used about {passes / count:.3g} times'
   )
+  if passes <= count:
+    note += ', so that this saves no time'
   resolved = {**row.resolved, 'cache_teacher': count}
   return row._replace(method=method, views=views, resolved=resolved), note
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import sys
+import threading
 import time
 from typing import Any
 
@@ -187,7 +188,8 @@ def drop_records(
   writing.write(path, ''.join(lines))
 
 
-# The time of a phase is estimated from so many seconds and steps at least.
+# The time of a phase is estimated from so many seconds and steps at least. If
+# the first step takes longer, a line says why.
 _SECONDS, _STEPS = 10.0, 10
 
 
@@ -200,6 +202,7 @@ class _Bar:
     self._console = rich.console.Console(file=sys.stderr)
     self._progress: Any = None
     self._latest: dict[str, str] = {}
+    self._waiting = threading.Timer(0, lambda: None)
 
   def begin(
     self, title: str, step: int, num_steps: int, shown: tuple[str, ...]
@@ -224,6 +227,11 @@ class _Bar:
         title, total=num_steps, completed=step, numbers='compiling'
       )
       self._progress.start()
+    else:
+      first = f'{title}: XLA compiles, before the first of {num_steps} steps'
+      self._waiting = threading.Timer(_SECONDS, self.say, (first,))
+      self._waiting.daemon = True
+      self._waiting.start()
 
   def show(self, split: str, metrics: Mapping[str, float]) -> None:
     for key in self._shown:
@@ -232,6 +240,7 @@ class _Bar:
 
   def advance(self, step: int, images: int) -> None:
     now = time.monotonic()
+    self._waiting.cancel()
     if not self._begun[1]:  # the first step includes the compilation
       self._begun = (now, images, step)
     elif now > self._begun[0]:
@@ -273,6 +282,7 @@ class _Bar:
     self._latest = {}
 
   def stop(self) -> None:
+    self._waiting.cancel()
     if self._progress is not None:
       self._progress.stop()
       self._progress = None

@@ -17,7 +17,14 @@ from jaxdistill import study
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.networks import graph, layers
 from jaxdistill.study import arguments, build, config
-from jaxdistill.study.distilling import call, compiling, sources, teachers
+from jaxdistill.study.distilling import (
+  announcement,
+  call,
+  compiling,
+  sources,
+  teacher_sections,
+  teachers,
+)
 from jaxdistill.study.distilling.outcome import Distilled
 
 NAMES = ('ant', 'bee')
@@ -343,6 +350,22 @@ def test_weights_of_efficientnet_lite_get_images_from_minus_1_to_1(
   network, mean
 ):
   assert teachers._standardisation(network)['mean'][0] == mean
+
+
+@pytest.mark.parametrize(
+  ('section', 'side', 'is_told'),
+  [({}, 32, True), ({}, 128, False), ({'image_size': 224}, 32, False)],
+)
+def test_a_teacher_of_large_images_that_gets_small_ones_is_told(
+  section, side, is_told
+):
+  network = {'name': 'efficientnet_lite0'}
+  teacher = teacher_sections.Teacher(section, 'one', network, 1000)
+  lines = [*announcement._small_images(teacher, side)]
+  assert bool(lines) == is_told
+  assert not is_told or '224 x 224' in lines[0]
+  ten_classes = teacher._replace(outputs=10)
+  assert not [*announcement._small_images(ten_classes, side)]
 
 
 def test_pytorch_weights_are_shaped_for_the_size_that_the_teacher_resizes_to(

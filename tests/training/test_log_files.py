@@ -133,6 +133,24 @@ def test_a_bar_says_that_the_program_compiles_until_the_first_step(monkeypatch):
   bar.stop()
 
 
+def test_where_no_bar_shows_it_a_line_says_that_a_program_compiles(
+  monkeypatch, capsys
+):
+  monkeypatch.setattr(log_lib, '_SECONDS', 0.01)
+  bar = log_lib._Bar()
+  bar.begin('kd', 0, 10, ())
+  bar._waiting.join()
+  line = 'kd: XLA compiles, before the first of 10 steps\n'
+  assert capsys.readouterr().err == line
+  # If the first step is fast, the line is not needed.
+  monkeypatch.setattr(log_lib, '_SECONDS', 60.0)
+  bar.begin('kd', 0, 10, ())
+  bar.advance(1, 8)
+  bar._waiting.join(1.0)
+  assert not bar._waiting.is_alive()
+  assert capsys.readouterr().err == ''
+
+
 @pytest.mark.parametrize(
   ('seconds', 'line'),
   [(30, 'kd: step 20 of 1000, about 26 minutes to go\n'), (1, '')],

@@ -41,6 +41,7 @@ def read_image(
   file: str | os.PathLike[str] | bytes,
   *,
   channels: int = 3,
+  image_size: int | None = None,
   background: str | Sequence[int] = 'white',
   range: Sequence[float] | None = None,
 ) -> np.ndarray:
@@ -54,6 +55,9 @@ def read_image(
   Args:
     file: the path of the file, or its bytes, in any format that Pillow decodes.
     channels: 3 converts every image to RGB, 1 to grey.
+    image_size: the height and width in pixels of the result: the shorter side
+      is resized to it, and the square in the middle is kept, as the data set
+      `images` does. None: the image keeps its size.
     background: 'white', 'black', or the red, green and blue, 0 to 255, that
       show through transparent pixels.
     range: the levels that become 0 and 255 in images of more than 8 bits or
@@ -66,6 +70,8 @@ def read_image(
   """
   if channels not in (1, 3):
     raise UsageError(f'channels: expected 1 or 3, got {channels!r}')
+  if image_size is not None:
+    checks.integer('image_size', image_size)
   colour = checked_background('background', background)
   levels = checked_range('range', range)
   if not isinstance(file, bytes | str | os.PathLike):
@@ -75,7 +81,13 @@ def read_image(
   name = 'the bytes' if isinstance(file, bytes) else repr(os.fspath(file))
   try:
     encoded = file if isinstance(file, bytes) else content(file)
-    return decode(encoded, channels=channels, background=colour, range=levels)
+    return decode(
+      encoded,
+      channels=channels,
+      image_size=image_size,
+      background=colour,
+      range=levels,
+    )
   except (OSError, ValueError) as error:  # a path may be no valid one
     raise UsageError(
       f'cannot read {name} as an image: {checks.reason(error)}'

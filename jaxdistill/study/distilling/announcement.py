@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pathlib
 
 from jaxdistill.networks import graph
+from jaxdistill.networks.weights import sources
 from jaxdistill.study import models
 from jaxdistill.study.distilling import compiling
 from jaxdistill.study.distilling.compiling import Choices
@@ -54,6 +55,7 @@ def lines(
   elif compiling.is_fine_tuned(*choice):
     training = ', to be fine-tuned on these labels'
   yield f'teacher: {teacher.title}, {count:,} parameters{training}'
+  yield from _small_images(teacher, height)
   small = _parameters(plan, 'student')
   yield (
     f'student: {student.title}, {small:,} parameters, '
@@ -78,6 +80,25 @@ def lines(
       'does not read labels'
     )
   yield f'results: {out}'
+
+
+def _small_images(teacher: Teacher, side: int) -> Iterator[str]:
+  """Yields a line if a teacher gets much smaller images than in its training.
+
+  Args:
+    teacher: the teacher.
+    side: the height of the images.
+  """
+  source = sources.SOURCES.get(str((teacher.network or {}).get('name')))
+  if source is None or teacher.outputs != sources.IMAGENET_CLASSES:
+    return
+  if 'image_size' not in teacher.section and 2 * side <= source.image_size:
+    yield (
+      f'teacher: was trained on images of {source.image_size} x '
+      f'{source.image_size} pixels, and knows less of smaller ones; image_size '
+      'enlarges the images for both networks, and image_size of a section '
+      'teacher for the teacher alone'
+    )
 
 
 def _parameters(plan: Plan, role: Role) -> int:

@@ -124,7 +124,8 @@ def distill(
   if not source.has_labels and chosen_teacher.outputs is None:
     raise UsageError(
       f'teacher: {chosen_teacher.title!r} has no weights, and the images have '
-      'no labels to train it with; name a file or a work directory'
+      'no labels to train it with; name a file or a work directory, or '
+      "labels='folders' if an image lies beside the folders of the classes"
     )
   gives_vectors = not chosen_teacher.is_classifier
   can_learn = source.has_labels and chosen_teacher.new_head_section is not None

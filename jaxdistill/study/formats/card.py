@@ -34,8 +34,8 @@ def text(
   lines = [
     f'# {name}',
     '',
-    f'An image model, distilled with jaxdistill. `{name}.json` has the same '
-    'facts in a form that programs read.',
+    f'An image model, distilled with jaxdistill. `{name}.json` describes the '
+    'file in a form that programs read.',
     '',
     *_model(description, _row(description, results)),
     *_data(description),

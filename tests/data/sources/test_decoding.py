@@ -85,6 +85,17 @@ def test_levels_of_16_bits_keep_their_range(file):
   np.testing.assert_array_equal(colour, np.repeat(grey, 3, -1))
 
 
+def test_an_image_is_read_at_the_size_that_a_network_takes():
+  """The shorter side is resized and the middle kept, as by `data.images`."""
+  halves = np.zeros((8, 24, 3), np.uint8)
+  halves[:, 12:] = 255
+  image = jd.data.read_image(saved(halves), image_size=4)
+  assert image.shape == (4, 4, 3)
+  assert (image[:, 0] < 64).all() and (image[:, 3] > 191).all()
+  with pytest.raises(UsageError, match='image_size: expected'):
+    jd.data.read_image(saved(halves), image_size=0)
+
+
 def test_tags_of_tiff_say_what_is_white():
   """12 bits end at 4,095, and in photometric 0 the level 0 is white."""
   packed = bytes([0x00, 0x0F, 0xFF, 0x80, 0x00, 0x01])  # 0 4095, 2048 1
