@@ -15,6 +15,10 @@ from typing import Any
 class UsageError(ValueError):
   """The user chose something that does not work; the message is one line."""
 
+  def __init__(self, message: str):
+    """Sets the message; line breaks, such as in a user's key, are escaped."""
+    super().__init__(message.replace('\n', r'\n').replace('\r', r'\r'))
+
 
 def unknown(kind: str, name: Any, valid: Iterable[str]) -> UsageError:
   """Returns the error for a name that does not exist, with the nearest match.

@@ -98,9 +98,10 @@ def _statistics(logits: Array, batch: Batch) -> dict[str, Array]:
   # prediction, as for argmax. NaN counts as wrong.
   label_logit = jnp.take_along_axis(logits, label, axis=-1)
   classes = jnp.arange(logits.shape[-1])[None]
-  is_after = (logits == label_logit) & (classes > label)
-  is_before = ~(logits < label_logit) & ~is_after & (classes != label)
-  rank = is_before.sum(-1)
+  is_behind = jnp.where(
+    classes > label, logits <= label_logit, logits < label_logit
+  )
+  rank = (~is_behind & (classes != label)).sum(-1)
   return {
     'loss': optax.softmax_cross_entropy(logits, target),
     'top1': (rank < 1).astype(jnp.float32),

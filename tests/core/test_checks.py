@@ -64,3 +64,7 @@ def test_a_sequence_must_have_an_entry_for_each_object():
     checks.length('weights', [1], 2, 'groups')
   with pytest.raises(UsageError, match=r'expected 2 entries, .* got 5'):
     checks.length('weights', 5, 2, 'groups')
+
+
+def test_line_breaks_of_a_users_key_are_escaped():
+  assert str(UsageError('a\nb: expected c')) == r'a\nb: expected c'

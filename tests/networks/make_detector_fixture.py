@@ -2,7 +2,7 @@
 
   python tests/networks/make_detector_fixture.py
 
-It needs torch. The file fixtures/plain_retinanet.npz holds random maps C3 to C5
+It needs torch. The file box_fixtures/retinanet.npz holds random maps C3 to C5
 of two images and boxes, the random weights of a narrow pyramid and head, and
 what PyTorch makes of them: levels, logits, offsets, losses, and the gradients
 of the losses with respect to the logits and offsets.
@@ -14,7 +14,7 @@ import numpy as np
 import plain_detector
 import torch
 
-FILE = pathlib.Path(__file__).parent / 'fixtures' / 'plain_retinanet.npz'
+FILE = pathlib.Path(__file__).parent / 'box_fixtures' / 'retinanet.npz'
 CHANNELS, SIZES = (4, 6, 8), ((5, 7), (3, 4), (2, 2))
 CLASSES, WIDTH, DEPTH, STRIDE = 3, 5, 2, 8
 BOXES = ((0, 0, 30, 24), (10, 20, 38, 54), (3, 30, 12, 40))

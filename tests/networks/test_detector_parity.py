@@ -15,7 +15,7 @@ from jaxdistill import losses
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import detectors
 
-FILE = pathlib.Path(__file__).parent / 'fixtures' / 'plain_retinanet.npz'
+FILE = pathlib.Path(__file__).parent / 'box_fixtures' / 'retinanet.npz'
 LEVELS = ('p3', 'p4', 'p5', 'p6', 'p7')
 
 

@@ -35,6 +35,7 @@ ARGUMENTS = {
 REFUSED = {
   'depth_kd': "each pixel has a depth, .* got 'classification'",
   'embedding': r'one vector for each image, got \[5, 4\]',
+  'fgd': "objects have boxes, .* got 'classification'",
   'fsp': "equal numbers of channels for FSP, got 4 for 'stem' of the student",
   'ifv': "each pixel has a class, .* got 'classification'",
   'masked_layer': r"equal shapes, got \(5, 4\) for 'stem' of the student",
@@ -45,7 +46,7 @@ REFUSED = {
   'student_search': 'network: expected a stage whose module says',
 }
 NEVER = (
-  *('depth_kd', 'embedding', 'ifv', 'neighbourhood', 'pixel_kd'),
+  *('depth_kd', 'embedding', 'fgd', 'ifv', 'neighbourhood', 'pixel_kd'),
   'student_search',
 )
 
