@@ -34,7 +34,7 @@ from jaxdistill.training.trackers import Tracker
 TRIAL_CONTEXT: dict[str, Any] = {'num_classes': 10, 'mean': (0.0,)}
 TEACHER_LABEL = 'teacher'
 # The keys of the teacher's section that are not arguments of its network.
-_TEACHER_KEYS = ('checkpoint', 'weights', 'initial', 'training', 'image_size')
+TEACHER_KEYS = ('checkpoint', 'weights', 'initial', 'training', 'image_size')
 # Type -> what the function of a section gets besides its own keys.
 _CONTEXT: dict[Any, tuple[str, ...]] = {
   Augment: tuple(TRIAL_CONTEXT),
@@ -271,7 +271,7 @@ def _teacher(section: RawSection, training: Training) -> TeacherDraft:
     raise UsageError('teacher: expected weights or checkpoint, got both')
   row = _teacher_row(section.get('training', {}), training)
   is_torch = 'weights' in section
-  arguments = {k: v for k, v in section.items() if k not in _TEACHER_KEYS}
+  arguments = {k: v for k, v in section.items() if k not in TEACHER_KEYS}
   file = folder = network = None
   if is_torch and not arguments:
     folder = _pretrained_folder(str(section['weights']))
@@ -280,10 +280,13 @@ def _teacher(section: RawSection, training: Training) -> TeacherDraft:
   elif is_torch or 'checkpoint' in section:
     file = _teacher_file(section, 'weights' if is_torch else 'checkpoint')
   if folder is None and (arguments or file is None or is_torch):
-    network = _parse(Network, arguments, 'teacher', siblings=_TEACHER_KEYS)
+    network = _parse(Network, arguments, 'teacher', siblings=TEACHER_KEYS)
     _try_network(network, 'teacher')
   size = _teacher_image_size(section, file)
-  initial = _teacher_initial(section, file)
+  check_training(section)
+  initial = None
+  if 'initial' in section:
+    initial = _initial(section['initial'], 'teacher.initial')
   return TeacherDraft(network, file, is_torch, row, folder, size, initial)
 
 
@@ -308,18 +311,17 @@ def _teacher_image_size(section: RawSection, file: pathlib.Path | None) -> int:
   )
 
 
-def _teacher_initial(
-  section: RawSection, file: pathlib.Path | None
-) -> Section | None:
-  """Returns the section of a teacher's initial weights, if it has one."""
-  if 'initial' not in section:
-    return None
-  if file is not None:
+def check_training(section: RawSection) -> None:
+  """Checks that a teacher with `initial` weights is trained from them.
+
+  Raises:
+    UsageError: the section also names a file of a trained teacher.
+  """
+  if 'initial' in section and {'checkpoint', 'weights'} & section.keys():
     raise UsageError(
       'teacher.initial: expected a teacher with training, got one with '
       'weights or checkpoint'
     )
-  return _initial(section['initial'], 'teacher.initial')
 
 
 def _initial(section: Any, where: str) -> Section:

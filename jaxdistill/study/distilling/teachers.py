@@ -19,15 +19,13 @@ from jaxdistill.networks.adapters import linen, programs
 from jaxdistill.networks.registry import NETWORKS
 from jaxdistill.networks.weights import files, hub, huggingface, pretrained
 from jaxdistill.objectives import pairs
-from jaxdistill.study import build, config, models, results
+from jaxdistill.study import build, config, models, results, validate
 from jaxdistill.study.distilling import sources
 from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.parse import parse
 from jaxdistill.study.registry import TABLES
 
 _FILE = 'teacher.safetensors'
-# The keys of a section that are not arguments of its network.
-_SECTION_KEYS = ('checkpoint', 'weights', 'initial', 'training', 'image_size')
 _SUFFIX = '.safetensors'
 # What a PyTorch file of ImageNet's 1,000 classes was trained with.
 IMAGENET: dict[str, tuple[float, ...]] = {
@@ -161,12 +159,8 @@ def _of_section(
   section: dict[str, Any], image_shape: Sequence[int], out: pathlib.Path
 ) -> Teacher:
   """Returns the teacher of a section of a config."""
-  network = {k: v for k, v in section.items() if k not in _SECTION_KEYS}
-  if 'initial' in section and {'checkpoint', 'weights'} & section.keys():
-    raise UsageError(
-      'teacher.initial: expected a teacher that is trained, got one with '
-      'weights or checkpoint'
-    )
+  network = {k: v for k, v in section.items() if k not in validate.TEACHER_KEYS}
+  validate.check_training(section)
   size = section.get('image_size')
   shape = (size, size, image_shape[-1]) if size else image_shape
   if 'checkpoint' in section and not network:
