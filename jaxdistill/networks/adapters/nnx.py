@@ -1,10 +1,9 @@
 """Adopts a user's Flax NNX module, with or without its weights."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import inspect
-import re
 from typing import Any, overload
 
 from flax import nnx
@@ -14,15 +13,10 @@ import jax.numpy as jnp
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, Model, Network, Stage, Variables
-from jaxdistill.networks.adapters import functions
+from jaxdistill.networks.adapters import functions, nnx_state
 
 # The name under which a submodule's output is captured.
 _OUTPUT = '__output__'
-# Collections by the type of the variable; any other type gives its own name.
-_COLLECTIONS: tuple[tuple[type, str], ...] = (
-  (nnx.Param, 'params'),
-  (nnx.BatchStat, 'batch_stats'),
-)
 
 
 @overload
@@ -96,7 +90,7 @@ def from_nnx(
     adapter, values = _adapter(nnx.split(copy), type(module))
     adapter = adapter.with_options(features, train)
     network = Network((Stage('model', adapter),))
-    variables = adapter.nest([jnp.asarray(x) for x in values])
+    variables = nnx_state.nest(adapter.leaves, [jnp.asarray(x) for x in values])
     return Model(
       network, {name: {'model': tree} for name, tree in variables.items()}
     )
@@ -130,23 +124,6 @@ def to_nnx(model: Model) -> nnx.Module:
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Leaf:
-  """One array of a module's state.
-
-  Attributes:
-    path: its place in the module, such as ('blocks', '3', 'norm', 'scale').
-    collection: where the library keeps it; '' for the state of a random stream.
-    shape: its shape and dtype.
-    stream: the name of the random stream whose key it is; '' if it is no key.
-  """
-
-  path: tuple[str, ...]
-  collection: str
-  shape: jax.ShapeDtypeStruct
-  stream: str = ''
-
-
 # Compared by identity: definitions of modules need not be hashable.
 @dataclasses.dataclass(frozen=True, eq=False)
 class _NnxModule:
@@ -164,7 +141,7 @@ class _NnxModule:
 
   definition: Any
   structure: Any
-  leaves: tuple[_Leaf, ...]
+  leaves: tuple[nnx_state.Leaf, ...]
   kind: type
   make: Callable[[Array], nnx.Module] | None = None
   features: tuple[tuple[str, str], ...] = ()
@@ -193,11 +170,11 @@ class _NnxModule:
         'module; for new weights, pass a function that makes the module'
       )
     state = nnx.split(self.make(rng))[1]
-    return self.nest(jax.tree.leaves(state))
+    return nnx_state.nest(self.leaves, jax.tree.leaves(state))
 
   def variable_shapes(self) -> Variables:
     """Returns the shapes of the variables, also where `init` cannot be used."""
-    return self.nest([leaf.shape for leaf in self.leaves])
+    return nnx_state.nest(self.leaves, [leaf.shape for leaf in self.leaves])
 
   def apply(
     self,
@@ -243,50 +220,12 @@ class _NnxModule:
       UsageError: a variable is missing.
     """
     values = [
-      self._value(i, leaf, variables, rngs)
+      nnx_state.value(i, leaf, variables, rngs)
       for i, leaf in enumerate(self.leaves)
     ]
     state = jax.tree.unflatten(self.structure, values)
     module: nnx.Module = nnx.merge(self.definition, state)
     return module
-
-  def nest(self, values: list[Any]) -> Variables:
-    """Returns the values of `leaves` as {collection: nested dicts}."""
-    variables: Variables = {}
-    for leaf, value in zip(self.leaves, values, strict=True):
-      if not leaf.collection:
-        continue
-      tree = variables.setdefault(leaf.collection, {})
-      for key in leaf.path[:-1]:
-        tree = tree.setdefault(key, {})
-      tree[leaf.path[-1]] = value
-    return variables
-
-  def _value(
-    self,
-    index: int,
-    leaf: _Leaf,
-    variables: Variables,
-    rngs: Mapping[str, Array],
-  ) -> Array:
-    """Returns the value of one leaf for a call with these variables."""
-    if leaf.stream:
-      rng = rngs.get(leaf.stream, rngs.get('dropout', jax.random.key(0)))
-      rng = jax.random.fold_in(rng, index)
-      shape = leaf.shape.shape
-      return jax.random.split(rng, shape) if shape else rng
-    if not leaf.collection:
-      return jnp.zeros(leaf.shape.shape, leaf.shape.dtype)
-    value: Any = variables.get(leaf.collection, {})
-    for key in leaf.path:
-      if key not in value:
-        raise UsageError(
-          f'variables: expected {leaf.collection!r} to hold '
-          f'{".".join(leaf.path)!r}, which is missing'
-        )
-      value = value[key]
-    array: Array = value
-    return array
 
   def _named(self, module: nnx.Module, outputs: Any, captured: Any) -> Any:
     """Returns the outputs together with the features."""
@@ -309,8 +248,13 @@ class _NnxModule:
 
   def _updates(self, module: nnx.Module, mutable: Any) -> Variables:
     """Returns the new values of the mutable collections."""
-    values = {leaf.path: value for leaf, value in _leaves(nnx.split(module)[1])}
-    updates = self.nest([values[leaf.path] for leaf in self.leaves])
+    values = {
+      leaf.path: value
+      for leaf, value in nnx_state.leaves_of(nnx.split(module)[1])
+    }
+    updates = nnx_state.nest(
+      self.leaves, [values[leaf.path] for leaf in self.leaves]
+    )
     return {name: tree for name, tree in updates.items() if name in mutable}
 
 
@@ -319,7 +263,7 @@ def _adapter(
 ) -> tuple[_NnxModule, list[Any]]:
   """Returns the adapter of a split module, and the values of its leaves."""
   definition, state = split
-  pairs = list(_leaves(state))
+  pairs = list(nnx_state.leaves_of(state))
   leaves = tuple(leaf for leaf, _ in pairs)
   structure = jax.tree.structure(state)
   return _NnxModule(definition, structure, leaves, kind), [v for _, v in pairs]
@@ -364,34 +308,6 @@ def _abstract(function: Callable[..., nnx.Module]) -> _NnxModule:
       )
   adapter, _ = _adapter((definition, state), kind)
   return dataclasses.replace(adapter, make=make)
-
-
-def _leaves(state: Any) -> Iterator[tuple[_Leaf, Any]]:
-  """Yields the arrays of a module's state, in the order of its tree."""
-  entries, _ = jax.tree_util.tree_flatten_with_path(
-    state, is_leaf=lambda x: isinstance(x, nnx.Variable)
-  )
-  for keys, entry in entries:
-    path = tuple(str(getattr(key, 'key', key)) for key in keys)
-    stream = entry.tag if isinstance(entry, nnx.RngKey) else ''
-    arrays = jax.tree.leaves(entry)
-    for i, array in enumerate(arrays):
-      place = path if len(arrays) == 1 else (*path, str(i))
-      array = array if hasattr(array, 'dtype') else jnp.asarray(array)
-      shape: Any = jax.eval_shape(lambda x: x, array)
-      yield _Leaf(place, _collection(entry), shape, stream), array
-
-
-def _collection(entry: Any) -> str:
-  """Returns the collection of a variable; '' for those of random streams."""
-  if isinstance(entry, nnx.RngState):
-    return ''
-  for kind, collection in _COLLECTIONS:
-    if isinstance(entry, kind):
-      return collection
-  if isinstance(entry, nnx.Variable):
-    return re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', type(entry).__name__).lower()
-  return 'arrays'
 
 
 def _call(
