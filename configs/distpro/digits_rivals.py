@@ -15,7 +15,7 @@ split is trained with all seeds. DistPro searches for 320 steps before, once for
 each seed. 'distpro, later part' leaves out the first half of the process, in
 which its weights have not settled.
 
-Hardware and time: one CPU core; not measured. Nothing is downloaded.
+Hardware and time: one CPU core; four minutes. Nothing is downloaded.
 """
 
 WEIGHTS = [0.3, 1.0, 3.0, 10.0]
