@@ -8,18 +8,22 @@ Knowledge Transfer Normalization, 2021.
 Setting: the student is the teacher, a ResNet-14 that has seen 1,000 images of
 digits, with another block in the place of the second block of its second group:
 half as wide inside, with new weights. The other groups are copied whole and
-stay as they are. In the row 'mld, end to end' the whole student then learns
-from the teacher's probabilities.
+stay as they are. The rows of the distances exist by LARS, the library's
+optimizer of the layers, and by SGD, the paper's. The log of a row has the
+accuracy after each epoch. In the row 'mld, end to end' the whole student then
+learns from the teacher's probabilities.
 
-Hardware and time: two CPU cores, a few minutes. Nothing is downloaded.
+Hardware and time: one CPU core, four minutes. Nothing is downloaded.
 """
 
 TEACHER = {'name': 'resnet14', 'widths': (8, 16, 32), 'stem_width': 8}
 BLOCK = 'group2.block2'
+DISTANCES = {'mld': 'masked_l1', 'mld, l1': 'l1', 'mld, l2': 'l2'}
+SGD = {'name': 'sgd', 'schedule': {'name': 'cosine', 'rate': 0.1}}
 
 
 def get_config():
-  """Returns the rows of the masked distance, of L1 and of L2."""
+  """Returns the masked distance, L1 and L2, each by LARS and by SGD."""
   layers = {'epochs': 8, 'statistics_steps': 20}
   mld = {
     'name': 'masked_layer',
@@ -48,9 +52,14 @@ def get_config():
     'seeds': 3,
     'schedule': {'name': 'cosine', 'rate': 0.1},
     'methods': {
-      'mld': mld,
-      'mld, l1': {**mld, 'layers': {**layers, 'distance': 'l1'}},
-      'mld, l2': {**mld, 'layers': {**layers, 'distance': 'l2'}},
+      **{
+        f'{label}{by}': {
+          **mld,
+          'layers': {**layers, 'distance': distance, **optimizer},
+        }
+        for by, optimizer in {'': {}, ', sgd': {'optimizer': SGD}}.items()
+        for label, distance in DISTANCES.items()
+      },
       'mld, end to end': {**mld, 'end_to_end': True},
     },
   }

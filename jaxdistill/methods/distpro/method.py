@@ -136,6 +136,7 @@ def distpro_retrain(
   space: pathways_lib.Space | None = None,
   terms: Terms | None = None,
   use: str = 'process',
+  start: float = 0.0,
   weight: float = 1.0,
   label_weight: float = 1.0,
   threshold: float | None = 0.5,
@@ -161,6 +162,10 @@ def distpro_retrain(
       means no terms.
     use: 'process'; 'last', its last weights throughout; or 'equal', 1/L for all
       pathways, without a process or threshold.
+    start: the fraction of the search, in [0, 1), whose weights are left out
+      with `use='process'`: the rest is stretched to the whole training. In the
+      paper it is 0. A short search ends before its first weights mean anything,
+      and a larger value spares the training these.
     weight: the factor on the pathways.
     label_weight: the factor on the loss of the labels.
     threshold: a pathway is dropped at steps where its raw weight is not above
@@ -179,6 +184,7 @@ def distpro_retrain(
   """
   checks.weights(weight=weight, label_weight=label_weight)
   checks.choice('use', use, USES)
+  checks.number('start', start, at_least=0, below=1)
   checks.integer('segments', segments)
   if threshold is not None:
     checks.number('threshold', threshold)
@@ -199,7 +205,11 @@ def distpro_retrain(
     else:
       chosen = loaded or process_in(carry)
       process_lib.check_layout(chosen, paths)
-      chosen = process_lib.last(chosen) if use == 'last' else chosen
+      chosen = (
+        process_lib.last(chosen)
+        if use == 'last'
+        else process_lib.after(chosen, start)
+      )
     factor = weight * len(paths)
     tau = None if use == 'equal' else threshold
     return training_phase(name, networks, chosen, factor, tau, segments)
@@ -223,6 +233,7 @@ def distpro(
   search_optimizer: optimizers.Optimizer | None = None,
   weights_optimizer: optimizers.Optimizer | None = None,
   use: str | Sequence[str] = 'process',
+  start: float = 0.0,
   weight: float = 1.0,
   label_weight: float = 1.0,
   threshold: float | None = 0.5,
@@ -254,6 +265,7 @@ def distpro(
     use: 'process' or 'last', see `distpro_retrain`; or both, in any order. The
       student of the last entry is handed on, and the other one gets the name of
       its entry as its role.
+    start: see `distpro_retrain`.
     weight: see `distpro_retrain`.
     label_weight: see `distpro_retrain`.
     threshold: see `distpro_retrain`.
@@ -272,6 +284,7 @@ def distpro(
     process=process,
     space=space,
     terms=terms,
+    start=start,
     weight=weight,
     label_weight=label_weight,
     threshold=threshold,

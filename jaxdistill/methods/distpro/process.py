@@ -156,6 +156,26 @@ def last(process: Process) -> Process:
   )
 
 
+def after(process: Process, start: float) -> Process:
+  """Returns the part of a process that a search found after its beginning.
+
+  Args:
+    process: the process.
+    start: where this part begins, as a fraction of the search in [0, 1).
+  """
+  begin = round(start * (process.num_steps - 1))
+  if not begin:
+    return process
+  raw, weights = map(np.asarray, at(process, begin / (process.num_steps - 1)))
+  later = process.steps > begin
+  return process._replace(
+    steps=np.append(0, process.steps[later] - begin),
+    num_steps=process.num_steps - begin,
+    raw=np.concatenate([raw[None], process.raw[later]]),
+    weights=np.concatenate([weights[None], process.weights[later]]),
+  )
+
+
 def equal(pathways: Sequence[Pathway]) -> Process:
   """Returns a process with the weight 1 / L for all L pathways at every step.
 

@@ -495,6 +495,10 @@ def test_the_student_of_the_search_is_not_handed_on(recipe, carry):
     (lambda r: distpro.distpro_retrain(r, use='none'), "unknown use 'none'"),
     (lambda r: distpro.distpro(r, use='equal'), 'needs no search'),
     (
+      lambda r: distpro.distpro_retrain(r, start=1.0),
+      'start: expected a number in [0, 1), got 1.0',
+    ),
+    (
       lambda r: distpro.distpro_retrain(r, segments=0),
       'segments: expected a whole number',
     ),

@@ -68,6 +68,19 @@ def test_the_last_weights_are_constant():
   np.testing.assert_allclose(weights, [0.1, 0.15])
 
 
+@pytest.mark.parametrize('start', [0.0, 0.1, 0.4, 0.9])
+def test_the_later_part_of_a_process_is_stretched_to_the_whole(start):
+  whole = example_process(steps=np.array([2.0, 4.0, 8.0]), num_steps=11)
+  part = process_lib.after(whole, start)
+  progress = np.linspace(0, 1, 7)
+  for expected, actual in zip(
+    process_lib.at(whole, start + (1 - start) * progress),
+    process_lib.at(part, progress),
+    strict=True,
+  ):
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
 def test_equal_weights_sum_to_one():
   _, weights = process_lib.at(process_lib.equal(PATHS * 5), jnp.float32(0.7))
   np.testing.assert_allclose(weights, np.full(10, 0.1))
