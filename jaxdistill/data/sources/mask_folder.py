@@ -135,6 +135,7 @@ def _size(
         f'{file}: expected a mask of the size of its image, {of_image}, got '
         f'{of_mask}'
       )
+  _check_upright(image)
   if size is not None:
     return tuple(size)
   for file, of_image in zip(image, stored[0]):
@@ -144,6 +145,22 @@ def _size(
         'data.image_size resizes them'
       )
   return stored[0][0]
+
+
+def _check_upright(paths: Sequence[str]) -> None:
+  """Raises UsageError if a mask may belong to an image before it was turned.
+
+  An image is turned as its EXIF orientation says, and a mask is not. If this
+  changes the size of the image, the size of the mask says that it belongs to
+  the upright image.
+  """
+  for path, turned in zip(paths, image_files.turned(paths)):
+    if turned and decoding.size(path) == decoding.size(path, upright=False):
+      raise UsageError(
+        f'{path}: expected an image that is stored upright, because its EXIF '
+        'orientation turns it, and its mask may belong to either form; save '
+        'the image upright, without EXIF'
+      )
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -144,13 +144,7 @@ def _latency(description: Mapping[str, Any]) -> Iterator[str]:
 
 def _use(name: str, description: Mapping[str, Any]) -> Iterator[str]:
   kind = name.rpartition('.')[2]
-  code = table.FORMATS[kind].loading
-  for word, value in (
-    ('MEAN', f'jnp.float32({_numbers(description["mean"])})'),
-    ('STD', f'jnp.float32({_numbers(description["std"])})'),
-    ('FILE', name),  # last, because a name may contain the other words
-  ):
-    code = code.replace(word, value)
+  code = table.FORMATS[kind].loading.replace('FILE', name)
   yield '## Use'
   yield ''
   yield f'```python\n{code}```'
