@@ -39,6 +39,9 @@ def lines(path: str, files: Sequence[str], out: str) -> Iterator[str]:
   Raises:
     UsageError: the student cannot be opened, or an image cannot be read.
   """
+  for file in files:
+    if not pathlib.Path(file).is_file():
+      raise UsageError(f'{file}: expected an image file, got no such file')
   student = opening.predictor(path)
   folder = pathlib.Path(out).expanduser()
   column = _column(student, files)

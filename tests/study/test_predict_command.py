@@ -102,7 +102,8 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
   ('command', 'words'),
   [
     (['predict', 'w'], 'IMAGE'),
-    (['predict', 'nowhere', 'a.png'], 'nowhere: expected an exported file'),
+    (['predict', 'nowhere', 'dark.png'], 'nowhere: expected an exported file'),
+    (['predict', 'nowhere', 'missing.png'], 'missing.png: expected an image'),
   ],
 )
 def test_a_wrong_call_is_refused_in_one_line(cli, files, command, words):
@@ -115,7 +116,9 @@ def test_a_wrong_call_is_refused_in_one_line(cli, files, command, words):
 def test_an_image_that_cannot_be_read_is_named(cli, files, monkeypatch):
   student = Predictor(lambda x: x, (8, 8, 3), jd.tasks.classification())
   monkeypatch.setattr(opening, 'predictor', lambda path: student)
-  code, _, err = cli.call('predict', 'student', 'dark.png', 'missing.png')
+  with open('text.png', 'w') as file:
+    file.write('no image')
+  code, _, err = cli.call('predict', 'student', 'dark.png', 'text.png')
   assert code == 2
   (line,) = err.splitlines()
-  assert 'missing.png' in line
+  assert 'text.png' in line

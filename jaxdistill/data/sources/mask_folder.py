@@ -39,7 +39,8 @@ def mask_folder(
   The files are `path/train/images/NAME.jpg` with `path/train/masks/NAME.png`,
   and likewise for the test split; the endings may differ. The values of a mask,
   which is a PNG of grey levels or a palette, are the numbers of the classes.
-  All images have one size, or are resized to one.
+  All images have one size, or are resized to one. An image is turned as its
+  EXIF orientation says, and a mask is not.
 
   Args:
     path: the folder.
@@ -63,7 +64,8 @@ def mask_folder(
 
   Raises:
     UsageError: a folder is missing or empty, an image has no mask or one of
-      another size, or a file cannot be read.
+      another size, a file cannot be read, or EXIF turns an image whose mask may
+      belong to either form.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   names = labels.checked_names('label_names', label_names)
