@@ -87,9 +87,12 @@ def turned(paths: Sequence[str]) -> np.ndarray:
     paths: files that are images.
   """
 
+  def is_upright(path: str) -> bool:
+    return decoding.is_upright(decoding.content(path))
+
   def measured() -> dict[str, np.ndarray]:
     with futures.ThreadPoolExecutor() as pool:
-      upright = pool.map(decoding.is_upright, map(decoding.content, paths))
+      upright = pool.map(is_upright, paths)
       return {'turned': ~np.fromiter(upright, bool, len(paths))}
 
   return cache.remembered('orientations', paths, measured)['turned']

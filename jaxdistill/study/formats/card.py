@@ -81,7 +81,10 @@ def _data(description: Mapping[str, Any]) -> Iterator[str]:
     yield f'- Output: {description["output"]}'
   else:
     shape = ', '.join(map(str, description['image_shape']))
-    yield f'- Input: images [B, {shape}], standardised with mean and std below'
+    yield (
+      f'- Input: raw images, uint8 [B, {shape}], which `jd.predictor` '
+      'standardises with the mean and std below'
+    )
   yield f'- Mean of each channel: {_numbers(description["mean"])}'
   yield f'- Standard deviation: {_numbers(description["std"])}'
   if names:
