@@ -62,6 +62,7 @@ if TYPE_CHECKING:
   from jaxdistill.phases.gradient import gradient_phase
   from jaxdistill.phases.recipes import new_model, preprocess, recipe
   from jaxdistill.study.distilling.call import distill
+  from jaxdistill.study.opening import predictor
   from jaxdistill.training.evaluation import evaluate
   from jaxdistill.training.loop import FitOptions, Fitted, fit
 
@@ -84,6 +85,7 @@ _HOMES = {
   **dict.fromkeys(('Objective', 'Pair', 'Term'), 'jaxdistill.objectives.types'),
   **dict.fromkeys(('Optimizer', 'Schedule'), 'jaxdistill.optimizers'),
   'distill': 'jaxdistill.study.distilling.call',
+  'predictor': 'jaxdistill.study.opening',
   'gradient_phase': 'jaxdistill.phases.gradient',
   **dict.fromkeys(
     ('new_model', 'preprocess', 'recipe'), 'jaxdistill.phases.recipes'
@@ -133,6 +135,7 @@ __all__ = [
   'objectives',
   'optimizers',
   'phases',
+  'predictor',
   'preprocess',
   'pruning',
   'recipe',

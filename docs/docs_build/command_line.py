@@ -16,8 +16,8 @@ def commands() -> str:
   """Returns the commands, each with a table of what it takes."""
   parts = []
   for name, command in arguments.COMMANDS.items():
-    argument = command.argument.upper()
-    parts.append(f'### `jaxdistill {name} {argument}`\n')
+    given = ' '.join(command.arguments).upper()
+    parts.append(f'### `jaxdistill {name} {given}`\n')
     text = command.text[:1].upper() + command.text[1:]
     text = text.replace('report.html', '`report.html`')
     overrides = ' Takes [overrides](#overrides).'

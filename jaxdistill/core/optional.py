@@ -1,25 +1,29 @@
 """Packages that only some functions need, imported where they are used."""
 
 import importlib
+from importlib import metadata
+import pathlib
 from typing import Any
 
 from jaxdistill.core.checks import UsageError
 
-# What is installed for modules whose package has another name, or needs others.
-_TFLITE = "'jaxdistill[tflite]'"
+# Module -> the extra of this library that installs it.
+EXTRAS = {
+  **{name: name for name in ('wandb', 'mlflow', 'trackio')},
+  **dict.fromkeys(('jax2onnx', 'onnx', 'onnx_ir'), 'onnx'),
+  **dict.fromkeys(('ai_edge_quantizer', 'litert_converter'), 'tflite'),
+  'pycocotools': 'detection',
+}
 # The requirements of jax2onnx exclude the Orbax of this library, but it does
 # not import Orbax.
-_ONNX = "'jaxdistill[onnx]' && pip install --no-deps jax2onnx"
+_BESIDES = {'onnx': ' && pip install --no-deps jax2onnx'}
+# What is installed for modules whose package has another name. The runtimes of
+# exported files do not need the extras that write these files.
 _DISTRIBUTIONS = {
   'PIL': 'pillow',
-  **{name: f"'jaxdistill[{name}]'" for name in ('wandb', 'mlflow', 'trackio')},
-  **dict.fromkeys(('jax2onnx', 'onnx', 'onnx_ir', 'onnxruntime'), _ONNX),
-  'pycocotools': "'jaxdistill[detection]'",
+  'ai_edge_litert': 'ai-edge-litert',
   'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',
-  **dict.fromkeys(
-    ('ai_edge_litert', 'ai_edge_quantizer', 'litert_converter'), _TFLITE
-  ),
 }
 
 
@@ -44,7 +48,19 @@ def require(name: str, purpose: str = 'this function') -> Any:
     package = name.partition('.')[0]
     if error.name is None or error.name.partition('.')[0] != package:
       raise
-    distribution = _DISTRIBUTIONS.get(package, package)
     raise UsageError(
-      f'{purpose} needs {package}: pip install {distribution}'
+      f'{purpose} needs {package}: {_command(package)}'
     ) from error
+
+
+def _command(package: str) -> str:
+  """Returns the command that installs a package."""
+  extra = EXTRAS.get(package)
+  if extra is None:
+    return f'pip install {_DISTRIBUTIONS.get(package, package)}'
+  try:
+    metadata.distribution('jaxdistill')
+    library = f"'jaxdistill[{extra}]'"
+  except metadata.PackageNotFoundError:  # it runs from a copy of its source
+    library = f"-e '{pathlib.Path(__file__).parents[2]}[{extra}]'"
+  return f'pip install {library}{_BESIDES.get(extra, "")}'

@@ -80,7 +80,7 @@ class Predict(Protocol):
     Those of a whole split are kept in memory, so they should be small.
 
     Args:
-      outputs: the network's `Output`.
+      outputs: the network's `Output`, or what `Task.final` makes of it.
     """
 
 

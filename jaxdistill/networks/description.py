@@ -112,9 +112,10 @@ def _stage(entry: Any, known: Mapping[str, type[nn.Module]]) -> Stage:
   try:
     name, inputs, image = entry['name'], entry['inputs'], entry.get('image')
     affine = image and Affine(**{k: _tuples(v) for k, v in image.items()})
-    optional = tuple(entry.get('optional', ()))
+    # A string stays one, and is refused below instead of being split.
+    inputs, optional = _tuples(inputs), _tuples(entry.get('optional', ()))
     module = _module(entry, known)
-    stage = Stage(name, module, tuple(inputs), affine, optional)
+    stage = Stage(name, module, inputs, affine, optional)
   except (AttributeError, KeyError, TypeError) as error:
     raise UsageError(
       f'network: expected the description of a stage ({error}), got '

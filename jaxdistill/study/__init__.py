@@ -13,6 +13,8 @@ A study goes through these steps, one file each:
   results.py: what finished runs reached; report.py shows it as a table, and
     page/ as a page with verdicts and charts.
   exports.py: students become files that other programs read.
+  opening.py: these files become functions of raw images again, which are
+    described in predictors.py; predicting.py applies them to image files.
   distilling/: one call whose few arguments are compiled into a config.
 
 Names are imported when they are first used, so that loading a config does not

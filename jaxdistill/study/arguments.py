@@ -23,13 +23,13 @@ class Command(NamedTuple):
 
   Attributes:
     text: what it does.
-    argument: the option that is given without a name.
+    arguments: the options that are given without a name.
     options: the options that it takes besides.
     takes_overrides: whether it takes `--config.KEY=VALUE`.
   """
 
   text: str
-  argument: str
+  arguments: tuple[str, ...]
   options: tuple[str, ...] = ()
   takes_overrides: bool = False
 
@@ -210,6 +210,13 @@ _DISTILL: dict[str, dict[str, Any]] = {
     'teacher runs in each step; auto: for 8 if this saves time; default: no',
   },
 }
+_PREDICT: dict[str, dict[str, Any]] = {
+  'predictions': {
+    'metavar': 'FOLDER',
+    'default': 'predictions',
+    'help': 'folder for vectors, maps and objects; default: predictions',
+  },
+}
 # What a command takes without a name.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
   'config': {'help': 'Python file with the config'},
@@ -217,35 +224,40 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
   'data': {
     'help': 'folder of images, .npz or .parquet file, hf:NAME, or digits'
   },
+  'model': {
+    'help': 'work directory with exported students, a folder of them, or one '
+    'of their files'
+  },
+  'image': {'nargs': '+', 'help': 'image files'},
   'kind': {'help': f'what to list: {", ".join(listing.KINDS)}'},
 }
 COMMANDS: dict[str, Command] = {
   'distill': Command(
     'make a small model from images and a teacher, and say whether the teacher '
     'helped',
-    'data',
+    ('data',),
     (*_DISTILL, 'format', 'push_to_hub', 'fast_cpu'),
   ),
   'run': Command(
     'train the models of a config, or continue where an earlier run stopped',
-    'config',
+    ('config',),
     ('workdir', 'row', 'fast_cpu', 'piece', 'model_parallel', *_CLUSTER),
     takes_overrides=True,
   ),
   'report': Command(
     'write report.html from the files of a work directory, and print the '
     'verdicts',
-    'workdir',
+    ('workdir',),
   ),
   'evaluate': Command(
     'measure finished runs again',
-    'workdir',
+    ('workdir',),
     ('config', 'row', 'fast_cpu'),
     takes_overrides=True,
   ),
   'export': Command(
     'write the students without their teacher',
-    'workdir',
+    ('workdir',),
     (
       'config',
       'row',
@@ -257,7 +269,13 @@ COMMANDS: dict[str, Command] = {
     ),
     takes_overrides=True,
   ),
-  'list': Command('print the names that a config may use', 'kind'),
+  'predict': Command(
+    'print the classes that an exported student predicts for images, or write '
+    'its vectors, maps or objects',
+    ('model', 'image'),
+    ('predictions',),
+  ),
+  'list': Command('print the names that a config may use', ('kind',)),
 }
 
 
@@ -271,7 +289,7 @@ def parse(
     has_overrides: whether there are overrides besides.
 
   Returns:
-    All options; `mode` is also 'distill', 'report' or 'list'.
+    All options; `mode` is also 'distill', 'report', 'predict' or 'list'.
 
   Raises:
     UsageError: an argument is unknown, or its value is invalid.
@@ -328,7 +346,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     name: the name of the command.
   """
   command = COMMANDS[name]
-  every_option = {**_OPTIONS, **_DISTILL, **_CLUSTER}
+  every_option = {**_OPTIONS, **_DISTILL, **_CLUSTER, **_PREDICT}
   text = command.text[:1].upper() + command.text[1:]
   if command.takes_overrides:
     text += '. --config.KEY=VALUE changes any key of the config'
@@ -337,10 +355,10 @@ def command_parser(name: str) -> argparse.ArgumentParser:
   defaults = vars(parser().parse_args([]))
   mode = 'fit' if name == 'run' else name
   command_line.set_defaults(**{**defaults, 'mode': mode})
-  argument = command.argument
-  command_line.add_argument(
-    argument, metavar=argument.upper(), **_ARGUMENTS[argument]
-  )
+  for argument in command.arguments:
+    command_line.add_argument(
+      argument, metavar=argument.upper(), **_ARGUMENTS[argument]
+    )
   _add(command_line, {key: every_option[key] for key in command.options})
   return command_line
 

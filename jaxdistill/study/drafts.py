@@ -139,9 +139,13 @@ class TeacherDraft(NamedTuple):
     """Yields the files that a teacher from a file depends on."""
     if self.file is not None:
       yield self.file
+    places = []
+    network = {} if self.network is None else self.network.resolved
+    if network.get('name') == 'program':  # the other file holds its variables
+      places.append(pathlib.Path(network['path']).expanduser())
     if self.folder is not None:
-      places = (self.folder / name for name in huggingface.DESCRIPTIONS)
-      yield from (place for place in places if place.is_file())
+      places += [self.folder / name for name in huggingface.DESCRIPTIONS]
+    yield from (place for place in places if place.is_file())
 
 
 class Draft(NamedTuple):

@@ -19,7 +19,7 @@ from jaxdistill.core.types import Model
 from jaxdistill.networks import graph
 from jaxdistill.networks.layers import attention
 from jaxdistill.networks.surgery import pooling
-from jaxdistill.study import hub_upload, results, selection, stablehlo
+from jaxdistill.study import hub_upload, opening, results, selection, stablehlo
 from jaxdistill.study import measurements as run_measurements
 from jaxdistill.study.formats import card, measurements, table, tflite
 from jaxdistill.study.formats import source as source_lib
@@ -158,14 +158,15 @@ def write(
       'student': measurements.latency(run, images[:1]),
       **measurements.machine(table.FORMATS[kind].runtime),
     }
-  return {**facts, 'bytes': path.stat().st_size}
+  size, checksum = path.stat().st_size, opening.sha256(path)
+  return {**facts, 'bytes': size, 'sha256': checksum}
 
 
 def _about(plan: Plan, source: Source, kind: str) -> dict[str, Any]:
   """Returns what the user of a file has to know before running it, as JSON."""
   batch = table.FORMATS[kind].batch
   if not batch:
-    return {**source.about, 'image_shape': list(source.image_shape)}
+    return source.about
   image_shape = ', '.join(map(str, source.image_shape))
   platforms = {'platforms': stablehlo.PLATFORMS} if kind == 'stablehlo' else {}
   about = {**source.about, **platforms}

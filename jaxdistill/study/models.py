@@ -10,6 +10,7 @@ from jaxdistill.core import random
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Model, Network, Variables
 from jaxdistill.networks import graph
+from jaxdistill.networks.weights import backbones
 from jaxdistill.study.drafts import Role
 from jaxdistill.study.parse import Section
 from jaxdistill.study.plans import Plan
@@ -55,19 +56,26 @@ def initial_model(plan: Plan, role: Role, seed: int) -> Model:
   return Model(network, variables)
 
 
-def check_initial(plan: Plan) -> None:
-  """Checks that the initial weights of a plan suit its networks.
+def initial_notes(plan: Plan) -> tuple[str, ...]:
+  """Says which stages get weights of a file, after checking that these fit.
+
+  Returns:
+    One line for each network that begins with such weights.
 
   Raises:
     UsageError: a file holds the weights of another network.
   """
+  notes = []
   for role, scheme in plan.initial.items():
     if role in plan.networks:
       shapes = variable_shapes(plan, role, plan.networks[role])
       try:
         jax.eval_shape(scheme, jax.random.key(0), shapes)
+        if isinstance(scheme, backbones.Pretrained):
+          notes.append(f'{role}: {scheme.note(shapes)}')
       except UsageError as error:
         raise UsageError(f'{role}: {error}') from error
+  return tuple(notes)
 
 
 def abstract_carry(plan: Plan, role: Role) -> Carry:

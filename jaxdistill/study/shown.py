@@ -6,7 +6,7 @@ import sys
 
 from jaxdistill.study import listing
 
-MODES = ('distill', 'report', 'list')
+MODES = ('distill', 'report', 'predict', 'list')
 
 
 def show(options: argparse.Namespace) -> int:
@@ -16,8 +16,8 @@ def show(options: argparse.Namespace) -> int:
     options: the options of the command line; `mode` is one of `MODES`.
 
   Raises:
-    UsageError: there is nothing to report, no such kind of name, or an argument
-      of `distill` does not work.
+    UsageError: there is nothing to report, no such kind of name, no student or
+      image to predict with, or an argument of `distill` does not work.
   """
   text = _text(options)
   try:
@@ -32,6 +32,11 @@ def _text(options: argparse.Namespace) -> str:
     return '\n'.join(listing.names(options.kind))
   if options.mode == 'distill':
     return _distilled(options)
+  if options.mode == 'predict':
+    from jaxdistill.study import predicting  # imports JAX
+
+    lines = predicting.lines(options.model, options.image, options.predictions)
+    return '\n'.join(lines)
   from jaxdistill.study.page import document  # imports NumPy
 
   return document.as_text(document.write_report(options.workdir))

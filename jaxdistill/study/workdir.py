@@ -40,6 +40,9 @@ PLACES = re.compile(
   r'|(teacher\.)?initial\.path'
 )
 
+# A message names so many of the keys that differ.
+_MOST_KEYS = 3
+
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
@@ -84,15 +87,17 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
       f'{"give" if was_fast else "leave out"} --fast_cpu, or choose another '
       'work directory'
     )
-  differences = [
-    f'{key} (there {old.get(key)!r}, now {new.get(key)!r})'
-    for key in sorted({*old, *new})
-    if old.get(key) != new.get(key)
-  ]
-  if differences:
+  differing = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+  if differing:
+    shown = [
+      f'{key} (there {_short(old.get(key))}, now {_short(new.get(key))})'
+      for key in differing[:_MOST_KEYS]
+    ]
+    if len(differing) > _MOST_KEYS:
+      shown.append(f'and {len(differing) - _MOST_KEYS} other keys')
     raise UsageError(
       f'workdir: {workdir} holds row {row.label!r} of another config, which '
-      f'differs in {", ".join(differences)}; choose another work directory'
+      f'differs in {", ".join(shown)}; choose another work directory'
     )
   folder = group_folder(workdir, row)
   begun = group_files.seeds(folder)
@@ -103,6 +108,12 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
       'perhaps others, because these began to train together, got '
       f'{list(seeds)}; to begin again, delete {folder}'
     )
+
+
+def _short(value: Any) -> str:
+  """Returns a value in at most about 60 characters."""
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def row_folder(workdir: pathlib.Path, row: Row) -> pathlib.Path:

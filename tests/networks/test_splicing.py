@@ -53,6 +53,23 @@ def test_merge_replaces_whole_stages_and_does_not_change_its_arguments():
   assert variables == {'params': {'a': {'w': 1, 'b': 2}, 'c': {'w': 3}}}
 
 
+def test_splice_renames_optional_inputs_with_the_stages_that_they_name():
+  stages = (
+    Stage('first', layers.Pool()),
+    Stage('last', layers.Pool(), optional=('first', 'boxes')),
+  )
+  part = Model(Network(stages), {})
+  network = Network((stages[0], Stage('middle', layers.Pool())))
+  model = Model(network, {})
+  spliced = graph.splice(model, 'middle', 'middle', part).network
+  assert [stage.name for stage in spliced.stages] == [
+    'first',
+    'first_2',
+    'last',
+  ]
+  assert spliced.stages[-1].optional == ('first_2', 'boxes')
+
+
 NOTHING = Model(Network(()), {})
 
 

@@ -32,7 +32,7 @@ def test_a_command_means_the_flags_of_the_other_form(command, flags):
   [
     (['rum', 'c.py'], "unknown command 'rum'; did you mean 'run'?"),
     (['exports', 'w'], "did you mean 'export'?"),
-    (['c.py'], 'valid: distill, run, report, evaluate, export, list'),
+    (['c.py'], 'valid: distill, run, report, evaluate, export, predict, list'),
     (['distill', 'd', '--out=o'], 'required: --teacher'),
     (['distill', 'd', '--teacher=resnet8', '--out=o'], "got 'd'"),
     (['list', 'network'], "did you mean 'networks'?"),

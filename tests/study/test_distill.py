@@ -63,6 +63,13 @@ class NnxLinear(nnx.Module):
     return self.head(x.mean((1, 2)))
 
 
+class NnxOfMaxima(NnxLinear):
+  """A teacher that differs from the other one in its code only."""
+
+  def __call__(self, x):
+    return self.head(x.max((1, 2)))
+
+
 def row(plan, label):
   return next(row.resolved for row in plan.rows if row.label == label)
 
@@ -151,6 +158,30 @@ def test_a_teacher_that_is_an_object_becomes_files_of_the_config(
     np.testing.assert_allclose(
       graph.apply(*model, image), outputs, rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_teacher_with_the_same_weights_and_other_code_is_another_teacher(
+  folder, tmp_path, planned
+):
+  sections, checksums = [], []
+  for kind in (NnxLinear, NnxOfMaxima, NnxLinear):
+    plan = planned(
+      folder,
+      teacher=kind(nnx.Rngs(0)),
+      student=network_of(2, 2),
+      out=tmp_path,
+    )
+    section = plan.config['teacher']
+    sections.append(section)
+    checksums.append(row(plan, 'kd')['teacher']['checksum'])
+  assert sections[0] == sections[2] and checksums[0] == checksums[2]
+  assert sections[0]['checkpoint'] != sections[1]['checkpoint']
+  assert checksums[0] != checksums[1]
+  # A program that is damaged or mixed up is noticed as well.
+  paths = [pathlib.Path(section['path']) for section in sections[:2]]
+  paths[0].write_bytes(paths[1].read_bytes())
+  mixed = build.plan({**plan.config, 'teacher': sections[0]})
+  assert row(mixed, 'kd')['teacher']['checksum'] == checksums[1]
 
 
 def test_the_student_can_be_a_share_of_a_teacher_from_a_file(

@@ -46,7 +46,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
   packages = dict.fromkeys(table.FORMATS[kind].packages, sys)
   for name, module in {**packages, missing: None}.items():
     monkeypatch.setitem(sys.modules, name, module)
-  message = rf"^the format {kind} needs {missing}: pip install 'jaxdistill\["
+  message = rf'^the format {kind} needs {missing}: pip install '
   with pytest.raises(UsageError, match=message):
     table.check(['safetensors', kind], None)
 

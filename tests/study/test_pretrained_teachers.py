@@ -138,11 +138,14 @@ def test_every_architecture_of_timm_names_a_network():
 
 def test_the_listed_teachers_are_networks_of_the_listed_sizes():
   table = (pathlib.Path(__file__).parents[2] / 'NETWORKS.md').read_text()
-  lines = listing.names('teachers')
+  heading, *lines = listing.names('teachers')
+  assert heading.split()[0] == '--teacher'
   assert len(lines) == len(sources.SOURCES)
   for line, (name, source) in zip(lines, sources.SOURCES.items()):
-    assert line.split()[0] == name
-    assert source.weights in line
+    teacher, network, *_ = line.split()
+    assert (teacher, network) == (source.teacher, name)
+    assert teacher.startswith('hf:') or teacher == f'{name}:FILE'
+    assert source.remark in line
     count = re.search(rf'`{name}` \| \d+ \| ([\d,]+)', table)[1]
     millions = int(count.replace(',', '')) / 1e6
     assert source.millions == pytest.approx(millions, abs=0.051)

@@ -187,6 +187,18 @@ def test_another_config_is_refused_with_the_keys_that_differ(
   assert workdirs.contents(finished[0]) == before
 
 
+def test_a_config_that_differs_in_many_keys_is_refused_in_a_short_line(
+  cli, config, finished
+):
+  changes = ('epochs=3', 'batch_size=8', 'student.width=4', 'subset=validation')
+  line = cli.refused(
+    config, finished[0], *(f'--config.{change}' for change in changes)
+  )
+  assert 'batch_size (there 16, now 8), ' in line
+  assert ' other keys; choose another work directory' in line
+  assert len(line) < 400 + len(str(finished[0]))
+
+
 def test_a_key_that_changes_no_finished_row_is_accepted(
   cli, workdirs, config, copied
 ):

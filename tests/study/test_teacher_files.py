@@ -161,6 +161,12 @@ def test_a_teacher_goes_on_from_weights_of_other_classes(model, tmp_path):
   plan = study.plan(config)
   assert [row.label for row in plan.rows] == ['teacher', 'kd']
   params = study.initial_model(plan, 'teacher', 0).variables['params']
+  (note,) = plan.notes
+  stages = len(params)
+  assert note == (
+    f'teacher: {stages - 1} of {stages} stages begin with the weights of '
+    f'{path}; these are new: head'
+  )
   old = trained.variables['params']
   for stage in ('stem', 'group1.block1', 'group3.block1'):
     jax.tree.map(np.testing.assert_array_equal, params[stage], old[stage])

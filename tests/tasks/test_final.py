@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import jaxdistill as jd
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.data.transforms import augment
 from jaxdistill.losses.numerics import bilinear
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import dense_heads
-from jaxdistill.study import stablehlo
+from jaxdistill.study import predictors, stablehlo
 from jaxdistill.study.formats import source as source_lib
 from jaxdistill.tasks import classification, depth, segmentation
 
@@ -53,6 +54,19 @@ def test_a_segmenter_gives_the_main_logits_at_the_size_of_the_image(segmenter):
   logits = jax.jit(graph.apply, static_argnums=0)(*segmenter.model, image)
   assert logits['head'].shape == (2, 2, 3, 3)
   np.testing.assert_allclose(outputs, bilinear(logits['head'], SIZE), rtol=1e-5)
+
+
+def test_a_segmenter_of_raw_images_predicts_a_class_for_each_pixel(segmenter):
+  predictor = predictors.of_model(
+    segmenter.model, STANDARDIZE, (*SIZE, 3), segmentation(), ()
+  )
+  maps = predictor(IMAGE)
+  assert maps.shape == (2, *SIZE)
+  np.testing.assert_array_equal(maps, predictor.outputs(IMAGE).argmax(-1))
+  with pytest.raises(UsageError, match=r'expected uint8 \[N, 8, 12, 3\]'):
+    predictor(IMAGE[0])
+  with pytest.raises(UsageError, match="got the task 'segmentation'"):
+    predictor.probabilities(IMAGE)
 
 
 def test_a_program_holds_what_the_task_gives(segmenter):

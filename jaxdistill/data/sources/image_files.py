@@ -78,6 +78,26 @@ def sizes(paths: Sequence[str], *, upright: bool) -> Sizes:
   return Sizes(table['sizes'], {})
 
 
+def turned(paths: Sequence[str]) -> np.ndarray:
+  """Returns whether the EXIF orientation of image files turns or mirrors them.
+
+  The result, booleans `[N]`, is cached until a file changes.
+
+  Args:
+    paths: files that are images.
+  """
+
+  def is_upright(path: str) -> bool:
+    return decoding.is_upright(decoding.content(path))
+
+  def measured() -> dict[str, np.ndarray]:
+    with futures.ThreadPoolExecutor() as pool:
+      upright = pool.map(is_upright, paths)
+      return {'turned': ~np.fromiter(upright, bool, len(paths))}
+
+  return cache.remembered('orientations', paths, measured)['turned']
+
+
 def _content(path: str) -> bytes:
   try:
     return decoding.content(path)

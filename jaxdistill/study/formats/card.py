@@ -81,7 +81,10 @@ def _data(description: Mapping[str, Any]) -> Iterator[str]:
     yield f'- Output: {description["output"]}'
   else:
     shape = ', '.join(map(str, description['image_shape']))
-    yield f'- Input: images [B, {shape}], standardised with mean and std below'
+    yield (
+      f'- Input: raw images, uint8 [B, {shape}], which `jd.predictor` '
+      'standardises with the mean and std below'
+    )
   yield f'- Mean of each channel: {_numbers(description["mean"])}'
   yield f'- Standard deviation: {_numbers(description["std"])}'
   if names:
@@ -144,13 +147,7 @@ def _latency(description: Mapping[str, Any]) -> Iterator[str]:
 
 def _use(name: str, description: Mapping[str, Any]) -> Iterator[str]:
   kind = name.rpartition('.')[2]
-  code = table.FORMATS[kind].loading
-  for word, value in (
-    ('MEAN', f'jnp.float32({_numbers(description["mean"])})'),
-    ('STD', f'jnp.float32({_numbers(description["std"])})'),
-    ('FILE', name),  # last, because a name may contain the other words
-  ):
-    code = code.replace(word, value)
+  code = table.FORMATS[kind].loading.replace('FILE', name)
   yield '## Use'
   yield ''
   yield f'```python\n{code}```'

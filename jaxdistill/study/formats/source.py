@@ -26,7 +26,10 @@ class Source(NamedTuple):
     model: the model.
     preprocess: what evaluation does to raw images.
     image_shape: the shape `(H, W, C)` of a raw image.
-    about: what a user has to know about the data, as JSON.
+    about: what a user has to know about the data and the outputs, as JSON:
+      'label_names', 'class_scores', 'mean' and 'std'; 'image_shape'; the
+      'network_size', the height and width to which images are cropped; and
+      'task', a section of a config.
     final: what is done to the outputs of the network last; see `Task.final`.
   """
 
@@ -39,14 +42,16 @@ class Source(NamedTuple):
 
 def source(plan: Plan, model: Model) -> Source:
   """Returns what a file of one of the plan's models is made from."""
-  image_shape = plan.dataset.splits['test']['image'].shape[1:]
-  return Source(
-    model,
-    plan.preprocess,
-    tuple(image_shape),
-    plan.about_data,
-    plan.task.final,
-  )
+  image_shape = tuple(plan.dataset.splits['test']['image'].shape[1:])
+  names = plan.dataset.label_names if plan.task.targets else ()
+  about = {
+    **plan.about_data,
+    'label_names': list(names),
+    'image_shape': list(image_shape),
+    'network_size': list(plan.image.shape[1:3]),
+    'task': plan.rows[0].resolved['task'],
+  }
+  return Source(model, plan.preprocess, image_shape, about, plan.task.final)
 
 
 class Program(NamedTuple):

@@ -44,8 +44,7 @@ class Format(NamedTuple):
 
 
 def _write_safetensors(source: Source, path: pathlib.Path) -> None:
-  about = {**source.about, 'image_shape': list(source.image_shape)}
-  files.save(path, source.model, about)
+  files.save(path, source.model, source.about)
 
 
 def _read_safetensors(source: Source, path: pathlib.Path) -> Run:
@@ -72,12 +71,11 @@ def _write_stablehlo(source: Source, path: pathlib.Path) -> None:
 
 
 _LOAD_SAFETENSORS = """\
-import jax.numpy as jnp
 import jaxdistill as jd
 
-network, variables = jd.load('FILE')
-image = (jnp.float32(raw_images) - MEAN) / STD
-outputs = jd.networks.apply(network, variables, image)
+student = jd.predictor('FILE')
+predictions = student(raw_images)
+outputs = student.outputs(raw_images)
 """
 _LOAD_STABLEHLO = """\
 import pathlib
@@ -99,19 +97,25 @@ from ai_edge_litert.interpreter import Interpreter
 run = Interpreter('FILE').get_signature_runner()
 outputs = run(image=raw_images)['output']
 """
+# Format -> the function of a file's path that returns its program.
+_PROGRAMS: dict[str, Callable[[pathlib.Path], Run]] = {
+  'stablehlo': stablehlo.load,
+  'onnx': onnx.read,
+  'tflite': tflite.read,
+}
 FORMATS = {
   'safetensors': Format(
     _write_safetensors, _read_safetensors, loading=_LOAD_SAFETENSORS
   ),
   'stablehlo': Format(
     _write_stablehlo,
-    lambda source, path: stablehlo.load(path),
+    lambda source, path: _PROGRAMS['stablehlo'](path),
     batch='B',
     loading=_LOAD_STABLEHLO,
   ),
   'onnx': Format(
     onnx.write,
-    lambda source, path: onnx.read(path),
+    lambda source, path: _PROGRAMS['onnx'](path),
     onnx.PACKAGES,
     'onnxruntime',
     batch='B',
@@ -119,7 +123,7 @@ FORMATS = {
   ),
   'tflite': Format(
     tflite.write,
-    lambda source, path: tflite.read(path),
+    lambda source, path: _PROGRAMS['tflite'](path),
     tflite.PACKAGES,
     'ai-edge-litert',
     batch='1',
@@ -178,9 +182,27 @@ def read(source: Source, path: pathlib.Path, kind: str) -> Run:
   Raises:
     UsageError: the runtime of the format cannot read or run the file.
   """
+  return _guarded(path, kind, lambda: FORMATS[kind].read(source, path))
+
+
+def program(path: pathlib.Path, kind: str) -> Run:
+  """Returns the function that a program's file holds; see `read`.
+
+  Args:
+    path: the file.
+    kind: the name of a format that holds a program.
+
+  Raises:
+    UsageError: the runtime is not installed, or cannot read or run the file.
+  """
+  return _guarded(path, kind, lambda: _PROGRAMS[kind](path))
+
+
+def _guarded(path: pathlib.Path, kind: str, read: Callable[[], Run]) -> Run:
+  """Reads a program, whose errors then become messages of one line."""
   what = f'{path}: the runtime of {kind} cannot run the network'
   with _in_one_line(what):
-    run = FORMATS[kind].read(source, path)
+    run = read()
 
   def checked(images: Any) -> Any:
     with _in_one_line(what):

@@ -37,6 +37,8 @@ EVALUATORS = {
 }
 # Smooth L1 is quadratic below this offset, as in Detectron.
 _BETA = 1 / 9
+# The names of what an exported file of a detector gives.
+_FINAL = {*suppression.Detections._fields}
 # The names of a detector's outputs; those of its anchors only begin like this.
 _HEAD, _BOXES, _ANCHORS = 'head', 'head.boxes', 'head.anchors'
 
@@ -141,13 +143,18 @@ def assembled(
   def final(outputs: Output, size: Sequence[int]) -> Output:
     return detect(outputs, size)._asdict()
 
+  def predict(outputs: Output) -> Array:
+    if isinstance(outputs, Mapping) and outputs.keys() == _FINAL:
+      return _joined(suppression.Detections(**outputs))
+    return _joined(detect(outputs))
+
   return Task(
     name,
     lambda outputs, batch: parts_of_loss(outputs, batch)['loss'],
     statistics,
     functools.partial(_summarize, EVALUATORS[evaluator]),
     progress,
-    lambda outputs: _joined(detect(outputs)),
+    predict,
     _agreement,
     Metric(score),
     targets=('boxes', 'classes'),

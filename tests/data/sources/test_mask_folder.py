@@ -156,3 +156,32 @@ def test_more_classes_than_a_mask_can_hold_are_refused():
   lazy_maps.class_table(255, ())
   with pytest.raises(UsageError, match=r'at most 255 classes, .* got 256'):
     lazy_maps.class_table(256, ())
+
+
+ORIENTATION = 0x0112  # the tag of EXIF
+
+
+def test_an_image_that_exif_turns_upside_down_is_refused(tmp_path):
+  write(tmp_path)
+  picture, exif = tmp_path / 'train/images/2.png', PIL.Image.Exif()
+  exif[ORIENTATION] = 3
+  PIL.Image.fromarray(IMAGE[2]).save(picture, exif=exif)
+  with pytest.raises(UsageError, match=r'2\.png: expected an image that is st'):
+    read(tmp_path)
+
+
+def test_a_mask_of_the_size_of_the_upright_image_belongs_to_it(tmp_path):
+  write(tmp_path)
+  exif = PIL.Image.Exif()
+  exif[ORIENTATION] = 6
+  for i in range(4):
+    picture = tmp_path / f'train/images/{i}.png'
+    PIL.Image.fromarray(IMAGE[i]).save(picture, exif=exif)
+  with pytest.raises(UsageError, match='a mask of the size of its image'):
+    read(tmp_path, image_size=(8, 6))
+  for i in range(4):
+    mask = PIL.Image.fromarray(np.rot90(MASK[i], -1))
+    mask.save(tmp_path / f'train/masks/{i}.png')
+  train = read(tmp_path, image_size=(8, 6)).splits['train']
+  np.testing.assert_array_equal(train['image'], np.rot90(IMAGE, -1, (1, 2)))
+  np.testing.assert_array_equal(train['mask'], np.rot90(MASK, -1, (1, 2)))

@@ -54,6 +54,13 @@ def test_shared_stages_come_from_a_file_of_this_library(detector, tmp_path):
   jd.save(path, jd.Model(classifier(), filled(classifier(), 2.0)))
   scheme = backbones.pretrained(path=str(path))
   check(scheme(jax.random.key(0), detector))
+  groups = ('stem', *(f'group{i}' for i in range(1, 5)))
+  new = [k for k in detector['params'] if not k.startswith(groups)]
+  stages = len(detector['params'])
+  assert scheme.note(detector) == (
+    f'{stages - len(new)} of {stages} stages begin with the weights of {path}; '
+    f'these are new: {", ".join(new[:6])} and {len(new) - 6} others'
+  )
 
 
 def test_shared_stages_come_from_a_file_of_pytorch(detector, tmp_path):

@@ -267,6 +267,16 @@ def test_sequences_in_a_description_have_their_types_and_lengths():
     [{'name': 'a', 'inputs': 3, 'class': 'Pool', 'fields': {}}],
     [{'name': 3, 'inputs': [], 'class': 'Pool', 'fields': {}}],
     [{'name': 'a', 'inputs': [3], 'class': 'Pool', 'fields': {}}],
+    [{'name': 'a', 'inputs': 'stem', 'class': 'Pool', 'fields': {}}],
+    [
+      {
+        'name': 'a',
+        'inputs': [],
+        'class': 'Pool',
+        'fields': {},
+        'optional': 'boxes',
+      }
+    ],
     [{'name': 'a', 'inputs': [], 'class': 'Pool', 'fields': [1]}],
     [{'name': 'a', 'inputs': [], 'class': 'Pool', 'fields': {}, 'image': 3}],
     [

@@ -1,0 +1,190 @@
+"""`jaxdistill predict`: an exported student's predictions for image files."""
+
+from collections.abc import Callable, Iterator, Sequence
+import io
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.analysis import maps
+from jaxdistill.core import checks, optional, writing
+from jaxdistill.core.checks import UsageError
+from jaxdistill.data.sources import decoding, image_files, images, lazy_maps
+from jaxdistill.study import opening
+from jaxdistill.study.predictors import Predictor
+
+# So many images are read at a time.
+_BATCH = 64
+
+
+def lines(path: str, files: Sequence[str], out: str) -> Iterator[str]:
+  """Yields what a student predicts, a line for each image.
+
+  A line has the file, a tab, and the class, another tab and its probability; or
+  the file that holds the prediction. Vectors are written to `vectors.npy`,
+  objects to `objects.json`, and maps to a file for each image: the classes of
+  pixels as a PNG file whose values are classes, depths as a `.npy` file.
+
+  Images are brought to the size of the student as its data set did: stretched
+  for maps, fitted into the size for objects, and otherwise resized and cropped
+  to the square in the middle. Masks and boxes are those of the original images.
+
+  Args:
+    path: see `opening.predictor`.
+    files: image files.
+    out: the folder for what is written.
+
+  Raises:
+    UsageError: the student cannot be opened, or an image cannot be read.
+  """
+  for file in files:
+    if not pathlib.Path(file).is_file():
+      raise UsageError(f'{file}: expected an image file, got no such file')
+  student = opening.predictor(path)
+  folder = pathlib.Path(out).expanduser()
+  column = _column(student, files)
+  targets = student.task.targets
+  if student.task.probabilities is not None:
+    yield from _classes(student, files, column)
+  elif 'boxes' in targets:
+    yield from _objects(student, files, column, folder)
+  elif 'mask' in targets or 'depth' in targets:
+    yield from _maps(student, files, column, folder)
+  else:
+    yield from _vectors(student, files, column, folder)
+
+
+def _column(student: Predictor, files: Sequence[str]) -> images.LazyImages:
+  """Returns the images in the size of the student."""
+  shape = student.image_shape
+  if shape[-1] not in (1, 3):
+    raise UsageError(
+      'predict: expected a student of images with 1 or 3 channels, got '
+      f'{shape[-1]}'
+    )
+  paths, rows = image_files.Paths(tuple(files)), np.arange(len(files))
+  if 'boxes' in student.task.targets:
+    return images.LazyImages(paths, rows, shape, letterbox=True)
+  if student.task.whole_images or shape[0] != shape[1]:
+    return lazy_maps.LazyStretched(paths, rows, shape)
+  return images.LazyImages(paths, rows, shape, resize=True)
+
+
+def _rows(
+  function: Callable[[np.ndarray], np.ndarray], column: images.LazyImages
+) -> Iterator[np.ndarray]:
+  """Yields what a function gives for each image, some images at a time."""
+  for start in range(0, len(column), _BATCH):
+    yield from function(column[start : start + _BATCH])
+
+
+def _classes(
+  student: Predictor, files: Sequence[str], column: images.LazyImages
+) -> Iterator[str]:
+  for file, row in zip(files, _rows(student.probabilities, column)):
+    best = int(row.argmax())
+    yield f'{file}\t{_name(student, best)}\t{row[best]:.4f}'
+
+
+def _vectors(
+  student: Predictor,
+  files: Sequence[str],
+  column: images.LazyImages,
+  folder: pathlib.Path,
+) -> Iterator[str]:
+  path = folder / 'vectors.npy'
+  _write_array(path, np.stack([*_rows(student.__call__, column)]))
+  for row, file in enumerate(files):
+    yield f'{file}\t{path}, row {row}'
+
+
+def _objects(
+  student: Predictor,
+  files: Sequence[str],
+  column: images.LazyImages,
+  folder: pathlib.Path,
+) -> Iterator[str]:
+  path, found = folder / 'objects.json', []
+  height, width, _ = student.image_shape
+  for file, row in zip(files, _rows(student.__call__, column)):
+    _, scale = decoding.fitted_size(_size(file), (height, width))
+    objects = [_object(student, x, scale) for x in row if x[5] >= 0]
+    found.append({'file': file, 'objects': objects})
+  writing.write(path, json.dumps(found, indent=1))
+  for entry in found:
+    yield f'{entry["file"]}\t{path}, {len(entry["objects"])} objects'
+
+
+def _object(
+  student: Predictor, row: np.ndarray, scale: float
+) -> dict[str, Any]:
+  """Returns an object as JSON, with its box in pixels of the original image."""
+  number = int(row[5])
+  return {
+    'class': number,
+    'name': _name(student, number),
+    'score': round(float(row[4]), 4),
+    'box': [round(float(x) / scale, 2) for x in row[:4]],
+  }
+
+
+def _maps(
+  student: Predictor,
+  files: Sequence[str],
+  column: images.LazyImages,
+  folder: pathlib.Path,
+) -> Iterator[str]:
+  for file, stem, row in zip(
+    files, _stems(files), _rows(student.__call__, column)
+  ):
+    if row.dtype.kind == 'f':
+      path = folder / f'{stem}.npy'
+      _write_array(path, row)
+    else:
+      path = folder / f'{stem}.png'
+      writing.write(path, _png(maps.nearest(row, _size(file))))
+    yield f'{file}\t{path}'
+
+
+def _stems(files: Sequence[str]) -> Iterator[str]:
+  """Yields a name for each file; those of equal files get a number."""
+  taken: set[str] = set()
+  for file in files:
+    stem = name = pathlib.Path(file).stem
+    count = 1
+    while name in taken:
+      count += 1
+      name = f'{stem}-{count}'
+    taken.add(name)
+    yield name
+
+
+def _png(classes: np.ndarray) -> bytes:
+  """Returns a PNG file whose values are classes, with a colour for each."""
+  pillow = optional.require('PIL.Image', 'writing maps')
+  image, content = pillow.fromarray(classes.astype(np.uint8)), io.BytesIO()
+  image.putpalette(maps.palette().tobytes())
+  image.save(content, 'PNG')
+  return content.getvalue()
+
+
+def _size(file: str) -> tuple[int, int]:
+  """Returns the height and width of an image that has been read before."""
+  try:
+    return decoding.size(file)
+  except OSError as error:
+    raise UsageError(f'{file}: {checks.reason(error)}') from None
+
+
+def _name(student: Predictor, number: int) -> str:
+  """Returns the name of a class, or its number as text."""
+  names = student.label_names
+  return names[number] if number < len(names) else str(number)
+
+
+def _write_array(path: pathlib.Path, array: np.ndarray) -> None:
+  content = io.BytesIO()
+  np.save(content, array)
+  writing.write(path, content.getvalue())

@@ -1,0 +1,124 @@
+"""`jaxdistill predict`: what is printed and written for each kind of task."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import jaxdistill as jd
+from jaxdistill.study import opening
+from jaxdistill.study.predictors import Predictor
+from jaxdistill.tasks import detection, embedding, segmentation
+
+NAMES = ('ant', 'bee')
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+  """Two images of 16 x 24 pixels, in the working directory."""
+  monkeypatch.chdir(tmp_path)
+  for name, level in (('dark', 10), ('light', 240)):
+    PIL.Image.new('RGB', (24, 16), (level,) * 3).save(f'{name}.png')
+  return 'dark.png', 'light.png'
+
+
+@pytest.fixture
+def predict(cli, files, monkeypatch):
+  """Predicts for both images with a predictor; returns the lines."""
+
+  def predict(run, task, names=()):
+    student = Predictor(run, (8, 8, 3), task, names)
+    monkeypatch.setattr(opening, 'predictor', lambda path: student)
+    code, out, err = cli.call('predict', 'student', *files)
+    assert code == 0, err
+    return [line.split('\t') for line in out.splitlines()]
+
+  return predict
+
+
+def test_a_classifier_prints_the_class_and_its_probability(predict):
+  def run(images):
+    is_light = (images.mean((1, 2, 3)) > 128).astype(np.float32)
+    return np.stack([1 - is_light, is_light], -1) * np.log(3)
+
+  assert predict(run, jd.tasks.classification(), NAMES) == [
+    ['dark.png', 'ant', '0.7500'],
+    ['light.png', 'bee', '0.7500'],
+  ]
+  assert predict(run, jd.tasks.classification())[1][1] == '1'
+
+
+def test_vectors_are_written_to_one_file(predict):
+  lines = predict(lambda images: images[:, 0, 0] + [0, 0, 1], embedding())
+  vectors = np.load('predictions/vectors.npy')
+  assert lines[1] == ['light.png', 'predictions/vectors.npy, row 1']
+  np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+
+
+def test_maps_have_the_size_of_the_image_and_classes_as_values(predict):
+  def run(images):  # the left half is class 0, and the right one class 2
+    scores = np.zeros((len(images), 8, 8, 3), np.float32)
+    scores[:, :, :4, 0] = scores[:, :, 4:, 2] = 1
+    return scores
+
+  assert predict(run, segmentation())[0] == [
+    'dark.png',
+    'predictions/dark.png',
+  ]
+  with PIL.Image.open('predictions/dark.png') as image:
+    assert image.mode == 'P'
+    mask = np.asarray(image)
+  expected = np.repeat([[0, 2]], 12, axis=1).repeat(16, axis=0)
+  np.testing.assert_array_equal(mask, expected)
+
+
+def test_boxes_are_in_pixels_of_the_original_image(predict):
+  def run(images):
+    count = len(images)
+    boxes = np.zeros((count, 2, 4), np.float32)
+    boxes[:, 0] = (1, 2, 3, 4)
+    classes = np.tile(np.array([1, -1], np.int32), (count, 1))
+    return {
+      'boxes': boxes,
+      'scores': np.full((count, 2), 0.5),
+      'classes': classes,
+    }
+
+  lines = predict(run, detection(), NAMES)
+  assert lines[0] == ['dark.png', 'predictions/objects.json, 1 objects']
+  with open('predictions/objects.json') as file:
+    entries = json.load(file)
+  # An image of 16 x 24 pixels fits into 8 x 8 with a third of its size.
+  assert entries[0] == {
+    'file': 'dark.png',
+    'objects': [
+      {'class': 1, 'name': 'bee', 'score': 0.5, 'box': [3.0, 6.0, 9.0, 12.0]}
+    ],
+  }
+
+
+@pytest.mark.parametrize(
+  ('command', 'words'),
+  [
+    (['predict', 'w'], 'IMAGE'),
+    (['predict', 'nowhere', 'dark.png'], 'nowhere: expected an exported file'),
+    (['predict', 'nowhere', 'missing.png'], 'missing.png: expected an image'),
+  ],
+)
+def test_a_wrong_call_is_refused_in_one_line(cli, files, command, words):
+  code, out, err = cli.call(*command)
+  assert (code, out) == (2, '')
+  (line,) = err.splitlines()
+  assert words in line
+
+
+def test_an_image_that_cannot_be_read_is_named(cli, files, monkeypatch):
+  student = Predictor(lambda x: x, (8, 8, 3), jd.tasks.classification())
+  monkeypatch.setattr(opening, 'predictor', lambda path: student)
+  with open('text.png', 'w') as file:
+    file.write('no image')
+  code, _, err = cli.call('predict', 'student', 'dark.png', 'text.png')
+  assert code == 2
+  (line,) = err.splitlines()
+  assert 'text.png' in line
