@@ -127,13 +127,13 @@ def chosen(
       f'{obstacle}; set cache_teacher=False'
     )
   count, size = views.per_image, views.outputs.shape[0]
-  top, kept = views.top, ''
+  top, part = views.top, ''
   if top is not None:
-    kept = f', the {top.count:,} largest of {top.num_classes:,} scores,'
+    part = f', the {top.kept:,} largest of {top.num_classes:,} scores,'
   passes = training.epochs * len(row.seeds)
   number = f'{count} views' if count > 1 else 'one view'
   note = (
-    f"the teacher's outputs{kept} are computed once for {number} of each of "
+    f"the teacher's outputs{part} are computed once for {number} of each of "
     f'{size:,} images, and stored in files of {words(views.nbytes)}; each view '
     f'is used about {passes / count:.3g} times'
   )
@@ -142,7 +142,7 @@ def chosen(
   resolved = {
     **row.resolved,
     'cache_teacher': count,
-    **({} if top is None else {'cache_top_k': top.count}),
+    **({} if top is None else {'cache_top_k': top.kept}),
   }
   return row._replace(method=method, views=views, resolved=resolved), note
 
@@ -173,10 +173,10 @@ def _views(
   network = teacher_network(plan)
   output = graph.shapes(network, image)[graph.main_output(network)]
   size = len(plan.dataset.splits[subset]['image'])
-  top, dtype, kept = None, np.float16, output.shape[1:]
+  top, dtype, kept = None, np.dtype(np.float16), output.shape[1:]
   if wish.top_k is not None:
-    top, dtype = _top_scores(plan, row, output.shape, wish.top_k), np.uint16
-    kept = (top.width,)
+    top = _top_scores(plan, row, output.shape, wish.top_k)
+    dtype, kept = np.dtype(np.uint16), (top.width,)
   count = 1 if wish.views == 'auto' else wish.views
   if isinstance(count, bool):
     count = VIEWS if _is_random(plan, subset, augment) else 1

@@ -111,7 +111,8 @@ def of_results(
   lines, metrics = report.grouped(results), report.compared_by(results)
   if len(metrics) == 1:
     return judged(lines, metrics[0])
-  reference, others = None, {}
+  reference: Line | None = None
+  others: dict[str, Verdict] = {}
   for metric in metrics:
     reference, verdicts = judged(lines, metric)
     named = {f'{title}, {metric.name}': v for title, v in verdicts.items()}

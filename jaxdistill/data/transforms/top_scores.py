@@ -26,19 +26,19 @@ class TopScores(NamedTuple):
   """Which scores are kept.
 
   Attributes:
-    count: the number of the largest logits, k.
+    kept: the number of the largest logits, k.
     num_classes: the number of classes.
     temperature: the temperature T.
   """
 
-  count: int
+  kept: int
   num_classes: int
   temperature: float
 
   @property
   def width(self) -> int:
     """The number of 16-bit numbers for an image: k logits, k classes and r."""
-    return 2 * self.count + 1
+    return 2 * self.kept + 1
 
 
 def truncated(logits: Array, top: TopScores) -> Array:
@@ -48,10 +48,10 @@ def truncated(logits: Array, top: TopScores) -> Array:
     logits: `[..., num_classes]`.
     top: which scores are kept.
   """
-  values, classes = jax.lax.top_k(logits, top.count)
+  values, classes = jax.lax.top_k(logits, top.kept)
   others = jnp.put_along_axis(logits, classes, -jnp.inf, -1, inplace=False)
   total = jax.nn.logsumexp(others / top.temperature, axis=-1, keepdims=True)
-  mean = total - jnp.log(float(top.num_classes - top.count))
+  mean = total - jnp.log(float(top.num_classes - top.kept))
   rest = jnp.broadcast_to(top.temperature * mean, logits.shape)
   return jnp.put_along_axis(rest, classes, values, -1, inplace=False)
 
@@ -63,10 +63,10 @@ def packed(logits: np.ndarray, top: TopScores) -> np.ndarray:
     logits: what `truncated` returned, `[..., num_classes]` on the host.
     top: which scores are kept.
   """
-  order = np.argsort(-logits, axis=-1, kind='stable')[..., : top.count + 1]
+  order = np.argsort(-logits, axis=-1, kind='stable')[..., : top.kept + 1]
   values = np.take_along_axis(logits, order, -1).astype(np.float16)
   values = values.view(np.uint16)
-  classes = order[..., : top.count].astype(np.uint16)
+  classes = order[..., : top.kept].astype(np.uint16)
   return np.concatenate([values, classes], -1)
 
 
@@ -77,7 +77,7 @@ def unpacked(rows: Array, top: TopScores) -> Array:
     rows: uint16 `[..., width]`.
     top: which scores are kept.
   """
-  count = top.count
+  count = top.kept
   numbers = jax.lax.bitcast_convert_type(rows[..., : count + 1], jnp.float16)
   values = numbers.astype(jnp.float32)
   shape = (*rows.shape[:-1], top.num_classes)
