@@ -173,7 +173,8 @@ def _views(
   network = teacher_network(plan)
   output = graph.shapes(network, image)[graph.main_output(network)]
   size = len(plan.dataset.splits[subset]['image'])
-  top, dtype, kept = None, np.dtype(np.float16), output.shape[1:]
+  top, kept = None, output.shape[1:]
+  dtype: np.dtype[Any] = np.dtype(np.float16)
   if wish.top_k is not None:
     top = _top_scores(plan, row, output.shape, wish.top_k)
     dtype, kept = np.dtype(np.uint16), (top.width,)
