@@ -11,6 +11,8 @@ Each file or folder of this package holds one paper or one family of methods:
   mutual.py: deep mutual learning.
   chains.py: born-again networks, and teacher assistants.
   data_free.py: distillation on noise, and zero-shot distillation.
+  head_first.py: LP-FT, fine-tuning that begins with the head.
+  supervised_vectors.py: the baseline of `embedding`, which learns labels.
   snapshots.py: any method, with copies of the student along the way.
   orthogonality/: distillation combined with pruning and regularisation.
   sskd/: stage-by-stage distillation, and its rivals.
@@ -30,6 +32,7 @@ from jaxdistill.methods.distpro.method import (
   distpro_retrain,
   distpro_search,
 )
+from jaxdistill.methods.head_first import head_first
 from jaxdistill.methods.l2t_ww.method import l2t_ww
 from jaxdistill.methods.masked_layer.method import masked_layer
 from jaxdistill.methods.mutual import dml
@@ -72,6 +75,7 @@ from jaxdistill.methods.single_term import (
 )
 from jaxdistill.methods.snapshots import snapshots
 from jaxdistill.methods.sskd import fixed_backbone, multi_loss, sskd
+from jaxdistill.methods.supervised_vectors import supervised_vectors
 from jaxdistill.methods.two_stage import ab, fitnets, fsp, ft
 from jaxdistill.phases.joint import joint, supervised
 
@@ -98,6 +102,7 @@ __all__ = [
   'fsp',
   'ft',
   'gaussian_kd',
+  'head_first',
   'hint',
   'ifv',
   'joint',
@@ -124,6 +129,7 @@ __all__ = [
   'sskd',
   'student_search',
   'supervised',
+  'supervised_vectors',
   'takd',
   'tempered',
   'vid',

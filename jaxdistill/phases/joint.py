@@ -41,6 +41,7 @@ def supervised(
   *,
   student: str = 'student',
   trainable: Callable[[Carry], Sequence[str]] | None = None,
+  frozen_statistics: bool = False,
   name: str = 'supervised',
 ) -> Method:
   """Trains a network on the labels, without a teacher.
@@ -56,6 +57,8 @@ def supervised(
     student: the role of the network that trains.
     trainable: carry -> the stages that train, while all others stay in
       inference mode; None trains all of them.
+    frozen_statistics: whether the network uses its running batch statistics,
+      and keeps them unchanged, during training too.
     name: the name of the phase.
   """
 
@@ -80,7 +83,7 @@ def supervised(
         network,
         variables[student],
         recipe.task.inputs(batch),
-        train=names,
+        train=() if frozen_statistics else names,
         rngs={'dropout': random.step_key(rng, 'dropout')},
       )
       outputs = graph.output(network, features)

@@ -202,12 +202,24 @@ _DISTILL: dict[str, dict[str, Any]] = {
     'help': 'auto, folders, none, or a file with an image and its class on '
     'each line; for Hugging Face, the column of labels; default: auto',
   },
+  'teacher_epochs': {
+    'type': float,
+    'help': 'passes over the training images for a teacher that is trained '
+    "first; default: the student's, or about 500 steps for a teacher that has "
+    'learned other classes',
+  },
   'cache_teacher': {
     'type': _views,
-    'default': False,
+    'default': 'auto',
     'help': "compute the teacher's outputs once and store them, for this "
     'number of augmented versions of each training image; yes: for 8; no: the '
-    'teacher runs in each step; auto: for 8 if this saves time; default: no',
+    'teacher runs in each step; auto: only if all versions are equal and this '
+    'saves time; default: auto',
+  },
+  'cache_top_k': {
+    'type': int,
+    'help': "number of the teacher's largest scores that are stored; default: "
+    'all',
   },
 }
 _PREDICT: dict[str, dict[str, Any]] = {

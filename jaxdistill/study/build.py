@@ -227,12 +227,15 @@ def _row_with_views(
     dataset = teacher_cache.with_column(
       loaded.dataset, views.outputs, {'train', views.subset}
     )
-    drawn = views_lib.drawn(views.augment, views.per_image)
+    drawn = views_lib.drawn(views.augment, views.per_image, views.top)
     return _method(row_draft, _recipe(row_draft, draft, dataset, drawn), loaded)
 
   augment = load.row_augment(row_draft, draft, loaded)
+  wish = teacher_cache.Wish(
+    draft.settings.cache_teacher, draft.settings.cache_top_k
+  )
   return teacher_cache.chosen(
-    plan, row, row_draft.training, augment, draft.settings.cache_teacher, made
+    plan, row, row_draft.training, augment, wish, made
   )
 
 

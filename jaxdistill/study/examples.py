@@ -64,7 +64,7 @@ def compared(
     workdir: the work directory.
     results: the contents of results.json.
   """
-  lines, score = report.grouped(results), report.score_of(results)
+  lines, score = report.grouped(results), report.compared_by(results)[-1]
   reference, _ = verdicts.judged(lines, score)
   everything = recorded.of_lines(workdir, lines)
   others = [

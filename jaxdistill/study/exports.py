@@ -63,7 +63,8 @@ def export(
       'weights', or 'full' for weights and features.
     adapter: whether a student of the task `embedding` keeps its last layer,
       which maps its own vector to the teacher's; without it, the files give the
-      student's own vector, and their names end with '-feature'.
+      student's own vector, and their names end with '-feature'. A student that
+      learned the labels alone has no such layer.
     push_to_hub: 'OWNER/NAME' of a model on the Hugging Face Hub to which the
       files and their cards are uploaded; see `hub_upload`.
 
@@ -92,17 +93,19 @@ def export(
   paths = []
   runs = selection.finished_runs(plan, workdir, rows, ('student',))
   for row, seed in runs:
+    is_scored = run_measurements.has_score(plan, row)
     for when, model in results.trained(plan, row, seed, workdir).items():
       name = f'{slug(row.label)}-{seed}-{when}{ending}'
       about = {'row': row.label, 'seed': seed, 'model': when, 'int8': int8}
-      model = model if adapter else pooling.without_head(model)
+      if not adapter and is_scored:
+        model = pooling.without_head(model)
       for kind in dict.fromkeys(formats):
         path = workdir / 'export' / f'{name}.{kind}'
         with _complete(path):
           facts = {
             **about,
             'format': kind,
-            **write(plan, model, path, int8),
+            **write(plan, model, path, int8, is_scored=is_scored),
           }
           if 'latency' in facts:
             facts['latency']['teacher'] = teacher_latency(kind)
@@ -116,7 +119,12 @@ def export(
 
 
 def write(
-  plan: Plan, model: Model, path: pathlib.Path, int8: tflite.Int8 | None = None
+  plan: Plan,
+  model: Model,
+  path: pathlib.Path,
+  int8: tflite.Int8 | None = None,
+  *,
+  is_scored: bool = True,
 ) -> dict[str, Any]:
   """Writes one file and compares its outputs with the model's.
 
@@ -125,6 +133,7 @@ def write(
     model: the student.
     path: ends with a dot and the name of the format.
     int8: see `export`.
+    is_scored: whether the model has the score of the task.
 
   Returns:
     What describes the file, as JSON.
@@ -152,7 +161,8 @@ def write(
   facts = _about(plan, source, kind)
   if int8 is not None:
     run = _quantized(plan, source, path, int8)
-    facts['scores'] = _scores(plan, model, run)
+    if is_scored:
+      facts['scores'] = _scores(plan, model, run)
   if table.FORMATS[kind].runtime:
     facts['latency'] = {
       'student': measurements.latency(run, images[:1]),

@@ -11,6 +11,7 @@ import numpy as np
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import DIFFERENCES, TEACHER, Model, Task
 from jaxdistill.networks import graph
+from jaxdistill.study import report
 from jaxdistill.study.models import initial_model
 from jaxdistill.study.plans import Plan, Row
 from jaxdistill.tasks import evaluation
@@ -75,6 +76,16 @@ def is_shown(task: Task) -> bool:
   return task.probabilities is not None or map_target(task) is not None
 
 
+def has_score(plan: Plan, row: Row) -> bool:
+  """Returns whether the models of a row have the score of the task.
+
+  If the score compares vectors with the teacher's, a student that has learned
+  the labels alone has none.
+  """
+  method = row.resolved['method']['name']
+  return not plan.task.reads_teacher or method not in report.SUPERVISED
+
+
 def measure(
   plan: Plan,
   row: Row,
@@ -88,7 +99,7 @@ def measure(
   Besides the student or the teacher, a method may leave other models for the
   task, such as assistants; their measurements are under 'beside'. If
   predictions are probed, the student before its training and the teacher are
-  among them.
+  among them, unless the row has learned the labels alone.
 
   Args:
     plan: what was run.
@@ -105,6 +116,7 @@ def measure(
     and the answers.
   """
   models = last_and_best(fitted, row.role)
+  is_scored = has_score(plan, row)
   is_compared = row.role == 'student' and teacher_answers is not None
   last, agreement = None, None
   if row.role == 'teacher' and teacher_answers is not None:
@@ -114,7 +126,7 @@ def measure(
   if is_compared and teacher_answers is not None and last is not None:
     expected = teacher_answers().predictions
     # Maps of another stride than the teacher's cannot be compared.
-    if np.shape(expected) == np.shape(last.predictions):
+    if is_scored and np.shape(expected) == np.shape(last.predictions):
       agreement = plan.task.agreement(last.predictions, expected)
   beside = {
     name: _size_and_test(plan, last_and_best(fitted, name), mesh)
@@ -123,7 +135,7 @@ def measure(
     and name not in ('student', 'teacher')
     and output_shape(plan, model) == output_shape(plan, models['last'])
   }
-  if is_probed(plan) and plan.teacher is not None:
+  if is_probed(plan) and plan.teacher is not None and is_scored:
     initial = initial_model(plan, row.role, seed)
     for name, model in (
       ('untrained student', initial),
@@ -132,7 +144,7 @@ def measure(
       beside[name] = _size_and_test(plan, {'last': model}, mesh)
   differences = fitted.reports.get(DIFFERENCES, {})
   result = {
-    **_size_and_test(plan, models, mesh),
+    **_size_and_test(plan, models, mesh, is_scored=is_scored),
     **({} if row.trial is None else _validation(plan, models, mesh)),
     'agreement': agreement,
     'beside': beside,
@@ -242,19 +254,21 @@ def _weighted_sum(
 
 
 def _size_and_test(
-  plan: Plan, models: Mapping[str, Model], mesh: Mesh
+  plan: Plan, models: Mapping[str, Model], mesh: Mesh, is_scored: bool = True
 ) -> dict[str, Any]:
   """Returns the size and the test metrics of a model's last and best state."""
   return {
     'parameters': graph.count_parameters(models['last'].variables),
     'nonzero': graph.count_nonzero(models['last'].variables),
-    'test': {k: _tested(plan, m, mesh) for k, m in models.items()},
+    'test': {k: _tested(plan, m, mesh, is_scored) for k, m in models.items()},
   }
 
 
-def _tested(plan: Plan, model: Model, mesh: Mesh) -> dict[str, float]:
+def _tested(
+  plan: Plan, model: Model, mesh: Mesh, is_scored: bool = True
+) -> dict[str, float]:
   """Returns the metrics of a model on the test split, and its probes."""
-  metrics = evaluate_on(plan, model, 'test', mesh)
+  metrics = evaluate_on(plan, model, 'test', mesh) if is_scored else {}
   if plan.task.probes is None or not is_probed(plan):
     return metrics
   train, test = (

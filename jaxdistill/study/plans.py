@@ -13,6 +13,7 @@ from jaxdistill.core.types import (
   Network,
   Task,
 )
+from jaxdistill.data.transforms.top_scores import TopScores
 from jaxdistill.networks.initial import Scheme
 from jaxdistill.phases import recipes
 from jaxdistill.study.drafts import Role
@@ -27,13 +28,15 @@ class Views(NamedTuple):
     per_image: the number of views of each image.
     subset: the split that the row trains on.
     augment: makes the views from uint8 images, without standardisation.
-    outputs: the shape and dtype of all outputs, `[N, per_image, ...]`.
+    outputs: the shape and dtype of what is stored, `[N, per_image, ...]`.
+    top: which scores are stored, see `top_scores`; None: all outputs.
   """
 
   per_image: int
   subset: str
   augment: Augment
   outputs: jax.ShapeDtypeStruct
+  top: TopScores | None = None
 
   @property
   def nbytes(self) -> int:

@@ -14,6 +14,8 @@ from jaxdistill.core.metric import Metric
 
 # How the agreement with the teacher is shown, whatever the score.
 _AGREEMENT = Metric('agreement')
+# The methods that learn labels without a teacher.
+SUPERVISED = ('supervised', 'supervised_vectors')
 
 
 class Line(NamedTuple):
@@ -38,17 +40,19 @@ class Line(NamedTuple):
   def is_supervised(self) -> bool:
     """Whether its method trains on labels alone."""
     keys = {} if self.row is None else self.row['config']
-    return bool(keys) and keys['method'].get('name') == 'supervised'
+    return bool(keys) and keys['method'].get('name') in SUPERVISED
 
   def scores(self, score: Metric) -> list[float]:
     """Returns the test score of each seed after the last epoch, as it is shown.
+
+    Seeds whose model does not have this score are left out.
 
     Args:
       score: the score.
     """
     seeds = {} if self.row is None else self.row['seeds']
     tests = [seed['test']['last'] for seed in seeds.values()]
-    return [score.shown(test[score.name]) for test in tests]
+    return [score.shown(t[score.name]) for t in tests if score.name in t]
 
 
 def about_score(score: Metric) -> dict[str, Any]:
@@ -77,6 +81,20 @@ def probes_of(results: Mapping[str, Any]) -> tuple[Metric, ...]:
     results: see `results.collect`.
   """
   return tuple(map(Metric, results.get('probes', ())))
+
+
+def compared_by(results: Mapping[str, Any]) -> tuple[Metric, ...]:
+  """Returns the metrics by which a verdict compares students.
+
+  It is the score. If that compares students with the teacher, and one of them
+  has learned the labels alone, it is the accuracies of the probes.
+
+  Args:
+    results: see `results.collect`.
+  """
+  probes = probes_of(results)
+  has_baseline = any(line.is_supervised for line in grouped(results))
+  return probes if probes and has_baseline else (score_of(results),)
 
 
 def table(results: Mapping[str, Any]) -> rich.table.Table:
@@ -221,7 +239,7 @@ def _scores(
   """Returns parameters, the scores of last and best epoch, and the probes."""
   tests = [m['test'] for m in measured]
   best = [test['best'][score.name] for test in tests if 'best' in test]
-  last = [test['last'][score.name] for test in tests]
+  last = [t['last'][score.name] for t in tests if score.name in t['last']]
   count = measured[0].get('parameters')  # differences have none
   parameters = '-' if count is None else f'{count:,}'
   probed = (

@@ -27,11 +27,12 @@ class Settings(NamedTuple):
     data: the data set.
     student: the student's network.
     teacher: the teacher's network. Under 'training', it may hold any of the
-      keys from `augment` to `epochs` and a 'seed', and under 'initial' other
-      initial weights. For a trained teacher, 'checkpoint' names a work
-      directory or a file of this library, or 'weights' a file of PyTorch
-      tensors; 'joined' is a list of sections of trained teachers, whose vectors
-      are standardised and joined. None if no row needs a teacher.
+      keys from `augment` to `epochs`, a 'seed' and a 'method' that needs no
+      teacher ('supervised' by default), and under 'initial' other initial
+      weights. For a trained teacher, 'checkpoint' names a work directory or a
+      file of this library, or 'weights' a file of PyTorch tensors; 'joined' is
+      a list of sections of trained teachers, whose vectors are standardised and
+      joined. None if no row needs a teacher.
     method: the only row. Like every row, it may hold any of the keys from
       `augment` to `epochs`, which then apply to this row,
       and a 'sweep', see `sweeps`.
@@ -49,9 +50,12 @@ class Settings(NamedTuple):
     together: whether the seeds of a row train side by side in one program, on
       one device. This is meant for small networks on a GPU.
     cache_teacher: for how many views (augmented versions) of each training
-      image the teacher's outputs are computed once and stored. True: 8; 'auto':
-      8 if this saves time; False: the teacher runs in each step. Students of
-      stored outputs train on these views only.
+      image the teacher's outputs are computed once and stored. True: 8, or 1 if
+      the augmentation is not random; 'auto': 1 if it is not random and this
+      saves time; False: the teacher runs in each step. Students of stored
+      outputs train on these views only.
+    cache_top_k: how many of the largest scores of classes are stored of each
+      view; None: the outputs as they are.
     evaluate_every: epochs between two evaluations on the validation split.
     log_every: steps between two records of the training metrics.
     checkpoint_seconds: the shortest time in seconds between two checkpoints.
@@ -79,6 +83,7 @@ class Settings(NamedTuple):
   seeds: int | Sequence[int] = 1
   together: bool = False
   cache_teacher: bool | int | Literal['auto'] = False
+  cache_top_k: int | None = None
   evaluate_every: int = 1
   log_every: int = 50
   checkpoint_seconds: float = 60.0
@@ -124,7 +129,7 @@ def check(config: Mapping[str, Any]) -> Settings:
     raise UsageError("the config needs either 'method' or 'methods'")
   check_recipe_numbers(keys, '')
   check_seeds('seeds', settings.seeds)
-  check_cache_teacher(settings.cache_teacher)
+  check_cache_teacher(settings.cache_teacher, settings.cache_top_k)
   checks.integer('evaluate_every', settings.evaluate_every)
   checks.integer('log_every', settings.log_every)
   checks.number('checkpoint_seconds', settings.checkpoint_seconds, at_least=0)
@@ -135,15 +140,24 @@ def check(config: Mapping[str, Any]) -> Settings:
   return settings
 
 
-def check_cache_teacher(value: bool | int | str) -> None:
-  """Checks the key `cache_teacher`.
+def check_cache_teacher(
+  value: bool | int | str, top_k: int | None = None
+) -> None:
+  """Checks the keys `cache_teacher` and `cache_top_k`.
 
   Raises:
-    UsageError: it is not True, False, 'auto' or a number of views.
+    UsageError: the first is not True, False, 'auto' or a number of views; the
+      second is not a number of scores, or nothing is stored.
   """
   values.check('cache_teacher', value, FIELDS['cache_teacher'])
   if not isinstance(value, (bool, str)):
     checks.integer('cache_teacher', value, at_most=MOST_VIEWS)
+  if top_k is not None:
+    checks.integer('cache_top_k', top_k)
+    if value is False:
+      raise UsageError(
+        'cache_top_k: expected cache_teacher with it, got cache_teacher=False'
+      )
 
 
 def check_recipe_numbers(keys: Mapping[str, Any], prefix: str) -> None:

@@ -64,6 +64,8 @@ def _distilled(options: argparse.Namespace) -> str:
       image_size=options.image_size,
       labels=options.labels,
       cache_teacher=options.cache_teacher,
+      cache_top_k=options.cache_top_k,
+      teacher_epochs=options.teacher_epochs,
       formats=options.format or ('safetensors',),
       push_to_hub=options.push_to_hub,
       interrupted=interrupted,

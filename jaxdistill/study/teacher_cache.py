@@ -4,8 +4,8 @@ In such a row, the teacher runs once for each view of a training image instead
 of in each step. The method must read only the teacher's main output.
 """
 
-from collections.abc import Callable, Collection
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxdistill.core.types import (
   Phase,
 )
 from jaxdistill.data.transforms import views as views_lib
+from jaxdistill.data.transforms.top_scores import MOST_CLASSES, TopScores
 from jaxdistill.networks import graph, table
 from jaxdistill.phases import recipes
 from jaxdistill.study import models
@@ -30,7 +31,7 @@ from jaxdistill.study.plans import Plan, Row, Views
 from jaxdistill.training import programs
 from jaxdistill.training.distributed import hosts, sharding
 
-# The number of views if the user does not choose one.
+# The number of views if the user does not choose one, and images vary.
 VIEWS = 8
 # Limits of 'auto': the largest size of the files in bytes, the least saving as
 # a share of the cost of a step, and the least saving of the whole row in
@@ -39,6 +40,18 @@ LARGEST, LEAST_SHARE, LEAST_SAVED = 1 << 30, 0.1, 10**12
 # The cost of a step of the student, in forward passes. By the number of
 # operations it is 3; `benchmarks/cached_teacher.py` measured 6 and 9 on a CPU.
 _PASSES_OF_A_STEP = 6
+
+
+class Wish(NamedTuple):
+  """What the user wants to be stored.
+
+  Attributes:
+    views: the value of `cache_teacher`, which is not False.
+    top_k: the value of `cache_top_k`.
+  """
+
+  views: bool | int | Literal['auto']
+  top_k: int | None = None
 
 
 def reads_teacher(plan: Plan, row: Row) -> bool:
@@ -72,7 +85,7 @@ def chosen(
   row: Row,
   training: Training,
   augment: Augment,
-  wish: bool | int | Literal['auto'],
+  wish: Wish,
   made: Callable[[Views], Method],
 ) -> tuple[Row, str]:
   """Returns a row that stores the teacher's outputs if it can, and a note.
@@ -82,7 +95,7 @@ def chosen(
     row: a row whose method reads a teacher.
     training: how the row is trained.
     augment: the augmentation of the row.
-    wish: the value of `cache_teacher`, which is not False.
+    wish: what the user wants.
     made: builds the method of the row for views.
 
   Returns:
@@ -91,34 +104,46 @@ def chosen(
   Raises:
     UsageError: the outputs cannot be stored, and the user wants them to be.
   """
-  views = _views(plan, training.subset, augment, wish)
+  views = _views(plan, row, training.subset, augment, wish)
+  is_auto, method = wish.views == 'auto', None
   # More seeds may be trained later, and all of them need the same views.
-  obstacle = _too_dear(plan, views, training.epochs) if wish == 'auto' else ''
+  obstacle = _too_dear(plan, views, training.epochs) if is_auto else ''
   obstacle = obstacle or _obstacle(plan, row, views)
-  method = None
   if not obstacle:
     method = _method_of_outputs(plan, made, training, views)
+    if method is None:
+      name = row.resolved['method']['name']
+      obstacle = f'{name!r} reads more of the teacher than its outputs'
+    elif is_auto and _is_random(plan, training.subset, augment):
+      obstacle = (
+        'the augmentation is random, and students of stored outputs see only a '
+        f'few versions of an image; cache_teacher={VIEWS} accepts that'
+      )
+  if obstacle and is_auto:
+    return row, f'the teacher runs in each step, because {obstacle}'
   if method is None:
-    name = row.resolved['method']['name']
-    obstacle = (
-      obstacle or f'{name!r} reads more of the teacher than its outputs'
-    )
-    if wish == 'auto':
-      return row, f'the teacher runs in each step, because {obstacle}'
     raise UsageError(
       f'cache_teacher: expected a row that can use stored outputs, but '
       f'{obstacle}; set cache_teacher=False'
     )
   count, size = views.per_image, views.outputs.shape[0]
+  top, part = views.top, ''
+  if top is not None:
+    part = f', the {top.kept:,} largest of {top.num_classes:,} scores,'
   passes = training.epochs * len(row.seeds)
+  number = f'{count} views' if count > 1 else 'one view'
   note = (
-    f"the teacher's outputs are computed once for {count} views of each of "
+    f"the teacher's outputs{part} are computed once for {number} of each of "
     f'{size:,} images, and stored in files of {words(views.nbytes)}; each view '
     f'is used about {passes / count:.3g} times'
   )
   if passes <= count:
     note += ', so that this saves no time'
-  resolved = {**row.resolved, 'cache_teacher': count}
+  resolved = {
+    **row.resolved,
+    'cache_teacher': count,
+    **({} if top is None else {'cache_top_k': top.kept}),
+  }
   return row._replace(method=method, views=views, resolved=resolved), note
 
 
@@ -135,17 +160,66 @@ def words(size: int) -> str:
 
 
 def _views(
-  plan: Plan, subset: str, augment: Augment, wish: bool | int | str
+  plan: Plan, row: Row, subset: str, augment: Augment, wish: Wish
 ) -> Views:
-  """Returns how the outputs of the teacher would be stored."""
-  count = VIEWS if isinstance(wish, (bool, str)) else wish
+  """Returns how the outputs of the teacher would be stored.
+
+  Raises:
+    UsageError: the user wants the largest scores of outputs that are not scores
+      of more classes.
+  """
   shape = recipes.example(plan.dataset, augment, 1)['image'].shape
   image = {'image': jax.ShapeDtypeStruct(shape, jnp.float32)}
   network = teacher_network(plan)
   output = graph.shapes(network, image)[graph.main_output(network)]
   size = len(plan.dataset.splits[subset]['image'])
-  outputs = jax.ShapeDtypeStruct((size, count, *output.shape[1:]), np.float16)
-  return Views(count, subset, augment, outputs)
+  top, kept = None, output.shape[1:]
+  dtype: np.dtype[Any] = np.dtype(np.float16)
+  if wish.top_k is not None:
+    top = _top_scores(plan, row, output.shape, wish.top_k)
+    dtype, kept = np.dtype(np.uint16), (top.width,)
+  count = 1 if wish.views == 'auto' else wish.views
+  if isinstance(count, bool):
+    count = VIEWS if _is_random(plan, subset, augment) else 1
+  outputs = jax.ShapeDtypeStruct((size, count, *kept), dtype)
+  return Views(count, subset, augment, outputs, top)
+
+
+def _top_scores(
+  plan: Plan, row: Row, shape: Sequence[int], count: int
+) -> TopScores:
+  """Returns which scores are stored for the temperature of a row's method.
+
+  Args:
+    plan: what will be run.
+    row: the row.
+    shape: the shape of the teacher's outputs.
+    count: the number of the largest scores.
+
+  Raises:
+    UsageError: the outputs are not scores of so many classes.
+  """
+  if not plan.task.class_scores or len(shape) != 2:
+    raise UsageError(
+      'cache_top_k: expected a teacher that gives scores of classes '
+      f'[B, num_classes], got the task {plan.task.name!r} and {list(shape)}'
+    )
+  most = min((shape[1] - 2) // 2, MOST_CLASSES)
+  if count > most or shape[1] > MOST_CLASSES:
+    raise UsageError(
+      f'cache_top_k: expected at most {max(0, most)} of {shape[1]:,} classes, '
+      f'because more need larger files than all scores, got {count}'
+    )
+  temperature = float(row.resolved['method'].get('temperature') or 1.0)
+  return TopScores(count, shape[1], temperature)
+
+
+def _is_random(plan: Plan, subset: str, augment: Augment) -> bool:
+  """Returns whether an image looks different in different steps."""
+  try:
+    return views_lib.is_random(augment, plan.dataset.splits[subset])
+  except Exception:  # whatever a user's augmentation raises
+    return True
 
 
 def _too_dear(plan: Plan, views: Views, passes: float) -> str:
@@ -161,7 +235,7 @@ def _too_dear(plan: Plan, views: Views, passes: float) -> str:
   """
   count, size = views.outputs.shape[1], views.outputs.shape[0]
   if passes <= count:
-    return f'each image is used {passes:g} times, but would have {count} views'
+    return 'each image is used only once'
   if views.nbytes > LARGEST:
     return f'the outputs would need files of {words(views.nbytes)}'
   shape = plan.image.shape[1:]

@@ -21,6 +21,7 @@ from jaxdistill.core.types import Array, Batch, Model, Variables
 from jaxdistill.data.loading import streaming
 from jaxdistill.data.loading.stored import StoredColumn
 from jaxdistill.data.transforms import augment as augment_lib
+from jaxdistill.data.transforms import top_scores
 from jaxdistill.data.transforms import views as views_lib
 from jaxdistill.networks import graph
 from jaxdistill.study import teacher_cache
@@ -77,7 +78,9 @@ def column(
   begun, missing = time.monotonic(), stored.missing()
   for number, rows in missing.items():
     computed = _computed(outputs, teacher, split, rows, views, interrupted)
-    _check_rounding(computed, dtype)
+    _check_rounding(computed, np.dtype(np.float16) if views.top else dtype)
+    if views.top is not None:
+      computed = top_scores.packed(computed, views.top)
     stored.write(number, computed)
   if missing:
     say(
@@ -85,7 +88,7 @@ def column(
       f'{teacher_cache.words(stored.nbytes)}, in '
       f'{time.monotonic() - begun:.1f} s'
     )
-  _check_stored(outputs, teacher, split, stored)
+  _check_stored(outputs, teacher, split, stored, views)
   return stored if streaming.is_lazy(split) else stored[:]
 
 
@@ -102,6 +105,7 @@ def _key(plan: Plan, row: Row, teacher: Model) -> str:
     'subset': views.subset,
     'shape': views.outputs.shape,
     'dtype': str(views.outputs.dtype),
+    **({} if views.top is None else {'top': views.top}),
   }
   content = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
   leaves = jax.tree_util.tree_leaves_with_path(teacher.variables)
@@ -123,7 +127,10 @@ def _compiled(plan: Plan, views: Views, teacher: Model) -> Outputs:
   def outputs(variables: Variables, batch: Batch) -> Array:
     image = prepare(jax.random.key(0), batch)['image']
     features, _ = graph.run(network, variables, {'image': image})
-    return features[graph.main_output(network)].astype(jnp.float32)
+    computed = features[graph.main_output(network)].astype(jnp.float32)
+    if views.top is None:
+      return computed
+    return top_scores.truncated(computed, views.top)
 
   return outputs
 
@@ -167,7 +174,11 @@ def _check_rounding(values: np.ndarray, dtype: np.dtype[Any]) -> None:
 
 
 def _check_stored(
-  outputs: Outputs, teacher: Model, split: Mapping[str, Any], stored: Any
+  outputs: Outputs,
+  teacher: Model,
+  split: Mapping[str, Any],
+  stored: Any,
+  views: Views,
 ) -> None:
   """Computes some outputs again and compares them with the stored ones."""
   size = min(_BATCH, len(split['image']))
@@ -177,7 +188,10 @@ def _check_stored(
   expected = jax.device_get(
     outputs(teacher.variables, {**batch, views_lib.VIEW: view})
   )
-  worst = _difference(stored[rows][np.arange(size), view], expected)
+  read = stored[rows][np.arange(size), view]
+  if views.top is not None:
+    read = np.asarray(top_scores.unpacked(jnp.asarray(read), views.top))
+  worst = _difference(read, expected)
   if not worst <= _TOLERANCE:
     raise UsageError(
       f"{stored.folder}: expected the teacher's outputs, got numbers that "

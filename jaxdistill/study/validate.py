@@ -332,12 +332,16 @@ def _initial(section: Any, where: str) -> Section:
 
 
 def _teacher_row(keys: Any, training: Training) -> RowDraft:
-  """Validates how the teacher is trained: on the labels, with one seed."""
+  """Validates how the teacher is trained: on the labels, with one seed.
+
+  The method is 'supervised' by default.
+  """
   where = 'teacher.training'
-  fields = {**settings.RECIPE_FIELDS, 'seed': int}
+  fields = {**settings.RECIPE_FIELDS, 'seed': int, 'method': RawSection}
   keys = values.check_keys(keys, fields, where)
   (seed,) = settings.check_seeds(f'{where}.seed', [keys.pop('seed', 0)])
-  section = {'name': 'supervised', **keys, 'student': 'teacher'}
+  method = keys.pop('method', {'name': 'supervised'})
+  section = {**method, **keys, 'student': 'teacher'}
   return _row(TEACHER_LABEL, 'teacher', section, training, (seed,), where)
 
 

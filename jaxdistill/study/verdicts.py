@@ -8,13 +8,14 @@ where sd is the standard deviation over seeds, pooled over both rows, and n and
 m are their numbers of seeds. With n = m this is 2 sd sqrt(2 / n).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from jaxdistill.core.metric import Metric
+from jaxdistill.study import report
 from jaxdistill.study.report import Line
 
 Word = Literal['HELPS', 'HURTS', 'NO GAIN', 'UNCLEAR']
@@ -96,13 +97,36 @@ def pooled_sd(samples: Iterable[Sequence[float]]) -> float | None:
   return math.sqrt(squares / sum(len(sample) - 1 for sample in several))
 
 
+def of_results(
+  results: Mapping[str, Any],
+) -> tuple[Line | None, dict[str, Verdict]]:
+  """Returns the reference and the verdict on each other student.
+
+  If several metrics compare the students, each verdict has the name of its
+  metric in its title.
+
+  Args:
+    results: see `results.collect`.
+  """
+  lines, metrics = report.grouped(results), report.compared_by(results)
+  if len(metrics) == 1:
+    return judged(lines, metrics[0])
+  reference: Line | None = None
+  others: dict[str, Verdict] = {}
+  for metric in metrics:
+    reference, verdicts = judged(lines, metric)
+    named = {f'{title}, {metric.name}': v for title, v in verdicts.items()}
+    others |= named
+  return reference, others
+
+
 def judged(
   lines: Sequence[Line], score: Metric
 ) -> tuple[Line | None, dict[str, Verdict]]:
   """Returns the reference and the verdict on each other student.
 
-  The reference is the row that trains without a teacher, with the method
-  'supervised', if there is exactly one, and else the first student.
+  The reference is the row that learns labels without a teacher, if there is
+  exactly one, and else the first student.
 
   Args:
     lines: the rows of a result, with the trials of each sweep together.

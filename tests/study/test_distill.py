@@ -20,6 +20,7 @@ from jaxdistill.study import arguments, build, config
 from jaxdistill.study.distilling import (
   call,
   compiling,
+  fine_tuning,
   teachers,
 )
 from jaxdistill.study.distilling.outcome import Distilled
@@ -231,9 +232,8 @@ def test_a_teacher_of_other_classes_teaches_its_features(
 def test_a_teacher_of_other_classes_is_fine_tuned_for_methods_that_need_classes(
   folder, tmp_path, planned, capsys
 ):
-  plan = planned(
-    folder, teacher=model_of(5), out=tmp_path, method='kd', epochs=2, show=True
-  )
+  keys = {'teacher': model_of(5), 'method': 'kd', 'epochs': 2, 'show': True}
+  plan = planned(folder, out=tmp_path / 'a', **keys)
   assert [r.label for r in plan.rows] == ['teacher', 'labels only', 'kd']
   assert plan.networks['teacher'] == network_of(2)
   params = study.initial_model(plan, 'teacher', 0).variables['params']
@@ -242,9 +242,57 @@ def test_a_teacher_of_other_classes_is_fine_tuned_for_methods_that_need_classes(
     params['stem'],
     model_of(5).variables['params']['stem'],
   )
-  assert 'to be fine-tuned on these labels' in capsys.readouterr().err
-  rates = [r['schedule']['rate'] for r in map(lambda r: r.resolved, plan.rows)]
-  assert rates[0] == rates[1] / compiling.FINE_TUNING
+  # 14 batches of 2 images an epoch: 500 steps of the teacher.
+  teacher, student = row(plan, 'teacher'), row(plan, 'kd')
+  assert teacher['method']['name'] == 'head_first'
+  assert teacher['optimizer']['name'] == 'adamw'
+  assert [teacher['epochs'], student['epochs']] == [36, 2]
+  rate = fine_tuning.RATES['sgd'] * 2 / compiling.LARGEST_BATCH
+  assert teacher['schedule']['rate'] == rate
+  text = 'to be fine-tuned on these labels for 36 epochs: its new head first'
+  assert text in capsys.readouterr().err
+  plan = planned(folder, out=tmp_path / 'b', teacher_epochs=3, **keys)
+  assert row(plan, 'teacher')['epochs'] == 3
+
+
+def test_a_fine_tuned_teacher_teaches_the_classes_of_the_data(folder, tmp_path):
+  outcome = jd.distill(
+    folder,
+    teacher=model_of(5),
+    method='kd',
+    out=tmp_path,
+    baseline=False,
+    seeds=1,
+    epochs=1,
+    teacher_epochs=2,
+    batch_size=8,
+    formats=(),
+    show=False,
+  )
+  teacher, kd = outcome.results['rows']
+  names = [cost['phase'] for cost in teacher['seeds']['0']['phases']]
+  assert names == ['head', 'fine_tuning']
+  assert [r['seeds']['0']['steps'] for r in (teacher, kd)] == [6, 3]
+  assert outcome.teacher.model.network == network_of(2)
+  page = outcome.report.read_text()
+  assert 'head_first(' in page and 'adamw(' in page
+
+
+def test_a_teacher_that_is_trained_has_epochs_and_an_optimizer_of_its_own(
+  folder, tmp_path, planned
+):
+  vit = {'name': 'vit', 'width': 8, 'depth': 1, 'heads': 1, 'patch': 4}
+  keys = {'student': 'resnet8', 'epochs': 2, 'teacher_epochs': 3}
+  plan = planned(folder, teacher=vit, out=tmp_path / 'a', **keys)
+  teacher, student = row(plan, 'teacher'), row(plan, 'kd')
+  assert [teacher['epochs'], student['epochs']] == [3, 2]
+  names = [x['optimizer']['name'] for x in (teacher, student)]
+  assert names == ['adamw', 'sgd']
+  section = {**vit, 'training': {'optimizer': {'name': 'lars'}}}
+  plan = planned(folder, teacher=section, out=tmp_path / 'b', **keys)
+  assert row(plan, 'teacher')['optimizer']['name'] == 'lars'
+  with pytest.raises(jd.UsageError, match=r'^teacher_epochs: .*used as it is'):
+    planned(folder, teacher=model_of(2), out=tmp_path / 'c', teacher_epochs=3)
 
 
 def test_a_head_for_as_many_but_other_classes_is_new(folder, tmp_path, planned):

@@ -10,7 +10,7 @@ import pytest
 import jaxdistill as jd
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.networks import graph, layers
-from jaxdistill.study import build, config, measurements
+from jaxdistill.study import build, config, measurements, results
 from jaxdistill.tasks import probing
 from jaxdistill.training.distributed import sharding
 
@@ -39,9 +39,56 @@ def test_a_teacher_that_gives_vectors_is_distilled_without_labels(
   assert plan.task.name == 'embedding'
   assert plan.networks['student'].stages[-1].module.num_classes == 4
   plan = planned(folder, teacher=vectors, student='resnet8', out=tmp_path / 'l')
-  assert (
-    plan.task.name == 'embedding' and 'label' in plan.dataset.splits['test']
+  assert plan.task.name == 'embedding'
+  assert [row.label for row in plan.rows] == ['labels only', 'embedding']
+  rates = [row.resolved['schedule']['rate'] for row in plan.rows]
+  assert 5 * rates[0] == pytest.approx(rates[1])
+  keys = {'teacher': vectors, 'out': tmp_path / 'n', 'baseline': False}
+  plan = planned(folder, student='resnet8', **keys)
+  assert [row.label for row in plan.rows] == ['embedding']
+
+
+def test_vectors_are_compared_with_those_of_a_student_that_learned_labels(
+  folder, tmp_path
+):
+  network, variables = model_of(7)
+  teacher = Model(jd.networks.EDITS['pooled'](network), variables)
+  outcome = jd.distill(
+    folder,
+    teacher=teacher,
+    student=model_of(2).network,
+    out=tmp_path,
+    epochs=1,
+    seeds=1,
+    batch_size=8,
+    formats=(),
+    show=False,
   )
+  alone, distilled = outcome.results['rows']
+  first, second = (row['seeds']['0'] for row in (alone, distilled))
+  assert first['test']['last'].keys() == {*probing.NAMES}
+  assert second['test']['last'].keys() == {'cosine', *probing.NAMES}
+  assert second['beside'].keys() == {'untrained student', 'teacher'}
+  assert not first['beside'] and first['agreement'] is None
+  # The measured accuracies are those of the network without its classifier.
+  row = outcome.plan.rows[0]
+  model = results.trained(outcome.plan, row, 0, tmp_path)['last']
+  assert graph.stage_names(model.network)[-1] == 'pool'
+  splits = outcome.plan.dataset.splits
+  of_splits = []
+  for name in ('train', 'test'):
+    raw = {'image': splits[name]['image']}
+    image = outcome.plan.preprocess(jax.random.key(0), raw)['image']
+    of_splits += [graph.apply(*model, image), splits[name]['label']]
+  assert probing.probes(*map(np.asarray, of_splits)) == pytest.approx(
+    first['test']['last']
+  )
+  for name in probing.NAMES:
+    assert f'embedding, {name}: UNCLEAR' in outcome.verdict
+  page = outcome.report.read_text()
+  assert 'by its test accuracies knn and linear' in page
+  table = str(outcome)
+  assert 'labels only' in table and 'embedding: untrained student' in table
 
 
 def test_a_pretrained_tower_is_distilled_by_its_vectors(

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import scipy.special
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.loading import streaming
 from jaxdistill.data.loading.stored import StoredColumn
+from jaxdistill.data.transforms import top_scores
 from jaxdistill.data.transforms import views as views_lib
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.weights import files
@@ -232,20 +234,25 @@ def test_auto_stores_outputs_where_that_saves_time(keys, monkeypatch):
     plan = build.plan({**keys, 'cache_teacher': 'auto', **changes})
     return plan.rows[-1].views, plan.notes[-1]
 
+  same = {'augment': {'name': 'none'}}
   # Seeds may be added to a run, which must not change what it does.
   for seeds in (1, 5):
-    views, note = chosen(epochs=4, seeds=seeds)
-    assert views is None and 'is used 4 times, but would have 8 views' in note
-  views, note = chosen(epochs=100)
+    views, note = chosen(epochs=1, seeds=seeds, **same)
+    assert views is None and 'each image is used only once' in note
+  views, note = chosen(epochs=100, **same)
   assert views is None and 'save only a few seconds' in note
   monkeypatch.setattr(teacher_cache, 'LEAST_SAVED', 0)
-  views, note = chosen(epochs=100, seeds=2)
-  assert views.per_image == teacher_cache.VIEWS
-  assert 'each view is used about 25 times' in note
+  views, note = chosen(epochs=100, seeds=2, **same)
+  assert views.per_image == 1
+  assert 'for one view of each of 48 images' in note
+  assert 'each view is used about 200 times' in note
+  # Students would see fewer images than without stored outputs.
+  views, note = chosen(epochs=100)
+  assert views is None and 'because the augmentation is random' in note
   wide = {'name': 'network_for_tests:net', 'width': 64}
   views, note = chosen(epochs=100, student=wide)
   assert views is None and '% of a step' in note
-  monkeypatch.setattr(teacher_cache, 'LARGEST', 1000)
+  monkeypatch.setattr(teacher_cache, 'LARGEST', 100)
   views, note = chosen(epochs=100)
   assert views is None and 'would need files of 0.0 MB' in note
 
@@ -300,6 +307,85 @@ def test_streamed_images_come_with_outputs_from_files(folder, keys, tmp_path):
   rows = [int(np.flatnonzero(index == i)[0]) for i in batch['index']]
   np.testing.assert_array_equal(batch['teacher_outputs'], outputs[rows])
   batches.close()
+
+
+def test_the_user_may_accept_fewer_images_than_the_augmentation_makes(keys):
+  for augment, count in (('none', 1), ('crop_flip', teacher_cache.VIEWS)):
+    changes = {'augment': {'name': augment}, 'cache_teacher': True}
+    plan = build.plan({**keys, **changes})
+    assert plan.rows[-1].views.per_image == count
+
+
+@pytest.fixture(scope='module')
+def many_keys(keys, arrays, tmp_path_factory):
+  """The keys of a config with 12 classes, whose files hold 4 scores."""
+  folder = tmp_path_factory.mktemp('many')
+  labels = {'train_label': np.arange(64) % 12, 'test_label': np.arange(30) % 12}
+  np.savez(folder / 'data.npz', **arrays(**labels))
+  files.save(folder / 'teacher.safetensors', model_of(12))
+  return {
+    **keys,
+    'data': {**keys['data'], 'path': str(folder / 'data.npz')},
+    'teacher': {'checkpoint': str(folder / 'teacher.safetensors')},
+    'cache_top_k': 4,
+  }
+
+
+def test_the_largest_scores_teach_as_if_the_rest_were_even(many_keys, tmp_path):
+  plan = build.plan(many_keys)
+  row = plan.rows[-1]
+  assert 'the 4 largest of 12 scores' in plan.notes[-1]
+  assert row.views.outputs.shape == (48, COUNT, 9)
+  assert row.resolved['cache_top_k'] == 4
+  stored = column(plan, row, tmp_path)
+  assert stored.dtype == np.uint16
+  # At the temperature of KD, the largest probabilities are the teacher's.
+  dense = np.asarray(top_scores.unpacked(stored, row.views.top))
+  whole = build.plan({**many_keys, 'cache_top_k': None})
+  scores = column(whole, row_of(whole, dtype=np.float32), tmp_path)
+  largest = np.argsort(-scores, -1)[..., :4]
+  read, expected = (
+    np.take_along_axis(scipy.special.softmax(x / 4, -1), largest, -1)
+    for x in (dense, scores)
+  )
+  np.testing.assert_allclose(read, expected, atol=1e-3)
+  assert len([*(tmp_path / teacher_outputs.FOLDER).iterdir()]) == 2
+  # A student learns the same from these files as from the dense scores.
+  without = Model(plan.teacher.network, {})
+  students = trained(plan, row, stored, without)
+  others = trained(whole, row_of(whole, dtype=np.float32), dense, without)
+  for x, y in zip(students, others):
+    np.testing.assert_allclose(x, y, rtol=0, atol=1e-6)
+  # A file with other numbers is noticed.
+  (path,) = (
+    path for path in tmp_path.rglob('*.npy') if np.load(path).dtype == np.uint16
+  )
+  changed = stored.copy()
+  changed[..., 4] += 3000  # the number that stands for the other classes
+  np.save(path, changed)
+  with pytest.raises(UsageError, match='delete this folder'):
+    column(plan, row, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'cache_top_k': 6}, 'expected at most 5 of 12 classes'),
+    ({'cache_top_k': 0}, 'at least 1'),
+    ({'cache_teacher': False}, 'expected cache_teacher with it'),
+    (
+      {
+        'task': {'name': 'embedding'},
+        'methods': {'x': {'name': 'embedding'}},
+      },
+      "expected a teacher that gives scores of classes .* 'embedding'",
+    ),
+  ],
+)
+def test_scores_that_cannot_be_stored_are_refused(changes, words, many_keys):
+  with pytest.raises(UsageError, match=f'cache_top_k: .*{words}') as error:
+    build.plan({**many_keys, **changes})
+  assert '\n' not in str(error.value)
 
 
 def test_several_processes_compute_the_teacher_in_each_step(plan, monkeypatch):

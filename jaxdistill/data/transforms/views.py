@@ -14,6 +14,8 @@ import numpy as np
 
 from jaxdistill.core import random
 from jaxdistill.core.types import TEACHER_OUTPUTS, Array, Augment, Batch
+from jaxdistill.data.transforms import top_scores
+from jaxdistill.data.transforms.top_scores import TopScores
 
 # The column of a batch that holds the numbers of the views.
 VIEW = 'view'
@@ -43,7 +45,9 @@ def fixed(augment: Augment) -> Augment:
   return augmented
 
 
-def drawn(augment: Augment, count: int) -> Augment:
+def drawn(
+  augment: Augment, count: int, top: TopScores | None = None
+) -> Augment:
   """Returns an augmentation that draws one of the views of each image.
 
   The batch has the column `TEACHER_OUTPUTS`, `[B, count, ...]`. Only the
@@ -52,6 +56,7 @@ def drawn(augment: Augment, count: int) -> Augment:
   Args:
     augment: the augmentation, which must not mix images.
     count: the number of views.
+    top: which scores the column holds, see `top_scores`; None: all of them.
   """
   make = fixed(augment)
 
@@ -59,10 +64,34 @@ def drawn(augment: Augment, count: int) -> Augment:
     batch = dict(batch)
     outputs = batch.pop(TEACHER_OUTPUTS)
     view = jax.random.randint(rng, (len(outputs),), 0, count)
-    chosen = outputs[jnp.arange(len(outputs)), view].astype(jnp.float32)
+    chosen = outputs[jnp.arange(len(outputs)), view]
+    if top is None:
+      chosen = chosen.astype(jnp.float32)
+    else:
+      chosen = top_scores.unpacked(chosen, top)
     return {**make(rng, {**batch, VIEW: view}), TEACHER_OUTPUTS: chosen}
 
   return augmented
+
+
+def is_random(augment: Augment, split: Mapping[str, Any]) -> bool:
+  """Returns whether an augmentation depends on its random key.
+
+  It is applied to a few images with several keys. An augmentation that changes
+  images very rarely is not noticed.
+
+  Args:
+    augment: the augmentation.
+    split: the columns `[N, ...]` of examples.
+  """
+  rows = np.arange(min(_IMAGES, len(split['image'])))
+  batch = {name: column[rows] for name, column in split.items()}
+  keys = jax.random.split(jax.random.key(0), _TRIALS)
+  tried = jax.jit(jax.vmap(augment, (0, None)))(keys, batch)
+  return any(
+    not np.array_equal(x, np.broadcast_to(x[:1], x.shape))
+    for x in tried.values()
+  )
 
 
 def mixes(augment: Augment, split: Mapping[str, Any]) -> bool:

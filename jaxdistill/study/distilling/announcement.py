@@ -6,7 +6,7 @@ import pathlib
 from jaxdistill.networks import graph
 from jaxdistill.networks.weights import sources
 from jaxdistill.study import models
-from jaxdistill.study.distilling import compiling
+from jaxdistill.study.distilling import compiling, fine_tuning
 from jaxdistill.study.distilling.compiling import Choices
 from jaxdistill.study.distilling.sources import Source
 from jaxdistill.study.distilling.students import Student
@@ -53,7 +53,8 @@ def lines(
   if not teacher.is_trained:
     training = ', to be trained on these labels'
   elif compiling.is_fine_tuned(*choice):
-    training = ', to be fine-tuned on these labels'
+    section = plan.config['teacher']['training']
+    training = f', {fine_tuning.words(section)}'
   yield f'teacher: {teacher.title}, {count:,} parameters{training}'
   yield from _small_images(teacher, height)
   small = _parameters(plan, 'student')

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jaxdistill.core import checks, writing
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Dataset
+from jaxdistill.core.types import Dataset, Network
 from jaxdistill.study import (
   arguments,
   build,
@@ -32,6 +32,7 @@ from jaxdistill.study.distilling.outcome import Distilled
 from jaxdistill.study.distilling.sources import Source
 from jaxdistill.study.distilling.students import Student
 from jaxdistill.study.distilling.teacher_sections import Teacher
+from jaxdistill.study.drafts import Role
 from jaxdistill.study.parse import parse
 from jaxdistill.study.plans import Plan
 from jaxdistill.study.registry import DATASETS, METHODS, TABLES
@@ -52,7 +53,9 @@ def distill(
   batch_size: int | None = None,
   image_size: int | None = None,
   labels: str = 'auto',
-  cache_teacher: bool | int | Literal['auto'] = False,
+  cache_teacher: bool | int | Literal['auto'] = 'auto',
+  cache_top_k: int | None = None,
+  teacher_epochs: float | None = None,
   formats: Sequence[str] = ('safetensors',),
   push_to_hub: str | None = None,
   show: bool = True,
@@ -82,7 +85,8 @@ def distill(
       labels; and else 'srrl', which compares features. With 'embedding', the
       student learns the teacher's vectors, whether there are labels or not.
     baseline: whether to train the student on the labels alone as well, which
-      the verdict needs.
+      the verdict needs. With 'embedding', this student is measured by the
+      vectors that its classifier reads.
     seeds: the number of times that each student is trained.
     epochs: passes over the training images; None: about 2,000 steps.
     batch_size: the number of images in a batch; None: 64, or fewer if the
@@ -93,8 +97,15 @@ def distill(
       for Hugging Face 'auto', 'none' or the column of labels.
     cache_teacher: for how many augmented versions of each training image the
       teacher's outputs are computed once and stored in the work directory.
-      True: 8; 'auto': 8 if this saves time; False: the teacher runs in each
-      step. The student sees only versions whose outputs are stored.
+      True: 8; False: the teacher runs in each step. The student sees only
+      versions whose outputs are stored. 'auto' stores them only if all versions
+      of an image are equal and if this saves time, so that the student sees
+      what it would see otherwise.
+    cache_top_k: how many of the teacher's largest scores are stored, if it has
+      many classes; None: all of them.
+    teacher_epochs: passes over the training images for a teacher that is
+      trained or fine-tuned on the labels; None: as many as the student's for a
+      new teacher, about 500 steps for one of other classes.
     formats: the formats in which the distilled students are exported, see
       `study.export`.
     push_to_hub: 'OWNER/NAME' of a model on the Hugging Face Hub to which the
@@ -111,7 +122,9 @@ def distill(
       another call. Nothing has been written.
   """
   _check(method, seeds, epochs, batch_size, formats)
-  settings_lib.check_cache_teacher(cache_teacher)
+  if teacher_epochs is not None:
+    checks.number('teacher_epochs', teacher_epochs, above=0)
+  settings_lib.check_cache_teacher(cache_teacher, cache_top_k)
   if push_to_hub is not None:
     hub_upload.check(push_to_hub)
     if not formats:
@@ -136,7 +149,16 @@ def distill(
       f'got {method!r}'
     )
   chosen_student = students.chosen(student, chosen_teacher, place)
-  choices = Choices(method, baseline, seeds, epochs, batch_size, cache_teacher)
+  choices = Choices(
+    method,
+    baseline,
+    seeds,
+    epochs,
+    batch_size,
+    cache_teacher,
+    cache_top_k,
+    teacher_epochs,
+  )
   plan = _plan(source, chosen_teacher, chosen_student, choices, workdir)
   if show and hosts.first():
     for line in announcement.lines(
@@ -184,22 +206,31 @@ def _plan(
   section = {**teacher.data, **source.section}
   dataset: Dataset = parse(section, DATASETS, 'data', TABLES).build({})
   with _kept({**teacher.files, **student.files}, workdir):
-    parsed = parse(
-      student.section,
-      NETWORK_TABLE,
-      'student',
-      TABLES,
-      context=('num_classes',),
-    )
     outputs = dataset.num_classes or teacher.outputs or 1
-    network = models.build_network(parsed, 'student', outputs)
+    network = _network(student.section, 'student', outputs)
+    teacher_network = None
+    if teacher.network is not None:
+      teacher_network = _network(teacher.network, 'teacher', outputs)
     config = compiling.compiled(
-      section, dataset, source.has_labels, teacher, student, network, choices
+      section,
+      dataset,
+      source.has_labels,
+      teacher,
+      student,
+      network,
+      teacher_network,
+      choices,
     )
     plan = build.plan(config, dataset)
     for row in plan.rows:
       workdir_lib.check_row(workdir, row)
   return plan
+
+
+def _network(section: Mapping[str, Any], role: Role, outputs: int) -> Network:
+  """Returns the network of a section, with a number of outputs."""
+  parsed = parse(section, NETWORK_TABLE, role, TABLES, context=('num_classes',))
+  return models.build_network(parsed, role, outputs)
 
 
 @contextlib.contextmanager

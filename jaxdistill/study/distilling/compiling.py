@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import inspect
 from typing import Any, Literal, NamedTuple
 
+from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset, Network
+from jaxdistill.methods.supervised_vectors import with_classes
 from jaxdistill.networks.layers import attention
 from jaxdistill.networks.registry import NETWORKS
+from jaxdistill.study.distilling import fine_tuning
 from jaxdistill.study.distilling.students import Student
 from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.registry import METHODS
@@ -20,8 +23,6 @@ SGD_RATE, ADAMW_RATE = 0.1, 1e-3
 # Vectors need a larger rate, because the gradients of a cosine are smaller than
 # those of a cross-entropy.
 SGD_RATE_OF_VECTORS = 0.5
-# A trained teacher learns other classes at the student's rate divided by this.
-FINE_TUNING = 10
 # Methods that take the teacher's outputs for scores of the data's classes.
 NEED_CLASSES = ('kd', 'refinery', 'dkd', 'dist', 'dml')
 # Square images from this size on are cut at random, smaller ones are padded. A
@@ -47,6 +48,8 @@ class Choices(NamedTuple):
     epochs: passes over the training images.
     batch_size: the number of images in a batch.
     cache_teacher: see `call.distill`.
+    cache_top_k: see `call.distill`.
+    teacher_epochs: passes of the teacher, if it is trained.
   """
 
   method: str
@@ -54,7 +57,9 @@ class Choices(NamedTuple):
   seeds: int
   epochs: float | None
   batch_size: int | None
-  cache_teacher: bool | int | Literal['auto'] = False
+  cache_teacher: bool | int | Literal['auto'] = 'auto'
+  cache_top_k: int | None = None
+  teacher_epochs: float | None = None
 
 
 def compiled(
@@ -64,6 +69,7 @@ def compiled(
   teacher: Teacher,
   student: Student,
   network: Network,
+  teacher_network: Network | None,
   choices: Choices,
 ) -> dict[str, Any]:
   """Returns the config of a call.
@@ -75,28 +81,37 @@ def compiled(
     teacher: the teacher.
     student: the student.
     network: the student's network.
+    teacher_network: the teacher's network, if its blocks are known.
     choices: how to train.
+
+  Raises:
+    UsageError: `teacher_epochs` is given for a teacher that is not trained.
   """
   count = len(dataset.splits['train']['image'])
   method_name, _ = method(dataset, has_labels, teacher, choices)
   task = 'classification' if has_labels else 'imitation'
-  section = dict(teacher.section)
   if method_name == 'embedding':
     task = 'embedding'
-    if teacher.is_trained:
-      section = teacher.standardised_section
   batch_size = choices.batch_size or _batch_size(count)
   epochs = choices.epochs or _epochs(count, batch_size)
   name, rate = _optimizer(network, batch_size, method_name)
   steps = epochs * max(1, count // batch_size)
-  if not teacher.is_trained:
-    training = {'epochs': epochs, **section.get('training', {})}
-    section = {**with_short_memory(section, steps), 'training': training}
-  elif is_fine_tuned(dataset, has_labels, teacher, choices):
-    schedule = {'name': 'cosine', 'rate': rate / FINE_TUNING}
-    training = {'epochs': epochs, 'schedule': schedule}
-    section = with_short_memory(teacher.new_head_section or {}, steps)
-    section['training'] = training
+  section = dict(teacher.section)
+  if is_trained_first(dataset, has_labels, teacher, choices):
+    assert teacher_network is not None  # it is made of blocks
+    section = _trained_section(
+      teacher, teacher_network, choices, count, batch_size, epochs
+    )
+  elif choices.teacher_epochs is not None:
+    raise UsageError(
+      'teacher_epochs: expected a teacher that is trained on these labels, got '
+      f'{teacher.title!r}, which is used as it is'
+    )
+  elif task == 'embedding':
+    section = teacher.standardised_section
+  baseline = None
+  if choices.baseline and has_labels:
+    baseline = _baseline(task, network, batch_size)
   return {
     'data': dict(data),
     **({} if task == 'classification' else {'task': {'name': task}}),
@@ -109,11 +124,50 @@ def compiled(
     'epochs': epochs,
     'evaluate_every': max(1, int(epochs // EVALUATIONS)),
     'seeds': choices.seeds,
-    **(
-      {'cache_teacher': choices.cache_teacher} if choices.cache_teacher else {}
-    ),
-    'methods': _rows(method_name, task, choices),
+    **{
+      key: value
+      for key in ('cache_teacher', 'cache_top_k')
+      if (value := getattr(choices, key))
+    },
+    'methods': _rows(method_name, task, baseline),
   }
+
+
+def _trained_section(
+  teacher: Teacher,
+  network: Network,
+  choices: Choices,
+  count: int,
+  batch_size: int,
+  epochs: float,
+) -> dict[str, Any]:
+  """Returns the section of a teacher that is trained or fine-tuned first.
+
+  Args:
+    teacher: the teacher.
+    network: its network.
+    choices: how to train.
+    count: the number of training images.
+    batch_size: the number of images in a batch.
+    epochs: the epochs of the student, which a new teacher has as well.
+  """
+  name, rate = _optimizer(network, batch_size)
+  if teacher.is_trained:
+    return fine_tuning.section(
+      teacher,
+      name,
+      batch_size / LARGEST_BATCH,
+      choices.teacher_epochs or _epochs(count, batch_size, fine_tuning.STEPS),
+    )
+  training = {
+    'epochs': choices.teacher_epochs or epochs,
+    'optimizer': {'name': name},
+    'schedule': {'name': 'cosine', 'rate': rate},
+    **teacher.section.get('training', {}),
+  }
+  steps = training['epochs'] * max(1, count // batch_size)
+  section = with_short_memory(teacher.section, steps)
+  return {**section, 'training': training}
 
 
 def _augment(size: Sequence[int]) -> dict[str, Any]:
@@ -157,14 +211,14 @@ def _batch_size(count: int) -> int:
   return size
 
 
-def _epochs(count: int, batch_size: int) -> int:
-  """Returns the number of epochs that gives about the usual number of steps."""
-  epochs = round(STEPS / max(1, count // batch_size))
+def _epochs(count: int, batch_size: int, steps: int = STEPS) -> int:
+  """Returns the number of epochs that gives about a number of steps."""
+  epochs = round(steps / max(1, count // batch_size))
   return min(MOST, max(FEWEST, epochs))
 
 
 def _optimizer(
-  network: Network, batch_size: int, method_name: str
+  network: Network, batch_size: int, method_name: str = ''
 ) -> tuple[str, float]:
   """Returns the optimizer that suits a network, and its learning rate.
 
@@ -218,16 +272,60 @@ def is_fine_tuned(
   )
 
 
-def _rows(name: str, task: str, choices: Choices) -> dict[str, dict[str, Any]]:
-  """Returns the rows: the baseline if labels are learned, and the method."""
+def is_trained_first(
+  dataset: Dataset, has_labels: bool, teacher: Teacher, choices: Choices
+) -> bool:
+  """Returns whether the teacher is trained or fine-tuned before the students.
+
+  Args:
+    dataset: see `method`, like the others.
+    has_labels: whether the images have labels.
+    teacher: the teacher.
+    choices: how to train.
+  """
+  return not teacher.is_trained or is_fine_tuned(
+    dataset, has_labels, teacher, choices
+  )
+
+
+def _rows(
+  name: str, task: str, baseline: dict[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+  """Returns the rows: the baseline if there is one, and the method."""
   row: dict[str, Any] = {'name': name}
   method = METHODS.get(name)
   has_weight = method and 'label_weight' in inspect.signature(method).parameters
   if task == 'imitation' and has_weight:
     row['label_weight'] = 0.0
-  has_baseline = choices.baseline and task == 'classification'
-  baseline = {BASELINE: {'name': 'supervised'}} if has_baseline else {}
-  return {**baseline, name: row}
+  return {**({BASELINE: baseline} if baseline else {}), name: row}
+
+
+def _baseline(
+  task: str, network: Network, batch_size: int
+) -> dict[str, Any] | None:
+  """Returns the row of the student that learns the labels alone.
+
+  Args:
+    task: the name of the task; the images have labels.
+    network: the student's network.
+    batch_size: the number of images in a batch.
+
+  Returns:
+    The row; None if the student cannot show a vector of its own, because its
+    last stage is not a linear layer.
+  """
+  if task != 'embedding':
+    return {'name': 'supervised'}
+  try:
+    with_classes(network, num_classes=1)
+  except UsageError:
+    return None
+  name, rate = _optimizer(network, batch_size)
+  return {
+    'name': 'supervised_vectors',
+    'optimizer': {'name': name},
+    'schedule': {'name': 'cosine', 'rate': rate},
+  }
 
 
 def shares_classes(

@@ -66,14 +66,17 @@ class Distilled(NamedTuple):
 
   @property
   def verdict(self) -> str:
-    """Says in one sentence whether the teacher helped."""
+    """Says whether the teacher helped, in one sentence for each metric."""
     lines = report.grouped(self.results)
-    score = report.score_of(self.results)
-    if self.results.get('reads_teacher'):
-      return _similarity(lines[-1], score)
-    reference, others = verdicts.judged(lines, score)
-    for label, verdict in others.items():
-      return f'{label}: {verdict.word} ({verdicts.sentence(verdict)})'
+    has_baseline = any(line.is_supervised for line in lines)
+    if self.results.get('reads_teacher') and not has_baseline:
+      return _similarity(lines[-1], report.score_of(self.results))
+    reference, others = verdicts.of_results(self.results)
+    if others:
+      return '; '.join(
+        f'{label}: {verdict.word} ({verdicts.sentence(verdict)})'
+        for label, verdict in others.items()
+      )
     label = 'no row' if reference is None else f'only {reference.title!r}'
     return f'{label} was trained, so that there is nothing to compare it with'
 

@@ -97,7 +97,7 @@ def _data(description: Mapping[str, Any]) -> Iterator[str]:
 def _quality(
   description: Mapping[str, Any], results: Mapping[str, Any]
 ) -> Iterator[str]:
-  score, row = report.score_of(results), _row(description, results)
+  score, row = report.compared_by(results)[-1], _row(description, results)
   seed = row['seeds'][str(description['seed'])]
   own = seed['test'][description['model']][score.name]
   percent = ', in percent' if score.percent else ''
@@ -121,13 +121,15 @@ def _quality(
     if line.row is row and line.title in others:
       verdict = others[line.title]
       yield f'- Verdict: {verdict.word} ({verdicts.sentence(verdict)})'
+  measured = report.score_of(results)
   for split, scores in description.get('scores', {}).items():
     file, student = (
-      shown(score.shown(scores[name])) for name in ('file', 'student')
+      f'{measured.shown(scores[name]):.{measured.digits}f}'
+      for name in ('file', 'student')
     )
     yield (
-      f'- With integers of 8 bits, {split} split: {file}; with floats: '
-      f'{student}'
+      f'- With integers of 8 bits, {measured.name} on the {split} split: '
+      f'{file}; with floats: {student}'
     )
   yield from _latency(description)
   yield ''

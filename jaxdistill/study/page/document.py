@@ -58,8 +58,8 @@ def write_report(workdir: str | os.PathLike[str]) -> Report:
   workdir = pathlib.Path(workdir)
   results = _results(workdir)
   lines = report.grouped(results)
-  score = report.score_of(results)
-  reference, others = verdicts.judged(lines, score)
+  score, metrics = report.score_of(results), report.compared_by(results)
+  reference, others = verdicts.of_results(results)
   records = _records(workdir)
   head = element(
     'head',
@@ -75,9 +75,9 @@ def write_report(workdir: str | os.PathLike[str]) -> Report:
     element(
       'main',
       element('h1', f'Report of {workdir.resolve().name}'),
-      *_verdict_parts(reference, others),
+      *_verdict_parts(reference, others, metrics),
       *_table_parts(results, lines),
-      *_chart_parts(score, lines, records),
+      *_chart_parts(score, metrics[-1], lines, records),
       *latencies.parts(workdir, lines, score),
       *answers.parts(workdir, results, lines),
       *facts.facts(lines),
@@ -133,7 +133,9 @@ def _records(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _verdict_parts(
-  reference: Line | None, others: Mapping[str, Verdict]
+  reference: Line | None,
+  others: Mapping[str, Verdict],
+  metrics: Sequence[Metric],
 ) -> Iterator[Element]:
   """Yields the verdicts and what they are compared with."""
   if reference is None:
@@ -153,9 +155,12 @@ def _verdict_parts(
       'teacher adds.',
     )
     return
+  by = 'score'
+  if len(metrics) > 1:
+    by = f'accuracies {" and ".join(metric.name for metric in metrics)}'
   yield element(
     'p',
-    *('Each student is compared with ', label, f', {kind}, by its test score '),
+    *('Each student is compared with ', label, f', {kind}, by its test {by} '),
     'after the last epoch.',
   )
   rows = (
@@ -256,9 +261,19 @@ def _trials(line: Line, score: Metric) -> Element:
 
 
 def _chart_parts(
-  score: Metric, lines: Sequence[Line], records: Sequence[Mapping[str, Any]]
+  score: Metric,
+  compared: Metric,
+  lines: Sequence[Line],
+  records: Sequence[Mapping[str, Any]],
 ) -> Iterator[Element]:
-  """Yields the curves over the training, and the scores against the sizes."""
+  """Yields the curves over the training, and the scores against the sizes.
+
+  Args:
+    score: the score, which is measured during the training.
+    compared: the metric that compares all students.
+    lines: the rows of the results.
+    records: the log.
+  """
   finished = {line.title: line.row for line in lines if line.row is not None}
   learning = {
     title: _learning_curve(records, row['label'], score)
@@ -278,12 +293,12 @@ def _chart_parts(
       'The log of the work directory, metrics.jsonl, cannot be read or has no '
       'scores on a validation split.',
     )
-  points = {line.title: _size(line, score) for line in lines}
+  points = {line.title: _size(line, compared) for line in lines}
   measured = {k: p for k, p in points.items() if k in finished and _finite(p)}
   if measured:
     yield element('h2', 'Score and size')
     yield markup.figure(
-      charts.costs(measured, score, 'parameters'),
+      charts.costs(measured, compared, 'parameters'),
       'The test score after the last epoch; the bar is one standard deviation '
       'long in either direction.',
     )

@@ -67,7 +67,9 @@ def _students(
     if seed is None:  # an export of a run that is no longer in the results
       continue
     scores = file.get('scores', {}).get('test')
-    value = scores['file'] if scores else seed['test']['last'][score.name]
+    value = scores['file'] if scores else seed['test']['last'].get(score.name)
+    if value is None:  # a student that learned no vectors of the teacher
+      continue
     int8 = f', int8 {file["int8"]}' if file['int8'] else ''
     groups.setdefault(f'{file["row"]} ({file["format"]}{int8})', []).append(
       (file['latency']['student'], score.shown(value))
