@@ -66,7 +66,7 @@ def depth(*, loss: str = 'l1', samples: int = 0) -> Task:
     statistics,
     _summarize,
     _progress,
-    lambda outputs: outputs[..., 0].astype(jnp.float16),
+    lambda outputs, batch: outputs[..., 0].astype(jnp.float16),
     _agreement,
     SCORE,
     targets=('depth',),

@@ -200,7 +200,8 @@ def _progress(confusion: Array) -> Metrics:
   }
 
 
-def _predict(outputs: Output) -> Array:
+def _predict(outputs: Output, batch: Batch) -> Array:
+  del batch
   return _main(outputs).argmax(-1).astype(jnp.uint8)
 
 

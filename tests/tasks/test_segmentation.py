@@ -110,7 +110,7 @@ def test_the_auxiliary_head_adds_its_share_of_the_loss():
   task = segmentation(auxiliary_weight=0.25)
   both = task.loss({'aux': aux, 'head': main}, batch)
   np.testing.assert_allclose(both, parts[0] + 0.25 * parts[1], rtol=1e-6)
-  assert task.predict({'aux': aux, 'head': main}).dtype == jnp.uint8
+  assert task.predict({'aux': aux, 'head': main}, {}).dtype == jnp.uint8
 
 
 @pytest.mark.parametrize(
