@@ -1,4 +1,4 @@
-"""Depth in small: plain KD of DistPro's Table 6, on scenes or one photograph.
+"""Depth in small: DistPro's Table 6, on drawn scenes or one photograph.
 
   jaxdistill --config=configs/dense/small_depth.py:scenes
   jaxdistill --config=configs/dense/small_depth.py:motorcycle
@@ -57,7 +57,8 @@ def network(width):
 
 
 def get_config(data='scenes'):
-  """Returns the student alone and with KD."""
+  """Returns rows of 20 epochs; DistPro's search is extra."""
+  space = {'name': 'same_or_deeper', 'pool': False}
   return {
     'data': DATA[data],
     'task': {'name': 'depth'},
@@ -84,6 +85,13 @@ def get_config(data='scenes'):
     'methods': {
       'student alone': {'name': 'supervised'},
       'KD': {'name': 'depth_kd'},
+      'ReviewKD': {'name': 'reviewkd'},
+      'equal weights': {
+        'name': 'distpro_retrain',
+        'use': 'equal',
+        'space': space,
+      },
+      'DistPro': {'name': 'distpro', 'search_epochs': 7, 'space': space},
     },
   }
 

@@ -41,7 +41,7 @@ def plan(config: Mapping[str, Any], dataset: Dataset | None = None) -> Plan:
   loaded = load.load(draft, dataset)
   built_plan = build(draft, loaded)._replace(config=plain_config)
   built_plan = teachers.checked(built_plan)
-  models.check_initial(built_plan)
+  built_plan = models.checked_initial(built_plan)
   for row in built_plan.rows:
     # The first phase checks stages, shapes and numbers of classes.
     carry = models.abstract_carry(built_plan, row.role)

@@ -8,8 +8,9 @@ import jax
 
 from jaxdistill.core import random
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Carry, Model, Network, Variables
+from jaxdistill.core.types import Array, Carry, Model, Network, Variables
 from jaxdistill.networks import graph
+from jaxdistill.networks.initial import Scheme
 from jaxdistill.study.drafts import Role
 from jaxdistill.study.parse import Section
 from jaxdistill.study.plans import Plan
@@ -55,19 +56,50 @@ def initial_model(plan: Plan, role: Role, seed: int) -> Model:
   return Model(network, variables)
 
 
-def check_initial(plan: Plan) -> None:
+def checked_initial(plan: Plan) -> Plan:
   """Checks that the initial weights of a plan suit its networks.
+
+  Returns:
+    The plan, with a note for each network that takes over the weights of only
+    some of its stages.
 
   Raises:
     UsageError: a file holds the weights of another network.
   """
+  notes = list(plan.notes)
   for role, scheme in plan.initial.items():
     if role in plan.networks:
       shapes = variable_shapes(plan, role, plan.networks[role])
       try:
-        jax.eval_shape(scheme, jax.random.key(0), shapes)
+        new = _new_stages(scheme, shapes)
       except UsageError as error:
         raise UsageError(f'{role}: {error}') from error
+      if new:
+        notes.append(
+          f'{role}: these stages have no counterpart in the file of initial '
+          f'weights and begin with new ones: {", ".join(new)}'
+        )
+  return plan._replace(notes=tuple(notes))
+
+
+def _new_stages(scheme: Scheme, shapes: Variables) -> list[str]:
+  """Returns the stages with kernels of which a scheme changes nothing."""
+  new: list[str] = []
+
+  def apply(rng: Array, variables: Variables) -> Variables:
+    result = scheme(rng, variables)
+    for stage, params in variables['params'].items():
+      pairs = zip(*map(jax.tree.leaves, (params, result['params'][stage])))
+      if all(before is after for before, after in pairs):
+        new.append(stage)
+    return result
+
+  jax.eval_shape(apply, jax.random.key(0), shapes)
+  return [
+    stage
+    for stage in new
+    if any(x.ndim == 4 for x in jax.tree.leaves(shapes['params'][stage]))
+  ]
 
 
 def abstract_carry(plan: Plan, role: Role) -> Carry:
