@@ -23,10 +23,17 @@ One photograph shows that the code runs on real depths, and no more.
 
 Setting: ResNet-18s with 16 and 8 channels reduce the resolution to a sixteenth,
 and a decoder enlarges it to a half; 20 epochs of batch size 16, and a rate of
-0.05 that falls to a tenth twice. The weight of KD is 1 and was not tuned.
+0.05 that falls to a tenth twice. The weights are the defaults of the methods,
+and were not tuned.
 
-Hardware and time: about 200 seconds of one CPU core for 'scenes'. There is no
-table of results yet.
+Hardware and time: on a free CPU core, the teacher takes 46 seconds for 'scenes'
+and the students alone and with KD 13 to 35 seconds each. The other rows were
+measured beside other work.
+
+Test RMSE in metres on 'scenes', two seeds: teacher 1.167, student alone 1.257,
+KD 1.222, ReviewKD 1.227. These differences are ties, and the mean of the
+training depths at each pixel has 1.155: the trainings are too short. RESULTS.md
+has all rows.
 """
 
 import sys
