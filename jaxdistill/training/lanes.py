@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, PyTree
+from jaxdistill.core.types import Array, Metrics, PyTree
 
 # (state, totals, frozen, batches, rng, index, numbers) -> (state, totals).
 # `numbers` are those of `shared_steps`; () by default.
@@ -262,6 +262,25 @@ def check_shapes(phase: str, states: Sequence[PyTree]) -> None:
       f'together: expected states of the same shapes in phase {phase!r}, got '
       'other shapes for other seeds; set together=False'
     )
+
+
+def check_metrics(phase: str, sums: Sequence[Metrics]) -> None:
+  """Checks that the steps of several runs return the same metrics.
+
+  Args:
+    phase: the name of the phase.
+    sums: the metrics of a step of each run.
+
+  Raises:
+    UsageError: their names differ.
+  """
+  first, *others = sums
+  for other in others:
+    if other.keys() != first.keys():
+      raise UsageError(
+        f'together: expected the same metrics in phase {phase!r} for all runs, '
+        f'got {", ".join(first)} and {", ".join(other)}; set together=False'
+      )
 
 
 def _with_numbers(step: Step, numbers: PyTree) -> Step:

@@ -138,7 +138,13 @@ class PhaseRun:
 
     def made(phases):
       single = [programs.single_steps(phase, mesh) for phase in phases]
-      totals = programs.zero_totals(single[0](phases[0].static(0)), *inputs)
+      totals, *others = (
+        programs.zero_totals(one(phase.static(0)), *inputs)
+        for one, phase in zip(single, phases)
+      )
+      lanes_lib.check_metrics(
+        self._phase.name, [x['sums'] for x in (totals, *others)]
+      )
       if len(single) == 1:
         single *= len(self._seeds)
       steps = programs.compiled(
@@ -153,7 +159,7 @@ class PhaseRun:
     build, *others = (run.build for run in self._seeds)
     if shared is None or any(other is not build for other in others):
       return own()
-    return shared.program(build, self._order, carries, made, own)
+    return shared.program(build, carries, made, own)
 
   def _of(self, lane: int) -> tuple[PyTree, PyTree]:
     """Returns the state of a seed, and what is frozen."""
@@ -219,6 +225,8 @@ class PhaseRun:
     batch_images *= len(self._seeds)
     while self._step < phase.num_steps and self._active():
       self._save_or_stop()
+      if not self._active():
+        break  # the check of what is saved has failed the last one
       self._call()
       ending = self._ending()
       is_record = self._step % options.log_every == 0

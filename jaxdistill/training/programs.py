@@ -66,7 +66,7 @@ Program = tuple[Steps, PyTree]
 
 
 class Programs:
-  """The programs of a method, which all seeds of a row share.
+  """The programs of methods, each of which all seeds of a row share.
 
   A phase is a set of functions that are made for one carry. Other seeds can use
   them if they do not depend on the values in the carry. They certainly do not
@@ -75,12 +75,11 @@ class Programs:
 
   def __init__(self) -> None:
     """Begins without programs."""
-    self._entries: dict[int, tuple[Carry, Program]] = {}
+    self._entries: dict[PhaseBuilder, tuple[Carry, Program]] = {}
 
   def program(
     self,
     build: PhaseBuilder,
-    order: int,
     carries: Sequence[Carry],
     make: Callable[[Sequence[Phase]], Program],
     own: Callable[[], Program],
@@ -89,7 +88,6 @@ class Programs:
 
     Args:
       build: builds the phase.
-      order: its position in the method.
       carries: what the phase before handed on, for each seed.
       make: makes a program from one phase that serves all seeds.
       own: makes a program from the separate phases of these seeds.
@@ -98,7 +96,7 @@ class Programs:
     if any(other != shapes for other in others):
       return own()
     # After a group of seeds, a group of the same size rarely follows.
-    kept = None if others else self._entries.get(order)
+    kept = None if others else self._entries.get(build)
     if kept is not None and kept[0] == shapes:
       return kept[1]
     try:
@@ -111,7 +109,7 @@ class Programs:
     except Exception:  # without the values, a phase may fail in any way
       return own()
     if not others:
-      self._entries[order] = shapes, program
+      self._entries[build] = shapes, program
     return program
 
 

@@ -7,6 +7,7 @@ argument instead.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import itertools
 from typing import Any
 
 import jax
@@ -44,13 +45,16 @@ def shared(
     inputs: the arguments of one of them. Those of the others have the same
       shapes.
   """
-  structure = jax.tree.structure(jax.eval_shape(steps[0], *inputs))
-  programs = [jax.make_jaxpr(step)(*inputs) for step in steps]
+  programs, results_of = zip(
+    *(jax.make_jaxpr(step, return_shape=True)(*inputs) for step in steps)
+  )
+  structures = list(map(jax.tree.structure, results_of))
   texts = list(map(_Text.of, programs))
   groups: list[list[int]] = []
   for i, text in enumerate(texts):
     for group in groups:
-      if texts[group[0]].lines == text.lines:
+      first = group[0]
+      if (texts[first].lines, structures[first]) == (text.lines, structures[i]):
         group.append(i)
         break
     else:
@@ -59,9 +63,10 @@ def shared(
   for group in groups:
     columns = list(zip(*(texts[i].constants for i in group), strict=True))
     places = [k for k, column in enumerate(columns) if not _are_equal(column)]
-    constants = texts[group[0]].constants
+    first = group[0]
     step = _step(
-      *(programs[group[0]], structure, constants, places, len(inputs))
+      *(programs[first], structures[first], texts[first].constants),
+      *(places, len(inputs)),
     )
     for i in group:
       numbers = [jnp.asarray(texts[i].constants[k]) for k in places]
@@ -109,6 +114,7 @@ class _Text:
     self.lines: list[Any] = []
     self.constants: list[Any] = []
     self._names: dict[Any, int] = {}
+    self._numbers = itertools.count()
 
   @classmethod
   def of(cls, program: core.ClosedJaxpr) -> '_Text':
@@ -138,7 +144,8 @@ class _Text:
   def _define(self, variables: Sequence[Any]) -> None:
     """Adds a line that names new variables and their types."""
     for variable in variables:
-      self._names[variable] = len(self._names)
+      # A program that is called again gets new names.
+      self._names[variable] = next(self._numbers)
     self.lines.append([_type(x.aval) for x in variables])
 
   def _name(self, x: Any) -> Any:
@@ -193,7 +200,7 @@ def _comparable(x: Any) -> Any:
   if isinstance(x, (list, tuple)):
     return [_comparable(value) for value in x]
   if isinstance(x, (np.ndarray, jax.Array)):
-    return _type(x), np.asarray(x).tobytes()
+    return _type(x), _bytes(x)
   return x
 
 
@@ -208,7 +215,10 @@ def _type(x: Any) -> tuple[Any, ...]:
 def _are_equal(values: Sequence[Any]) -> bool:
   """Returns whether all of some arrays of the same type have equal bytes."""
   first, *others = values
-  return all(
-    x is first or np.asarray(x).tobytes() == np.asarray(first).tobytes()
-    for x in others
-  )
+  return all(x is first or _bytes(x) == _bytes(first) for x in others)
+
+
+def _bytes(x: Any) -> bytes:
+  if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    x = jax.random.key_data(x)
+  return np.asarray(x).tobytes()

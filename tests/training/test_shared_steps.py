@@ -66,10 +66,25 @@ def test_only_numbers_that_differ_become_arguments(rates):
 
 def test_arrays_that_a_step_holds_become_arguments_too():
   each = [
-    lambda x, rng, by=by: {'x': by * x} for by in (jnp.arange(4.0), jnp.ones(4))
+    lambda x, rng, by=by, key=key: {'x': by * x + jax.random.normal(key, (4,))}
+    for by, key in (
+      (jnp.arange(4.0), jax.random.key(1)),
+      (jnp.ones(4), jax.random.key(2)),
+    )
   ]
   pairs = shared_steps.shared(each, INPUTS)
   assert pairs[0][0] is pairs[1][0]
+  for own, (shared, numbers) in zip(each, pairs, strict=True):
+    assert_close(shared(*INPUTS, *numbers), own(*INPUTS))
+
+
+def test_programs_that_are_called_again_are_told_apart():
+  first, second = jax.jit(lambda x, y: x - y), jax.jit(lambda x, y: y - x)
+  each = [
+    lambda x, rng, again=again: [f(x, x**2) for f in (first, second, again)]
+    for again in (first, second)
+  ]
+  pairs = shared_steps.shared(each, INPUTS)
   for own, (shared, numbers) in zip(each, pairs, strict=True):
     assert_close(shared(*INPUTS, *numbers), own(*INPUTS))
 
@@ -80,6 +95,8 @@ def test_arrays_that_a_step_holds_become_arguments_too():
     steps(count=[2, 3]),  # a constant of a loop, which is not a call
     [lambda x, rng: x.reshape(2, 2), lambda x, rng: 2 * x.reshape(2, 2)],
     [lambda x, rng: x * jnp.ones(4), lambda x, rng: x * jnp.ones(1)],
+    [lambda x, rng: {'a': x}, lambda x, rng: {'b': x}],
+    [lambda x, rng: {'a': x, 'b': x}, lambda x, rng: {'a': x}],
   ],
 )
 def test_other_steps_are_not_shared(each):

@@ -460,3 +460,75 @@ def test_trials_of_other_lengths_or_shapes_train_in_programs_of_their_own(
     np.testing.assert_array_equal(
       result.carry['start'], whole[name].carry['start']
     )
+
+
+def adding(rate, num_steps, **metrics):
+  """A method that adds a rate to `w` in each step."""
+
+  def step(state, frozen, batches, rng, static):
+    del frozen, batches, rng, static
+    return {'w': state['w'] + rate}, {'loss': state['w'], **metrics}
+
+  return (lambda carry: walk(num_steps, step=step),)
+
+
+def test_trials_that_train_one_after_the_other_keep_their_own_programs(dataset):
+  """Their models have the same shapes."""
+  own = loop.FitOptions(log=log_lib.Log(show=False))
+  trials = {'a': adding(1.0, 2), 'b': adding(10.0, 3)}
+  runs = {
+    name: loop.Run(method, starts()[0], 0, own)
+    for name, method in trials.items()
+  }
+  results = loop.fit_runs(runs, dataset, own)
+  alone = {
+    name: loop.fit(method, starts()[0], dataset, options=own)
+    for name, method in trials.items()
+  }
+  assert last(results) == last(alone)
+
+
+def test_trials_with_other_metrics_are_refused_together(dataset):
+  own = loop.FitOptions(log=log_lib.Log(show=False))
+  runs = {
+    name: loop.Run(method, starts()[0], 0, own)
+    for name, method in (
+      ('a', adding(1.0, 2, kd=jnp.ones(()))),
+      ('b', adding(2.0, 2)),
+    )
+  }
+  with pytest.raises(UsageError, match='same metrics .* got kd, loss and loss;'):
+    loop.fit_runs(runs, dataset, own)
+
+
+def test_the_last_run_may_fail_after_others_have_ended(dataset, tmp_path):
+  """It fails when a checkpoint is due."""
+
+  def until(end, bad):
+    def step(state, frozen, batches, rng, static):
+      del frozen, batches, rng, static
+      w = state['w'] + 1
+      return {'w': jnp.where(w > bad, jnp.nan, w)}, {'loss': jnp.zeros(())}
+
+    phase = walk(
+      init=lambda rng, carry: ({'w': jnp.zeros(())}, {}),
+      step=step,
+      stop=lambda state: bool(state['w'] >= end),
+      stop_every=1,
+    )
+    return (lambda carry: phase,)
+
+  def place(name):
+    return loop.FitOptions(
+      directory=str(tmp_path / name),
+      checkpoint_seconds=0.0,
+      log=log_lib.Log(show=False),
+    )
+
+  runs = {
+    name: loop.Run(until(end, bad), {}, 0, place(name))
+    for name, end, bad in (('ends', 2, 9), ('fails', 9, 3))
+  }
+  results = loop.fit_runs(runs, dataset, place('group'))
+  assert float(results['ends'].carry['start']) == 2
+  assert isinstance(results['fails'], loop.NonFiniteLossError)
