@@ -170,7 +170,7 @@ def _size(
         f'{file}: expected a {kind} of the size of its image, {of_image}, got '
         f'{of_mask}'
       )
-  _check_upright(image)
+  _check_upright(image, kind)
   if size is not None:
     return tuple(size)
   for file, of_image in zip(image, stored[0]):
@@ -182,18 +182,18 @@ def _size(
   return stored[0][0]
 
 
-def _check_upright(paths: Sequence[str]) -> None:
-  """Raises UsageError if a mask may belong to an image before it was turned.
+def _check_upright(paths: Sequence[str], kind: str) -> None:
+  """Raises UsageError if a map may belong to an image before it was turned.
 
-  An image is turned as its EXIF orientation says, and a mask is not. If this
-  changes the size of the image, the size of the mask says that it belongs to
-  the upright image.
+  An image is turned as its EXIF orientation says, and a map is not. If this
+  changes the size of the image, the size of the map says that it belongs to the
+  upright image.
   """
   for path, turned in zip(paths, image_files.turned(paths)):
     if turned and decoding.size(path) == decoding.size(path, upright=False):
       raise UsageError(
         f'{path}: expected an image that is stored upright, because its EXIF '
-        'orientation turns it, and its mask may belong to either form; save '
+        f'orientation turns it, and its {kind} may belong to either form; save '
         'the image upright, without EXIF'
       )
 

@@ -184,7 +184,7 @@ def distpro_retrain(
   """
   checks.weights(weight=weight, label_weight=label_weight)
   checks.choice('use', use, USES)
-  checks.number('start', start, at_least=0, below=1)
+  _check_start(start, (use,))
   checks.integer('segments', segments)
   if threshold is not None:
     checks.number('threshold', threshold)
@@ -278,13 +278,14 @@ def distpro(
   """
   uses = (use,) if isinstance(use, str) else tuple(use)
   _check_uses(uses)
+  _check_start(start, uses)
+  starts = {'process': start}
   retrain = functools.partial(
     distpro_retrain,
     recipe,
     process=process,
     space=space,
     terms=terms,
-    start=start,
     weight=weight,
     label_weight=label_weight,
     threshold=threshold,
@@ -295,9 +296,16 @@ def distpro(
   for role in uses[:-1]:
     training += (
       phases.keep(role, student),
-      *retrain(use=role, student=role, name=f'retrain_{role}'),
+      *retrain(
+        use=role,
+        start=starts.get(role, 0.0),
+        student=role,
+        name=f'retrain_{role}',
+      ),
     )
-  training += retrain(use=uses[-1], student=student)
+  training += retrain(
+    use=uses[-1], start=starts.get(uses[-1], 0.0), student=student
+  )
   if process is not None:
     return training
   search = distpro_search(
@@ -343,6 +351,16 @@ def _check_uses(uses: tuple[str, ...]) -> None:
   if not uses or len(set(uses)) < len(uses):
     raise UsageError(
       f"use: expected 'process', 'last' or both, got {list(uses)}"
+    )
+
+
+def _check_start(start: float, uses: tuple[str, ...]) -> None:
+  """Raises UsageError if a process cannot be replayed from there."""
+  checks.number('start', start, at_least=0, below=1)
+  if start and 'process' not in uses:
+    raise UsageError(
+      f"start: expected 0 with use={uses[0]!r}, which replays no process, got "
+      f'{start}'
     )
 
 

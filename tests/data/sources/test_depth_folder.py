@@ -71,6 +71,14 @@ def test_what_is_not_a_map_of_depths_is_refused(tmp_path):
   PIL.Image.fromarray(LEVELS[2, :3]).save(file)
   with pytest.raises(UsageError, match='expected a depth of the size'):
     jd.data.depth_folder(path)
+  PIL.Image.fromarray(LEVELS[2]).save(file)
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 3  # turned upside down
+  PIL.Image.fromarray(IMAGE[2]).save(
+    tmp_path / 'train' / 'images' / '2.png', exif=exif
+  )
+  with pytest.raises(UsageError, match='its depth may belong to either form'):
+    jd.data.depth_folder(path)
   file.unlink()
   with pytest.raises(UsageError, match="got no depth for '2'"):
     jd.data.depth_folder(path)

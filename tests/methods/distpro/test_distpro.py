@@ -396,6 +396,18 @@ def test_distpro_with_a_process_does_not_search(recipe, carry):
   assert make(carry).num_steps == 6
 
 
+def test_only_the_replay_begins_later_where_both_uses_are_trained(
+  recipe, carry
+):
+  shares = {'space': SPACE, 'process': REPLAYED, 'start': 0.9}
+  _, last, replay = distpro.distpro(recipe, use=('last', 'process'), **shares)
+  carry = {**carry, 'last': carry['student']}
+  assert [make(carry).name for make in (last, replay)] == [
+    'retrain_last',
+    'retrain',
+  ]
+
+
 def _after(count):
   """Returns a function that returns True from its call number `count` on."""
   calls = iter(range(10**6))
@@ -497,6 +509,14 @@ def test_the_student_of_the_search_is_not_handed_on(recipe, carry):
     (
       lambda r: distpro.distpro_retrain(r, start=1.0),
       'start: expected a number in [0, 1), got 1.0',
+    ),
+    (
+      lambda r: distpro.distpro_retrain(r, use='equal', start=0.5),
+      "start: expected 0 with use='equal', which replays no process, got 0.5",
+    ),
+    (
+      lambda r: distpro.distpro(r, use=('last',), start=0.5),
+      "start: expected 0 with use='last'",
     ),
     (
       lambda r: distpro.distpro_retrain(r, segments=0),
