@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.core.types import Array, Metrics, PyTree
+from jaxdistill.core.types import Array, PyTree
 
 # (state, totals, frozen, batches, rng, index, numbers) -> (state, totals).
 # `numbers` are those of `shared_steps`; () by default.
@@ -264,19 +264,19 @@ def check_shapes(phase: str, states: Sequence[PyTree]) -> None:
     )
 
 
-def check_metrics(phase: str, sums: Sequence[Metrics]) -> None:
+def check_metrics(phase: str, totals: Sequence[PyTree]) -> None:
   """Checks that the steps of several runs return the same metrics.
 
   Args:
     phase: the name of the phase.
-    sums: the metrics of a step of each run.
+    totals: what `programs.zero_totals` returned for each run.
 
   Raises:
     UsageError: their names differ.
   """
-  first, *others = sums
+  first, *others = (x['sums'].keys() for x in totals)
   for other in others:
-    if other.keys() != first.keys():
+    if other != first:
       raise UsageError(
         f'together: expected the same metrics in phase {phase!r} for all runs, '
         f'got {", ".join(first)} and {", ".join(other)}; set together=False'

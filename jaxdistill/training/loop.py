@@ -130,7 +130,8 @@ def fit_runs(
 
   Raises:
     Interrupted: `options.interrupted` returned True.
-    UsageError: see `fit`; or the runs that began together were others.
+    UsageError: see `fit`; the runs that began together were others; or the
+      steps of runs in one program return other metrics.
   """
   fitted: dict[Name, Outcome] = {
     name: Fitted(dict(run.carry), {}, {}, 0, 0.0, {})

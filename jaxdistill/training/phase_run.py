@@ -13,12 +13,7 @@ from jax.sharding import Mesh
 import numpy as np
 
 from jaxdistill.core import random
-from jaxdistill.core.types import (
-  Array,
-  Dataset,
-  PyTree,
-  Static,
-)
+from jaxdistill.core.types import Array, Dataset, PyTree, Static
 from jaxdistill.training import checkpoint, programs
 from jaxdistill.training import lanes as lanes_lib
 from jaxdistill.training import sources as sources_lib
@@ -138,20 +133,18 @@ class PhaseRun:
 
     def made(phases):
       single = [programs.single_steps(phase, mesh) for phase in phases]
-      totals, *others = (
+      totals = [
         programs.zero_totals(one(phase.static(0)), *inputs)
         for one, phase in zip(single, phases)
-      )
-      lanes_lib.check_metrics(
-        self._phase.name, [x['sums'] for x in (totals, *others)]
-      )
+      ]
+      lanes_lib.check_metrics(self._phase.name, totals)
       if len(single) == 1:
         single *= len(self._seeds)
       steps = programs.compiled(
         *(single, layout, mesh, self._lanes, self._frozen_axes),
         (*inputs, np.int32(0)),
       )
-      return steps, totals
+      return steps, totals[0]
 
     def own():
       return made([run.phase for run in self._seeds])

@@ -165,7 +165,7 @@ def distpro_retrain(
     start: the fraction of the search, in [0, 1), whose weights are left out
       with `use='process'`: the rest is stretched to the whole training. In the
       paper it is 0. A short search ends before its first weights mean anything,
-      and a larger value spares the training these.
+      and a larger value spares the training these. It is 0 for other uses.
     weight: the factor on the pathways.
     label_weight: the factor on the loss of the labels.
     threshold: a pathway is dropped at steps where its raw weight is not above
@@ -265,7 +265,7 @@ def distpro(
     use: 'process' or 'last', see `distpro_retrain`; or both, in any order. The
       student of the last entry is handed on, and the other one gets the name of
       its entry as its role.
-    start: see `distpro_retrain`.
+    start: see `distpro_retrain`; the entry 'last' of both does not need it.
     weight: see `distpro_retrain`.
     label_weight: see `distpro_retrain`.
     threshold: see `distpro_retrain`.
@@ -359,7 +359,7 @@ def _check_start(start: float, uses: tuple[str, ...]) -> None:
   checks.number('start', start, at_least=0, below=1)
   if start and 'process' not in uses:
     raise UsageError(
-      f"start: expected 0 with use={uses[0]!r}, which replays no process, got "
+      f'start: expected 0 with use={uses[0]!r}, which replays no process, got '
       f'{start}'
     )
 
