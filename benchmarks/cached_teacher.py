@@ -72,9 +72,10 @@ def make_step(arguments, way):
   state, frozen = phase.init(start, models)
   batch = {k: jnp.asarray(v[:size]) for k, v in dataset.splits['train'].items()}
   inputs = frozen, {'train': batch}, key
-  totals = programs.zero_totals(phase, state, *inputs)
   mesh = sharding.make_mesh()
-  steps = programs.compiled([phase], sharding.layout(state, mesh), mesh)
+  single = programs.single_steps(phase, mesh)
+  totals = programs.zero_totals(single(None), state, *inputs)
+  steps = programs.compiled([single], sharding.layout(state, mesh), mesh)
   compiled, run = steps(None, 1), [state, totals]
 
   def take():

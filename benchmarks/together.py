@@ -1,11 +1,11 @@
-"""A step of several seeds: in one program, and as one program for each seed.
+"""A step of several seeds: mapped in one program, and in turn.
 
-Seeds that train together are unrolled or mapped (`jax.vmap`) in one program;
-the library unrolls them on CPUs and maps them elsewhere. The programs take
-turns in one process. For a step of all seeds, the script prints medians of the
-processor time of all threads, which depends little on what else runs, or of the
-wall time on a GPU. It also prints how long the first step took, in which the
-program is compiled.
+Seeds that train together take their steps in turn, by one compiled step, or are
+mapped (`jax.vmap`) in one program. The library does the former on CPUs and the
+latter elsewhere. Both take turns in one process. For a step of all seeds, the
+script prints medians of the processor time of all threads, which depends little
+on what else runs, or of the wall time on a GPU. It also prints how long the
+first step took, in which the program is compiled.
 
   python benchmarks/together.py --network resnet8 --size 8 --seeds 1 8
 """
@@ -13,7 +13,6 @@ program is compiled.
 import argparse
 import statistics
 import time
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ from jaxdistill.training import lanes as lanes_lib
 from jaxdistill.training import programs
 from jaxdistill.training.distributed import sharding
 
-WAYS = ('apart', 'unrolled', 'mapped')
+WAYS = ('in turn', 'mapped')
 
 
 def make_parts(arguments, count):
@@ -71,31 +70,21 @@ def make_step(arguments, count, way):
   """Returns a function that takes one step of all seeds."""
   phase, *trees = make_parts(arguments, count)
   mesh = sharding.make_mesh()
-  groups = [[i] for i in range(count)] if way == 'apart' else [range(count)]
+  lanes = lanes_lib.InTurn() if way == 'in turn' else lanes_lib.Together()
   single = programs.single_steps(phase, mesh)
-  compiled, runs = None, []
-  for group in groups:
-    lanes = lanes_lib.Alone() if way == 'apart' else lanes_lib.Together(count)
-    states, frozen, batches, keys = ([x[i] for i in group] for x in trees)
-    totals = programs.zero_totals(
-      *(single(None), states[0], frozen[0], batches[0], keys[0])
-    )
-    packed = jax.tree.map(jnp.copy, lanes.packed(states))
-    frozen, axes = lanes.frozen(frozen)
-    if compiled is None:  # seeds apart share it too
-      layout = sharding.layout(packed, mesh)
-      with mock.patch.object(lanes_lib, 'unrolls', lambda: way == 'unrolled'):
-        steps = programs.compiled([single], layout, mesh, lanes, axes)
-        compiled = steps(None, 1)
-    totals = lanes.packed([totals] * len(group))
-    inputs = frozen, lanes.packed(batches), lanes.packed(keys)
-    index = lanes.index(0, [True] * len(group))
-    runs.append([packed, jax.tree.map(jnp.copy, totals), (*inputs, index)])
+  totals = programs.zero_totals(single(None), *(tree[0] for tree in trees))
+  states, frozen, batches, keys = trees
+  state = jax.tree.map(jnp.copy, lanes.packed(states))
+  totals = jax.tree.map(jnp.copy, lanes.packed([totals] * count))
+  frozen, axes = lanes.frozen(frozen)
+  layout = sharding.layout(state, mesh)
+  step = programs.compiled([single] * count, layout, mesh, lanes, axes)(None, 1)
+  inputs = frozen, lanes.packed(batches), lanes.packed(keys)
+  run = [state, totals]
 
   def take():
-    for run in runs:
-      run[0], run[1] = compiled(run[0], run[1], *run[2])
-    jax.block_until_ready(runs)
+    run[:] = step(*run, *inputs, lanes.index(0, [True] * count))
+    jax.block_until_ready(run)
 
   return take
 
@@ -111,8 +100,7 @@ def main():
   arguments = parser.parse_args()
   is_cpu = jax.default_backend() == 'cpu'
   clock = time.process_time if is_cpu else time.perf_counter
-  print('| seeds | apart, ms |', end='')
-  print(*(f' {way} / apart |' for way in WAYS[1:]), end='')
+  print('| seeds | in turn, ms | mapped / in turn |', end='')
   print(*(f' first step {way}, s |' for way in WAYS))
   print('|---' * (len(WAYS) * 2 + 1) + '|')
   for count in arguments.seeds:
@@ -127,14 +115,10 @@ def main():
           times[way].append(seconds)
         else:
           first[way] = seconds
-    ratios = [
-      statistics.median(x / y for x, y in zip(times[way], times['apart']))
-      for way in WAYS[1:]
-    ]
-    print(
-      f'| {count} | {1e3 * statistics.median(times["apart"]):.1f} |', end=''
-    )
-    print(*(f' {ratio:.2f} |' for ratio in ratios), end='')
+    in_turn, mapped = (times[way] for way in WAYS)
+    ratio = statistics.median(x / y for x, y in zip(mapped, in_turn))
+    print(f'| {count} | {1e3 * statistics.median(in_turn):.1f} |', end='')
+    print(f' {ratio:.2f} |', end='')
     print(*(f' {first[way]:.1f} |' for way in WAYS), flush=True)
 
 

@@ -1,6 +1,7 @@
-"""IFVD, CWD and DistPro on CamVid, at a quarter of its size.
+"""IFVD, CWD and DistPro on CamVid, at a quarter or a half of its size.
 
   jaxdistill --config=configs/dense/camvid.py --config.data.path=FOLDER
+  jaxdistill --config=configs/dense/camvid.py:240x180 --config.data.path=FOLDER
 
 Papers: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process
 via Meta Optimization, 2022, Table 5, in small; Wang et al., Intra-class Feature
@@ -18,16 +19,27 @@ folders need other names:
   done
 
 Setting: PSPNets on ResNet-18 at an eighth of the resolution; the student has
-half the channels of the teacher. Images of 120x90 pixels, zoomed by 0.5 to 2.
-The weights are those of the papers for 11 classes, and were not tuned.
+half the channels of the teacher. Images of 120x90 pixels (or 240x180, for four
+times the time), zoomed by 0.5 to 2. The weights are those of the papers for 11
+classes, and were not tuned.
 
 Hardware and time: two CPU cores; one core takes 2 to 7 minutes for a row of 20
 epochs, and 18 with DistPro's search.
 
 Test mIoU after 20 epochs, three seeds: student alone 28.26 ± 0.37, KD 29.47 ±
 0.52, CWD 30.28 ± 0.19, IFVD 28.20 ± 0.69, with ReviewKD 29.57 ± 0.61. With
-DistPro, one seed: 29.01. Teacher: 32.25. RESULTS.md has all rows.
+DistPro, one seed: 29.01. Teacher: 32.25. RESULTS.md has all rows. This file
+also draws what models predict, as in the documentation:
+
+  jaxdistill export runs/dense/camvid --row='student alone'
+  python configs/dense/camvid.py FOLDER maps.png \
+    teacher=runs/dense/camvid/teacher.safetensors \
+    student=runs/dense/camvid/export/student-alone-0-last.safetensors
 """
+
+import sys
+
+ARGUMENTS = ('120x90', '240x180')
 
 CLASSES = (
   *('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence'),
@@ -76,20 +88,21 @@ def network(width):
   }
 
 
-def get_config():
+def get_config(size='120x90'):
   """Returns rows with one budget, to which DistPro's search adds its own."""
+  zoom = 1 + ARGUMENTS.index(size)
   return {
     'data': {
       'name': 'mask_folder',
       'path': 'camvid',
       'label_names': CLASSES,
       'ignore': (11,),
-      'image_size': (90, 120),
+      'image_size': (90 * zoom, 120 * zoom),
     },
     'task': {'name': 'segmentation'},
     'augment': {
       'name': 'scale_crop',
-      'size': (88, 120),
+      'size': (88 * zoom, 120 * zoom),
       'brightness': 0.2,
       'contrast': 0.2,
       'saturation': 0.2,
@@ -126,3 +139,38 @@ def get_config():
       },
     },
   }
+
+
+def draw(path, files, rows):
+  """Draws test images with their masks, and with what models predict.
+
+  Args:
+    path: the folder of the data.
+    files: label -> the file of a model.
+    rows: the numbers of the images in the test split.
+  """
+  import jax
+
+  import jaxdistill as jd
+  from jaxdistill.analysis import maps
+
+  data = {**get_config()['data'], 'path': path}
+  del data['name']
+  dataset, task = jd.data.mask_folder(**data), jd.tasks.segmentation()
+  test = {k: v[rows] for k, v in dataset.splits['test'].items()}
+  preprocess = jd.preprocess(dataset, jd.data.none(), task)
+  images = preprocess(jax.random.key(0), test)['image']
+  predictions = {}
+  for label, file in files.items():
+    outputs = jd.networks.apply(*jd.load(file), images)
+    logits = task.final(outputs, images.shape[1:3])
+    predictions[label] = logits.argmax(-1)
+  return maps.draw(
+    test['image'], test['mask'], predictions, label_names=CLASSES
+  )
+
+
+if __name__ == '__main__':
+  folder, picture, *models = sys.argv[1:]
+  files = dict(model.split('=', 1) for model in models)
+  draw(folder, files, [40, 110, 190]).savefig(picture, dpi=75)

@@ -1,4 +1,4 @@
-"""Depth in small: plain KD of DistPro's Table 6, on scenes or one photograph.
+"""Depth in small: DistPro's Table 6, on drawn scenes or one photograph.
 
   jaxdistill --config=configs/dense/small_depth.py:scenes
   jaxdistill --config=configs/dense/small_depth.py:motorcycle
@@ -23,10 +23,17 @@ One photograph shows that the code runs on real depths, and no more.
 
 Setting: ResNet-18s with 16 and 8 channels reduce the resolution to a sixteenth,
 and a decoder enlarges it to a half; 20 epochs of batch size 16, and a rate of
-0.05 that falls to a tenth twice. The weight of KD is 1 and was not tuned.
+0.05 that falls to a tenth twice. The weights are the defaults of the methods,
+and were not tuned.
 
-Hardware and time: about 200 seconds of one CPU core for 'scenes'. There is no
-table of results yet.
+Hardware and time: on a free CPU core, the teacher takes 46 seconds for 'scenes'
+and the students alone and with KD 13 to 35 seconds each. The other rows were
+measured beside other work.
+
+Test RMSE in metres on 'scenes', two seeds: teacher 1.167, student alone 1.257,
+KD 1.222, ReviewKD 1.227, DistPro 1.200. The distilled students tie, and the
+mean of the training depths at each pixel has 1.155: the trainings are too
+short. RESULTS.md has all rows.
 """
 
 import sys
@@ -57,7 +64,8 @@ def network(width):
 
 
 def get_config(data='scenes'):
-  """Returns the student alone and with KD."""
+  """Returns rows of 20 epochs; DistPro's search is extra."""
+  space = {'name': 'same_or_deeper', 'pool': False}
   return {
     'data': DATA[data],
     'task': {'name': 'depth'},
@@ -84,6 +92,13 @@ def get_config(data='scenes'):
     'methods': {
       'student alone': {'name': 'supervised'},
       'KD': {'name': 'depth_kd'},
+      'ReviewKD': {'name': 'reviewkd'},
+      'equal weights': {
+        'name': 'distpro_retrain',
+        'use': 'equal',
+        'space': space,
+      },
+      'DistPro': {'name': 'distpro', 'search_epochs': 7, 'space': space},
     },
   }
 

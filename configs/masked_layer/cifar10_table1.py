@@ -20,6 +20,9 @@ because SGD hardly changes large kernels. The row 'lars' trains from scratch
 with LARS. If all kernels start with equal values, those inside a block stay
 equal unless you give `--config.methods.mld.breakpoints=layers`.
 
+Held out: 5,000 of the 50,000 training images, by which MLD chooses how much
+noise its masks let pass.
+
 Hardware: intended for a GPU. We have not run this config. Smaller experiments
 are in the same folder: `cifar10_resnet20_resnet8.py` and
 `cifar10_vgg13_vgg19.py`.

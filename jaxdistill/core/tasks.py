@@ -74,10 +74,22 @@ class Progress(Protocol):
 class Predict(Protocol):
   """Turns outputs into predictions."""
 
-  def __call__(self, outputs: Any, /) -> Any:
+  def __call__(self, outputs: Any, batch: Batch, /) -> Any:
     """Returns predictions `[B, ...]`, for example class numbers `[B]`.
 
     Those of a whole split are kept in memory, so they should be small.
+
+    Args:
+      outputs: the network's `Output`, or what `Task.final` makes of it.
+      batch: the batch. It always has the images, but it need not have targets.
+    """
+
+
+class Probabilities(Protocol):
+  """Turns outputs into probabilities of classes."""
+
+  def __call__(self, outputs: Any, /) -> Array:
+    """Returns the probabilities of the classes, `[B, num_classes]`.
 
     Args:
       outputs: the network's `Output`, or what `Task.final` makes of it.
@@ -161,7 +173,7 @@ class Task(NamedTuple):
       example.
     summarize: the statistics of a whole split -> {metric: value}.
     progress: (outputs, batch) -> {metric: scalar}, for the training log.
-    predict: outputs -> predictions `[B, ...]`.
+    predict: (outputs, batch) -> predictions `[B, ...]`.
     agreement: the predictions of two models on one split -> a number of at most
       1.
     score: the metric that chooses the best epoch.
@@ -213,7 +225,7 @@ class Task(NamedTuple):
   reads_teacher: bool = False
   probes: Probes | None = None
   notes: Callable[[Dataset], tuple[str, ...]] = _no_notes
-  probabilities: Predict | None = None
+  probabilities: Probabilities | None = None
   prepare: Callable[[Array, Batch], Batch] | None = None
   num_outputs: int | None = None
   inputs: Callable[[Batch], Features] = only_images

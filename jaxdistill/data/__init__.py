@@ -1,9 +1,9 @@
 """Data sets and augmentation, imported when they are first used.
 
 Data sets: `digits`, `scenes`, `npz`, `tfds`, `tfds_boxes`, `tfds_maps`,
-`folder`, `images`, `huggingface`, `mask_folder`, `coco`, `identities`,
-`from_arrays`, `from_columns` and `from_identities` return a `Dataset`, and
-`read_image` reads one image as they do.
+`folder`, `images`, `huggingface`, `mask_folder`, `depth_folder`, `coco`,
+`identities`, `from_arrays`, `from_columns` and `from_identities` return a
+`Dataset`, and `read_image` reads one image as they do.
 Augmentations: all other names return a function (rng, batch) -> batch that runs
 on the device. The names are those that configs use.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
   from jaxdistill.data.sources.arrays import from_arrays, from_columns
   from jaxdistill.data.sources.coco import coco
   from jaxdistill.data.sources.decoding import read_image
+  from jaxdistill.data.sources.depth_folder import depth_folder
   from jaxdistill.data.sources.digits import digits
   from jaxdistill.data.sources.folder import folder
   from jaxdistill.data.sources.huggingface import huggingface
@@ -53,6 +54,7 @@ __all__ = [
   'crop_flip',
   'cutmix',
   'cutout',
+  'depth_folder',
   'digits',
   'folder',
   'from_arrays',
@@ -83,6 +85,7 @@ _HOMES = {
   'from_arrays': 'jaxdistill.data.sources.arrays',
   'from_columns': 'jaxdistill.data.sources.arrays',
   'coco': 'jaxdistill.data.sources.coco',
+  'depth_folder': 'jaxdistill.data.sources.depth_folder',
   'digits': 'jaxdistill.data.sources.digits',
   'folder': 'jaxdistill.data.sources.folder',
   'from_identities': 'jaxdistill.data.sources.identities',

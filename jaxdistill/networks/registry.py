@@ -161,6 +161,7 @@ EDITS: dict[str, Callable[..., Network]] = {
   'fcn': dense_heads.fcn,
   'psp': dense_heads.psp,
   'deeplab': dense_heads.deeplab,
+  'upconv': depth_heads.upconv,
   'upproj': depth_heads.upproj,
   'embedded': embedding.embedded,
   'retinanet': detectors.retinanet,

@@ -10,6 +10,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Stage
 from jaxdistill.losses import numerics
 from jaxdistill.networks import description, layers
+from jaxdistill.networks.surgery import detectors
 from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
 from jaxdistill.tasks import requirements
@@ -93,7 +94,8 @@ def fgd(
   maps pass through a `GlobalContext` each, both of which are trained; it is the
   squared difference of the results, summed over all entries. The loss is summed
   over the feature pairs. The defaults are those of the authors for RetinaNet,
-  who clip the norm of gradients to 35. Crowds count as background.
+  who clip the norm of gradients to 35. For Faster R-CNN, their weights are
+  5e-5, 2.5e-5, 5e-5 and 5e-7. Crowds count as background.
 
   Args:
     weight: the factor of the loss.
@@ -103,7 +105,8 @@ def fgd(
     relation: the weight of the global part.
     temperature: the temperature of the attention.
     feature_pairs: pairs of maps; None means the levels that both pyramids have,
-      'p3', 'p4' and so on.
+      'p3' to 'p7' of RetinaNets and 'p2' to 'p5' of Faster R-CNNs, whose 'p6'
+      is a part of 'p5'.
   """
   checks.weights(
     weight=weight,
@@ -157,15 +160,18 @@ def fgd(
 
 
 def _levels(pair: Pair) -> FeaturePairs:
-  """Returns the levels of the pyramids that both networks have.
+  """Returns the levels that both pyramids have and compute by weights.
+
+  The last level of a Faster R-CNN is a part of the level before.
 
   Raises:
     UsageError: they have no level in common.
   """
   levels = tuple(
-    (name, name)
-    for name in pair.student_shapes
-    if name[:1] == 'p' and name[1:].isdigit() and name in pair.teacher_shapes
+    (stage.name, stage.name)
+    for stage in pair.student.stages
+    if isinstance(stage.module, detectors.Level)
+    and stage.name in pair.teacher_shapes
   )
   if not levels:
     raise UsageError(

@@ -60,6 +60,9 @@ def load(draft: Draft, dataset: Dataset | None = None) -> Loaded:
     if draft.teacher.joined and draft.task.class_scores:
       teacher = teacher._replace(foreign=several_teachers.FOREIGN)
   num_outputs = draft.task.num_outputs or dataset.num_classes
+  if not num_outputs and draft.task.targets:
+    # The task explains what the data lack better than a network of no classes.
+    recipes.check_task(draft.task, dataset)
   if draft.task.reads_teacher and teacher is not None:
     image = recipes.example(dataset, preprocess, 1)['image']
     num_outputs = teachers.num_outputs(teacher.model, image)

@@ -109,8 +109,9 @@ def _objects(
   path, found = folder / 'objects.json', []
   height, width, _ = student.image_shape
   for file, row in zip(files, _rows(student.__call__, column)):
-    _, scale = decoding.fitted_size(_size(file), (height, width))
-    objects = [_object(student, x, scale) for x in row if x[5] >= 0]
+    size = _size(file)
+    _, scale = decoding.fitted_size(size, (height, width))
+    objects = [_object(student, x, scale, size) for x in row if x[5] >= 0]
     found.append({'file': file, 'objects': objects})
   writing.write(path, json.dumps(found, indent=1))
   for entry in found:
@@ -118,15 +119,22 @@ def _objects(
 
 
 def _object(
-  student: Predictor, row: np.ndarray, scale: float
+  student: Predictor, row: np.ndarray, scale: float, size: tuple[int, int]
 ) -> dict[str, Any]:
-  """Returns an object as JSON, with its box in pixels of the original image."""
-  number = int(row[5])
+  """Returns an object as JSON, with its box in pixels of the original image.
+
+  Args:
+    student: has the names of the classes.
+    row: the box in pixels of the student's image, the score, and the class.
+    scale: the size of the student's image relative to the original one.
+    size: the height and width of the original image, at which boxes end.
+  """
+  number, box = int(row[5]), np.clip(row[:4] / scale, 0, size * 2)
   return {
     'class': number,
     'name': _name(student, number),
     'score': round(float(row[4]), 4),
-    'box': [round(float(x) / scale, 2) for x in row[:4]],
+    'box': [round(float(x), 2) for x in box],
   }
 
 

@@ -51,7 +51,10 @@ class Predictor(NamedTuple):
     Raises:
       UsageError: the images have another type or size.
     """
-    predictions: np.ndarray = self._applied(self.task.predict, images)
+    predictions: np.ndarray = self._applied(
+      lambda outputs, images: self.task.predict(outputs, {'image': images}),
+      images,
+    )
     return predictions
 
   def probabilities(self, images: Any) -> np.ndarray:
@@ -68,7 +71,10 @@ class Predictor(NamedTuple):
       raise UsageError(
         f'probabilities: expected a classifier, got the task {self.task.name!r}'
       )
-    probabilities: np.ndarray = self._applied(self.task.probabilities, images)
+    score = self.task.probabilities
+    probabilities: np.ndarray = self._applied(
+      lambda outputs, _: score(outputs), images
+    )
     return probabilities
 
   def outputs(self, images: Any) -> Any:
@@ -80,10 +86,10 @@ class Predictor(NamedTuple):
     Raises:
       UsageError: the images have another type or size.
     """
-    return self._applied(lambda outputs: outputs, images)
+    return self._applied(lambda outputs, _: outputs, images)
 
-  def _applied(self, function: Callable[[Any], Any], images: Any) -> Any:
-    """Applies a function to the outputs, a part of the images at a time."""
+  def _applied(self, function: Callable[[Any, Any], Any], images: Any) -> Any:
+    """Applies a function to outputs and images, some images at a time."""
     images = np.asarray(images)
     expected = (len(images) if images.ndim else 0, *self.image_shape)
     if images.dtype != np.uint8 or images.shape != expected or not len(images):
@@ -95,8 +101,9 @@ class Predictor(NamedTuple):
     most = min(evaluation.MOST, max(1, evaluation.BYTES // float_bytes))
     parts = []
     for start in range(0, len(images), most):
-      outputs = self.run(images[start : start + most])
-      parts.append(jax.device_get(function(jax.tree.map(jnp.asarray, outputs))))
+      part = images[start : start + most]
+      outputs = jax.tree.map(jnp.asarray, self.run(part))
+      parts.append(jax.device_get(function(outputs, part)))
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 

@@ -11,6 +11,7 @@ from jaxdistill import (
 from jaxdistill.core.types import Augment, Dataset, Method, Network, Task
 from jaxdistill.data.sources import (
   coco,
+  depth_folder,
   digits,
   folder,
   huggingface,
@@ -41,6 +42,7 @@ DATASETS: Table = {
   'tfds_boxes': tfds_boxes.tfds_boxes,
   'tfds_maps': tfds_maps.tfds_maps,
   'folder': folder.folder,
+  'depth_folder': depth_folder.depth_folder,
   'mask_folder': mask_folder.mask_folder,
   'identities': identities.identities,
   'coco': coco.coco,

@@ -17,6 +17,7 @@ from jaxdistill.study import (
   config,
   measurements,
   results,
+  run_groups,
   seed_runs,
   selection,
   teacher_outputs,
@@ -95,17 +96,22 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
     study.say(note)
   for row in plan.rows:
     workdir_lib.check_row(workdir, row)
+  batches = run_groups.batches(plan, rows)
+  for batch in batches:
+    run_groups.groups(
+      plan, workdir, batch
+    )  # refuses other runs than began together
   if hosts.first():
     config.keep(workdir, plan.config)
   teacher = _teacher_from_file(study)
-  for row in rows:
-    _run_row(study, row, teacher)
-    if row.role == 'teacher':
-      teacher = _trained_teacher(study, row)
+  for batch in batches:
+    _train_rows(study, batch, teacher)
+    if batch[0].role == 'teacher':
+      teacher = _trained_teacher(study, batch[0])
   labels = [row.label for row in rows if row.trial is not None]
   for row in selection.with_chosen_trials(plan, workdir).rows:
     if row.label in labels:
-      _run_row(study, row, teacher)  # the other seeds, if it was chosen
+      _train_rows(study, [row], teacher)  # the other seeds, if it was chosen
   collected = results.write(plan, workdir)
   for sweep in {row.trial.sweep: None for row in rows if row.trial is not None}:
     trials = [
@@ -121,12 +127,17 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
   return collected
 
 
-def _run_row(study: Study, row: Row, teacher: Teacher | None) -> None:
-  """Trains every seed of a row that is not finished."""
-  groups = seed_runs.groups(study, row)
-  if groups and hosts.first():
-    folder = workdir_lib.row_folder(study.workdir, row)
-    checkpoint.write_json(folder / 'row.json', row.resolved)
+def _train_rows(
+  study: Study, rows: Sequence[Row], teacher: Teacher | None
+) -> None:
+  """Trains every seed of a row, or of rows together, that is not finished."""
+  groups = run_groups.groups(study.plan, study.workdir, rows)
+  labels = {run.row.label for group in groups for run in group}
+  for row in rows:
+    if row.label in labels and hosts.first():
+      folder = workdir_lib.row_folder(study.workdir, row)
+      checkpoint.write_json(folder / 'row.json', row.resolved)
+  row = rows[0]
   if groups and row.views is not None and teacher is not None:
     teacher = teacher._replace(
       outputs=teacher_outputs.column(
@@ -135,9 +146,9 @@ def _run_row(study: Study, row: Row, teacher: Teacher | None) -> None:
         interrupted=study.options.interrupted,
       )
     )
-  programs = loop.Programs() if len(groups) > 1 else None
-  for seeds in groups:
-    seed_runs.run_seeds(study, row, seeds, teacher, programs)
+  programs = loop.Programs() if len(groups) > 1 and len(rows) == 1 else None
+  for group in groups:
+    seed_runs.train(study, group, teacher, programs)
     hosts.meet()
 
 

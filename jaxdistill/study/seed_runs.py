@@ -1,4 +1,4 @@
-"""The seeds of a row: trained one by one or together, measured and written."""
+"""The runs of rows: trained one by one or together, measured and written."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -13,10 +13,16 @@ import rich.console
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Dataset, Model
 from jaxdistill.data.loading import streaming
-from jaxdistill.study import measurements, models, recording, teacher_cache
+from jaxdistill.study import (
+  measurements,
+  models,
+  recording,
+  run_groups,
+  teacher_cache,
+)
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
-from jaxdistill.training import checkpoint, group_files, loop
+from jaxdistill.training import checkpoint, loop
 from jaxdistill.training.distributed import hosts
 from jaxdistill.training.log import Log
 from jaxdistill.training.trackers import TrackedRun
@@ -97,64 +103,56 @@ def check_together(plan: Plan, devices: int) -> None:
     )
 
 
-def groups(study: Study, row: Row) -> list[tuple[int, ...]]:
-  """Returns the seeds that are to be trained; a group trains in one program."""
-  run = study.workdir, row
-  seeds = [
-    seed
-    for seed in row.seeds
-    if not hosts.of_first(workdir_lib.is_finished, *run, seed)
-    and not (
-      row.trial is not None
-      and hosts.of_first(workdir_lib.has_diverged, *run, seed)
-    )
-  ]
-  if not study.plan.together:
-    return [(seed,) for seed in seeds]
-  begun = group_files.seeds(workdir_lib.group_folder(*run))
-  rest = tuple(seed for seed in seeds if seed not in begun)
-  return [group for group in (begun, rest) if group]
-
-
-def run_seeds(
+def train(
   study: Study,
-  row: Row,
-  seeds: tuple[int, ...],
+  runs: Sequence[run_groups.Run],
   teacher: Teacher | None,
   programs: loop.Programs | None,
 ) -> None:
-  """Trains seeds of a row, or resumes them, and writes their results.
+  """Trains runs together, or resumes them, and writes their results.
 
   If the loss of a seed of a trial becomes NaN, the trial has lost.
+
+  Args:
+    study: the study.
+    runs: seeds of one row, or one seed of several trials.
+    teacher: the teacher.
+    programs: the programs of earlier seeds of the row.
 
   Raises:
     NonFiniteLossError: the loss of a seed that is not part of a trial became
       NaN. The other seeds have been finished.
   """
-  carries = {seed: _carry(study, row, seed, teacher) for seed in seeds}
+  rows = list({run.row.label: run.row for run in runs}.values())
+  by_name = {run_groups.name(run): run for run in runs}
+  fits = {}
   with contextlib.ExitStack() as stack:
-    each = {}
-    for seed in seeds:
-      tracked = stack.enter_context(_tracked(study, row, seed))
-      each[seed] = _seed_options(study, row, seed, tracked)
-    options = each[seeds[0]]
-    if len(seeds) > 1:
-      options = _group_options(study, row, seeds, options)
-    outcomes = loop.fit_seeds(
-      row.method, carries, _data(study, row, teacher), each, options, programs
-    )
+    for name, run in by_name.items():
+      tracked = stack.enter_context(_tracked(study, *run))
+      fits[name] = loop.Run(
+        run.row.method,
+        _carry(study, *run, teacher),
+        run.seed,
+        _seed_options(study, *run, tracked),
+      )
+    options = next(iter(fits.values())).options
+    if len(runs) > 1:
+      options = _group_options(study, list(by_name), rows, options)
+    data = _data(study, rows[0], teacher)
+    outcomes = loop.fit_runs(fits, data, options, programs)
   failures = {}
-  for seed, outcome in outcomes.items():
+  for name, outcome in outcomes.items():
+    run = by_name[name]
     if not isinstance(outcome, loop.NonFiniteLossError):
-      _finish_seed(study, row, seed, carries[seed], outcome, teacher)
-    elif row.trial is None:
-      failures[seed] = outcome
+      _finish_seed(study, *run, fits[name].carry, outcome, teacher)
+    elif run.row.trial is None:
+      failures[run.seed] = outcome
     else:
-      _note_divergence(study, row, seed, outcome)
-  if len(seeds) == 1 and failures:
-    raise failures[seeds[0]]
-  if len(seeds) > 1:
-    checkpoint.delete(workdir_lib.group_folder(study.workdir, row))
+      _note_divergence(study, *run, outcome)
+  if len(runs) == 1 and failures:
+    raise failures[runs[0].seed]
+  if len(runs) > 1:
+    checkpoint.delete(workdir_lib.group_folder(study.workdir, rows[0]))
   if failures:
     lines = [f'seed {seed}: {error}' for seed, error in failures.items()]
     raise loop.NonFiniteLossError('; '.join(lines))
@@ -272,20 +270,26 @@ def _seed_options(
 
 
 def _group_options(
-  study: Study, row: Row, seeds: Sequence[int], of_seed: loop.FitOptions
+  study: Study,
+  names: Sequence[int | str],
+  rows: Sequence[Row],
+  of_run: loop.FitOptions,
 ) -> loop.FitOptions:
-  """Returns the options of seeds that train together.
+  """Returns the options of runs that train together.
 
   Args:
     study: the study.
-    row: the row.
-    seeds: the seeds that train together.
-    of_seed: the options of one of these seeds.
+    names: the names of the runs.
+    rows: their rows.
+    of_run: the options of one of the runs.
   """
-  name = f'{row.label} seeds {", ".join(map(str, seeds))}'
-  return of_seed._replace(
+  row, *others = rows
+  title = f'{row.label} seeds {", ".join(map(str, names))}'
+  if others and row.trial is not None:
+    title = f'{row.trial.sweep}: {len(rows)} trials'
+  return of_run._replace(
     directory=str(workdir_lib.group_folder(study.workdir, row)),
-    log=Log(name=name, show=study.show),
+    log=Log(name=title, show=study.show),
   )
 
 

@@ -8,8 +8,9 @@ teacher-*, student-*: networks that were given to `distill` as objects.
 rows/LABEL/row.json: everything that the numbers of a row depend on.
 rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
 rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
-rows/LABEL/together/...: a note of the seeds that train in one program, and
-  their checkpoints, until all of these seeds are finished.
+rows/LABEL/together/...: a note of the runs that train in one program, and their
+  checkpoints, until all of these runs are finished: seeds of the row, or trials
+  of a sweep of which the row is the first.
 rows/LABEL/SEED/result.json: the measurements of a finished run.
 rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
 rows/LABEL/SEED/predictions.npz: the model's predictions for some test images.
@@ -100,7 +101,7 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
       f'differs in {", ".join(shown)}; choose another work directory'
     )
   folder = group_folder(workdir, row)
-  begun = group_files.seeds(folder)
+  begun = [x for x in group_files.names(folder) if isinstance(x, int)]
   seeds = row.seeds if row.trial is None else row.trial.seeds
   if trains and not {*begun} <= {*seeds}:
     raise UsageError(

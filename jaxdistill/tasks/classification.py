@@ -117,7 +117,8 @@ def _progress(logits: Array, batch: Batch) -> Metrics:
   return {TOP1.name: _statistics(logits, batch)[TOP1.name].mean()}
 
 
-def _predict(logits: Array) -> Array:
+def _predict(logits: Array, batch: Batch) -> Array:
+  del batch
   return logits.argmax(-1)
 
 

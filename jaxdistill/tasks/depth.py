@@ -66,7 +66,7 @@ def depth(*, loss: str = 'l1', samples: int = 0) -> Task:
     statistics,
     _summarize,
     _progress,
-    lambda outputs: outputs[..., 0].astype(jnp.float16),
+    lambda outputs, batch: outputs[..., 0].astype(jnp.float16),
     _agreement,
     SCORE,
     targets=('depth',),
@@ -93,6 +93,11 @@ def check_depths(dataset: Dataset) -> None:
   """
   for name, split in dataset.splits.items():
     depth, shape = split['depth'], split['image'].shape[:3]
+    if depth.dtype.kind in 'iu':
+      raise UsageError(
+        f'depth: expected floats in the split {name!r}, got {depth.dtype}; '
+        'divide whole millimetres by 1000'
+      )
     if depth.shape != shape or depth.dtype.kind != 'f':
       raise UsageError(
         f'depth: expected floats {list(shape)}, one for each pixel of the '
@@ -127,7 +132,12 @@ def _with_samples(samples: int, rng: Array, batch: Batch) -> Batch:
       f'samples: expected at most {math.prod(depth.shape[1:])}, the number of '
       f'pixels of an image, got {samples}'
     )
-  keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch['index'])
+  index = batch['index']
+  # Copies of an image in a batch get places of their own. Their number is in
+  # bits that numbers of images do not reach.
+  copy = jnp.tril(index[:, None] == index[None], -1).sum(1)
+  data = index.astype(jnp.uint32) + (copy.astype(jnp.uint32) << 24)
+  keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(data)
 
   def sampled(key: Array, depth: Array) -> Array:
     # Unknown depths are 0, whether they are chosen or not.
@@ -178,6 +188,12 @@ def _mean(x: Array, known: Array) -> Array:
 def _statistics(
   loss: Callable[[Array, Array, Array], Array], outputs: Array, batch: Batch
 ) -> dict[str, Array]:
+  if isinstance(outputs, dict) or outputs.ndim != 4:
+    shapes = jax.tree.map(lambda x: list(x.shape), outputs)
+    raise UsageError(
+      'depth: expected a network whose only output is a map [B, h, w, 1], such '
+      f"as 'upproj', got {shapes}"
+    )
   if outputs.shape[-1] != 1:
     raise UsageError(
       f'depth: expected a network with one channel of outputs, got '

@@ -125,7 +125,8 @@ def _predictions(
   batch: Batch,
 ) -> Any:
   batch = preprocess(jax.random.key(0), batch)
-  return task.predict(graph.apply(network, variables, batch['image']))
+  outputs = graph.apply(network, variables, batch['image'])
+  return task.predict(outputs, batch)
 
 
 def _answers(
@@ -138,7 +139,8 @@ def _answers(
   assert task.probabilities is not None
   batch = preprocess(jax.random.key(0), batch)
   outputs = graph.apply(network, variables, batch['image'])
-  return task.predict(outputs), task.probabilities(outputs).astype(jnp.float16)
+  probabilities = task.probabilities(outputs).astype(jnp.float16)
+  return task.predict(outputs, batch), probabilities
 
 
 @functools.cache

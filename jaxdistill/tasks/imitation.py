@@ -49,7 +49,7 @@ def imitation() -> Task:
   """
   return _imitation(
     'imitation',
-    lambda outputs: outputs.argmax(-1),
+    lambda outputs, batch: outputs.argmax(-1),
     lambda student, teacher: (student == teacher).astype(np.float32),
     Metric('same_class'),
   )._replace(probabilities=probabilities)
@@ -62,7 +62,7 @@ def _imitation(
 
   Args:
     name: the name of the task.
-    predict: outputs -> predictions `[B, ...]`.
+    predict: (outputs, batch) -> predictions `[B, ...]`.
     similarity: (student, teacher) -> the similarity of predictions `[B]`.
     score: the mean similarity.
   """
@@ -79,7 +79,7 @@ def _imitation(
         f'task {name!r}: expected the column {TEACHER!r}, the predictions of '
         f'the teacher for the same images, got {", ".join(batch)}'
       )
-    return {score.name: similarity(predict(outputs), batch[TEACHER])}
+    return {score.name: similarity(predict(outputs, batch), batch[TEACHER])}
 
   def summarize(rows: dict[str, np.ndarray]) -> dict[str, float]:
     return {score.name: float(np.mean(rows[score.name], dtype=np.float64))}
@@ -105,8 +105,9 @@ def _imitation(
   )
 
 
-def _direction(outputs: Array) -> Array:
+def _direction(outputs: Array, batch: Batch) -> Array:
   """Returns vectors of length 1, in float32."""
+  del batch
   return numerics.normalize(numerics.flatten(outputs.astype(jnp.float32)))
 
 

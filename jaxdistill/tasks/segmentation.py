@@ -120,14 +120,13 @@ def check_masks(dataset: Dataset) -> None:
       )
     if isinstance(mask, LazyImages):
       continue
-    values = np.unique(mask)
-    wrong = values[(values != IGNORE) & (values >= dataset.num_classes)]
-    wrong = [*values[values < 0], *wrong]
-    if wrong:
+    is_wrong = (mask < 0) | (mask >= dataset.num_classes)
+    wrong = mask[is_wrong & (mask != IGNORE)]
+    if wrong.size:
       raise UsageError(
         f'mask: expected classes from 0 to {dataset.num_classes - 1}, or '
         f'{IGNORE} for pixels without a class, in the split {name!r}, got '
-        f'{wrong[0]}'
+        f'{wrong.min()}'
       )
 
 
@@ -141,6 +140,11 @@ def _main(outputs: Output) -> Array:
         f'{", ".join(outputs)}'
       )
     outputs = outputs[names[0]]
+  if outputs.ndim != 4:
+    raise UsageError(
+      'segmentation: expected a network whose output is a map [B, h, w, '
+      f"num_classes], such as 'fcn', got {list(outputs.shape)}"
+    )
   return outputs
 
 
@@ -200,7 +204,8 @@ def _progress(confusion: Array) -> Metrics:
   }
 
 
-def _predict(outputs: Output) -> Array:
+def _predict(outputs: Output, batch: Batch) -> Array:
+  del batch
   return _main(outputs).argmax(-1).astype(jnp.uint8)
 
 

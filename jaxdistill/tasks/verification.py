@@ -91,7 +91,7 @@ def verification(
     _statistics,
     _summarize,
     _progress,
-    _embedding,
+    lambda outputs, batch: _embedding(outputs),
     _agreement,
     Metric(score),
     final=lambda outputs, size: _embedding(outputs),

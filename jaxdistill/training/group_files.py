@@ -1,7 +1,7 @@
-"""The file that says which seeds of a run train together.
+"""The file that says which runs train together: seeds, or trials of a sweep.
 
-Each of their checkpoints holds the arrays of all of these seeds, so training
-can only continue with the same seeds.
+Each of their checkpoints holds the arrays of all of these runs, so training can
+only continue with the same ones. A run is known by its seed or its label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,53 +18,65 @@ FILE = 'together.json'
 
 
 def begin(
-  options: FitOptions, seeds: Sequence[int]
-) -> dict[int, NonFiniteLossError]:
-  """Notes which seeds train together, if there are several.
+  options: FitOptions, runs: Sequence[int | str]
+) -> dict[int | str, NonFiniteLossError]:
+  """Notes which runs train together, if there are several.
 
   Args:
     options: name the directory of their checkpoints.
-    seeds: the seeds.
+    runs: their seeds or labels.
 
   Returns:
-    Seed -> how it failed, for the seeds that are known to diverge.
+    Name -> how it failed, for the runs that are known to diverge.
 
   Raises:
-    UsageError: other seeds began together in this directory.
+    UsageError: other runs began together in this directory.
   """
-  if options.directory is None or len(seeds) == 1:
+  if options.directory is None or len(runs) == 1:
     return {}
   path = pathlib.Path(options.directory, FILE)
   if not path.exists():
-    checkpoint.write_json(path, {'seeds': list(seeds), 'diverged': {}})
+    checkpoint.write_json(path, {'runs': list(runs), 'diverged': {}})
+  check(options.directory, runs)
   content = json.loads(path.read_text())
-  if content['seeds'] != list(seeds):
-    raise UsageError(
-      f'together: expected the seeds {content["seeds"]}, which began together '
-      f'in {options.directory}, got {list(seeds)}'
-    )
+  by_text = {str(name): name for name in runs}
   return {
-    int(seed): NonFiniteLossError(message)
-    for seed, message in content['diverged'].items()
+    by_text[name]: NonFiniteLossError(message)
+    for name, message in content['diverged'].items()
   }
 
 
-def keep(options: FitOptions, outcomes: Mapping[int, Any]) -> None:
-  """Notes which seeds have diverged, so that they are not tried again."""
+def check(directory: str | os.PathLike[str], runs: Sequence[int | str]) -> None:
+  """Checks that runs are those which began together in a directory.
+
+  Raises:
+    UsageError: other runs began together there.
+  """
+  begun = names(directory)
+  if begun and begun != tuple(runs):
+    what = 'seeds' if isinstance(begun[0], int) else 'trials'
+    raise UsageError(
+      f'together: expected the {what} {list(begun)}, which began together, got '
+      f'{list(runs)}; to begin again, delete {directory}'
+    )
+
+
+def keep(options: FitOptions, outcomes: Mapping[int | str, Any]) -> None:
+  """Notes which runs have diverged, so that they are not tried again."""
   diverged = {
-    str(seed): str(outcome)
-    for seed, outcome in outcomes.items()
+    str(name): str(outcome)
+    for name, outcome in outcomes.items()
     if isinstance(outcome, NonFiniteLossError)
   }
   if options.directory is not None and len(outcomes) > 1 and diverged:
     path = pathlib.Path(options.directory, FILE)
-    content = {'seeds': list(outcomes), 'diverged': diverged}
+    content = {'runs': list(outcomes), 'diverged': diverged}
     checkpoint.write_json(path, content)
 
 
-def seeds(directory: str | os.PathLike[str]) -> tuple[int, ...]:
-  """Returns the seeds that began together in a directory, or ()."""
+def names(directory: str | os.PathLike[str]) -> tuple[int | str, ...]:
+  """Returns the runs that began together in a directory, or ()."""
   path = pathlib.Path(directory, FILE)
   if not path.exists():
     return ()
-  return tuple(json.loads(path.read_text())['seeds'])
+  return tuple(json.loads(path.read_text())['runs'])

@@ -1,9 +1,10 @@
-"""The seeds that one program trains: one alone, or several side by side.
+"""The runs that one program trains: one alone, or several side by side.
 
-Several seeds have the same program and different numbers. Their trees are
-stacked along a new first dimension, a lane for each seed, and the program of
-one seed is mapped over it, or unrolled. Phases and methods are written for one
-seed alone.
+Several runs, such as the seeds of a row, have the same program and different
+numbers. Each of them has a lane. On a CPU, the program of one run is called for
+each lane in turn. Elsewhere, the trees of all runs are stacked along a new
+first dimension, over which the program is mapped. Phases and methods are
+written for one run alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,51 +18,62 @@ import numpy as np
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, PyTree
 
-# (state, totals, frozen, batches, rng, index) -> (state, totals)
+# (state, totals, frozen, batches, rng, index, numbers) -> (state, totals).
+# `numbers` are those of `shared_steps`; () by default.
 Step = Callable[..., tuple[PyTree, PyTree]]
+# The same without `numbers`, and with the trees of all runs.
+Program = Callable[..., tuple[PyTree, PyTree]]
 
 
 class Lanes(Protocol):
-  """How the trees of the seeds are arranged in those of the program."""
+  """How the trees of the runs are arranged in those of the program."""
 
   def packed(self, trees: Sequence[PyTree]) -> PyTree:
-    """Returns the program's tree from those of the seeds."""
+    """Returns the program's tree from those of the runs."""
 
   def one(self, tree: PyTree, lane: int) -> PyTree:
-    """Returns the tree of one seed from the program's."""
+    """Returns the tree of one run from the program's."""
 
   def index(self, step: int, are_active: Sequence[bool]) -> np.ndarray:
-    """Returns the number of the next step, or -1 where a seed has ended."""
+    """Returns the number of the next step, or -1 where a run has ended."""
 
-  def over(self, steps: Sequence[Step], frozen_axes: PyTree) -> Step:
-    """Returns the program's step from those of the seeds.
+  def program(
+    self,
+    steps: Sequence[Step],
+    numbers: Sequence[PyTree],
+    frozen_axes: PyTree,
+    shardings: tuple[PyTree, PyTree],
+  ) -> Program:
+    """Returns the compiled step of all runs, which donates state and totals.
 
     Args:
-      steps: the step of each seed, or a single one that all of them share.
+      steps: the step of each run; several runs may share one.
+      numbers: what each run gives to its step as `numbers`.
       frozen_axes: what `frozen` returned.
+      shardings: those of the program's state and totals.
     """
 
   def have_nan(self, tree: PyTree) -> np.ndarray:
-    """Returns whether any value of a seed is NaN, `[seeds]`."""
+    """Returns whether any value of a run is NaN, `[runs]`."""
 
   def frozen(self, trees: Sequence[PyTree]) -> tuple[PyTree, PyTree]:
-    """Returns the program's frozen tree, and which dimension holds the seeds.
+    """Returns the program's frozen tree, and which dimension holds the runs.
 
-    Arrays that all seeds share, such as a teacher's, are not stacked.
+    Arrays that all runs share, such as a teacher's, are not stacked.
     """
 
   def one_frozen(self, tree: PyTree, axes: PyTree, lane: int) -> PyTree:
-    """Returns the frozen tree of one seed; see `frozen`."""
+    """Returns the frozen tree of one run; see `frozen`."""
 
   def listed(self, values: Sequence[Any]) -> Any:
-    """Returns what a checkpoint holds for the values of the seeds."""
+    """Returns what a checkpoint holds for the values of the runs."""
 
   def unlisted(self, value: Any, lane: int) -> Any:
-    """Returns the value of one seed from what `listed` returned."""
+    """Returns the value of one run from what `listed` returned."""
 
 
 class Alone:
-  """One seed: everything is used as it is."""
+  """One run: everything is used as it is."""
 
   def packed(self, trees: Sequence[PyTree]) -> PyTree:
     (tree,) = trees
@@ -75,10 +87,16 @@ class Alone:
     del are_active
     return np.asarray(step, np.int32)
 
-  def over(self, steps: Sequence[Step], frozen_axes: PyTree) -> Step:
-    del frozen_axes
+  def program(
+    self,
+    steps: Sequence[Step],
+    numbers: Sequence[PyTree],
+    frozen_axes: PyTree,
+    shardings: tuple[PyTree, PyTree],
+  ) -> Program:
+    del numbers, frozen_axes
     (step,) = steps
-    return step
+    return _compiled(step, shardings)
 
   def have_nan(self, tree: PyTree) -> np.ndarray:
     return np.asarray(has_nan(tree))[None]
@@ -95,11 +113,7 @@ class Alone:
 
 
 class Together:
-  """Several seeds, stacked along a new first dimension."""
-
-  def __init__(self, count: int):
-    """Sets the number of seeds."""
-    self._count = count
+  """Several runs, stacked along a new first dimension."""
 
   def packed(self, trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
@@ -110,14 +124,20 @@ class Together:
   def index(self, step: int, are_active: Sequence[bool]) -> np.ndarray:
     return np.where(are_active, step, -1).astype(np.int32)
 
-  def over(self, steps: Sequence[Step], frozen_axes: PyTree) -> Step:
+  def program(
+    self,
+    steps: Sequence[Step],
+    numbers: Sequence[PyTree],
+    frozen_axes: PyTree,
+    shardings: tuple[PyTree, PyTree],
+  ) -> Program:
     axes = (0, 0, frozen_axes, 0, 0, 0)
-    guarded = [_unless_ended(step) for step in steps]
-    if len(guarded) > 1:
-      return _unrolled(guarded, axes)
-    if unrolls():
-      return _unrolled(guarded * self._count, axes)
-    return jax.vmap(guarded[0], axes)
+    if any(step is not steps[0] for step in steps):
+      bound = map(_with_numbers, steps, numbers)
+      return _compiled(_unrolled([*map(_unless_ended, bound)], axes), shardings)
+    mapped = jax.vmap(_unless_ended(steps[0]), (*axes, 0))
+    stacked = self.packed(numbers)
+    return _compiled(lambda *trees: mapped(*trees, stacked), shardings)
 
   def have_nan(self, tree: PyTree) -> np.ndarray:
     return np.asarray(_each_has_nan(tree))
@@ -143,18 +163,74 @@ class Together:
     return value[str(lane)]
 
 
-def unrolls() -> bool:
-  """Returns whether seeds are unrolled in one program instead of mapped.
+class InTurn:
+  """Several runs, each with trees of its own, which take their steps in turn.
 
-  They are unrolled on CPUs. Mapped over seeds, a convolution becomes a grouped
-  convolution, because each seed has its own kernels, and that is slow there.
+  This is for CPUs. Mapped over runs, a convolution becomes a grouped one there,
+  because each run has its own kernels, and that is slow.
   """
-  return jax.default_backend() == 'cpu'
+
+  def packed(self, trees: Sequence[PyTree]) -> PyTree:
+    return tuple(trees)
+
+  def one(self, tree: PyTree, lane: int) -> PyTree:
+    return tree[lane]
+
+  def index(self, step: int, are_active: Sequence[bool]) -> np.ndarray:
+    return np.where(are_active, step, -1).astype(np.int32)
+
+  def program(
+    self,
+    steps: Sequence[Step],
+    numbers: Sequence[PyTree],
+    frozen_axes: PyTree,
+    shardings: tuple[PyTree, PyTree],
+  ) -> Program:
+    del frozen_axes
+    states, totals = shardings
+    compiled = {
+      step: _compiled(step, (states[0], totals))
+      for step in dict.fromkeys(steps)
+    }
+
+    def call(*trees: PyTree) -> tuple[PyTree, PyTree]:
+      results = [
+        compiled[step](*of_run, own) if of_run[-1] >= 0 else of_run[:2]
+        for step, of_run, own in zip(steps, zip(*trees), numbers)
+      ]
+      state, totals = zip(*results)
+      return state, totals
+
+    return call
+
+  def have_nan(self, tree: PyTree) -> np.ndarray:
+    return np.array([has_nan(of_run) for of_run in tree])
+
+  def frozen(self, trees: Sequence[PyTree]) -> tuple[PyTree, PyTree]:
+    return tuple(trees), None
+
+  def one_frozen(self, tree: PyTree, axes: PyTree, lane: int) -> PyTree:
+    del axes
+    return tree[lane]
+
+  listed, unlisted = Together.listed, Together.unlisted
+
+
+def are_mapped() -> bool:
+  """Returns whether several runs are mapped, see `InTurn`."""
+  return jax.default_backend() != 'cpu'
 
 
 def of(count: int) -> Lanes:
-  """Returns how so many seeds share a program."""
-  return Alone() if count == 1 else Together(count)
+  """Returns how so many runs share a program."""
+  if count == 1:
+    return Alone()
+  return Together() if are_mapped() else InTurn()
+
+
+def _compiled(step: Callable[..., Any], shardings: PyTree) -> Program:
+  """Returns a jitted step, which donates the state and the totals."""
+  return jax.jit(step, donate_argnums=(0, 1), out_shardings=shardings)
 
 
 @jax.jit
@@ -171,11 +247,11 @@ _each_has_nan = jax.jit(jax.vmap(has_nan))
 
 
 def check_shapes(phase: str, states: Sequence[PyTree]) -> None:
-  """Checks that the states of several seeds can be stacked.
+  """Checks that the states of several runs can be stacked.
 
   Args:
     phase: the name of the phase.
-    states: its state for each seed, with what is frozen.
+    states: its state for each run, with what is frozen.
 
   Raises:
     UsageError: their shapes differ.
@@ -188,6 +264,11 @@ def check_shapes(phase: str, states: Sequence[PyTree]) -> None:
     )
 
 
+def _with_numbers(step: Step, numbers: PyTree) -> Step:
+  """Returns a step that takes its numbers as constants."""
+  return lambda *trees: step(*trees, numbers)
+
+
 def _unless_ended(step: Step) -> Step:
   """Returns a step that changes nothing if its index is negative."""
 
@@ -198,16 +279,17 @@ def _unless_ended(step: Step) -> Step:
     batches: PyTree,
     rng: Array,
     index: Array,
+    *numbers: PyTree,
   ) -> tuple[PyTree, PyTree]:
     old = state, totals
-    new = step(state, totals, frozen, batches, rng, index)
+    new = step(state, totals, frozen, batches, rng, index, *numbers)
     return jax.tree.map(functools.partial(jnp.where, index >= 0), new, old)
 
   return guarded
 
 
 def _unrolled(steps: Sequence[Step], axes: tuple[PyTree, ...]) -> Step:
-  """Returns a step that takes the steps of all seeds one after the other."""
+  """Returns a step that takes the steps of all runs one after the other."""
 
   def step(*arguments: PyTree) -> tuple[PyTree, PyTree]:
     results = [
@@ -220,7 +302,7 @@ def _unrolled(steps: Sequence[Step], axes: tuple[PyTree, ...]) -> Step:
 
 
 def _at(tree: PyTree, axes: PyTree, lane: int) -> PyTree:
-  """Returns the part of one seed; with the axis None, an array is shared."""
+  """Returns the part of one run; with the axis None, an array is shared."""
   if isinstance(axes, int):
     return jax.tree.map(lambda x: x[lane], tree)
 

@@ -1,8 +1,10 @@
 """The one training loop: runs the phases of any method and resumes them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 import pathlib
 from typing import Any, NamedTuple
+
+import jax
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
@@ -11,6 +13,7 @@ from jaxdistill.core.types import (
   Method,
   Phase,
   PhaseBuilder,
+  PyTree,
 )
 from jaxdistill.training import (
   checkpoint,
@@ -26,6 +29,7 @@ from jaxdistill.training.options import (
   Interrupted,
   NonFiniteLossError,
   PhaseCost,
+  Run,
 )
 from jaxdistill.training.phase_run import PhaseRun
 from jaxdistill.training.programs import Programs
@@ -38,11 +42,14 @@ __all__ = [
   'NonFiniteLossError',
   'PhaseCost',
   'Programs',
+  'Run',
   'fit',
-  'fit_seeds',
+  'fit_runs',
 ]
 
-# The result of a seed, or why it has none.
+# The name of one of several runs: a seed, or the label of a trial.
+Name = int | str
+# The result of a run, or why it has none.
 Outcome = Fitted | NonFiniteLossError
 
 
@@ -90,66 +97,66 @@ def fit(
       f'methods.kd(recipe), got {getattr(method, "__name__", repr(method))}'
     )
   options = options or FitOptions(log=Log())
-  (outcome,) = fit_seeds(
-    method, {seed: carry}, dataset, {seed: options}, options
-  ).values()
+  run = Run(method, carry, seed, options)
+  (outcome,) = fit_runs({seed: run}, dataset, options).values()
   if isinstance(outcome, NonFiniteLossError):
     raise outcome
   return outcome
 
 
-def fit_seeds(
-  method: Method,
-  carries: Mapping[int, Carry],
+def fit_runs(
+  runs: Mapping[Name, Run],
   dataset: Dataset,
-  each: Mapping[int, FitOptions],
   options: FitOptions,
   programs: Programs | None = None,
-) -> dict[int, Outcome]:
-  """Trains several seeds side by side, each as `fit` trains it alone.
+) -> dict[Name, Outcome]:
+  """Trains several runs side by side, each as `fit` trains it alone.
 
-  A seed whose loss becomes NaN or infinite does not disturb the others. If a
-  phase differs between seeds, for example because each has pruned different
-  channels, the seeds train one after the other.
+  They may be the seeds of one method, or methods that differ in numbers. A run
+  whose loss becomes NaN or infinite does not disturb the others. Where the
+  phases of some runs differ in more than numbers, for example because each has
+  pruned different channels, these train one after the other.
 
   Args:
-    method: functions that build the phases, in order.
-    carries: seed -> what its first phase receives.
+    runs: name -> run.
     dataset: what 'data' streams draw from.
-    each: seed -> the options with the directory of its phases and its log.
-    options: how the run is watched, stored and spread over devices. If there
-      are several seeds, its directory holds the checkpoints of all of them.
-    programs: keeps the compiled programs for further seeds; None: nothing is
-      kept after the call.
+    options: how the runs are watched and spread over devices. If there are
+      several runs, its directory holds the checkpoints of all of them.
+    programs: keeps the compiled programs for further seeds of the same method;
+      None: nothing is kept after the call.
 
   Returns:
-    Seed -> its result, or why it has none.
+    Name -> the result of a run, or why it has none.
 
   Raises:
     Interrupted: `options.interrupted` returned True.
-    UsageError: see `fit`; or the seeds that began together were others.
+    UsageError: see `fit`; or the runs that began together were others.
   """
-  fitted: dict[int, Outcome] = {
-    seed: Fitted(dict(carry), {}, {}, 0, 0.0, {})
-    for seed, carry in carries.items()
+  fitted: dict[Name, Outcome] = {
+    name: Fitted(dict(run.carry), {}, {}, 0, 0.0, {})
+    for name, run in runs.items()
   }
-  fitted |= group_files.begin(options, list(carries))
-  if programs is None and len(carries) > 1:
+  fitted |= group_files.begin(options, list(runs))
+  if programs is None and len(runs) > 1:
     programs = Programs()
-  context = _Context(dataset, each, options, programs)
-  for order, build in enumerate(method):
+  context = _Context(dataset, runs, options, programs)
+  for order in range(max(len(run.method) for run in runs.values())):
     before = {
-      seed: outcome
-      for seed, outcome in fitted.items()
-      if isinstance(outcome, Fitted)
+      name: outcome
+      for name, outcome in fitted.items()
+      if isinstance(outcome, Fitted) and order < len(runs[name].method)
     }
     if not before:
       break
-    outcomes = _run_phase(build, order, before, context)
+    outcomes = _run_phase(order, before, context)
     fitted |= outcomes
     group_files.keep(options, fitted)
-    ended = [s for s, x in outcomes.items() if isinstance(x, Fitted)]
-    for place in [each[seed] for seed in ended] + [options] * bool(ended):
+    ended = [
+      runs[name].options
+      for name, outcome in outcomes.items()
+      if isinstance(outcome, Fitted)
+    ]
+    for place in ended + [options] * bool(ended):
       checkpoints = phase_files.path(place, f'checkpoints{order}')
       if checkpoints is not None and hosts.first():
         checkpoint.delete(checkpoints)
@@ -157,122 +164,174 @@ def fit_seeds(
 
 
 class _Context(NamedTuple):
-  """The arguments of `fit_seeds` that no phase changes."""
+  """The arguments of `fit_runs` that no phase changes."""
 
   dataset: Dataset
-  each: Mapping[int, FitOptions]
+  runs: Mapping[Name, Run]
   options: FitOptions
   programs: Programs | None
 
+  def build(self, name: Name, order: int) -> PhaseBuilder:
+    """Returns the function that builds a phase of a run."""
+    return self.runs[name].method[order]
+
 
 def _run_phase(
-  build: PhaseBuilder,
-  order: int,
-  before: Mapping[int, Fitted],
-  context: _Context,
-) -> dict[int, Outcome]:
-  """Returns the results of all seeds after one phase."""
-  stored = _stored(build, order, before, context)
+  order: int, before: Mapping[Name, Fitted], context: _Context
+) -> dict[Name, Outcome]:
+  """Returns the results of all runs after one phase."""
+  stored = _stored(order, before, context)
   if stored:
     return stored
-  phases = {seed: build(x.carry) for seed, x in before.items()}
-  if len(before) == 1 or _are_alike(list(phases.values())):
-    return _train(build, order, before, phases, context)
-  outcomes: dict[int, Outcome] = {}
-  for seed, x in before.items():
-    one = {seed: x}
-    outcomes |= _stored(build, order, one, context) or _train(
-      *(build, order, one, phases, context)
+  phases = {
+    name: context.build(name, order)(x.carry) for name, x in before.items()
+  }
+  groups = _alike(order, phases, before, context)
+  outcomes: dict[Name, Outcome] = {}
+  for i, names in enumerate(groups):
+    group = {name: before[name] for name in names}
+    # Each group has checkpoints of its own.
+    folder = f'checkpoints{order}' + (f'/{i}' if len(groups) > 1 else '')
+    outcomes |= _stored(order, group, context) or _train(
+      *(order, group, phases, context, folder)
     )
   return outcomes
 
 
 def _stored(
-  build: PhaseBuilder,
-  order: int,
-  before: Mapping[int, Fitted],
-  context: _Context,
-) -> dict[int, Outcome]:
+  order: int, before: Mapping[Name, Fitted], context: _Context
+) -> dict[Name, Outcome]:
   """Returns the results of a phase from files, or {} if it must be trained."""
   files = _files(order, before, context)
   if files and all(hosts.of_first(file.exists) for file in files.values()):
     return {
-      seed: phase_files.load(file, before[seed]) for seed, file in files.items()
+      name: phase_files.load(file, before[name]) for name, file in files.items()
     }
   parts = {
-    seed: part_files.trained(build, order, x, context.each[seed])
-    for seed, x in before.items()
+    name: part_files.trained(
+      *(context.build(name, order), order, x, context.runs[name].options)
+    )
+    for name, x in before.items()
   }
   if not all(parts.values()):
     return {}
   return _saved(
-    {seed: part_files.joined(before[seed], x) for seed, x in parts.items()},
+    {name: part_files.joined(before[name], x) for name, x in parts.items()},
     *(order, before, context),
   )
 
 
 def _train(
-  build: PhaseBuilder,
   order: int,
-  before: Mapping[int, Fitted],
-  phases: Mapping[int, Phase],
+  before: Mapping[Name, Fitted],
+  phases: Mapping[Name, Phase],
   context: _Context,
-) -> dict[int, Outcome]:
-  """Trains a phase of several seeds in one program."""
-  logs = {seed: context.each[seed].log for seed in before}
-  options = context.each[next(iter(before))]
+  folder: str,
+) -> dict[Name, Outcome]:
+  """Trains a phase of several runs in one program.
+
+  Args:
+    order: the position of the phase.
+    before: the results of the runs before it.
+    phases: the phase of each run.
+    context: what no phase changes.
+    folder: where the checkpoints are, in the directory of the runs. One run
+      keeps them in its own directory.
+  """
+  runs = {name: context.runs[name] for name in before}
+  logs = [run.options.log for run in runs.values()]
+  options = next(iter(runs.values())).options
   if len(before) > 1:
     # The log of the group shows the progress.
     options = context.options
-    logs = {seed: log.silent() for seed, log in logs.items()}
-  checkpoints = phase_files.path(options, f'checkpoints{order}')
-  runs = [
-    SeedRun(seed, phases[seed], x, logs[seed]) for seed, x in before.items()
+    logs = [log.silent() for log in logs]
+  else:
+    folder = f'checkpoints{order}'
+  lanes = [
+    SeedRun(
+      *(name, run.seed, context.build(name, order)),
+      *(phases[name], before[name], log),
+    )
+    for (name, run), log in zip(runs.items(), logs)
   ]
-  run = PhaseRun(
-    *(build, order, runs, context.dataset, options, checkpoints),
-    context.programs,
+  phase_run = PhaseRun(
+    *(order, lanes, context.dataset, options),
+    *(phase_files.path(options, folder), context.programs),
   )
-  return _saved(dict(zip(before, run.run())), order, before, context)
+  return _saved(dict(zip(before, phase_run.run())), order, before, context)
 
 
 def _saved(
-  outcomes: dict[int, Outcome],
+  outcomes: dict[Name, Outcome],
   order: int,
-  before: Mapping[int, Fitted],
+  before: Mapping[Name, Fitted],
   context: _Context,
-) -> dict[int, Outcome]:
+) -> dict[Name, Outcome]:
   """Writes the results of a phase, and returns them."""
-  for seed, file in _files(order, before, context).items():
-    fitted = outcomes[seed]
+  for name, file in _files(order, before, context).items():
+    fitted = outcomes[name]
     if isinstance(fitted, Fitted) and hosts.first():
-      phase_files.save(file, fitted, before[seed])
+      phase_files.save(file, fitted, before[name])
   hosts.meet()
   return outcomes
 
 
 def _files(
-  order: int, seeds: Iterable[int], context: _Context
-) -> dict[int, pathlib.Path]:
-  """Returns the file of a phase for each seed that has a directory."""
-  name = f'phase{order}.safetensors'
-  files = {seed: phase_files.path(context.each[seed], name) for seed in seeds}
-  return {seed: file for seed, file in files.items() if file is not None}
+  order: int, names: Iterable[Name], context: _Context
+) -> dict[Name, pathlib.Path]:
+  """Returns the file of a phase for each run that has a directory."""
+  file = f'phase{order}.safetensors'
+  files = {
+    name: phase_files.path(context.runs[name].options, file) for name in names
+  }
+  return {name: path for name, path in files.items() if path is not None}
 
 
-def _are_alike(phases: Sequence[Phase]) -> bool:
-  """Returns whether the phases of several seeds can take their steps together.
+def _alike(
+  order: int,
+  phases: Mapping[Name, Phase],
+  before: Mapping[Name, Fitted],
+  context: _Context,
+) -> list[list[Name]]:
+  """Returns the runs in groups whose phases can take their steps together.
 
-  For phases without steps it returns False, as nothing would be gained.
+  A phase without steps is alone, as nothing would be gained.
   """
-  first, *others = phases
-  return first.num_steps > 0 and all(
-    _plan(other) == _plan(first)
-    and all(
-      other.static(step) == first.static(step)
-      for step in range(first.num_steps)
+  groups: list[list[Name]] = []
+  shapes: dict[Name, Any] = {}
+  if len({context.build(name, order) for name in phases}) > 1:
+    shapes = {
+      name: _shapes(phase, before[name]) for name, phase in phases.items()
+    }
+  for name, phase in phases.items():
+    for group in groups:
+      first = group[0]
+      if (
+        phase.num_steps > 0
+        and shapes.get(name) == shapes.get(first)
+        and _are_alike(phase, phases[first])
+      ):
+        group.append(name)
+        break
+    else:
+      groups.append([name])
+  return groups
+
+
+def _shapes(phase: Phase, before: Fitted) -> PyTree:
+  """Returns the shapes of what a phase begins with; None if unknown."""
+  try:
+    return jax.eval_shape(
+      lambda rng: phase.init(rng, before.carry), jax.random.key(0)
     )
-    for other in others
+  except Exception:  # some phases cannot begin without the values of a key
+    return None
+
+
+def _are_alike(phase: Phase, other: Phase) -> bool:
+  """Returns whether two phases read the same batches in the same programs."""
+  return _plan(other) == _plan(phase) and all(
+    other.static(step) == phase.static(step) for step in range(phase.num_steps)
   )
 
 

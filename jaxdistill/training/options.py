@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdistill.core.metric import TOP1
-from jaxdistill.core.types import Carry, Metric, Model
+from jaxdistill.core.types import Carry, Method, Metric, Model
 from jaxdistill.training.log import Log
 
 
@@ -64,6 +64,22 @@ class FitOptions(NamedTuple):
   model_parallel: int = 1
   steps_per_call: int | None = None
   devices: Sequence[jax.Device] | None = None
+
+
+class Run(NamedTuple):
+  """One of several runs that train together.
+
+  Attributes:
+    method: functions that build the phases, in order.
+    carry: what the first phase receives.
+    seed: determines the order of examples and all random numbers.
+    options: the options with the directory of its phases and its log.
+  """
+
+  method: Method
+  carry: Carry
+  seed: int
+  options: FitOptions
 
 
 class PhaseCost(NamedTuple):

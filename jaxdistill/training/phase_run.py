@@ -15,9 +15,7 @@ import numpy as np
 from jaxdistill.core import random
 from jaxdistill.core.types import (
   Array,
-  Batch,
   Dataset,
-  PhaseBuilder,
   PyTree,
   Static,
 )
@@ -44,7 +42,6 @@ class PhaseRun:
 
   def __init__(
     self,
-    build: PhaseBuilder,
     order: int,
     seeds: Sequence[SeedRun],
     dataset: Dataset,
@@ -55,9 +52,8 @@ class PhaseRun:
     """Prepares the phase.
 
     Args:
-      build: the function that built the phases of the seeds.
       order: its position in the method, from 0.
-      seeds: the seeds that train in one program.
+      seeds: the runs that train in one program.
       dataset: what its 'data' streams draw from.
       options: how the run is watched, stored and spread over devices.
       checkpoints: the folder of the phase's checkpoints; None: none are kept.
@@ -79,10 +75,10 @@ class PhaseRun:
     )
     self._steps_per_epoch = sources_lib.steps_per_epoch(phase, self._sources[0])
     self._stop_every = phase.stop_every or self._steps_per_epoch
-    self._steps_per_call = options.steps_per_call or _default_steps_per_call()
+    self._steps_per_call = options.steps_per_call or programs.steps_per_call()
     if sources_lib.one_at_a_time(self._sources[0]):
       self._steps_per_call = 1
-    self._start(build, mesh, shared)
+    self._start(mesh, shared)
     self._step, self._seconds, self._compile_seconds = 0, 0.0, 0.0
     self._compiled: set[tuple[Static, int]] = set()
     self._in_flight: collections.deque[Array] = collections.deque()
@@ -104,9 +100,7 @@ class PhaseRun:
         options.score.name,
       )
 
-  def _start(
-    self, build: PhaseBuilder, mesh: Mesh, shared: programs.Programs | None
-  ) -> None:
+  def _start(self, mesh: Mesh, shared: programs.Programs | None) -> None:
     """Sets the arrays with which the phase begins, and the step's program."""
     lanes, states, keys = self._lanes, [], []
     for run in self._seeds:
@@ -120,19 +114,23 @@ class PhaseRun:
     frozen, self._frozen_axes = lanes.frozen(held)
     self._state = sharding.place(lanes.packed(states), mesh)
     self._frozen = sharding.place(frozen, mesh)
-    self._rng = sharding.place_key(lanes.packed(keys), mesh)
-    self._program, totals = self._prepared(build, mesh, shared)
-    # Other seeds begin with these totals, too.
-    totals = jax.tree.map(jnp.copy, lanes.packed([totals] * len(states)))
-    self._totals = sharding.place(totals, mesh)
+    self._rng = lanes.packed([sharding.place_key(key, mesh) for key in keys])
+    self._program, totals = self._prepared(mesh, shared)
+    # Other runs begin with these totals, too.
+    self._zeros = sharding.place(lanes.packed([totals] * len(states)), mesh)
+    self._clear_totals()
     if self._options.evaluate is not None:
       for lane, run in enumerate(self._seeds):
         run.start_best(*self._of(lane))
 
+  def _clear_totals(self) -> None:
+    """Begins new totals; the program donates them."""
+    self._totals = jax.tree.map(jnp.copy, self._zeros)
+
   def _prepared(
-    self, build: PhaseBuilder, mesh: Mesh, shared: programs.Programs | None
+    self, mesh: Mesh, shared: programs.Programs | None
   ) -> tuple[programs.Steps, PyTree]:
-    """Returns the program of the phase, and the totals of one seed."""
+    """Returns the program of the phase, and the totals of one run."""
     layout = sharding.layout(self._state, mesh)
     carries = [run.before.carry for run in self._seeds]
     batches = sources_lib.draw(self._sources[0], 0, 1)
@@ -141,15 +139,19 @@ class PhaseRun:
     def made(phases):
       single = [programs.single_steps(phase, mesh) for phase in phases]
       totals = programs.zero_totals(single[0](phases[0].static(0)), *inputs)
+      if len(single) == 1:
+        single *= len(self._seeds)
       steps = programs.compiled(
-        single, layout, mesh, self._lanes, self._frozen_axes
+        *(single, layout, mesh, self._lanes, self._frozen_axes),
+        (*inputs, np.int32(0)),
       )
       return steps, totals
 
     def own():
       return made([run.phase for run in self._seeds])
 
-    if shared is None:
+    build, *others = (run.build for run in self._seeds)
+    if shared is None or any(other is not build for other in others):
       return own()
     return shared.program(build, self._order, carries, made, own)
 
@@ -223,7 +225,7 @@ class PhaseRun:
       if is_record or ending:
         self._record(self._active() if is_record else ending)
       if is_record:
-        self._totals = programs.cleared(self._totals)
+        self._clear_totals()
       images = (self._step - first_step) * batch_images
       for log in self._logs:
         log.advance(self._step, images)
@@ -256,7 +258,9 @@ class PhaseRun:
     )
     key = self._phase.static(self._step), count
     program = self._program(*key)
-    batches = self._draw(self._step, count)
+    batches = self._lanes.packed(
+      [sources_lib.draw(x, self._step, count) for x in self._sources]
+    )
     # Drawing may hang in one process only; the program waits for all of them.
     hosts.point()
     begun = time.monotonic()
@@ -273,14 +277,11 @@ class PhaseRun:
       self._compiled.add(key)
     self._step += count
     # The next call donates the totals, so it is a copy that is waited for.
-    self._in_flight.append(jnp.copy(self._totals['count']))
+    lane = self._seeds.index(self._active()[-1])
+    totals = self._lanes.one(self._totals, lane)
+    self._in_flight.append(jnp.copy(totals['count']))
     if len(self._in_flight) > CALLS_IN_FLIGHT:
       jax.block_until_ready(self._in_flight.popleft())
-
-  def _draw(self, step: int, count: int) -> dict[str, Batch]:
-    drawn = [sources_lib.draw(x, step, count) for x in self._sources]
-    batches: dict[str, Batch] = self._lanes.packed(drawn)
-    return batches
 
   def _save_or_stop(self) -> None:
     """Saves a checkpoint if it is time, and stops if someone asked for it."""
@@ -319,9 +320,10 @@ class PhaseRun:
     Raises:
       NonFiniteLossError: all seeds have failed.
     """
-    bad_steps = np.atleast_1d(jax.device_get(self._totals['bad']))
+    totals = jax.device_get(self._totals)
     have_nan = self._lanes.have_nan(self._state)
-    for run, bad_step, has_nan in zip(self._seeds, bad_steps, have_nan):
+    for lane, (run, has_nan) in enumerate(zip(self._seeds, have_nan)):
+      bad_step = self._lanes.one(totals, lane)['bad']
       if not run.is_active or (bad_step < 0 and not has_nan):
         continue
       saved = self._saved_step if self._store is not None else 0
@@ -330,7 +332,7 @@ class PhaseRun:
       else:
         run.fail('state', self._step, saved)
       if len(self._seeds) > 1:
-        self._options.log.say(f'seed {run.seed}: {run.failure}')
+        self._options.log.say(f'{run.name}: {run.failure}')
     failures = [run.failure for run in self._seeds if run.failure]
     if len(failures) == len(self._seeds):
       raise failures[0]
@@ -395,7 +397,3 @@ class PhaseRun:
       (seconds - compile_seconds) * self._devices,
     )
     return run.result(state, best_variables, cost)
-
-
-def _default_steps_per_call() -> int:
-  return 1 if jax.default_backend() == 'cpu' else 10

@@ -21,6 +21,7 @@ from jaxdistill.core.types import (
   Static,
 )
 from jaxdistill.training import lanes as lanes_lib
+from jaxdistill.training import shared_steps
 from jaxdistill.training.distributed import sharding
 
 
@@ -47,6 +48,11 @@ def together(
     return 1
   programs = {phase.static(i) for i in range(step, after)}
   return steps_per_call if len(programs) == 1 else 1
+
+
+def steps_per_call() -> int:
+  """Returns how many steps a call takes by default, see `FitOptions`."""
+  return 1 if jax.default_backend() == 'cpu' else 10
 
 
 # (static, count) -> a function (state, totals, frozen, batches, rng, index) ->
@@ -123,8 +129,7 @@ def _shapes(carry: Carry) -> Carry:
 def single_steps(phase: Phase, mesh: Mesh) -> SingleSteps:
   """Returns the steps of a phase without totals, each of which is traced once.
 
-  `zero_totals` and `compiled` both need the trace, and so does each seed of a
-  program in which the seeds are unrolled.
+  `zero_totals` and `compiled` both need the trace.
 
   Args:
     phase: the phase.
@@ -148,15 +153,18 @@ def compiled(
   mesh: Mesh,
   lanes: lanes_lib.Lanes | None = None,
   frozen_axes: PyTree = None,
+  inputs: Sequence[PyTree] = (),
 ) -> Steps:
   """Returns jitted steps, with augmentation and running totals.
 
   Args:
-    phases: the steps of each seed, or those that all of them share.
+    phases: the steps of each run; steps that differ only in numbers become one.
     layout: the shardings of the state, see `sharding.layout`.
     mesh: the devices.
-    lanes: how the seeds share the program; None: there is one seed.
+    lanes: how the runs share the program; None: there is one run.
     frozen_axes: see `Lanes.frozen`.
+    inputs: the arguments of the step of one run without totals; only needed if
+      the phases differ.
 
   Returns:
     (static, count) -> a function (state, totals, frozen, batches, rng, index)
@@ -169,12 +177,14 @@ def compiled(
 
   @functools.cache
   def program(static: Static, count: int) -> Callable[..., Any]:
-    steps = [_with_totals(single(static), count) for single in phases]
-    return jax.jit(
-      lanes.over(steps, frozen_axes),
-      donate_argnums=(0, 1),
-      out_shardings=shardings,
-    )
+    singles = [single(static) for single in phases]
+    numbers: list[PyTree] = [()] * len(singles)
+    if any(single is not singles[0] for single in singles):
+      pairs = shared_steps.shared(singles, inputs)
+      singles, numbers = map(list, zip(*pairs))
+    with_totals = functools.cache(lambda single: _with_totals(single, count))
+    steps = list(map(with_totals, singles))
+    return lanes.program(steps, numbers, frozen_axes, shardings)
 
   return program
 
@@ -184,18 +194,18 @@ def _with_totals(
 ) -> lanes_lib.Step:
   """Returns a function that takes `count` steps of one seed with its totals."""
 
-  def one(state, totals, frozen, batches, rng, index):
-    state, metrics = single(state, frozen, batches, rng, index)
+  def one(state, totals, frozen, batches, rng, index, numbers=()):
+    state, metrics = single(state, frozen, batches, rng, index, *numbers)
     is_finite = jnp.isfinite(metrics.get('loss', 0.0))
     is_first_bad = ~is_finite & (totals['bad'] < 0)
     bad = jnp.where(is_first_bad, index, totals['bad'])
     sums = jax.tree.map(jnp.add, totals['sums'], metrics)
     return state, {'sums': sums, 'count': totals['count'] + 1, 'bad': bad}
 
-  def several(state, totals, frozen, batches, rng, index):
+  def several(state, totals, frozen, batches, rng, index, numbers=()):
     def body(carry, inputs):
       step_batches, step_index = inputs
-      return one(*carry, frozen, step_batches, rng, step_index), None
+      return one(*carry, frozen, step_batches, rng, step_index, numbers), None
 
     steps = batches, index + jnp.arange(count, dtype=np.int32)
     return jax.lax.scan(body, (state, totals), steps)[0]
@@ -238,12 +248,6 @@ def zero_totals(
   _, metrics = jax.eval_shape(single, state, frozen, batches, rng, np.int32(0))
   sums = {k: jnp.zeros(v.shape, v.dtype) for k, v in metrics.items()}
   return {'sums': sums, 'count': jnp.int32(0), 'bad': jnp.int32(-1)}
-
-
-def cleared(totals: PyTree) -> PyTree:
-  """Returns totals of the same structure that contain no steps."""
-  zeros = jax.tree.map(jnp.zeros_like, totals)
-  return {**zeros, 'bad': zeros['bad'] - 1}
 
 
 def means(totals: PyTree) -> dict[str, float]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.core import checks
-from jaxdistill.core.types import Model, Phase, PyTree
+from jaxdistill.core.types import Model, Phase, PhaseBuilder, PyTree
 from jaxdistill.training.log import Log
 from jaxdistill.training.options import (
   FitOptions,
@@ -32,16 +32,28 @@ class Best(NamedTuple):
 class SeedRun:
   """The state of one seed, apart from its arrays, while its phase runs."""
 
-  def __init__(self, seed: int, phase: Phase, before: Fitted, log: Log):
-    """Prepares the seed.
+  def __init__(
+    self,
+    name: int | str,
+    seed: int,
+    build: PhaseBuilder,
+    phase: Phase,
+    before: Fitted,
+    log: Log,
+  ):
+    """Prepares the run.
 
     Args:
+      name: its name among runs that train together, a number for a seed.
       seed: the seed.
+      build: the function that built the phase.
       phase: the phase, built from what the phase before handed on.
       before: the result of the phases before it.
       log: where its metrics go.
     """
+    self.name = f'seed {name}' if isinstance(name, int) else name
     self.seed = seed
+    self.build = build
     self.phase = phase
     self.before = before
     self.log = log

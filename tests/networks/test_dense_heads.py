@@ -189,11 +189,22 @@ def test_an_up_projection_puts_zeros_between_places():
   np.testing.assert_allclose(output[''], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_decoder_doubles_the_size_and_halves_the_channels():
-  network = depth_heads.upproj(backbone(), doublings=2)
+def test_an_up_convolution_has_one_branch_of_the_projection():
+  output, params = apply(depth_heads.UpConvolution())
+  large = np.zeros((2, 12, 10, 8), np.float32)
+  large[:, ::2, ::2] = MAP
+  assert params['conv']['kernel'].shape == (5, 5, 8, 4)
+  expected = unit(large, params['conv']['kernel'])
+  np.testing.assert_allclose(output[''], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['upconv', 'upproj'])
+def test_a_decoder_doubles_the_size_and_halves_the_channels(name):
+  decoded = getattr(depth_heads, name)
+  network = decoded(backbone(), doublings=2)
   features = shapes(network)
   assert features['group4'].shape == (1, 4, 6, 4)
   assert features['decoder'].shape == (1, 16, 24, 1)
   assert features['head'].shape == (1, 16, 24, 1)
   with pytest.raises(UsageError, match='doublings: expected'):
-    depth_heads.upproj(backbone(), doublings=0)
+    decoded(backbone(), doublings=0)

@@ -8,10 +8,12 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from jaxdistill import networks
+from jaxdistill import Model, networks
 from jaxdistill.networks import graph
 from jaxdistill.networks.surgery import dense_heads
+from jaxdistill.networks.weights import pretrained
 
 FIXTURES = pathlib.Path(__file__).parent.parent / 'fixtures'
 BACKBONES = {
@@ -78,3 +80,41 @@ def test_a_segmenter_with_pytorch_weights_computes_its_maps(name):
     np.testing.assert_allclose(
       value, expected[key], rtol=1e-4, atol=1e-4 * scale, err_msg=key
     )
+
+
+# The convolution and the norm of each layer of a deep stem.
+STEMS = {
+  'csail': (('conv1', 'bn1'), ('conv2', 'bn2'), ('conv3', 'bn3')),
+  'timm': (('conv1.0', 'conv1.1'), ('conv1.3', 'conv1.4'), ('conv1.6', 'bn1')),
+}
+
+
+@pytest.mark.parametrize('naming', STEMS)
+def test_the_classifier_of_a_deep_stem_is_read_under_its_names(
+  naming, tmp_path
+):
+  network = networks.create(
+    'resnet18', num_classes=3, stem='deep', stem_width=2, widths=(2, 2, 3, 3)
+  )
+  image = {'image': jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)}
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: rng.uniform(0.5, 2, x.shape).astype(np.float32),
+    graph.variable_shapes(network, image),
+  )
+  tensors = pretrained.to_torch(Model(network, variables), naming)
+  kernel = variables['params']['stem']['conv3']['kernel']
+  names = STEMS[naming]
+  np.testing.assert_array_equal(
+    tensors[f'{names[2][0]}.weight'], kernel.transpose(3, 2, 0, 1)
+  )
+  stem = {f'{x}.weight' for pair in names for x in pair}
+  assert stem == {
+    name
+    for name in tensors
+    if name.endswith('weight') and 'layer' not in name and 'fc' not in name
+  }
+  path = tmp_path / 'backbone.safetensors'
+  safetensors.numpy.save_file(tensors, path)
+  loaded = pretrained.load(path, network, image)
+  jax.tree.map(np.testing.assert_array_equal, loaded, variables)

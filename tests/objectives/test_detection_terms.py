@@ -10,7 +10,7 @@ from jaxdistill import losses, objectives
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
 from jaxdistill.networks import graph, layers
-from jaxdistill.networks.surgery import detectors
+from jaxdistill.networks.surgery import detectors, two_stage
 from jaxdistill.objectives import detection_terms
 from jaxdistill.phases import joint
 from jaxdistill.tasks import classification, detection
@@ -74,6 +74,26 @@ def test_a_new_context_adds_nothing_and_a_trained_one_a_vector():
 def test_by_default_the_levels_of_both_pyramids_are_compared(pair):
   assert [stage.inputs for stage in objectives.fgd()(pair).adapters] == [
     (f'student/p{k}', f'teacher/p{k}') for k in (3, 4, 5, 6, 7)
+  ]
+
+
+def test_the_level_that_repeats_another_one_is_not_compared(recipe):
+  def detector(width):
+    stages = [
+      jd.Stage(f'group{i}', layers.ConvUnit(2, stride=2)) for i in (1, 2, 3, 4)
+    ]
+    return two_stage.faster_rcnn(
+      jd.Network((*stages, jd.Stage('pool', layers.Pool()))),
+      num_classes=2,
+      width=width,
+      head_width=2,
+      count=2,
+      candidates=2,
+    )
+
+  both = objectives.pair_of(detector(3), detector(4), recipe)
+  assert [stage.inputs for stage in objectives.fgd()(both).adapters] == [
+    (f'student/p{k}', f'teacher/p{k}') for k in (2, 3, 4, 5)
   ]
 
 

@@ -11,7 +11,7 @@ from jaxdistill.study import config as config_lib
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 FOLDERS = (
   *('dense', 'detection', 'distpro', 'faces', 'kd', 'losses'),
-  *('neighbourhood', 'orthogonality', 'sskd'),
+  *('masked_layer', 'neighbourhood', 'orthogonality', 'sskd'),
 )
 # The sizes of the training sets, by data set or by file.
 SIZES = {

@@ -180,7 +180,7 @@ def test_a_task_of_ones_own_is_passed(exported, tmp_path, images):
   tree, metadata = files.load_tree(exported / 'kd-0-last.safetensors')
   path = tmp_path / 'own.safetensors'
   files.save_tree(path, tree, {**metadata, 'task': {'name': 'mine:task'}})
-  own = jd.tasks.classification()._replace(predict=lambda x: x.argmin(-1))
+  own = jd.tasks.classification()._replace(predict=lambda x, _: x.argmin(-1))
   opened = jd.predictor(path, task=own)
   np.testing.assert_array_equal(
     opened(images), opened.outputs(images).argmin(-1)

@@ -5,8 +5,11 @@ import math
 import pytest
 from safetensors import numpy
 
+from jaxdistill import study
 from jaxdistill.core.checks import UsageError
-from jaxdistill.study import sweeps
+from jaxdistill.study import run_groups, sweeps
+from jaxdistill.study import workdir as workdir_lib
+from jaxdistill.training import group_files, loop
 
 TEMPERATURES = '--config.methods.kd.sweep.keys.temperature=[1.0, 3.0]'
 
@@ -179,6 +182,62 @@ def test_the_best_trial_on_validation_is_trained_with_all_seeds(
   alone = numpy.load_file(by_hand / file.format('kd'))
   assert swept.keys() == alone.keys()
   assert all((swept[key] == alone[key]).all() for key in swept)
+
+
+def test_trials_together_end_as_trials_apart(cli, workdirs, config, tmp_path):
+  """The one that diverges loses, and does not disturb the others."""
+  rates = '--config.methods.kd.sweep.keys.schedule.rate=[0.05, 0.1, 1e4]'
+  arguments = (rates, '--row=kd')
+  apart, together = tmp_path / 'apart', tmp_path / 'together'
+  cli.fit(config, apart, *arguments)
+  _, err = cli.fit(config, together, *arguments, '--config.together=True')
+  assert 'kd: rate=10000.0: diverged: the ' in err
+  one, other = map(workdirs.results, (apart, together))
+  assert [row['label'] for row in other['diverged']] == [
+    row['label'] for row in one['diverged']
+  ]
+  for mine, theirs in zip(one['rows'], other['rows'], strict=True):
+    assert theirs['label'] == mine['label']
+    assert theirs.get('trial') == mine.get('trial')
+    for seed in mine['seeds']:
+      scores = [row['seeds'][seed]['test']['last'] for row in (mine, theirs)]
+      assert scores[1] == pytest.approx(scores[0], abs=0.07)
+  assert not list(together.glob('rows/*/together'))
+  before = workdirs.trained_files(together)
+  cli.fit(config, together, *arguments, '--config.together=True')
+  assert workdirs.trained_files(together) == before
+
+
+def test_trials_that_began_together_continue_together(cli, config, tmp_path):
+  rates = 'methods.kd.sweep.keys.schedule.rate=[0.05, 0.1]'
+  plan = study.plan(cli.load(config, rates, 'together=True'))
+  trials = [row for row in plan.rows if row.trial is not None]
+  calls = iter(range(100))
+  with pytest.raises(loop.Interrupted):
+    study.run(
+      *(plan, tmp_path),
+      rows=['kd'],
+      interrupted=lambda: next(calls) >= 6,
+      show=False,
+    )
+  folder = workdir_lib.group_folder(tmp_path, trials[0])
+  assert group_files.names(folder) == tuple(row.label for row in trials)
+  arguments = f'--config.{rates}', '--config.together=True'
+  line = cli.refused(config, tmp_path, *arguments, f'--row={trials[1].label}')
+  assert f'expected the trials {[row.label for row in trials]}' in line
+  cli.fit(config, tmp_path, *arguments, '--row=kd')
+  assert not folder.exists()
+
+
+def test_only_trials_that_differ_in_fractions_train_together(cli, config):
+  rates = 'methods.kd.sweep.keys.schedule.rate=[0.05, 0.1]'
+  plan = study.plan(cli.load(config, rates, 'together=True'))
+  *_, first, second = plan.rows
+  other = second._replace(resolved={**second.resolved, 'batch_size': 8})
+  assert run_groups.batches(plan, [first, second]) == [[first, second]]
+  assert run_groups.batches(plan, [first, other]) == [[first], [other]]
+  apart = plan._replace(together=False)
+  assert run_groups.batches(apart, [first, second]) == [[first], [second]]
 
 
 def test_a_trial_that_diverges_loses(cli, workdirs, config, tmp_path):

@@ -78,7 +78,7 @@ def test_seeds_that_began_together_must_stay(cli, config, grouped):
   folder = grouped / 'rows/student-alone/together'
   folder.mkdir()
   record = folder / 'together.json'
-  record.write_text(json.dumps({'seeds': [0, 1, 2], 'diverged': {}}))
+  record.write_text(json.dumps({'runs': [0, 1, 2], 'diverged': {}}))
   try:
     line = cli.refused(config, grouped, *TOGETHER)
   finally:

@@ -44,7 +44,7 @@ def regression(**changes):
     statistics=lambda outputs, batch: {'error': error(outputs, batch)},
     summarize=lambda rows: {'error': float(np.mean(rows['error']))},
     progress=lambda outputs, batch: {'error': error(outputs, batch).mean()},
-    predict=lambda outputs: outputs['colour'],
+    predict=lambda outputs, batch: outputs['colour'],
     agreement=lambda student, teacher: (
       1 - float(np.abs(student - teacher).max())
     ),

@@ -123,7 +123,7 @@ def test_the_score_is_among_the_metrics_and_higher_is_better():
 
 
 def test_predictions_are_largest_logits_and_agreement_counts_equal_ones():
-  predictions = TASK.predict(jnp.asarray(LOGITS))
+  predictions = TASK.predict(jnp.asarray(LOGITS), {})
   np.testing.assert_array_equal(predictions, LOGITS.argmax(-1))
   assert TASK.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])) == 0.75
 

@@ -59,6 +59,18 @@ def test_networks_see_samples_of_the_true_depths():
   assert (sampled(columns, depth(samples=5), key=1) != channel).any()
 
 
+def test_copies_of_an_image_in_a_batch_see_other_samples():
+  rows = np.array([2, 2, 2, 5])
+  columns = {name: x[rows] for name, x in COLUMNS.items()}
+  columns['index'] = rows.astype(np.int32)
+  channel = sampled(columns, depth(samples=5))
+  whole = {**COLUMNS, 'index': np.arange(9, dtype=np.int32)}
+  alone = sampled(whole, depth(samples=5))
+  np.testing.assert_array_equal(channel[[0, 3]], alone[[2, 5]])
+  for i, j in ((0, 1), (0, 2), (1, 2)):
+    assert (channel[i] != channel[j]).any()
+
+
 def test_training_and_evaluation_see_the_same_channels():
   data = jd.data.from_columns(COLUMNS, COLUMNS, validation=3)
   task = depth(samples=4)
@@ -86,6 +98,22 @@ def test_a_network_with_several_channels_of_outputs_is_refused():
     UsageError, match='one channel of outputs, got 5; set num'
   ):
     depth().loss(jnp.ones((2, 4, 4, 5)), batch)
+
+
+@pytest.mark.parametrize(
+  'outputs', [jnp.ones((2, 5)), {'head': jnp.ones((2, 4, 4, 1))}]
+)
+def test_a_network_whose_output_is_no_single_map_is_refused(outputs):
+  batch = {'depth': jnp.ones((2, 4, 4))}
+  with pytest.raises(UsageError, match=r'map \[B, h, w, 1\], .* got .*\[2, '):
+    depth().loss(outputs, batch)
+
+
+def test_whole_millimetres_are_refused_with_the_remedy():
+  columns = {**COLUMNS, 'depth': COLUMNS['depth'].astype(np.uint16)}
+  data = jd.data.from_columns(columns, columns)
+  with pytest.raises(UsageError, match='got uint16; divide whole millimetres'):
+    depth().check(data)
 
 
 def test_samples_without_depths_are_refused():

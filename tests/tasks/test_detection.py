@@ -16,7 +16,7 @@ from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import detectors
 from jaxdistill.study import stablehlo
 from jaxdistill.tasks import coco_results, detection
-from jaxdistill.tasks.detection import assignment
+from jaxdistill.tasks.detection import assignment, average_precision
 
 SIZE = (32, 48)
 CLASSES = 3
@@ -135,6 +135,47 @@ def test_objects_that_are_all_found_have_full_precision():
   assert task.agreement(rows['detections'], rows['detections']) == 1
 
 
+def objects_in_numpy(found, i, size):
+  """(box, score, class) of the objects, the best ones first."""
+  logits, offsets = (
+    np.asarray(found[k][i], float) for k in ('head', 'head.boxes')
+  )
+  sides = ALL[:, 2:] - ALL[:, :2]
+  centres = (ALL[:, 2:] + ALL[:, :2]) / 2 + offsets[:, :2] * sides
+  halves = sides * np.exp(offsets[:, 2:]) / 2
+  boxes = np.concatenate([centres - halves, centres + halves], axis=1)
+  boxes = np.clip(boxes, 0, (*size, *size))
+  scores = 1 / (1 + np.exp(-logits))
+  kept = []
+  for place in np.argsort(-scores, axis=None, kind='stable'):
+    anchor, label = divmod(place, CLASSES)
+    same = np.array([row[:4] for row in kept if row[5] == label])
+    overlaps = average_precision.overlaps(
+      boxes[anchor : anchor + 1], same.reshape(-1, 4), np.zeros(len(same), bool)
+    )
+    if scores[anchor, label] >= 0.05 and (overlaps <= 0.5).all():
+      kept.append((*boxes[anchor], scores[anchor, label], label))
+  return np.array(kept[:100])
+
+
+@pytest.mark.parametrize('padded', [False, True])
+def test_predictions_end_where_the_image_ends(padded):
+  found = random_outputs()
+  # The stride of the finest map does not divide the size of the images.
+  batch = {'image': np.zeros((3, 30, 45, 3), np.float32)}
+  sizes = [(30, 45)] * 3
+  if padded:
+    sizes = [(30, 20.5), (17, 45), (30, 45)]
+    batch['extent'] = np.float32(sizes)
+  predicted = np.asarray(jax.jit(detection().predict)(found, batch))
+  for i, size in enumerate(sizes):
+    expected = objects_in_numpy(found, i, size)
+    np.testing.assert_allclose(
+      predicted[i, : len(expected)], expected, rtol=1e-3, atol=1e-3
+    )
+    assert (expected[:, 2:4] == size).any()  # some boxes have been cut
+
+
 def test_giou_is_the_distance_of_boxes_instead_of_offsets():
   task, function = statistics(box_loss='giou', box_weight=2.0)
   found = random_outputs()
@@ -235,6 +276,11 @@ def changed_box(*box):
     ({'classes': np.zeros((6, 2))}, 'expected integers .* got float64'),
     ({'boxes': np.zeros((6, 3, 4), np.float32)}, r'\[4, 2, 4\], .* \[4, 3, 4'),
     ({'crowd': np.zeros((6, 3), bool)}, r'crowd: expected \[4, 2\]'),
+    ({'extent': np.ones(6)}, r'extent: expected \[N, 2\], .* got \[4\]'),
+    (
+      {'extent': np.tile([32.0, 49.0], (6, 1))},
+      r'extent: .* inside images of 32x48, got \[32.0, 49.0\]',
+    ),
   ],
 )
 def test_boxes_that_do_not_suit_images_and_classes_are_refused(changes, words):

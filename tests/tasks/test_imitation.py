@@ -41,13 +41,13 @@ def recipe(task):
 
 def test_an_embedding_is_scored_by_the_mean_cosine():
   task = tasks.embedding()
-  column = np.asarray(task.predict(jnp.array(TEACHERS)))
+  column = np.asarray(task.predict(jnp.array(TEACHERS), {}))
   rows = task.statistics(jnp.array(3 * OUTPUTS), {TEACHER: column})
   lengths = np.linalg.norm(OUTPUTS, axis=1) * np.linalg.norm(TEACHERS, axis=1)
   expected = ((OUTPUTS * TEACHERS).sum(1) / lengths).mean()
   score = task.summarize({k: np.asarray(v) for k, v in rows.items()})
   assert score['cosine'] == pytest.approx(expected, abs=1e-6)
-  student = task.predict(jnp.array(OUTPUTS))
+  student = task.predict(jnp.array(OUTPUTS), {})
   assert task.agreement(np.asarray(student), column) == pytest.approx(
     expected, abs=1e-6
   )
@@ -56,7 +56,7 @@ def test_an_embedding_is_scored_by_the_mean_cosine():
 
 def test_an_imitation_is_scored_by_equal_classes():
   task = tasks.imitation()
-  column = np.asarray(task.predict(jnp.array(TEACHERS)))
+  column = np.asarray(task.predict(jnp.array(TEACHERS), {}))
   rows = task.statistics(jnp.array(OUTPUTS), {TEACHER: column})
   expected = (OUTPUTS.argmax(1) == TEACHERS.argmax(1)).mean()
   score = task.summarize({k: np.asarray(v) for k, v in rows.items()})

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 import jaxdistill as jd
-from jaxdistill import objectives, study
+from jaxdistill import methods, networks, objectives, study
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import IGNORE
 from jaxdistill.losses.numerics import bilinear
@@ -16,6 +16,7 @@ from jaxdistill.networks.surgery import dense_heads
 from jaxdistill.objectives import pairs
 from jaxdistill.study import examples, registry
 from jaxdistill.tasks import depth, segmentation
+from jaxdistill.training import loop
 
 RNG = np.random.default_rng(0)
 SIZE = (16, 16)
@@ -110,7 +111,7 @@ def test_the_auxiliary_head_adds_its_share_of_the_loss():
   task = segmentation(auxiliary_weight=0.25)
   both = task.loss({'aux': aux, 'head': main}, batch)
   np.testing.assert_allclose(both, parts[0] + 0.25 * parts[1], rtol=1e-6)
-  assert task.predict({'aux': aux, 'head': main}).dtype == jnp.uint8
+  assert task.predict({'aux': aux, 'head': main}, {}).dtype == jnp.uint8
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,20 @@ def test_masks_without_classes_are_refused():
   data = dataset()._replace(num_classes=0)
   with pytest.raises(UsageError, match='num_classes or label_names'):
     jd.recipe(data, segmentation(), epochs=1, batch_size=4)
+
+
+def test_a_config_of_masks_without_classes_is_refused_by_the_task(plan):
+  columns = squares()
+  path = {'image': columns['image'], 'mask': columns['mask']}
+  data = jd.data.from_columns(path, path)
+  with pytest.raises(UsageError, match='expected num_classes or label_names'):
+    study.plan(config(methods={'a': {'name': 'supervised'}}), data)
+
+
+def test_a_network_that_gives_no_map_is_refused():
+  mask = {'mask': jnp.zeros((2, 8, 8), jnp.uint8)}
+  with pytest.raises(UsageError, match=r"such as 'fcn', got \[2, 3\]"):
+    segmentation().loss(jnp.zeros((2, 3)), mask)
 
 
 def test_a_score_that_does_not_exist_is_refused():
@@ -273,6 +288,35 @@ def test_columns_that_do_not_match_are_refused():
     jd.data.from_columns(floats, columns)
 
 
+def test_stages_without_weights_in_the_initial_file_are_named(
+  plan, monkeypatch, tmp_path
+):
+  monkeypatch.setitem(registry.NETWORKS, 'small', small)
+  five = small(num_classes=5)
+  shapes = graph.variable_shapes(five, {'image': jnp.zeros((1, *SIZE, 3))})
+  ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+  networks.save(tmp_path / 'five.safetensors', jd.Model(five, ones))
+  initial = {'name': 'pretrained', 'path': str(tmp_path / 'five.safetensors')}
+  student = {'name': 'small'}
+  built = plan(
+    {'supervised': {}}, student=student, teacher=None, initial=initial
+  )
+  (note,) = built.notes
+  assert note.startswith('student: ') and note.endswith('these are new: head')
+  drawn = {'name': 'normal'}  # draws all kernels
+  built = plan({'supervised': {}}, student=student, teacher=None, initial=drawn)
+  assert not built.notes
+
+
+def test_a_pytorch_file_without_a_network_is_refused_with_the_remedy(
+  plan, tmp_path
+):
+  (tmp_path / 'resnet.pth').write_bytes(b'PK\x03\x04' + bytes(64))
+  initial = {'name': 'pretrained', 'path': str(tmp_path / 'resnet.pth')}
+  with pytest.raises(UsageError, match=r'needs the section initial\.network'):
+    plan({'supervised': {}}, initial=initial)
+
+
 def small(width: int = 2, *, num_classes: int = 3) -> jd.Network:
   """Two groups of maps; cheaper to compile than any ResNet."""
   groups = (
@@ -306,3 +350,34 @@ def test_segmentation_runs_from_a_config_to_a_report(
   assert list(truths) == [0, 5, 10, 15]
   for row, truth in truths.items():
     np.testing.assert_array_equal(truth, test['mask'][row])
+
+
+def test_a_distilled_segmenter_resumes_with_the_same_bits(tmp_path):
+  data = dataset()
+  augment = jd.data.scale_crop(size=(8, 8))
+  recipe = jd.recipe(
+    data, segmentation(), epochs=3, batch_size=4, augment=augment
+  )
+  start = {
+    'student': jd.new_model(small(), recipe),
+    'teacher': jd.new_model(small(), recipe, seed=1),
+  }
+  method = methods.joint(recipe, terms={'kd': objectives.pixel_kd()})
+
+  def fit(directory, stop=10**6):
+    calls = iter(range(10**6))
+    options = jd.FitOptions(
+      directory=str(directory), interrupted=lambda: next(calls) >= stop
+    )
+    return jd.fit(method, start, data, options=options).carry['student']
+
+  whole = fit(tmp_path / 'whole')
+  with pytest.raises(loop.Interrupted):
+    fit(tmp_path / 'parts', stop=4)
+  resumed = fit(tmp_path / 'parts')
+  jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+  before = start['student'].variables
+  assert any(
+    (x != y).any()
+    for x, y in zip(*map(jax.tree.leaves, (before, whole.variables)))
+  )

@@ -37,7 +37,11 @@ def together(method, carries, dataset, directory=None, **options):
     log=log_lib.Log(show=False),
     **options,
   )
-  return loop.fit_seeds(method, carries, dataset, each, group)
+  runs = {
+    seed: loop.Run(method, carry, seed, each[seed])
+    for seed, carry in carries.items()
+  }
+  return loop.fit_runs(runs, dataset, group)
 
 
 def one_by_one(method, carries, dataset, directory=None, **options):
@@ -45,9 +49,8 @@ def one_by_one(method, carries, dataset, directory=None, **options):
   programs, results = loop.Programs(), {}
   for seed, carry in carries.items():
     own = loop.FitOptions(log=log_of(directory, seed), **options)
-    results |= loop.fit_seeds(
-      *(method, {seed: carry}, dataset, {seed: own}, own, programs)
-    )
+    run = loop.Run(method, carry, seed, own)
+    results |= loop.fit_runs({seed: run}, dataset, own, programs)
   return results
 
 
@@ -169,7 +172,7 @@ def options():
 @pytest.fixture
 def mapped(monkeypatch):
   """Maps the program over seeds, as on GPUs; this compiles faster, too."""
-  monkeypatch.setattr(lanes, 'unrolls', lambda: False)
+  monkeypatch.setattr(lanes, 'are_mapped', lambda: True)
 
 
 def test_seeds_together_are_seeds_apart(
@@ -347,16 +350,15 @@ def test_seeds_one_by_one_share_programs_that_need_no_values(
   programs, results, counts = loop.Programs(), {}, []
   for seed, carry in carries.items():
     options = loop.FitOptions(log=log_lib.Log(show=False))
-    results |= loop.fit_seeds(
-      *((build,), {seed: carry}, dataset, {seed: options}, options, programs)
-    )
+    run = loop.Run((build,), carry, seed, options)
+    results |= loop.fit_runs({seed: run}, dataset, options, programs)
     counts.append(len(traced))
   assert (counts[0] == counts[-1]) is not needs_values
   assert last(results) == last(alone((build,), carries, dataset))
 
 
 def test_a_step_that_captures_values_of_its_seed_keeps_them(dataset):
-  """Its program can neither be shared nor mapped."""
+  """The program takes them as arguments."""
 
   def build(carry):
     by = carry['by']
@@ -370,3 +372,91 @@ def test_a_step_that_captures_values_of_its_seed_keeps_them(dataset):
   carries = starts({0: 2.0, 1: 3.0, 2: 4.0})
   results = together((build,), carries, dataset)
   assert last(results) == last(alone((build,), carries, dataset))
+
+
+def test_trials_that_differ_in_numbers_share_one_program(
+  augmented, carries, dataset, monkeypatch
+):
+  """Such as weights, temperatures and the numbers of optimizers."""
+  compiled = []
+  jit = lanes._compiled
+  monkeypatch.setattr(
+    *(lanes, '_compiled', lambda *args: compiled.append(1) or jit(*args))
+  )
+  trials = {
+    f'trial {i}': methods.kd(
+      augmented._replace(
+        optimizer=optimizers.sgd(
+          optimizers.cosine(rate=rate, warmup=0.1), weight_decay=decay
+        )
+      ),
+      temperature=temperature,
+      weight=weight,
+    )
+    for i, (rate, decay, temperature, weight) in enumerate(
+      ((0.02, 0.001, 1.0, 0.5), (0.1, 0.01, 4.0, 0.9))
+    )
+  }
+  own = loop.FitOptions(log=log_lib.Log(show=False), **options())
+  runs = {
+    name: loop.Run(method, carries[0], 7, own)
+    for name, method in trials.items()
+  }
+  results = []
+  for is_mapped in (False, True):
+    monkeypatch.setattr(lanes, 'are_mapped', lambda is_=is_mapped: is_)
+    results.append(loop.fit_runs(runs, dataset, own))
+  assert len(compiled) == 2
+  assert_same(*results)
+  name = 'trial 1'
+  alone = loop.fit(*(trials[name], carries[0], dataset), seed=7, options=own)
+  assert_same({name: results[0][name]}, {name: alone})
+  with pytest.raises(AssertionError):
+    assert_same({name: results[0]['trial 0']}, {name: alone})
+
+
+def test_trials_of_other_lengths_or_shapes_train_in_programs_of_their_own(
+  dataset, tmp_path
+):
+  def sized(size, num_steps):
+    def init(rng, carry):
+      del carry
+      return {'w': jax.random.normal(rng, (size,))}, {'by': jnp.ones(size)}
+
+    def step(state, frozen, batches, rng, static):
+      del batches, rng, static
+      return {'w': state['w'] + frozen['by']}, {'loss': state['w'].sum()}
+
+    return (lambda carry: walk(num_steps, init=init, step=step),)
+
+  trials = {'a': sized(1, 2), 'b': sized(1, 3), 'c': sized(2, 2)}
+
+  def run(directory, interrupted=lambda: False):
+    group = loop.FitOptions(
+      directory=str(directory / 'group'),
+      interrupted=interrupted,
+      checkpoint_seconds=0.0,
+    )
+    runs = {
+      name: loop.Run(
+        method, {}, 0, group._replace(directory=str(directory / name))
+      )
+      for name, method in {**trials, 'd': trials['b']}.items()
+    }
+    return loop.fit_runs(runs, dataset, group)
+
+  whole = run(tmp_path / 'whole')
+  assert [result.steps for result in whole.values()] == [2, 3, 2, 3]
+  for name in trials:
+    alone = loop.fit(trials[name], {}, dataset)
+    np.testing.assert_array_equal(
+      whole[name].carry['start'], alone.carry['start']
+    )
+  calls = iter(range(100))
+  with pytest.raises(loop.Interrupted):
+    run(tmp_path / 'parts', lambda: next(calls) >= 4)
+  again = run(tmp_path / 'parts')
+  for name, result in again.items():
+    np.testing.assert_array_equal(
+      result.carry['start'], whole[name].carry['start']
+    )

@@ -40,8 +40,8 @@ def coco(
   their EXIF orientation says, and annotations must belong to the turned images.
 
   The columns are 'image', 'image_id', and those of `tasks.detection`: 'boxes',
-  'classes', 'crowd', 'areas' and 'scale'. The classes have the order of the
-  categories in the file of the training set.
+  'classes', 'crowd', 'areas', 'scale' and 'extent'. The classes have the order
+  of the categories in the file of the training set.
 
   Args:
     path: the folder.

@@ -5,7 +5,7 @@ from concurrent import futures
 import dataclasses
 import math
 import os
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -64,6 +64,8 @@ class LazyImages:
   range: tuple[float, float] | None = None
   threads: int = dataclasses.field(default_factory=lambda: processors())
   letterbox: bool = False
+  # What to do with a file that cannot be decoded.
+  remedy: ClassVar[str] = 'replace it by an intact copy, or remove it'
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -91,8 +93,7 @@ class LazyImages:
       place, reason = bad[0]
       raise UsageError(
         f'{len(bad)} of {len(places)} images cannot be decoded ({reason}); the '
-        f'first is {self.files.name(place)}; replace it by an intact copy, or '
-        'remove it'
+        f'first is {self.files.name(place)}; {self.remedy}'
       )
     return out
 

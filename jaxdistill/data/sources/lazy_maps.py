@@ -8,7 +8,7 @@ the nearest pixel.
 from collections.abc import Sequence
 import dataclasses
 import io
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from jaxdistill.data.sources import decoding, images
 # The modes of Pillow whose pixels are single numbers: palettes, and grey levels
 # of 1, 8, 16 and 32 bits.
 _MODES = ('1', 'P', 'L', 'I', 'I;16')
+# Levels of 8, 16 and 32 bits, and floats.
+_DEPTH_MODES = ('L', 'I', 'I;16', 'F')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class LazyMasks(images.LazyImages):
   """
 
   table: tuple[int, ...] = ()
+  remedy: ClassVar[str] = 'correct it, or the classes and data.ignore'
 
   def _decode(self, encoded: Any) -> np.ndarray:
     return _resized(_mask(encoded, self.table), self.image_shape, 'NEAREST')
@@ -75,6 +78,29 @@ class LazyDepths(images.LazyImages):
     return nearest
 
 
+@dataclasses.dataclass(frozen=True)
+class LazyDepthImages(LazyDepths):
+  """A column of depths, float32 `[N, H, W]`, that image files hold.
+
+  Attributes:
+    unit: the metres of one level.
+    ignored: the levels that stand for an unknown depth, besides 0.
+  """
+
+  unit: float = 0.001
+  ignored: tuple[int, ...] = ()
+
+  @property
+  def dtype(self) -> np.dtype[Any]:
+    """The type of the depths."""
+    return np.dtype(np.float32)
+
+  def _decode(self, encoded: Any) -> np.ndarray:
+    levels = _pixels(encoded, _DEPTH_MODES, 'depths with one channel')
+    known = ~np.isin(levels, self.ignored)
+    return super()._decode(np.where(known, levels * self.unit, 0.0))
+
+
 def class_table(num_classes: int, ignored: Sequence[int]) -> tuple[int, ...]:
   """Returns the table of masks whose values are the numbers of the classes.
 
@@ -104,17 +130,8 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
     OSError: the bytes are not a mask, or it has a value that must not occur;
       the message is one line.
   """
-  pillow = optional.require('PIL.Image', 'reading masks')
-  try:
-    with pillow.open(io.BytesIO(encoded), formats=decoding.formats()) as image:
-      mode, values = image.mode, np.asarray(image).astype(np.int64)
-  except Exception as error:  # damage may raise anything
-    raise OSError(checks.reason(error)) from error
-  if mode not in _MODES:
-    raise OSError(
-      'expected a mask with grey levels or a palette, got an image of the mode '
-      f'{mode}'
-    )
+  what = 'a mask with grey levels or a palette'
+  values = _pixels(encoded, _MODES, what).astype(np.int64)
   classes = np.full(values.shape, -1)
   known = (values >= 0) & (values < len(table))
   classes[known] = np.array(table)[values[known]]
@@ -125,6 +142,28 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
       f'names, got {values[classes < 0][0]}'
     )
   return classes.astype(np.uint8)
+
+
+def _pixels(encoded: bytes, modes: Sequence[str], what: str) -> np.ndarray:
+  """Returns the numbers `[h, w]` that an image file holds.
+
+  Args:
+    encoded: the content of the file.
+    modes: the modes of Pillow that are allowed.
+    what: which images these are, for the message.
+
+  Raises:
+    OSError: the bytes are not such an image; the message is one line.
+  """
+  pillow = optional.require('PIL.Image', 'reading maps')
+  try:
+    with pillow.open(io.BytesIO(encoded), formats=decoding.formats()) as image:
+      mode, values = image.mode, np.asarray(image)
+  except Exception as error:  # damage may raise anything
+    raise OSError(checks.reason(error)) from error
+  if mode not in modes:
+    raise OSError(f'expected {what}, got an image of the mode {mode}')
+  return values
 
 
 def _resized(pixels: np.ndarray, size: Sequence[int], how: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Data sets of folders of images and masks, as PNG files of equal names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 import os
 import pathlib
 
@@ -70,15 +71,14 @@ def mask_folder(
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   names = labels.checked_names('label_names', label_names)
   ignored = [checks.integer('ignore', x, at_least=0) for x in ignore]
-  root = pathlib.Path(os.path.expanduser(path))
-  size = image_size and tuple(
-    checks.integer('image_size', side)
-    for side in checks.length('image_size', image_size, 2, 'sides of an image')
-  )
   table = lazy_maps.class_table(len(names), ignored)
-  splits = [
-    _columns(root / split, size, table) for split in (train_split, test_split)
-  ]
+  splits = columns(
+    path,
+    (train_split, test_split),
+    image_size,
+    'mask',
+    functools.partial(lazy_maps.LazyMasks, table=table),
+  )
   if stream is None:
     stream = images.is_large(columns['image'].shape for columns in splits)
   return arrays.from_columns(
@@ -92,32 +92,65 @@ def mask_folder(
   )
 
 
+def columns(
+  path: str,
+  splits: Sequence[str],
+  image_size: Sequence[int] | None,
+  kind: str,
+  column: Callable[..., images.LazyImages],
+) -> list[dict[str, images.LazyImages]]:
+  """Returns the images and maps of each split, in the order of their names.
+
+  Args:
+    path: the folder of the splits.
+    splits: their folders.
+    image_size: see `mask_folder`.
+    kind: what the maps are, 'mask' or 'depth'.
+    column: (files, rows, size) -> the column of the maps.
+
+  Raises:
+    UsageError: see `mask_folder`.
+  """
+  size = image_size and tuple(
+    checks.integer('image_size', side)
+    for side in checks.length('image_size', image_size, 2, 'sides of an image')
+  )
+  root = pathlib.Path(os.path.expanduser(path))
+  return [_columns(root / split, size, kind, column) for split in splits]
+
+
 def _columns(
-  root: pathlib.Path, size: Sequence[int] | None, table: tuple[int, ...]
+  root: pathlib.Path,
+  size: Sequence[int] | None,
+  kind: str,
+  column: Callable[..., images.LazyImages],
 ) -> dict[str, images.LazyImages]:
-  """Returns the images and masks of a split, in the order of their names."""
-  files = [_files(root / name) for name in ('images', 'masks')]
+  """Returns the images and maps of one split."""
+  files = [_files(root / name) for name in ('images', f'{kind}s')]
   differing = sorted(files[0].keys() ^ files[1].keys())
   if differing:
-    kind = 'mask' if differing[0] in files[0] else 'image'
+    missing = kind if differing[0] in files[0] else 'image'
     raise UsageError(
-      f'data.path: expected an image and a mask of each name in {str(root)!r}, '
-      f'got no {kind} for {differing[0]!r}'
+      f'data.path: expected an image and a {kind} of each name in '
+      f'{str(root)!r}, got no {missing} for {differing[0]!r}'
     )
   names = list(files[0])
-  image, mask = (
+  image, maps = (
     image_files.Paths(tuple(str(x[name]) for name in names)) for x in files
   )
-  height, width = _size(image.paths, mask.paths, size)
+  height, width = _size(image.paths, maps.paths, size, kind)
   rows = np.arange(len(names))
   return {
     'image': lazy_maps.LazyStretched(image, rows, (height, width, 3)),
-    'mask': lazy_maps.LazyMasks(mask, rows, (height, width), table=table),
+    kind: column(maps, rows, (height, width)),
   }
 
 
 def _size(
-  image: Sequence[str], mask: Sequence[str], size: Sequence[int] | None
+  image: Sequence[str],
+  mask: Sequence[str],
+  size: Sequence[int] | None,
+  kind: str,
 ) -> tuple[int, ...]:
   """Returns the height and width of a split.
 
@@ -134,7 +167,7 @@ def _size(
   for file, of_image, of_mask in zip(mask, *stored):
     if of_mask != of_image:
       raise UsageError(
-        f'{file}: expected a mask of the size of its image, {of_image}, got '
+        f'{file}: expected a {kind} of the size of its image, {of_image}, got '
         f'{of_mask}'
       )
   _check_upright(image)

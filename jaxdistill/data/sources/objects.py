@@ -66,4 +66,6 @@ def columns(
     ('areas', objects.areas[order]),
   ):
     table[name][image, place] = values
-  return {**table, 'scale': scale}
+  # Not rounded, as the boxes are not, so that no box extends beyond it.
+  extent = np.minimum(sizes * scale[:, None], np.array(into))
+  return {**table, 'scale': scale, 'extent': extent.astype(np.float32)}

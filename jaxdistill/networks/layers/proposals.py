@@ -22,7 +22,8 @@ def propose(
   """Returns the most promising boxes of one image, the best ones first.
 
   At each level, the anchors with the highest scores are decoded to boxes and
-  clipped to the image. Boxes without an area are dropped, and non-maximum
+  clipped to the area that the finest map covers, which may be a few pixels
+  larger than the image. Boxes without an area are dropped, and non-maximum
   suppression drops boxes that overlap too much with a better one of their
   level. The best boxes of all levels are the proposals.
 

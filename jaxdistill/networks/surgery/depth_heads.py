@@ -32,11 +32,7 @@ class UpProjection(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> dict[str, Array]:
-    width, dtype = max(1, x.shape[-1] // 2), x.dtype
-    twice = (0, 1, 1)
-    x = jax.lax.pad(
-      x, jnp.zeros((), dtype), ((0, 0, 0), twice, twice, (0, 0, 0))
-    )
+    width, dtype, x = max(1, x.shape[-1] // 2), x.dtype, _unpooled(x)
 
     def conv_norm(x: Array, kernel: int, name: str) -> Array:
       y = layers.conv(width, kernel, dtype=dtype, name=f'{name}_conv')(x)
@@ -45,6 +41,28 @@ class UpProjection(nn.Module):
     y = conv_norm(nn.relu(conv_norm(x, 5, 'first')), 3, 'second')
     y = y + conv_norm(x, 5, 'shortcut')
     return {'': nn.relu(y), '.pre': y}
+
+
+@description.register
+class UpConvolution(nn.Module):
+  """Doubles the size of a map and halves its channels, with one convolution.
+
+  Zeros are put between the places of the map. A 5x5 convolution with batch norm
+  and a ReLU follow.
+  """
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    width, dtype = max(1, x.shape[-1] // 2), x.dtype
+    y = layers.conv(width, 5, dtype=dtype, name='conv')(_unpooled(x))
+    y = layers.batch_norm(train, dtype=dtype, name='norm')(y)
+    return {'': nn.relu(y), '.pre': y}
+
+
+def _unpooled(x: Array) -> Array:
+  """Puts a zero after each place of maps, in both directions."""
+  none, twice = (0, 0, 0), (0, 1, 1)
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), (none, twice, twice, none))
 
 
 def upproj(
@@ -77,15 +95,39 @@ def upproj(
     - Ma and Karaman, Sparse-to-Dense: Depth Prediction from Sparse Depth
       Samples and a Single Image, 2018, https://arxiv.org/abs/1709.07492
   """
+  return _decoder(network, UpProjection(), num_classes, doublings)
+
+
+def upconv(
+  network: Network, *, num_classes: int = 1, doublings: int = 4
+) -> Network:
+  """Returns a network for depths whose decoder has one convolution a doubling.
+
+  It is `upproj` with `UpConvolution` in place of `UpProjection`, and needs
+  about half of its computation.
+
+  Args:
+    network: see `upproj`.
+    num_classes: see `upproj`.
+    doublings: see `upproj`.
+
+  Raises:
+    UsageError: see `upproj`.
+
+  References:
+    see `upproj`
+  """
+  return _decoder(network, UpConvolution(), num_classes, doublings)
+
+
+def _decoder(
+  network: Network, block: nn.Module, num_classes: int, doublings: int
+) -> Network:
+  """Returns a classifier's maps with a decoder of several equal blocks."""
   checks.integer('num_classes', num_classes)
   checks.integer('doublings', doublings)
+  ups = (Stage(f'decoder.up{i}', block) for i in range(1, doublings + 1))
+  head = Stage('head', dense_heads.PixelClassifier(num_classes))
   return dense_heads.with_heads(
-    network,
-    [
-      Stage('decoder.squeeze', Squeeze()),
-      *(
-        Stage(f'decoder.up{i}', UpProjection()) for i in range(1, doublings + 1)
-      ),
-      Stage('head', dense_heads.PixelClassifier(num_classes)),
-    ],
+    network, [Stage('decoder.squeeze', Squeeze()), *ups, head]
   )

@@ -116,7 +116,12 @@ def _trained(
 ) -> Variables:
   """Returns the variables that a file holds."""
   if network is None:
-    return files.load(path).variables
+    try:
+      return files.load(path).variables
+    except UsageError as error:
+      raise UsageError(
+        f'{error}; a file of PyTorch tensors needs the section initial.network'
+      ) from None
   first = variables['params'].get(network.stages[0].name, {})
   channels = [x.shape[2] for x in jax.tree.leaves(first) if x.ndim == 4]
   shape = (1, _SIDE, _SIDE, channels[0] if channels else 3)

@@ -135,8 +135,8 @@ def to_torch(model: Model, naming: str = '') -> dict[str, np.ndarray]:
   Args:
     model: the network and its variables.
     naming: 'torchvision', 'timm', 'huggingface', 'huggingface_dinov3',
-      'efficientnet_pytorch' or 'repdistiller'; '' chooses the one from which
-      the architecture comes.
+      'efficientnet_pytorch', 'csail' or 'repdistiller'; '' chooses the one from
+      which the architecture comes.
 
   Returns:
     {name: array}.

@@ -8,7 +8,8 @@ https://github.com/pytorch/vision ('torchvision'),
 https://github.com/huggingface/pytorch-image-models ('timm'),
 https://github.com/huggingface/transformers ('huggingface' and
 'huggingface_dinov3'),
-https://github.com/lukemelas/EfficientNet-PyTorch ('efficientnet_pytorch') and
+https://github.com/lukemelas/EfficientNet-PyTorch ('efficientnet_pytorch'),
+https://github.com/CSAILVision/semantic-segmentation-pytorch ('csail') and
 https://github.com/HobbitLong/RepDistiller ('repdistiller').
 """
 
@@ -76,11 +77,21 @@ def epsilon(network: Network, naming: str) -> float:
   return 1e-3 if v3 and naming == 'torchvision' else 1e-5
 
 
+# Naming -> the names of a stem of three convolutions.
+_DEEP_STEMS = {
+  'csail': torch_naming.numbered('', 3),
+  'timm': {
+    **{'conv1': 'conv1.0', 'norm1': 'conv1.1', 'conv2': 'conv1.3'},
+    **{'norm2': 'conv1.4', 'conv3': 'conv1.6', 'norm3': 'bn1'},
+  },
+}
+
+
 def _resnets(network: Network) -> Namings:
-  def make(shortcut, head):
+  def make(shortcut, head, stem=None):
     def names(network):
       stages = {
-        'stem': torch_naming.pair('conv1', 'bn1'),
+        'stem': stem or torch_naming.pair('conv1', 'bn1'),
         'head': {'linear': head},
       }
       for stage, g, b, _ in torch_naming.blocks(network):
@@ -96,6 +107,8 @@ def _resnets(network: Network) -> Namings:
 
   torchvision = make('downsample', 'fc')
   repdistiller = make('shortcut', 'linear')
+  if isinstance(network.stages[0].module, imagenet_resnet.DeepStem):
+    return {k: make('downsample', 'fc', v) for k, v in _DEEP_STEMS.items()}
   large = {'torchvision': torchvision, 'timm': torchvision}
   if 'group4' not in graph.groups(network):
     return {'repdistiller': torchvision, **large}

@@ -22,8 +22,7 @@ def coco_results(
     predictions: what the task `detection` predicts for a split, `[N, D, 6]`.
     split: the split, with the columns 'image_id' `[N]` and 'scale' `[N]` of the
       data set `coco`. Without 'image_id', images are numbered from 0; without
-      'scale', boxes are not resized. If it has the column 'image', boxes are
-      clipped to the images.
+      'scale', boxes are not resized.
     category_ids: for each class, the id of its category in the annotations.
 
   Returns:
@@ -40,10 +39,7 @@ def coco_results(
     >>> tasks.coco_results(rows, {}, category_ids=[7])[0]['bbox']
     [2.0, 1.0, 6.0, 3.0]
   """
-  rows = np.array(predictions, np.float64)
-  if 'image' in split:
-    size = split['image'].shape[1:3]
-    rows[..., :4] = np.clip(rows[..., :4], 0, (*size, *size))
+  rows = np.asarray(predictions, np.float64)
   image_ids = np.asarray(split.get('image_id', np.arange(len(rows))))
   scales = np.asarray(split.get('scale', np.ones(len(rows))), np.float64)
   results = []

@@ -13,7 +13,6 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import (
   Array,
   Batch,
-  Dataset,
   Metric,
   Metrics,
   Output,
@@ -25,6 +24,7 @@ from jaxdistill.losses import numerics
 from jaxdistill.tasks.detection import (
   assignment,
   average_precision,
+  checking,
   pycoco,
   suppression,
 )
@@ -56,11 +56,13 @@ def detection(
 
   The data have the columns 'boxes', float32 `[N, M, 4]`, which are (top, left,
   bottom, right) in pixels, and 'classes', int32 `[N, M]`, where -1 stands for
-  no box. Three columns are optional. 'crowd', booleans `[N, M]`, says that a
+  no box. Four columns are optional. 'crowd', booleans `[N, M]`, says that a
   box holds many objects; it is not learned and need not be found. 'scale',
   `[N]`, is the factor by which each image was enlarged. 'areas', float32
   `[N, M]`, are the areas of the objects before that, which decide whether they
-  are small, medium or large.
+  are small, medium or large. 'extent', float32 `[N, 2]`, is the height and
+  width of the part of each image that is not padding; it begins at the top
+  left. Without it, this is the whole image.
 
   The network is a detector such as `networks.retinanet`. The loss of an image
   is the sum of `losses.focal_loss` over its anchors and classes, plus the loss
@@ -68,7 +70,8 @@ def detection(
   `assignment.assign`. Boxes are predicted relative to anchors; see
   `boxes.encode`. At each level of the detector, the 1,000 best pairs of
   an anchor and a class are decoded. Non-maximum suppression within the classes
-  then leaves at most 100 objects.
+  then leaves at most 100 objects. Their boxes are clipped to the image, without
+  its padding.
 
   The metrics are the loss, its parts 'class_loss' and 'box_loss', and the
   average precisions of COCO, see `average_precision.average_precisions`. Whole
@@ -117,8 +120,7 @@ def assembled(
     parts_of_loss: (outputs, batch) -> the 'loss' of each image and its parts,
       whose names end with 'loss', `[B]`.
     detect: (outputs, size) -> the objects of each image, `[B, 100, ...]`, with
-      boxes that are clipped to this height and width. Without the size, boxes
-      may extend a few pixels beyond the image.
+      boxes that are clipped to this height and width, `[2]` or `[B, 2]`.
     score: the metric that chooses the best epoch.
     evaluator: what computes the average precisions.
 
@@ -129,10 +131,16 @@ def assembled(
   if evaluator == 'pycocotools':
     pycoco.require(f"{name} with evaluator='pycocotools'")
 
+  def predict(outputs: Output, batch: Batch) -> Array:
+    if isinstance(outputs, Mapping) and outputs.keys() == _FINAL:
+      return _joined(suppression.Detections(**outputs))
+    size = jnp.array(batch['image'].shape[1:3], jnp.float32)
+    return _joined(detect(outputs, batch.get('extent', size)))
+
   def statistics(outputs: Output, batch: Batch) -> dict[str, Array]:
     return {
       **parts_of_loss(outputs, batch),
-      'detections': _joined(detect(outputs, batch['image'].shape[1:3])),
+      'detections': predict(outputs, batch),
       **_truth(batch),
     }
 
@@ -141,12 +149,7 @@ def assembled(
     return {k: v.mean() for k, v in rows.items() if k != 'loss'}
 
   def final(outputs: Output, size: Sequence[int]) -> Output:
-    return detect(outputs, size)._asdict()
-
-  def predict(outputs: Output) -> Array:
-    if isinstance(outputs, Mapping) and outputs.keys() == _FINAL:
-      return _joined(suppression.Detections(**outputs))
-    return _joined(detect(outputs))
+    return detect(outputs, jnp.array(size, jnp.float32))._asdict()
 
   return Task(
     name,
@@ -161,55 +164,8 @@ def assembled(
     class_scores=False,
     whole_images=True,
     final=final,
-    check=check_boxes,
+    check=checking.check_boxes,
   )
-
-
-def check_boxes(dataset: Dataset) -> None:
-  """Checks that all boxes of a data set suit its images and classes.
-
-  Args:
-    dataset: the data.
-
-  Raises:
-    UsageError: columns have wrong types or shapes, or a box is outside its
-      image, has swapped sides, or has a class that does not exist.
-  """
-  for name, split in dataset.splits.items():
-    boxes, classes = split['boxes'], split['classes']
-    count, height, width = split['image'].shape[:3]
-    shape = (*np.shape(classes), 4)
-    if np.ndim(classes) != 2 or classes.dtype.kind not in 'iu':
-      raise UsageError(
-        f'classes: expected integers [{count}, M] in the split {name!r}, got '
-        f'{classes.dtype} {list(classes.shape)}'
-      )
-    if boxes.shape != shape or boxes.dtype.kind != 'f':
-      raise UsageError(
-        f'boxes: expected floats {list(shape)}, one for each of the classes, '
-        f'in the split {name!r}, got {boxes.dtype} {list(boxes.shape)}'
-      )
-    wrong = (classes < -1) | (classes >= dataset.num_classes)
-    if wrong.any():
-      raise UsageError(
-        f'classes: expected numbers from 0 to {dataset.num_classes - 1}, or -1 '
-        f'for no box, in the split {name!r}, got {classes[wrong][0]}'
-      )
-    limit = np.array((height, width, height, width), np.float32)
-    swapped = (boxes[..., :2] > boxes[..., 2:]).any(-1)
-    inside = ((boxes >= -1e-3) & (boxes <= limit + 1e-3)).all(-1)
-    for row, column in np.argwhere((swapped | ~inside) & (classes >= 0))[:1]:
-      raise UsageError(
-        f'boxes: expected (top, left, bottom, right) with top <= bottom and '
-        f'left <= right inside images of {height}x{width}, got '
-        f'{boxes[row, column].tolist()} in image {row} of the split {name!r}'
-      )
-    for key in ('crowd', 'areas'):
-      if key in split and split[key].shape != classes.shape:
-        raise UsageError(
-          f'{key}: expected {list(classes.shape)}, one for each box, in the '
-          f'split {name!r}, got {list(split[key].shape)}'
-        )
 
 
 class _Parts(NamedTuple):
@@ -289,7 +245,7 @@ def _detect(
   least_score: float,
   overlap: float,
   outputs: Output,
-  size: Sequence[int] | None = None,
+  size: Array,
 ) -> suppression.Detections:
   """Returns the objects that are found in each image, `[B, 100, ...]`.
 
@@ -297,14 +253,14 @@ def _detect(
     least_score: see `detection`.
     overlap: see `detection`.
     outputs: the outputs of a detector.
-    size: the height and width of the images, to which boxes are clipped. None:
-      boxes are clipped to the finest map, which may be a few pixels larger.
+    size: the height and width to which boxes are clipped, of all images `[2]`
+      or of each image `[B, 2]`.
   """
   parts = _parts(outputs)
   ends = np.cumsum([x.shape[1] for x in parts.anchors])[:-1].tolist()
 
   def of_image(
-    logits: Array, offsets: Array, anchors: tuple[Array, ...]
+    size: Array, logits: Array, offsets: Array, anchors: tuple[Array, ...]
   ) -> suppression.Detections:
     found = suppression.candidates(
       jnp.split(logits, ends),
@@ -312,11 +268,11 @@ def _detect(
       anchors,
       least_score=least_score,
     )
-    limit = boxes_lib.covered(anchors[0]) if size is None else jnp.array(size)
-    found = found._replace(boxes=boxes_lib.clip(found.boxes, limit))
+    found = found._replace(boxes=boxes_lib.clip(found.boxes, size))
     return suppression.suppress(found, overlap=overlap)
 
-  return jax.vmap(of_image)(*parts)
+  axes = (None if size.ndim == 1 else 0, *(0 for _ in parts))
+  return jax.vmap(of_image, axes)(size, *parts)
 
 
 def _joined(found: suppression.Detections) -> Array:

@@ -1,6 +1,6 @@
 """The task of two-stage detectors, such as Faster R-CNN."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import functools
 from typing import NamedTuple
 
@@ -263,20 +263,18 @@ def _detect(
   least_score: float,
   overlap: float,
   outputs: Output,
-  size: Sequence[int] | None = None,
+  size: Array,
 ) -> suppression.Detections:
   """Returns the objects that are found in each image; see `task.assembled`."""
 
-  def of_image(parts: _Parts) -> suppression.Detections:
+  def of_image(size: Array, parts: _Parts) -> suppression.Detections:
     regions, is_region = _regions(parts)
     num_classes = parts.offsets.shape[-2]
     scores = jax.nn.softmax(parts.logits)[:, :num_classes]
     is_kept = is_region[:, None] & (scores >= least_score)
     offsets = parts.offsets * jnp.array([[_UNITS]])
     boxes = boxes_lib.decode(offsets, regions[:, None])
-    finest = parts.anchors[0]
-    limit = boxes_lib.covered(finest) if size is None else jnp.array(size)
-    boxes = boxes_lib.clip(boxes, limit)
+    boxes = boxes_lib.clip(boxes, size)
     # A product, because the converter to ONNX repeats two constants, between
     # which each image chooses, for a wrong number of images.
     numbers = jnp.arange(1, num_classes + 1)[None]
@@ -288,4 +286,5 @@ def _detect(
     )
     return suppression.suppress(found, overlap=overlap)
 
-  return jax.vmap(of_image)(_parts(outputs))
+  axes = (None if size.ndim == 1 else 0, 0)
+  return jax.vmap(of_image, axes)(size, _parts(outputs))

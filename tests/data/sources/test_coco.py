@@ -64,6 +64,7 @@ def test_images_and_boxes_are_resized_together(stream, tmp_path):
   assert data.label_names == ('cat', 'dog')
   np.testing.assert_array_equal(split['image_id'], [139, 42, 5])
   np.testing.assert_allclose(split['scale'], [1, 0.5, 1])
+  np.testing.assert_allclose(split['extent'], [[12, 16], [16, 12], [12, 16]])
   np.testing.assert_array_equal(split['classes'], [[1], [0], [-1]])
   np.testing.assert_array_equal(
     split['boxes'][:, 0], [[4, 2, 12, 8], [8, 4, 16, 12], [0, 0, 0, 0]]

@@ -31,6 +31,7 @@ def test_images_and_boxes_are_resized_together(stream, boxes_dir):
   np.testing.assert_array_equal(split['classes'][i], [2, 0])
   np.testing.assert_array_equal(split['crowd'][i], [False, True])
   np.testing.assert_allclose(split['areas'][i], [48, 24])
+  np.testing.assert_allclose(split['extent'][[i, j]], [[12, 16], [8, 16]])
   assert split['scale'][j] == 0.5  # 16x32
   np.testing.assert_allclose(split['boxes'][j, 0], [0, 0, 8, 16])
   image = split['image'][np.array([i, j])]

@@ -1,0 +1,214 @@
+"""One step for several runs whose steps differ only in numbers.
+
+The steps of a sweep's trials may be the same but for a learning rate, a weight
+or a temperature. These numbers are constants of the traced programs. Where the
+programs have different constants in the same place, the shared step takes an
+argument instead.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill.core.types import Array, PyTree
+
+# Equations that call a program -> the parameter that holds it. A call is read
+# and computed as if the equations of the program stood in its place.
+_CALLS = {
+  'jit': 'jaxpr',
+  'closed_call': 'call_jaxpr',
+  'custom_jvp_call': 'call_jaxpr',
+  'custom_vjp_call': 'call_jaxpr',
+}
+
+
+# Takes the arguments of the steps that it stands for, and then the numbers of
+# one of them, as arguments of their own.
+Step = Callable[..., Any]
+Numbers = tuple[Array, ...]
+
+
+def shared(
+  steps: Sequence[Callable[..., Any]], inputs: Sequence[PyTree]
+) -> list[tuple[Step, Numbers]]:
+  """Returns, for each of several runs, a step and the numbers that it takes.
+
+  Runs whose steps differ only in numbers get the same step.
+
+  Args:
+    steps: the step of each run, which can be traced.
+    inputs: the arguments of one of them. Those of the others have the same
+      shapes.
+  """
+  structure = jax.tree.structure(jax.eval_shape(steps[0], *inputs))
+  programs = [jax.make_jaxpr(step)(*inputs) for step in steps]
+  texts = list(map(_Text.of, programs))
+  groups: list[list[int]] = []
+  for i, text in enumerate(texts):
+    for group in groups:
+      if texts[group[0]].lines == text.lines:
+        group.append(i)
+        break
+    else:
+      groups.append([i])
+  results: dict[int, tuple[Step, Numbers]] = {}
+  for group in groups:
+    columns = list(zip(*(texts[i].constants for i in group), strict=True))
+    places = [k for k, column in enumerate(columns) if not _are_equal(column)]
+    constants = texts[group[0]].constants
+    step = _step(
+      *(programs[group[0]], structure, constants, places, len(inputs))
+    )
+    for i in group:
+      numbers = [jnp.asarray(texts[i].constants[k]) for k in places]
+      results[i] = step, tuple(numbers)
+  return [results[i] for i in range(len(steps))]
+
+
+def _step(
+  program: core.ClosedJaxpr,
+  structure: jax.tree_util.PyTreeDef,
+  constants: Sequence[Any],
+  places: Sequence[int],
+  count: int,
+) -> Step:
+  """Returns a step with arguments in place of some constants of its program.
+
+  Args:
+    program: the program.
+    structure: the structure of its result.
+    constants: its constants, see `_Text`.
+    places: the positions of those that become arguments.
+    count: the number of other arguments.
+  """
+
+  def step(*arguments: PyTree) -> Any:
+    inputs, numbers = arguments[:count], arguments[count:]
+    replaced = dict(zip(places, numbers, strict=True))
+    values = (replaced.get(i, x) for i, x in enumerate(constants))
+    outputs = _outputs(program, values, jax.tree.leaves(inputs))
+    return jax.tree.unflatten(structure, outputs)
+
+  return step
+
+
+class _Text:
+  """A program in a form that can be compared, with its constants apart.
+
+  Attributes:
+    lines: the program without the values of its constants.
+    constants: the values, in the order in which `_outputs` needs them.
+  """
+
+  def __init__(self) -> None:
+    """Begins without lines."""
+    self.lines: list[Any] = []
+    self.constants: list[Any] = []
+    self._names: dict[Any, int] = {}
+
+  @classmethod
+  def of(cls, program: core.ClosedJaxpr) -> '_Text':
+    """Reads a program."""
+    text = cls()
+    text._read(program)
+    return text
+
+  def _read(self, program: core.ClosedJaxpr) -> None:
+    """Adds the lines and constants of a program."""
+    jaxpr = program.jaxpr
+    self.constants += program.consts
+    self._define(jaxpr.constvars)
+    self._define(jaxpr.invars)
+    for equation in jaxpr.eqns:
+      inputs = tuple(map(self._name, equation.invars))
+      called = _called(equation)
+      if called is None:
+        parameters = _comparable(equation.params)
+        self.lines.append((equation.primitive, inputs, parameters))
+      else:
+        self.lines.append(inputs)
+        self._read(called)
+      self._define(equation.outvars)
+    self.lines.append(tuple(map(self._name, jaxpr.outvars)))
+
+  def _define(self, variables: Sequence[Any]) -> None:
+    """Adds a line that names new variables and their types."""
+    for variable in variables:
+      self._names[variable] = len(self._names)
+    self.lines.append([_type(x.aval) for x in variables])
+
+  def _name(self, x: Any) -> Any:
+    """Returns the name of a variable, or the type of a constant."""
+    if not isinstance(x, core.Literal):
+      return self._names[x]
+    kind = _type(x.aval)
+    self.constants.append(np.asarray(x.val, kind[1]))
+    return kind
+
+
+def _outputs(
+  program: core.ClosedJaxpr, constants: Iterator[Any], inputs: Sequence[Any]
+) -> list[Any]:
+  """Computes a program whose constants are replaced by others."""
+  values: dict[Any, Any] = {}
+
+  def value(x: Any) -> Any:
+    return next(constants) if isinstance(x, core.Literal) else values[x]
+
+  jaxpr = program.jaxpr
+  values |= {x: next(constants) for x in jaxpr.constvars}
+  values |= zip(jaxpr.invars, inputs, strict=True)
+  for equation in jaxpr.eqns:
+    arguments = [value(x) for x in equation.invars]
+    called = _called(equation)
+    if called is not None:
+      results = _outputs(called, constants, arguments)
+    else:
+      results = equation.primitive.bind(*arguments, **equation.params)
+      if not equation.primitive.multiple_results:
+        results = [results]
+    values |= zip(equation.outvars, results, strict=True)
+  return [value(x) for x in jaxpr.outvars]
+
+
+def _called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
+  """Returns the program that an equation calls, or None."""
+  parameter = _CALLS.get(equation.primitive.name)
+  return None if parameter is None else equation.params[parameter]
+
+
+def _comparable(x: Any) -> Any:
+  """Returns parameters with programs and arrays in forms that have `==`."""
+  if isinstance(x, core.Jaxpr):
+    x = core.ClosedJaxpr(x.replace(constvars=(), invars=_variables(x)), ())
+  if isinstance(x, core.ClosedJaxpr):
+    text = _Text.of(x)
+    return text.lines, _comparable(text.constants)
+  if isinstance(x, dict):
+    return {key: _comparable(value) for key, value in x.items()}
+  if isinstance(x, (list, tuple)):
+    return [_comparable(value) for value in x]
+  if isinstance(x, (np.ndarray, jax.Array)):
+    return _type(x), np.asarray(x).tobytes()
+  return x
+
+
+def _variables(jaxpr: core.Jaxpr) -> list[Any]:
+  return [*jaxpr.constvars, *jaxpr.invars]
+
+
+def _type(x: Any) -> tuple[Any, ...]:
+  return getattr(x, 'shape', ()), getattr(x, 'dtype', x)
+
+
+def _are_equal(values: Sequence[Any]) -> bool:
+  """Returns whether all of some arrays of the same type have equal bytes."""
+  first, *others = values
+  return all(
+    x is first or np.asarray(x).tobytes() == np.asarray(first).tobytes()
+    for x in others
+  )

@@ -1,0 +1,106 @@
+"""Detectors in two stages: stopped runs, seeds together, several devices."""
+
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import jaxdistill as jd
+from jaxdistill.networks import graph
+from jaxdistill.networks.weights import files
+from jaxdistill.training import log as log_lib
+from jaxdistill.training import loop
+
+SCRIPT = pathlib.Path(__file__).with_name('two_stage_run.py')
+# Seeds together and several devices add numbers in another order. In three
+# steps, weights move by 0.1 and more.
+TOLERANCE = 2e-4
+
+
+@pytest.fixture(scope='module')
+def run():
+  """The names in the script."""
+  return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture(scope='module')
+def whole(run):
+  """The weights after 30 steps on one device, without a stop."""
+  assert jax.device_count() == 1
+  return run['fit'](run['LONG'])
+
+
+def assert_close(tree, expected):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=TOLERANCE),
+    tree,
+    expected,
+  )
+
+
+def test_a_detector_learns_to_find_squares(run, whole):
+  data, recipe, network = run['DATA'], run['RECIPE'], run['tiny']()
+  batch = {k: np.asarray(v) for k, v in data.splits['train'].items()}
+  batch['image'] = (batch['image'] - np.float32(data.mean)) / np.float32(
+    data.std
+  )
+
+  @jax.jit
+  def losses(variables):
+    features, _ = graph.run(network, variables, recipe.task.inputs(batch))
+    return recipe.task.progress(graph.output(network, features), batch)
+
+  before, after = losses(run['start']()['student'].variables), losses(whole)
+  assert sum(after.values()) < 0.7 * sum(before.values())
+
+
+def test_a_run_stopped_in_the_middle_ends_with_the_same_bits(
+  run, whole, tmp_path
+):
+  calls = iter(range(100))
+  with pytest.raises(loop.Interrupted):
+    run['fit'](
+      run['LONG'],
+      directory=str(tmp_path),
+      interrupted=lambda: next(calls) >= 7,
+    )
+  resumed = run['fit'](run['LONG'], directory=str(tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+
+def test_seeds_that_train_together_end_as_if_alone(run):
+  def options(**labels):
+    return jd.FitOptions(log=log_lib.Log(labels=labels, show=False))
+
+  results = loop.fit_seeds(
+    run['SHORT'],
+    {seed: run['start'](seed) for seed in (0, 1)},
+    run['DATA'],
+    {seed: options(seed=seed) for seed in (0, 1)},
+    options(),
+  )
+  for seed, result in results.items():
+    expected = run['fit'](run['SHORT'], seed)
+    before = run['start'](seed)['student'].variables
+    moved = jax.tree.map(lambda x, y: abs(x - y).max(), expected, before)
+    assert max(jax.tree.leaves(moved['params'])) > 0.1
+    assert_close(result.carry['student'].variables, expected)
+
+
+def test_two_devices_end_with_the_weights_of_one(run, tmp_path):
+  flags = os.environ.get('XLA_FLAGS', '')
+  flags = f'{flags} --xla_force_host_platform_device_count=2'
+  subprocess.run(
+    [sys.executable, SCRIPT, tmp_path / 'two.safetensors'],
+    env={**os.environ, 'XLA_FLAGS': flags},
+    check=True,
+    timeout=600,
+  )
+  tree, metadata = files.load_tree(tmp_path / 'two.safetensors')
+  assert metadata == {'devices': 2}
+  assert_close(tree, run['fit'](run['SHORT']))
