@@ -9,7 +9,7 @@ import pytest
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Metric
 from jaxdistill.study import report
-from jaxdistill.study.page import charts, document
+from jaxdistill.study.page import charts, document, facts
 from jaxdistill.study.verdicts import judged
 
 VOID = {'meta'}
@@ -283,6 +283,13 @@ def test_the_command_and_the_config_are_shown_if_they_are_kept(write):
   _, page = write(*ROWS, config='def get_config():\n  return {"a": 1 < 2}\n')
   assert 'jaxdistill run config.py --workdir=runs/' in page.text
   assert '{"a": 1 < 2}' in page.text
+
+
+def test_a_network_is_not_shown_with_the_number_of_outputs_of_its_default():
+  narrow = {'name': 'scaled', 'network': {'name': 'vgg8', 'num_classes': 1000}}
+  trained = {'name': 'resnet8', 'num_classes': 1000, 'training': {'epochs': 2}}
+  shown = facts.settings({'student': narrow, 'teacher': trained})
+  assert shown == {'student': 'scaled(network=vgg8)', 'teacher': 'resnet8'}
 
 
 def test_a_config_that_is_not_kept_is_explained(write):

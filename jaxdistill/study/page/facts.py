@@ -56,12 +56,23 @@ def facts(lines: Sequence[Line]) -> Iterator[Element]:
 def settings(keys: Mapping[str, Any]) -> dict[str, str]:
   """Returns the keys of a row as texts; sections look like calls."""
   texts = {key: _call(value) for key, value in keys.items() if value}
-  teacher = keys.get('teacher')
-  if teacher:
-    trained = {k: v for k, v in teacher.items() if k != 'training'}
-    texts['teacher'] = _call(trained)
+  for role in ('student', 'teacher'):
+    if isinstance(keys.get(role), Mapping):
+      texts[role] = _call(_network(keys[role]))
   first = [key for key in _FIRST_SETTINGS if key in texts]
   return {key: texts[key] for key in dict.fromkeys((*first, *texts))}
+
+
+def _network(section: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the section of a network without its training and its outputs.
+
+  The number of outputs in a section is a default that the data replace.
+  """
+  hidden = ('training', 'num_classes')
+  kept = {key: value for key, value in section.items() if key not in hidden}
+  if isinstance(kept.get('network'), Mapping):
+    kept['network'] = _network(kept['network'])
+  return kept
 
 
 def reproduction(
