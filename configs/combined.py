@@ -5,27 +5,28 @@
   jaxdistill --config=configs/combined.py:tiny_imagenet \
     --config.data.path=tiny_imagenet.npz
 
-The recipe: the student is the teacher with blocks that are narrowed inside to a
-half. Its pieces learn by themselves (Neighbourhood Distillation). The student
-that they form then learns the labels and the teacher's features, by the last
-weights of a process (DistPro). The pieces can be learned one after the other
-instead, each from the student's own features (SSKD).
+The recipe: the student is the teacher, but its blocks have half of the channels
+inside. Its pieces are trained separately (Neighbourhood Distillation). The
+student that they form then learns the labels and the teacher's features, which
+are weighted by the last weights of a process (DistPro). As an alternative, the
+pieces learn one after the other, each from the student's own features (SSKD).
 
 Papers: Shao et al., Neighbourhood Distillation, 2020; Deng et al., DistPro,
 2022; Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
 2018.
 
-Setting: ResNet-14 of 8, 16 and 32 channels. All rows may spend the same
-compute. The rows that search for a process do so once for each seed, for a
+Setting: ResNet-14 of 8, 16 and 32 channels. All rows have the same budget
+of compute. The rows that search for a process do so once for each seed, for a
 quarter of `epochs` on 80 % of the images. A step of the search costs about 1.7
-steps of training, so that this costs a third of `epochs`; the rows without a
-search have a third more instead. The pieces take half of a row's epochs. In the
-rows 'without ...' one part is left out, and what it took goes to the other:
-'without pieces' is DistPro alone, 'without process' has KD in its place, and
-'equal weights' has pathways that are not searched. The rates of the pieces are
-those of the other configs of these papers; nothing was tuned.
+steps of training, so that a search costs a third of `epochs`. Rows without a
+search train for a third more epochs instead. The pieces take half of a row's
+epochs. In the rows 'without ...' one part is left out, and the other part gets
+its epochs: 'without pieces' is DistPro alone, and 'without process' has KD in
+place of the process. 'equal weights' has pathways that are not searched. The
+rates of the pieces are those of the other configs of these papers. Nothing was
+tuned.
 
-Hardware and time: one CPU core; 8 minutes for digits. They need no download.
+Hardware and time: one CPU core; 8 minutes for digits, which need no download.
 """
 
 NETWORK = {'name': 'resnet14', 'stem_width': 8, 'widths': (8, 16, 32)}

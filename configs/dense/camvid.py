@@ -19,9 +19,9 @@ folders need other names:
   done
 
 Setting: PSPNets on ResNet-18 at an eighth of the resolution; the student has
-half the channels of the teacher. Images of 120x90 pixels (or 240x180, for four
-times the time), zoomed by 0.5 to 2. The weights are those of the papers for 11
-classes, and were not tuned.
+half the channels of the teacher. Images have 120x90 pixels (or 240x180, which
+takes four times as long) and are zoomed by 0.5 to 2. The weights of the losses
+are those of the papers for 11 classes, and were not tuned.
 
 Hardware and time: two CPU cores; one core takes 2 to 7 minutes for a row of 20
 epochs, and 18 with DistPro's search.

@@ -18,26 +18,27 @@ are decoded while the networks train.
 Setting: a PSPNet on ResNet-101 teaches one on MobileNetV2, both at an eighth of
 the resolution; 40,000 steps of batch size 8, crops of 512x512, and a rate that
 falls from 0.01 with the power 0.9. The teacher's weights are read from a file;
-without one, the teacher is trained from new weights, which the papers do not
-do. The student starts from new weights too, unlike the papers', unless you add:
+without one, the teacher is trained from new weights, unlike in the papers. The
+student starts from new weights too, unlike in the papers, unless you add:
 
     --config.initial.name=pretrained --config.initial.path=mobilenet_v2.pth \
     --config.initial.network.name=mobilenet_v2 \
     --config.initial.network.num_classes=1000
 
 The rate rises in the first 2.5 % of the steps, and gradients are clipped at a
-norm of 5, because others could not reproduce the numbers of IFVD, and had runs
-that failed. With ':directions', the student is a PSPNet on ResNet-18, and two
-directions of constant pathways are compared, as in Section 4.4.
+norm of 5, because others who tried to reproduce the numbers of IFVD did not
+succeed, and had runs that failed. With ':directions', the student is a PSPNet
+on ResNet-18, and two directions of constant pathways are compared, as in
+Section 4.4.
 
 Held out: nothing of the 2,975 training images.
 
 Hardware: intended for GPUs. We have not run this config.
 
 Paper's mIoU (standard deviation) of student, IFVD, IFVD + ReviewKD and
-IFVD + DistPro: 66.92 (0.72), 68.31 (0.26), 69.03 (0.37), 69.12 (0.46). Of
-directions: 73.9 from the teacher's last map to the student's first three, 73.5
-from lower to higher maps.
+IFVD + DistPro: 66.92 (0.72), 68.31 (0.26), 69.03 (0.37), 69.12 (0.46). For
+the directions: 73.9 with pathways from the teacher's last map to the student's
+first three, and 73.5 with pathways from lower to higher maps.
 """
 
 ARGUMENTS = ('table5', 'directions')

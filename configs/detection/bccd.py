@@ -14,13 +14,13 @@ images; train_classes, int32 [N, M], with -1 where there is no box; test_image,
 test_boxes and test_classes, the same for the split test; and label_names.
 
 Setting: RetinaNets on ResNet-18; the teacher is twice as wide as the student.
-The anchors of each level have sides of 1.25, 2 and 3.1 of its places, so that
-those of the finest level have 10, 16 and 25 pixels; platelets have 10 and red
-cells 26. (With sides of 16 pixels and more, no anchor overlaps a platelet by
-half, and no row finds any.) Images are zoomed by 0.8 to 1.25 and mirrored.
-Gradients are clipped, also in the stages of SSKD, of which the last one
-diverges otherwise. The learning rates and the weight of FitNets were not tuned.
-The weights of CWD and FGD are those of their authors.
+The sides of the anchors are 1.25, 2 and 3.1 places of their level, which are
+10, 16 and 25 pixels at the finest level. Platelets have 10 pixels and red cells
+26. (If all anchors have sides of at least 16 pixels, none overlaps a
+platelet by half, and no row finds any platelets.) Images are zoomed by 0.8 to
+1.25 and mirrored. Gradients are clipped, also in the stages of SSKD, because
+the last of these diverges otherwise. The learning rates and the weight of
+FitNets were not tuned. The weights of CWD and FGD are those of their authors.
 
 Hardware and time: intended for two CPU cores; not measured. There is no table
 of results yet.

@@ -9,11 +9,12 @@ Meta Optimization, 2022.
 
 Setting: that of `configs/sskd/digits.py`, where features teach more than
 probabilities: the teacher saw 1,000 images, and the students see 200. Nine
-pathways by T1 join the three groups of both networks. Every row has the same
-320 steps and four trials of one number, of which the best on the validation
-split is trained with all seeds. DistPro searches for 320 steps before, once for
-each seed. 'distpro, later part' leaves out the first half of the process, in
-which its weights have not settled.
+pathways by T1 join all pairs of the three groups. Every row has 320 steps, and
+four trials that differ in one number; the trial that is best on the validation
+split is trained with all seeds. Before its 320 steps, DistPro searches for 300
+steps, once for each training. 'distpro, later part' leaves out the first half
+of the process, in which its weights have not settled. 'alpha_T' trains with the
+last weights of the process.
 
 Hardware and time: one CPU core; four minutes. Nothing is downloaded.
 """

@@ -20,8 +20,8 @@ because SGD hardly changes large kernels. The row 'lars' trains from scratch
 with LARS. If all kernels start with equal values, those inside a block stay
 equal unless you give `--config.methods.mld.breakpoints=layers`.
 
-Held out: 5,000 of the 50,000 training images, by which MLD chooses how much
-noise its masks let pass.
+Held out: 5,000 of the 50,000 training images, on which MLD measures how much
+noise its masks may let pass.
 
 Hardware: intended for a GPU. We have not run this config. Smaller experiments
 are in the same folder: `cifar10_resnet20_resnet8.py` and

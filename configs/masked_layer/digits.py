@@ -11,11 +11,12 @@ Knowledge Transfer Normalization, 2021.
 Setting: a ResNet-14 teaches a ResNet-8 whose kernels start, for example, as
 N(0, 1), many times too large. Both see 1,000 images. Every row has the same
 epochs; those that learn the masks are additional. The row 'lars' trains from
-scratch with LARS, the optimizer of the layers. In 'refinery, head' Label
-Refinery too begins with a copy of the teacher's head, and in 'refinery, head,
-lars' it also trains by LARS: what is left to MLD is its masks and layers. The
-learning rates were not tuned. Alpha is the largest value whose noise costs the
-teacher at most 1 point on the 200 validation images.
+scratch with LARS, the optimizer of the layers. In 'refinery, head', Label
+Refinery begins with a copy of the teacher's head, as MLD does, and in
+'refinery, head, lars' it also trains with LARS, so that only the masks and the
+layers of MLD are missing. The learning rates were not tuned. Alpha is the
+largest value whose noise costs the teacher at most 1 point on the 200
+validation images.
 
 Hardware and time: two CPU cores, a few minutes. Nothing is downloaded.
 """

@@ -8,10 +8,10 @@ Knowledge Transfer Normalization, 2021.
 Setting: the student is the teacher, a ResNet-14 that has seen 1,000 images of
 digits, with another block in the place of the second block of its second group:
 half as wide inside, with new weights. The other groups are copied whole and
-stay as they are. The rows of the distances exist by LARS, the library's
-optimizer of the layers, and by SGD, the paper's. The log of a row has the
-accuracy after each epoch. In the row 'mld, end to end' the whole student then
-learns from the teacher's probabilities.
+stay as they are. Each distance has a row with LARS, the library's optimizer of
+the layers, and one with SGD, the paper's. The log of a row has the accuracy
+after each epoch. In the row 'mld, end to end' the whole student then learns
+from the teacher's probabilities.
 
 Hardware and time: one CPU core, four minutes. Nothing is downloaded.
 """

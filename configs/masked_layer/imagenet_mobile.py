@@ -18,8 +18,8 @@ Refinery (LR) and SRRL have the largest number of epochs that the paper gives
 them. In the rows 'as long' they have the epochs of MLD: 12 for the layers and
 48 for the whole network. The epochs that learn the masks are additional.
 
-Held out: 10,000 of the 1,281,167 training images, by which MLD chooses how much
-noise its masks let pass.
+Held out: 10,000 of the 1,281,167 training images, on which MLD measures how
+much noise its masks may let pass.
 
 Hardware: intended for GPUs. We have not run this config.
 

@@ -17,8 +17,8 @@ on labels. This adds up to the paper's numbers of epochs; those that learn the
 masks are additional. The rivals have 90 epochs. The schedule is a
 cosine that starts at 0.1, and at 0.01 for the last epochs on labels.
 
-Held out: 10,000 of the 1,281,167 training images, by which MLD chooses how much
-noise its masks let pass.
+Held out: 10,000 of the 1,281,167 training images, on which MLD measures how
+much noise its masks may let pass.
 
 Hardware: intended for GPUs. We have not run this config.
 

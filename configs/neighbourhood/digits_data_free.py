@@ -10,10 +10,10 @@ Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
 end-to-end distillation, 2020, Table 4. The paper has the row 'gaussian' only.
 
 Setting: a ResNet-8 of 8, 16 and 32 channels, whose blocks are narrowed inside
-by k. The pieces learn from 1,005 batches of 64 of noise by Adam at 0.003, and
-the students that they form are fine-tuned by KD on 105 batches of noise. KD on
-noise has 1,005 batches. ZSKD makes 1,000 images with 200 iterations each and
-learns from them for 60 epochs. Rates were not tuned.
+by k. The pieces learn from 1,005 batches of noise, 64 images each, by Adam at
+0.003. The students that they form are fine-tuned by KD on 105 batches of noise.
+The row of KD on noise has 1,005 batches. ZSKD makes 1,000 images with 200
+iterations each and learns from them for 60 epochs. Rates were not tuned.
 
 Hardware and time: two CPU cores, about five minutes without fine-tuning and
 ZSKD. RESULTS.md has the numbers.

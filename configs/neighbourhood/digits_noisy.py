@@ -7,9 +7,9 @@
   jaxdistill --config=configs/neighbourhood/digits_noisy.py:plain \
     --config.teacher.checkpoint=runs/noisy/export/noisy-0-last.safetensors
 
-The first command trains a teacher and the pieces of a student, and the second
-one a teacher with noise of standard deviation 0.1 after each block, as the
-paper's has. The last one trains the pieces of the same student for it.
+The first command trains a teacher and the pieces of a student. The second one
+trains a teacher with noise of standard deviation 0.1 after each block, as in
+the paper. The last one trains the pieces of the same student for this teacher.
 
 Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
 end-to-end distillation, 2020.

@@ -5,10 +5,10 @@
   jaxdistill --config=configs/neighbourhood/digits_search.py:width,0.5
 
 The first command searches a width for each block and fine-tunes the students
-that it finds. The others train its rivals with one multiplier: of the inner
-widths of all blocks, or of all widths of the network, for which only KD is
-possible. After the first run, `--config.teacher.checkpoint=` with its work
-directory gives the rivals the same teacher.
+that it finds. The others train its rivals, which have one multiplier for all
+blocks: for their inner widths, or for all widths of the network, where only KD
+is possible. After the first run, `--config.teacher.checkpoint=WORKDIR` gives
+its teacher to the rivals.
 
 Paper: Shao et al., Neighbourhood Distillation: On the benefits of non
 end-to-end distillation, 2020.

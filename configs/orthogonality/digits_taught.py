@@ -14,8 +14,8 @@ after it, and 'pre and post' both. The paper's surplus is then
 
   ('pre and post' - 'finetuned') - (KIND - 'scratch')
 
-where the fine-tuning has the teacher of the whole network; the paper's own uses
-the distilled network. alpha, T and beta were not tuned.
+Here, fine-tuning has the same teacher as the whole network; in the paper, the
+distilled network itself teaches. alpha, T and beta were not tuned.
 
 Hardware and time: one CPU core, 5 minutes for all rows and seeds. Nothing is
 downloaded.

@@ -16,8 +16,8 @@ def commands() -> str:
   """Returns the commands, each with a table of what it takes."""
   parts = []
   for name, command in arguments.COMMANDS.items():
-    given = ' '.join(command.arguments).upper()
-    parts.append(f'### `jaxdistill {name} {given}`\n')
+    arguments_text = ' '.join(command.arguments).upper()
+    parts.append(f'### `jaxdistill {name} {arguments_text}`\n')
     text = command.text[:1].upper() + command.text[1:]
     text = text.replace('report.html', '`report.html`')
     overrides = ' Takes [overrides](#overrides).'

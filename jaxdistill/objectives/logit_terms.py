@@ -100,7 +100,7 @@ def logits(*, weight: float = 1.0) -> Objective:
 def depth_kd(*, weight: float = 1.0) -> Objective:
   """KD of depths, `losses.map_absolute_error`.
 
-  The teacher's map of depths serves as if it were the true one, also where the
+  The teacher's map of depths takes the place of the true one, even where the
   true depth is unknown.
 
   Args:

@@ -66,13 +66,13 @@ def predictor(
   place = pathlib.Path(os.path.expanduser(path))
   file = _chosen(place) if place.is_dir() else place
   kind = file.suffix[1:]
+  if not file.is_file():
+    raise UsageError(f'{file}: expected an exported file, got no such file')
   if kind not in table.FORMATS:
     raise UsageError(
       f'{file}: expected an exported file, which ends with '
       f'{", ".join("." + name for name in table.FORMATS)}, or a folder of them'
     )
-  if not file.is_file():
-    raise UsageError(f'{file}: no such file or folder')
   if network is not None and kind != _VARIABLES:
     raise UsageError(
       f'network: expected a .{_VARIABLES} file with it, got {file}'
@@ -115,7 +115,7 @@ def _chosen(folder: pathlib.Path) -> pathlib.Path:
   if not ranks:
     raise UsageError(
       f'{folder}: expected a folder with exported students, which `jaxdistill '
-      'export` writes into a work directory, got none'
+      'export` writes into a work directory, got a folder without them'
     )
   first = min(ranks, key=lambda file: ranks[file])
   if len({*rows.values()}) > 1:

@@ -15,7 +15,7 @@ from jaxdistill.data.sources import decoding, image_files, images, lazy_maps
 from jaxdistill.study import opening
 from jaxdistill.study.predictors import Predictor
 
-# So many images are read at a time.
+# The number of images that are read at a time.
 _BATCH = 64
 
 
@@ -25,7 +25,7 @@ def lines(path: str, files: Sequence[str], out: str) -> Iterator[str]:
   A line has the file, a tab, and the class, another tab and its probability; or
   the file that holds the prediction. Vectors are written to `vectors.npy`,
   objects to `objects.json`, and maps to a file for each image: the classes of
-  pixels as a PNG file whose values are classes, depths as a `.npy` file.
+  pixels as a PNG file with these values, depths as a `.npy` file.
 
   Images are brought to the size of the student as its data set did: stretched
   for maps, fitted into the size for objects, and otherwise resized and cropped
@@ -41,7 +41,8 @@ def lines(path: str, files: Sequence[str], out: str) -> Iterator[str]:
   """
   for file in files:
     if not pathlib.Path(file).is_file():
-      raise UsageError(f'{file}: expected an image file, got no such file')
+      got = 'a folder' if pathlib.Path(file).is_dir() else 'no such file'
+      raise UsageError(f'{file}: expected an image file, got {got}')
   student = opening.predictor(path)
   folder = pathlib.Path(out).expanduser()
   column = _column(student, files)

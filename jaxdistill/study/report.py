@@ -86,8 +86,9 @@ def probes_of(results: Mapping[str, Any]) -> tuple[Metric, ...]:
 def compared_by(results: Mapping[str, Any]) -> tuple[Metric, ...]:
   """Returns the metrics by which a verdict compares students.
 
-  It is the score. If that compares students with the teacher, and one of them
-  has learned the labels alone, it is the accuracies of the probes.
+  This is the score. If the score compares students with the teacher, and one
+  student has learned the labels alone, the accuracies of the probes take its
+  place.
 
   Args:
     results: see `results.collect`.

@@ -100,7 +100,7 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
   for batch in batches:
     run_groups.groups(
       plan, workdir, batch
-    )  # refuses other runs than began together
+    )  # refuses runs that did not begin together
   if hosts.first():
     config.keep(workdir, plan.config)
   teacher = _teacher_from_file(study)

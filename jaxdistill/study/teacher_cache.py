@@ -116,8 +116,9 @@ def chosen(
       obstacle = f'{name!r} reads more of the teacher than its outputs'
     elif is_auto and _is_random(plan, training.subset, augment):
       obstacle = (
-        'the augmentation is random, and students of stored outputs see only a '
-        f'few versions of an image; cache_teacher={VIEWS} accepts that'
+        'the augmentation is random, and with stored outputs the student would '
+        f'see only a few versions of each image; cache_teacher={VIEWS} allows '
+        'this'
       )
   if obstacle and is_auto:
     return row, f'the teacher runs in each step, because {obstacle}'
@@ -166,7 +167,7 @@ def _views(
 
   Raises:
     UsageError: the user wants the largest scores of outputs that are not scores
-      of more classes.
+      of classes, or of too few classes.
   """
   shape = recipes.example(plan.dataset, augment, 1)['image'].shape
   image = {'image': jax.ShapeDtypeStruct(shape, jnp.float32)}
@@ -197,7 +198,7 @@ def _top_scores(
     count: the number of the largest scores.
 
   Raises:
-    UsageError: the outputs are not scores of so many classes.
+    UsageError: the outputs are not scores of classes, or of too few.
   """
   if not plan.task.class_scores or len(shape) != 2:
     raise UsageError(
@@ -208,7 +209,7 @@ def _top_scores(
   if count > most or shape[1] > MOST_CLASSES:
     raise UsageError(
       f'cache_top_k: expected at most {max(0, most)} of {shape[1]:,} classes, '
-      f'because more need larger files than all scores, got {count}'
+      f'because more would need larger files than all scores, got {count}'
     )
   temperature = float(row.resolved['method'].get('temperature') or 1.0)
   return TopScores(count, shape[1], temperature)

@@ -41,7 +41,7 @@ PLACES = re.compile(
   r'|(teacher\.)?initial\.path'
 )
 
-# A message names so many of the keys that differ.
+# The largest number of differing keys that a message names.
 _MOST_KEYS = 3
 
 

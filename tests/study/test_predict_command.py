@@ -102,7 +102,10 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
   ('command', 'words'),
   [
     (['predict', 'w'], 'IMAGE'),
-    (['predict', 'nowhere', 'dark.png'], 'nowhere: expected an exported file'),
+    (
+      ['predict', 'nowhere', 'dark.png'],
+      'nowhere: expected an exported file, got no such file',
+    ),
     (['predict', 'nowhere', 'missing.png'], 'missing.png: expected an image'),
   ],
 )

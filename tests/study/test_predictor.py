@@ -139,8 +139,8 @@ def test_a_folder_with_several_rows_asks_for_a_file(cli, config, copied):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('none', 'expected an exported file, which ends with .safetensors'),
-    ('none.onnx', 'no such file or folder'),
+    ('none', 'none: expected an exported file, got no such file'),
+    (__file__, 'expected an exported file, which ends with .safetensors'),
     ('.', 'expected a folder with exported students'),
   ],
 )

@@ -162,10 +162,11 @@ def distpro_retrain(
       means no terms.
     use: 'process'; 'last', its last weights throughout; or 'equal', 1/L for all
       pathways, without a process or threshold.
-    start: the fraction of the search, in [0, 1), whose weights are left out
-      with `use='process'`: the rest is stretched to the whole training. In the
-      paper it is 0. A short search ends before its first weights mean anything,
-      and a larger value spares the training these. It is 0 for other uses.
+    start: the fraction of the search, in [0, 1), that is left out at its
+      beginning with `use='process'`; the rest is stretched over the whole
+      training. In the paper it is 0. A larger value keeps weights out of the
+      training that a short search has found before they settled. It
+      is 0 for other uses.
     weight: the factor on the pathways.
     label_weight: the factor on the loss of the labels.
     threshold: a pathway is dropped at steps where its raw weight is not above

@@ -101,7 +101,7 @@ def upproj(
 def upconv(
   network: Network, *, num_classes: int = 1, doublings: int = 4
 ) -> Network:
-  """Returns a network for depths whose decoder has one convolution a doubling.
+  """Returns a network for depths with one convolution for each doubling.
 
   It is `upproj` with `UpConvolution` in place of `UpProjection`, and needs
   about half of its computation.

@@ -17,7 +17,7 @@ from jaxdistill.networks.weights import pretrained as torch_weights
 
 # PyTorch weights are read for images of this height and width.
 _SIDE = 224
-# A line names so many stages.
+# The largest number of stages that a line names.
 _MOST_STAGES = 6
 
 

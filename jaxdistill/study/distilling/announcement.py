@@ -76,9 +76,11 @@ def lines(
     f'batches of {keys["batch_size"]}'
   )
   if plan.task.reads_teacher:
+    verdict = '; the verdict compares accuracies'
     yield (
-      f'score: {plan.task.score.name}, which compares student and teacher; it '
+      f'score: {plan.task.score.name}, which compares student and teacher and '
       'does not read labels'
+      f'{verdict if compiling.BASELINE in keys["methods"] else ""}'
     )
   yield f'results: {out}'
 

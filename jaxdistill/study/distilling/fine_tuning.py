@@ -5,11 +5,12 @@ from typing import Any
 
 from jaxdistill.study.distilling.teacher_sections import Teacher
 
-# The head and then all layers are trained for about so many steps together.
+# The head and then all layers together are trained for about this many steps.
 STEPS = 500
-# The learning rates of AdamW for all layers and the largest batch, for networks
-# that are otherwise trained with the named optimizer. AdamW suits features of
-# any scale: those of EfficientNet-Lite are so large that SGD diverges at 0.003.
+# The learning rates of AdamW for all layers, with the largest batch. The keys
+# are the optimizers that train such networks from new weights. AdamW suits
+# features of any scale: those of EfficientNet-Lite are so large that SGD
+# diverges at 0.003.
 RATES = {'sgd': 1e-4, 'adamw': 3e-5}
 
 
