@@ -27,10 +27,10 @@ from jaxdistill.core import lazy
 
 if TYPE_CHECKING:
   from jaxdistill.study import config, registry, stablehlo
-  from jaxdistill.study.arguments import FORMATS
   from jaxdistill.study.build import plan
   from jaxdistill.study.exports import export
   from jaxdistill.study.models import initial_model
+  from jaxdistill.study.option_table import FORMATS
   from jaxdistill.study.page.document import write_report
   from jaxdistill.study.pieces import run_pieces
   from jaxdistill.study.plans import Plan, Row
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _MODULES = ('config', 'registry', 'stablehlo')
 # Name -> the module that defines it.
 _HOMES = {
-  'FORMATS': 'jaxdistill.study.arguments',
+  'FORMATS': 'jaxdistill.study.option_table',
   'Plan': 'jaxdistill.study.plans',
   'Row': 'jaxdistill.study.plans',
   'collect': 'jaxdistill.study.results',

@@ -36,6 +36,11 @@ class Predictor(NamedTuple):
   label_names: tuple[str, ...] = ()
   model: Model | None = None
 
+  def __repr__(self) -> str:
+    """Returns the task and the size of images, without all weights."""
+    shape = list(self.image_shape)
+    return f'Predictor(task={self.task.name!r}, image_shape={shape})'
+
   def __call__(self, images: Any) -> np.ndarray:
     """Returns predictions `[N, ...]`.
 

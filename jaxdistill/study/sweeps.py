@@ -125,12 +125,17 @@ def _choices(keys: Any, where: str) -> dict[str, Sequence[Any] | _Range]:
 
 
 def _different(value: Any, where: str) -> list[Any]:
-  """Returns the values of a key, of which each exists once."""
+  """Returns the values of a key, of which each exists once.
+
+  If some of several numbers are floats, the whole ones become floats too.
+  """
   if not isinstance(value, (list, tuple)) or not value:
     raise UsageError(
       f"{where}: expected a list of values or {{'low': ..., 'high': ...}}, got "
       f'{value!r}'
     )
+  if {*map(type, value)} == {int, float}:
+    value = [*map(float, value)]
   return list({repr(entry): entry for entry in value}.values())
 
 

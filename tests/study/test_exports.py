@@ -110,6 +110,7 @@ def test_a_model_card_lies_beside_every_file(cli, config, copied, workdirs):
   assert '(student alone)' in card
   assert '(teacher)' in card
   assert 'Licence' in card
+  assert 'data.npz' in card and str(config.parent) not in card
 
 
 def test_the_code_on_a_model_card_gives_the_students_outputs(

@@ -9,7 +9,7 @@ import pytest
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.data.transforms import augment
-from jaxdistill.study import arguments
+from jaxdistill.study import option_table
 from jaxdistill.study.formats import measurements, table
 from jaxdistill.study.formats.source import Source
 from jaxdistill.tasks import classification, evaluation
@@ -28,7 +28,7 @@ def source(student, preprocess):
 
 
 def test_the_command_line_offers_every_format():
-  assert tuple(table.FORMATS) == arguments.FORMATS
+  assert tuple(table.FORMATS) == option_table.FORMATS
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,7 @@ def test_a_task_of_ones_own_is_passed(exported, tmp_path, images):
   np.testing.assert_array_equal(
     opened(images), opened.outputs(images).argmin(-1)
   )
+
+
+def test_a_predictor_is_shown_without_its_weights(student):
+  assert repr(student).startswith("Predictor(task='classification', image_")

@@ -41,6 +41,13 @@ def test_a_grid_has_every_combination_in_order():
   assert (trial.sweep, trial.seeds, trial.chosen) == ('kd', (0, 1), False)
 
 
+def test_numbers_of_a_key_are_floats_if_one_of_them_is():
+  keys = {'temperature': [2, 4.0, 2.0], 'epochs': [1, 2]}
+  values = [trial.values for _, _, trial in _trials({'keys': keys})]
+  assert [repr(v['temperature']) for v in values] == ['2.0', '4.0'] * 2
+  assert [repr(v['epochs']) for v in values] == ['1', '1', '2', '2']
+
+
 def test_keys_that_end_alike_keep_their_sections_in_the_label():
   keys = {'schedule': {'rate': [0.1]}, 'fine_tune': {'rate': [0.2]}}
   ((label, _, _),) = _trials({'keys': keys})

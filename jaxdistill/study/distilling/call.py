@@ -192,7 +192,7 @@ def _check(
   if isinstance(formats, str):
     raise UsageError(f'formats: expected a sequence of names, got {formats!r}')
   for name in formats:
-    checks.choice('format', name, arguments.FORMATS)
+    checks.choice('format', name, option_table.FORMATS)
 
 
 def _plan(

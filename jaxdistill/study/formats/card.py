@@ -1,6 +1,8 @@
 """Model cards: what to know about an exported file before using it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,7 @@ def _row(
 def _model(
   description: Mapping[str, Any], row: Mapping[str, Any]
 ) -> Iterator[str]:
-  settings = facts_lib.settings(row['config'])
+  settings = facts_lib.settings(_without_folders(row['config']))
   seed = row['seeds'][str(description['seed'])]
   yield '## Model'
   yield ''
@@ -70,6 +72,14 @@ def _model(
   if description['int8']:
     yield f'- Numbers: {_INT8[description["int8"]]}'
   yield ''
+
+
+def _without_folders(value: Any) -> Any:
+  """Returns a section in which files of this computer have only their names."""
+  if isinstance(value, Mapping):
+    return {key: _without_folders(entry) for key, entry in value.items()}
+  is_path = isinstance(value, str) and os.path.isabs(value)
+  return pathlib.PurePath(value).name if is_path else value
 
 
 def _data(description: Mapping[str, Any]) -> Iterator[str]:
