@@ -39,9 +39,9 @@ def head_first(
   """LP-FT: trains the head on the labels first, then the whole network.
 
   In the first phase, all stages but the last are in inference mode, so that a
-  step costs little more than a forward pass. The head begins at zero. In the
-  second phase, all stages learn from the labels with the recipe's optimizer,
-  whose rate should be small. It needs no teacher.
+  step costs little more than a forward pass. A linear head begins at zero. In
+  the second phase, all stages learn from the labels with the recipe's
+  optimizer, whose rate should be small. It needs no teacher.
 
   Args:
     recipe: how the network is trained; the phases share its epochs.
@@ -55,7 +55,7 @@ def head_first(
 
   Raises:
     UsageError: `first` is out of its range, or, when the phase begins, the last
-      stage is not a linear layer.
+      stage is not one of the library's classifiers.
   """
   checks.number('first', first, at_least=0, at_most=1)
   optimizer = head_optimizer or optimizers.adamw(optimizers.cosine(rate=1e-3))
@@ -65,9 +65,9 @@ def head_first(
   def last_stage(carry: Carry) -> tuple[str, ...]:
     network = phases.model_in(carry, student).network
     last = network.stages[-1]
-    if not isinstance(last.module, layers.Classifier):
+    if not isinstance(last.module, layers.CLASSIFIERS):
       raise UsageError(
-        'head_first: expected a network that ends with a linear layer, got '
+        'head_first: expected a network that ends with a classifier, got '
         f'{type(last.module).__name__}'
       )
     return (last.name,)
@@ -79,12 +79,14 @@ def head_first(
   @marks.any_classes
   def from_zero(carry: Carry) -> Phase:
     phase = probe(carry)
+    last = carry[student].network.stages[-1]
+    if not isinstance(last.module, layers.Classifier):
+      return phase  # the direction of zeros is not defined
 
     def init(rng: Array, carry: Carry) -> tuple[PyTree, PyTree]:
       network, variables = carry[student]
-      name = network.stages[-1].name
-      zeros = jax.tree.map(jnp.zeros_like, variables['params'][name])
-      variables = graph.merge(variables, {'params': {name: zeros}})
+      zeros = jax.tree.map(jnp.zeros_like, variables['params'][last.name])
+      variables = graph.merge(variables, {'params': {last.name: zeros}})
       return phase.init(rng, {**carry, student: Model(network, variables)})
 
     return phase._replace(init=init)

@@ -32,13 +32,20 @@ def supervised_vectors(recipe: Recipe, *, student: str = 'student') -> Method:
   recipe's length, during which no model is evaluated.
 
   Args:
-    recipe: how the network is trained. Its task is not used.
+    recipe: how the network is trained. Its loss is that of classification,
+      whatever the loss of its task.
     student: the role of the network that trains.
 
   Raises:
-    UsageError: the images have no labels, or, when the phase begins, the last
-      stage of the network is not a linear layer.
+    UsageError: the outputs of the task are not vectors, the images have no
+      labels, or, when the phase begins, the last stage of the network is not a
+      linear layer.
   """
+  if recipe.task.probes is None:
+    raise UsageError(
+      "supervised_vectors: expected a task of vectors, such as 'embedding', "
+      f"got {recipe.task.name!r}, for which 'supervised' learns the labels"
+    )
   if 'label' not in recipe.examples:
     raise UsageError(
       'supervised_vectors: expected images with labels, got images without them'

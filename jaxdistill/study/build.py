@@ -1,6 +1,6 @@
 """Step 4 of a study: networks, recipes and methods are built into a plan."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxdistill.study import config as config_lib
 from jaxdistill.study import (
   drafts,
   load,
+  measurements,
   models,
   settings,
   teacher_cache,
@@ -82,9 +83,8 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
   if draft.settings.together:
     shared['together'] = True
   rows += [_row(row, draft, loaded, shared) for row in draft.rows]
-  _check_validation(rows, loaded)
   file_teacher = loaded.teacher
-  return Plan(
+  built_plan = Plan(
     dataset=loaded.dataset,
     task=draft.task,
     preprocess=loaded.preprocess,
@@ -98,6 +98,8 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
     trackers=draft.trackers,
     together=draft.settings.together,
   )
+  _check_sweeps(built_plan)
+  return built_plan
 
 
 def _initial(draft: Draft) -> dict[Role, Scheme]:
@@ -111,13 +113,21 @@ def _initial(draft: Draft) -> dict[Role, Scheme]:
   }
 
 
-def _check_validation(rows: Iterable[Row], loaded: Loaded) -> None:
-  """Checks that a sweep has a split by which it can choose."""
-  for row in rows:
-    if row.trial is not None and 'validation' not in loaded.dataset.splits:
+def _check_sweeps(plan: Plan) -> None:
+  """Checks that a sweep has a split and a score by which it can choose."""
+  for row in plan.rows:
+    if row.trial is None:
+      continue
+    if 'validation' not in plan.dataset.splits:
       raise UsageError(
         f'{row.trial.sweep}: a sweep chooses by the validation split, but the '
         'data set has none; set data.validation'
+      )
+    if not measurements.has_score(plan, row):
+      raise UsageError(
+        f'{row.trial.sweep}: a sweep chooses by {plan.task.score.name}, which '
+        'compares student and teacher, but this row learns the labels alone; '
+        'remove its sweep'
       )
 
 

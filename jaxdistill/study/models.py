@@ -70,9 +70,10 @@ def initial_notes(plan: Plan) -> tuple[str, ...]:
     if role in plan.networks:
       shapes = variable_shapes(plan, role, plan.networks[role])
       try:
-        jax.eval_shape(scheme, jax.random.key(0), shapes)
         if isinstance(scheme, backbones.Pretrained):
           notes.append(f'{role}: {scheme.note(shapes)}')
+        else:
+          jax.eval_shape(scheme, jax.random.key(0), shapes)
       except UsageError as error:
         raise UsageError(f'{role}: {error}') from error
   return tuple(notes)

@@ -134,7 +134,7 @@ def _rank(file: pathlib.Path, about: Mapping[str, Any]) -> tuple[Any, ...]:
     seed if isinstance(seed, int) else 0,
     about.get('model') != 'last',
     about.get('int8') is not None,
-    '-feature' in file.stem,
+    file.stem.endswith('-feature'),
     [*table.FORMATS].index(file.suffix[1:]),
     file.name,
   )
@@ -150,7 +150,8 @@ def _description(file: pathlib.Path) -> Mapping[str, Any]:
   if not beside.is_file():
     return {}
   description = _read_json(beside)
-  if description.get('sha256', sha256(file)) != sha256(file):
+  checksum = description.get('sha256')
+  if checksum is not None and checksum != sha256(file):
     raise UsageError(
       f'{file}: is damaged, or {beside.name} describes another file; copy both '
       'files again, or export them again'
@@ -222,7 +223,7 @@ def _task(file: pathlib.Path, section: Any) -> Task:
       import.
   """
   name = section.get('name') if isinstance(section, Mapping) else section
-  if name not in TASKS:
+  if not isinstance(name, str) or name not in TASKS:
     raise UsageError(
       f'{file}: expected a task of this library ({", ".join(TASKS)}), got '
       f'{name!r}; pass your own one: predictor(path, task=...)'

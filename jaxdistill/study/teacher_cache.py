@@ -4,7 +4,7 @@ In such a row, the teacher runs once for each view of a training image instead
 of in each step. The method must read only the teacher's main output.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -57,11 +57,13 @@ class Wish(NamedTuple):
 def reads_teacher(plan: Plan, row: Row) -> bool:
   """Returns whether the method of a row may read a teacher."""
   carry = models.abstract_carry(plan, row.role)
+  alone = {k: v for k, v in carry.items() if k != 'teacher'}
   try:
-    row.method[0]({k: v for k, v in carry.items() if k != 'teacher'})
+    for phase in row.method:
+      phase(alone)
   except Exception:  # whatever a method raises without its teacher
     return True
-  return len(row.method) > 1
+  return False
 
 
 def with_column(
@@ -198,7 +200,8 @@ def _top_scores(
     count: the number of the largest scores.
 
   Raises:
-    UsageError: the outputs are not scores of classes, or of too few.
+    UsageError: the outputs are not scores of classes, or of too few, or the
+      method has several temperatures.
   """
   if not plan.task.class_scores or len(shape) != 2:
     raise UsageError(
@@ -211,8 +214,22 @@ def _top_scores(
       f'cache_top_k: expected at most {max(0, most)} of {shape[1]:,} classes, '
       f'because more would need larger files than all scores, got {count}'
     )
-  temperature = float(row.resolved['method'].get('temperature') or 1.0)
-  return TopScores(count, shape[1], temperature)
+  temperatures = {*_temperatures(row.resolved['method'])} or {1.0}
+  if len(temperatures) > 1:
+    raise UsageError(
+      'cache_top_k: expected terms of one temperature, at which the '
+      'probabilities of the largest scores are exact, got '
+      f'{", ".join(map("{:g}".format, sorted(temperatures)))}'
+    )
+  return TopScores(count, shape[1], temperatures.pop())
+
+
+def _temperatures(section: Any) -> Iterator[float]:
+  """Yields the temperatures of a method and of the terms that it joins."""
+  for key, value in section.items() if isinstance(section, Mapping) else ():
+    if key in ('temperature', 'tau') and isinstance(value, int | float):
+      yield float(value)
+    yield from _temperatures(value)
 
 
 def _is_random(plan: Plan, subset: str, augment: Augment) -> bool:

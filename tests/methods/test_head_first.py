@@ -60,5 +60,5 @@ def test_a_fraction_of_the_epochs_is_at_most_1(recipe):
 
 def test_a_network_without_a_linear_head_is_refused(recipe, student):
   pooled = Model(Network(student.network.stages[:-1]), student.variables)
-  with pytest.raises(UsageError, match='ends with a linear layer, got Pool'):
+  with pytest.raises(UsageError, match='ends with a classifier, got Pool'):
     methods.head_first(recipe)[0]({'student': pooled})

@@ -56,9 +56,15 @@ def test_the_vectors_are_those_of_a_network_that_learned_the_labels(
 
 
 def test_images_and_networks_without_classes_are_refused(recipe, student):
+  recipe = recipe._replace(task=tasks.embedding())
   unlabelled = recipe._replace(examples={'index': np.arange(24)})
   with pytest.raises(UsageError, match='expected images with labels'):
     methods.supervised_vectors(unlabelled)
   pooled = Model(Network(student.network.stages[:-1]), student.variables)
   with pytest.raises(UsageError, match='ends with a linear layer, got Pool'):
     methods.supervised_vectors(recipe)[0]({'student': pooled})
+
+
+def test_a_task_of_classes_is_refused(recipe):
+  with pytest.raises(UsageError, match=r"of vectors, .* got 'classification'"):
+    methods.supervised_vectors(recipe)

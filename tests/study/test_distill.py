@@ -39,10 +39,12 @@ def network_of(outputs, width=4):
   )
 
 
+IMAGE = {'image': jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)}
+
+
 def model_of(outputs, seed=0):
   network = network_of(outputs)
-  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)}
-  return Model(network, graph.init(network, jax.random.key(seed), image))
+  return Model(network, graph.init(network, jax.random.key(seed), IMAGE))
 
 
 class Linear(nn.Module):
@@ -249,10 +251,27 @@ def test_a_teacher_of_other_classes_is_fine_tuned_for_methods_that_need_classes(
   assert [teacher['epochs'], student['epochs']] == [36, 2]
   rate = fine_tuning.RATES['sgd'] * 2 / compiling.LARGEST_BATCH
   assert teacher['schedule']['rate'] == rate
-  text = 'to be fine-tuned on these labels for 36 epochs: its new head first'
+  text = (
+    'to be fine-tuned on these labels for 36 epochs with adamw: its new head '
+    'first'
+  )
   assert text in capsys.readouterr().err
   plan = planned(folder, out=tmp_path / 'b', teacher_epochs=3, **keys)
   assert row(plan, 'teacher')['epochs'] == 3
+  # Its section may say how, and a head that compares directions learns too.
+  head = layers.CosineClassifier(5, 10.0)
+  stages = (*network_of(5).stages[:-1], Stage('head', head))
+  variables = graph.init(Network(stages), jax.random.key(0), IMAGE)
+  jd.save(tmp_path / 't.safetensors', Model(Network(stages), variables))
+  keys['teacher'] = {
+    'checkpoint': str(tmp_path / 't.safetensors'),
+    'training': {'epochs': 7},
+  }
+  plan = planned(folder, out=tmp_path / 'c', **keys)
+  teacher = row(plan, 'teacher')
+  assert [teacher['epochs'], teacher['method']['name']] == [7, 'head_first']
+  with pytest.raises(jd.UsageError, match=r'^teacher_epochs: .*got 3 and 7'):
+    planned(folder, out=tmp_path / 'd', teacher_epochs=3, **keys)
 
 
 def test_a_fine_tuned_teacher_teaches_the_classes_of_the_data(folder, tmp_path):
@@ -406,11 +425,12 @@ def test_weights_of_imagenet_get_images_standardised_as_imagenet(
 
 
 def torch_file(name, path, size, **arguments):
-  """Writes zeros as PyTorch weights of a network for images of a size."""
+  """Writes PyTorch weights of a network for images of a size."""
   network = jd.networks.create(name, num_classes=1000, **arguments)
   image = {'image': jax.ShapeDtypeStruct((1, size, size, 3), np.float32)}
   shapes = graph.variable_shapes(network, image)
-  variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  normal = np.random.default_rng(0).normal
+  variables = jax.tree.map(lambda x: np.float32(normal(size=x.shape)), shapes)
   model = Model(network, variables)
   safetensors.numpy.save_file(jd.networks.to_torch(model), str(path))
 
@@ -427,6 +447,40 @@ def test_pytorch_weights_are_shaped_for_the_size_that_the_teacher_resizes_to(
   )
   shapes = [x.shape for x in jax.tree.leaves(plan.teacher.variables)]
   assert (1, 17, 8) in shapes  # positions of 4 x 4 patches and a class token
+
+
+SMALL = {'patch': 8, 'width': 8, 'depth': 1, 'heads': 1}
+
+
+def test_a_transformer_of_pytorch_is_fine_tuned_if_its_positions_fit(
+  folder, tmp_path, planned
+):
+  path = tmp_path / 'w.safetensors'
+  torch_file('vit', path, 224, **SMALL)
+  keys = {'student': 'resnet8', 'method': 'kd', 'epochs': 1}
+  section = {'name': 'vit', **SMALL, 'weights': str(path)}
+  with pytest.raises(jd.UsageError, match=r'^teacher: its weights of stem'):
+    planned(folder, teacher=section, out=tmp_path / 'a', **keys)
+  assert not (tmp_path / 'a').exists()
+  keys['image_size'] = 224
+  plan = planned(folder, teacher=section, out=tmp_path / 'b', **keys)
+  (note,) = [note for note in plan.notes if note.startswith('teacher: ')]
+  assert note.startswith('teacher: 3 of 4 stages begin with the weights of ')
+  assert note.endswith('these are new: head')
+
+
+def test_a_network_of_pytorch_without_a_head_gives_vectors(
+  folder, flat, tmp_path, planned
+):
+  path = tmp_path / 'w.safetensors'
+  torch_file('vit', path, 8, head=False, **SMALL)
+  section = {'name': 'vit', **SMALL, 'head': False, 'weights': str(path)}
+  keys = {'teacher': section, 'student': 'resnet8', 'epochs': 1}
+  for data in (folder, flat):
+    plan = planned(data, out=tmp_path / data.name, **keys)
+    assert plan.task.name == 'embedding'
+  with pytest.raises(jd.UsageError, match=r"^method: expected 'embedding'"):
+    planned(folder, out=tmp_path / 'kd', method='kd', **keys)
 
 
 @pytest.mark.parametrize('student', [0.5, network_of(2, 2)])

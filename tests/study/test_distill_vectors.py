@@ -43,6 +43,9 @@ def test_a_teacher_that_gives_vectors_is_distilled_without_labels(
   assert [row.label for row in plan.rows] == ['labels only', 'embedding']
   rates = [row.resolved['schedule']['rate'] for row in plan.rows]
   assert 5 * rates[0] == pytest.approx(rates[1])
+  swept = {'name': 'supervised_vectors', 'sweep': {'keys': {'epochs': [1, 2]}}}
+  with pytest.raises(jd.UsageError, match=r'^x: .* by cosine, .* labels alone'):
+    build.plan({**plan.config, 'methods': {'x': swept}})
   keys = {'teacher': vectors, 'out': tmp_path / 'n', 'baseline': False}
   plan = planned(folder, student='resnet8', **keys)
   assert [row.label for row in plan.rows] == ['embedding']

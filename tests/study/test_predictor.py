@@ -154,6 +154,7 @@ def test_what_is_no_exported_student_is_named(name, message, tmp_path):
   [
     ({'task': {'name': 'os:system'}}, "got 'os:system'; pass your own one"),
     ({'task': {'name': 'depth', 'x': 1}}, "unknown key of task 'x'"),
+    ({'task': {'name': ['depth']}}, r"got \['depth'\]; pass your own one"),
     ({'image_shape': [8, 8]}, r'an image_shape \[H, W, C\]'),
     ({'image_shape': 'big'}, 'a list of int as image_shape, got big'),
     ({'mean': [1.0, 2.0]}, 'C numbers as mean and std'),

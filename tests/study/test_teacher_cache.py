@@ -87,13 +87,15 @@ def trained(plan, row, outputs, teacher):
   return jax.tree.leaves(fitted.carry['student'].variables)
 
 
-def test_only_rows_that_read_a_teacher_store_its_outputs(plan):
+def test_only_rows_that_read_a_teacher_store_its_outputs(keys, plan):
   alone, kd = plan.rows
   assert alone.views is None and 'cache_teacher' not in alone.resolved
   assert kd.views.outputs.shape == (48, COUNT, 3)
   assert kd.resolved['cache_teacher'] == COUNT
   (note,) = plan.notes
   assert '3 views of each of 48 images, and stored in files of 0.0 MB' in note
+  in_phases = {**keys, 'methods': {'x': {'name': 'head_first'}}}
+  assert build.plan(in_phases).rows[-1].views is None
 
 
 def test_stored_outputs_are_those_of_the_teacher_for_the_views(plan, tmp_path):
@@ -367,9 +369,38 @@ def test_the_largest_scores_teach_as_if_the_rest_were_even(many_keys, tmp_path):
     column(plan, row, tmp_path)
 
 
+def joint(*temperatures):
+  """The section of a method that joins terms of several temperatures."""
+  terms = {
+    f'term{i}': {'name': 'kd', 'temperature': temperature}
+    for i, temperature in enumerate(temperatures)
+  }
+  return {'name': 'joint', 'terms': terms}
+
+
+@pytest.mark.parametrize(
+  ('method', 'temperature'),
+  [
+    (joint(4.0), 4.0),
+    (joint(2.0, 2.0), 2.0),
+    ({'name': 'dist', 'tau': 3.0}, 3.0),
+    ({'name': 'refinery'}, 1.0),
+  ],
+)
+def test_the_largest_scores_are_kept_for_the_temperature_of_the_terms(
+  method, temperature, many_keys
+):
+  plan = build.plan({**many_keys, 'methods': {'x': method}})
+  assert plan.rows[-1].views.top.temperature == temperature
+
+
 @pytest.mark.parametrize(
   ('changes', 'words'),
   [
+    (
+      {'methods': {'x': joint(2.0, 4.0)}},
+      'terms of one temperature.* got 2, 4',
+    ),
     ({'cache_top_k': 6}, 'expected at most 5 of 12 classes'),
     ({'cache_top_k': 0}, 'at least 1'),
     ({'cache_teacher': False}, 'expected cache_teacher with it'),

@@ -82,16 +82,27 @@ class Pretrained:
     Raises:
       UsageError: see `pretrained`.
     """
-    trained = _trained(self.path, self.network, variables)
-    shared = self._shared(trained, variables)
-    new = [stage for stage in variables['params'] if stage not in shared]
+    new, count = self.new_stages(variables), len(variables['params'])
     more = f' and {len(new) - _MOST_STAGES} others'
     names = ', '.join(new[:_MOST_STAGES]) + more * (len(new) > _MOST_STAGES)
     kept = f'; these are new: {names}' if new else ''
     return (
-      f'{len(shared)} of {len(variables["params"])} stages begin with the '
-      f'weights of {self.path}{kept}'
+      f'{count - len(new)} of {count} stages begin with the weights of '
+      f'{self.path}{kept}'
     )
+
+  def new_stages(self, variables: Variables) -> list[str]:
+    """Returns the names of the stages that keep their new weights.
+
+    Args:
+      variables: those of the network, or their shapes.
+
+    Raises:
+      UsageError: see `pretrained`.
+    """
+    trained = _trained(self.path, self.network, variables)
+    shared = self._shared(trained, variables)
+    return [stage for stage in variables['params'] if stage not in shared]
 
   def _shared(self, trained: Variables, variables: Variables) -> set[str]:
     """Returns the names of the stages whose weights are taken over."""

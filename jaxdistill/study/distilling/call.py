@@ -23,6 +23,7 @@ from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.distilling import (
   announcement,
   compiling,
+  fine_tuning,
   sources,
   students,
   teachers,
@@ -222,6 +223,8 @@ def _plan(
       choices,
     )
     plan = build.plan(config, dataset)
+    if compiling.is_fine_tuned(dataset, source.has_labels, teacher, choices):
+      fine_tuning.check(plan)
     for row in plan.rows:
       workdir_lib.check_row(workdir, row)
   return plan

@@ -85,7 +85,8 @@ def compiled(
     choices: how to train.
 
   Raises:
-    UsageError: `teacher_epochs` is given for a teacher that is not trained.
+    UsageError: `teacher_epochs` is given for a teacher that is not trained, or
+      whose section has epochs as well.
   """
   count = len(dataset.splits['train']['image'])
   method_name, _ = method(dataset, has_labels, teacher, choices)
@@ -150,20 +151,30 @@ def _trained_section(
     count: the number of training images.
     batch_size: the number of images in a batch.
     epochs: the epochs of the student, which a new teacher has as well.
+
+  Raises:
+    UsageError: the section of the teacher has epochs as well.
   """
   name, rate = _optimizer(network, batch_size)
+  own = teacher.section.get('training', {})
+  if choices.teacher_epochs is not None and 'epochs' in own:
+    raise UsageError(
+      'teacher_epochs: expected it or the epochs of teacher.training, got '
+      f'{choices.teacher_epochs:g} and {own["epochs"]}'
+    )
   if teacher.is_trained:
     return fine_tuning.section(
       teacher,
       name,
       batch_size / LARGEST_BATCH,
       choices.teacher_epochs or _epochs(count, batch_size, fine_tuning.STEPS),
+      own,
     )
   training = {
     'epochs': choices.teacher_epochs or epochs,
     'optimizer': {'name': name},
     'schedule': {'name': 'cosine', 'rate': rate},
-    **teacher.section.get('training', {}),
+    **own,
   }
   steps = training['epochs'] * max(1, count // batch_size)
   section = with_short_memory(teacher.section, steps)

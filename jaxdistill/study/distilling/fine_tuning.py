@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jaxdistill.core.checks import UsageError
+from jaxdistill.networks.weights import backbones
+from jaxdistill.study import models
 from jaxdistill.study.distilling.teacher_sections import Teacher
+from jaxdistill.study.plans import Plan
 
 # The head and then all layers together are trained for about this many steps.
 STEPS = 500
@@ -13,9 +17,15 @@ STEPS = 500
 # diverges at 0.003.
 RATES = {'sgd': 1e-4, 'adamw': 3e-5}
 
+METHOD = {'name': 'head_first'}
+
 
 def section(
-  teacher: Teacher, optimizer: str, scale: float, epochs: float
+  teacher: Teacher,
+  optimizer: str,
+  scale: float,
+  epochs: float,
+  own: Mapping[str, Any],
 ) -> dict[str, Any]:
   """Returns the section of a teacher that learns other classes.
 
@@ -25,14 +35,38 @@ def section(
       weights.
     scale: the batch size as a share of the largest, by which rates shrink.
     epochs: the epochs of the head and of all layers together.
+    own: keys of the training that the user has chosen.
   """
   training = {
     'epochs': epochs,
-    'method': {'name': 'head_first'},
+    'method': METHOD,
     'optimizer': {'name': 'adamw'},
     'schedule': {'name': 'cosine', 'rate': RATES[optimizer] * scale},
+    **own,
   }
   return {**(teacher.new_head_section or {}), 'training': training}
+
+
+def check(plan: Plan) -> None:
+  """Checks that only the head of a teacher that is fine-tuned is new.
+
+  Args:
+    plan: the plan of a call that fine-tunes its teacher.
+
+  Raises:
+    UsageError: other weights do not fit images of this size, such as learned
+      positions.
+  """
+  scheme = plan.initial['teacher']
+  assert isinstance(scheme, backbones.Pretrained)
+  shapes = models.variable_shapes(plan, 'teacher', plan.networks['teacher'])
+  new = [x for x in scheme.new_stages(shapes) if x not in scheme.without]
+  if new:
+    height, width = plan.image.shape[1:3]
+    raise UsageError(
+      f'teacher: its weights of {", ".join(new)} do not fit images of {height} '
+      f'x {width}; set image_size to the size of the images of its training'
+    )
 
 
 def words(training: Mapping[str, Any]) -> str:
@@ -41,8 +75,10 @@ def words(training: Mapping[str, Any]) -> str:
   Args:
     training: the section `teacher.training` of a call's config.
   """
-  return (
-    f'to be fine-tuned on these labels for {training["epochs"]:g} epochs: its '
-    'new head first, then all layers with frozen batch norms, with '
-    f'{training["optimizer"]["name"]} at {training["schedule"]["rate"]:g}'
+  text = (
+    f'to be fine-tuned on these labels for {training["epochs"]:g} epochs with '
+    f'{training["optimizer"]["name"]}'
   )
+  if training['method'] != METHOD:
+    return text
+  return f'{text}: its new head first, then all layers with frozen batch norms'

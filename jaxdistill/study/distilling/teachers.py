@@ -165,8 +165,9 @@ def _of_section(
   shape = (size, size, image_shape[-1]) if size else image_shape
   if 'checkpoint' in section and not network:
     found = _named(str(section['checkpoint']), shape, out)
-    extra = {'image_size': size} if size else {}
-    return found._replace(section={**found.section, **extra})
+    keys = ('image_size', 'training')
+    own = {k: v for k, v in section.items() if k in keys}
+    return found._replace(section={**found.section, **own})
   if 'weights' in section and not network:
     reference = str(section['weights'])
     teacher = _pretrained(reference, image_shape, reference)
@@ -187,7 +188,9 @@ def _of_section(
       found = _named(str(file), image_shape, out)
       outputs = teacher.outputs or found.outputs
       section['num_classes'] = outputs
-      teacher = teacher._replace(outputs=outputs, head=found.head)
+      teacher = teacher._replace(
+        outputs=outputs, head=found.head, is_classifier=found.is_classifier
+      )
     return teacher
   weights = str(section['weights'])
   if not pathlib.Path(weights).expanduser().is_file():
@@ -195,8 +198,9 @@ def _of_section(
   image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   make = NETWORKS[checks.choice('network', title, NETWORKS)]
   arguments = {k: v for k, v in network.items() if k != 'name'}
+  built = make(**{'num_classes': 1, **arguments})
   outputs = section.get('num_classes') or pretrained.num_outputs(
-    weights, make(num_classes=1, **arguments), {'image': image}
+    weights, built, {'image': image}
   )
   section['num_classes'] = outputs
   return Teacher(
@@ -205,6 +209,8 @@ def _of_section(
     network,
     outputs,
     data=_standardisation(title) if outputs == 1000 else {},
+    is_classifier=pairs.is_classifier(built),
+    head=_head(built),
   )
 
 
