@@ -11,11 +11,11 @@ from jaxdistill.core import checks, writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset, Network
 from jaxdistill.study import (
-  arguments,
   build,
   exports,
   hub_upload,
   models,
+  option_table,
   runs,
 )
 from jaxdistill.study import settings as settings_lib
