@@ -16,14 +16,17 @@ test_boxes and test_classes, the same for the split test; and label_names.
 Setting: RetinaNets on ResNet-18; the teacher is twice as wide as the student.
 The sides of the anchors are 1.25, 2 and 3.1 places of their level, which are
 10, 16 and 25 pixels at the finest level. Platelets have 10 pixels and red cells
-26. (If all anchors have sides of at least 16 pixels, none overlaps a
-platelet by half, and no row finds any platelets.) Images are zoomed by 0.8 to
-1.25 and mirrored. Gradients are clipped, also in the stages of SSKD, because
-the last of these diverges otherwise. The learning rates and the weight of
-FitNets were not tuned. The weights of CWD and FGD are those of their authors.
+26. Images are zoomed by 0.8 to 1.25 and mirrored. Gradients are clipped, also in
+the stages of SSKD, because the last of these diverges otherwise. The learning
+rates and the weight of FitNets were not tuned. The weights of CWD and FGD are
+those of their authors.
 
-Hardware and time: intended for two CPU cores; not measured. There is no table
-of results yet.
+Hardware and time: two CPU cores; one core takes 2 to 3 minutes for a row of 40
+epochs, and 6 for the teacher.
+
+Test AP50 and AP after 40 epochs, one seed: student alone 57.8 and 32.9, FitNets
+54.6 and 31.0, CWD 57.7 and 35.3, FGD 57.2 and 34.9, SSKD 43.9 and 23.7, teacher
+58.1 and 36.4. No row finds any platelets; RESULTS.md says why.
 """
 
 
