@@ -16,10 +16,10 @@ test_boxes and test_classes, the same for the split test; and label_names.
 Setting: RetinaNets on ResNet-18; the teacher is twice as wide as the student.
 The sides of the anchors are 1.25, 2 and 3.1 places of their level, which are
 10, 16 and 25 pixels at the finest level. Platelets have 10 pixels and red cells
-26. Images are zoomed by 0.8 to 1.25 and mirrored. Gradients are clipped, also in
-the stages of SSKD, because the last of these diverges otherwise. The learning
-rates and the weight of FitNets were not tuned. The weights of CWD and FGD are
-those of their authors.
+26. Images are zoomed by 0.8 to 1.25 and mirrored. Gradients are clipped, also
+in the stages of SSKD, because the last of these diverges otherwise. The
+learning rates and the weight of FitNets were not tuned. The weights of CWD and
+FGD are those of their authors.
 
 Hardware and time: two CPU cores; one core takes 2 to 3 minutes for a row of 40
 epochs, and 6 for the teacher.

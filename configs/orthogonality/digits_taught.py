@@ -20,9 +20,9 @@ distilled network itself teaches. alpha, T and beta were not tuned.
 Hardware and time: one CPU core, 5 minutes for all rows and seeds. Nothing is
 downloaded.
 
-Test accuracy, ten seeds: teacher 98.16, scratch 92.55 ± 0.92, label
-95.80 ± 0.66, feature 95.01 ± 1.15; pruned: finetuned 90.69 ± 1.57, pre and post
-94.87 ± 0.83 (label) and 92.61 ± 0.91 (feature). RESULTS.md has all rows.
+Test accuracy, ten seeds: teacher 98.16, scratch 92.55 ± 0.92, label 95.80 ±
+0.66, feature 95.01 ± 1.15; pruned: finetuned 90.69 ± 1.57, pre and post 94.87 ±
+0.83 (label) and 92.61 ± 0.91 (feature). RESULTS.md has all rows.
 """
 
 NETWORK = {'name': 'resnet8', 'stem_width': 8, 'widths': (8, 16, 32)}
