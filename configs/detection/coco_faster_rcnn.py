@@ -92,6 +92,16 @@ def get_config(pair='18-101'):
       'SSKD': {
         'name': 'sskd',
         'cut': (*GROUPS, PYRAMID),
+        'stage_optimizer': {
+          'name': 'sgd',
+          'schedule': {
+            'name': 'step',
+            'rate': 0.01,
+            'boundaries': (0.3, 0.6, 0.9),
+          },
+          'weight_decay': 1e-4,
+          'clip': 10.0,  # a pyramid has no norms, and diverges otherwise
+        },
         'head_optimizer': optimizer,
       },
     },
