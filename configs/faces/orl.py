@@ -21,10 +21,9 @@ the last epoch counts.
 Hardware and time: one CPU core, with 600 steps for the teacher, 300 for each
 run of a rival, and 600 for each of SSKD; two to four minutes a run.
 
-RESULTS.md has the table. The teacher is worse than the student alone: a rate of
-0.05 is too high for it, and at 0.01 it learns its subjects by heart. The
-students would gain from 60 epochs or more. We have not found a better teacher
-yet.
+RESULTS.md has the table. The teacher is worse than the student alone, and no
+better than the cosines of the pixels themselves. We have not found a better
+teacher yet, so that the table says nothing about the paper's claim.
 """
 
 EMBEDDING = 64
