@@ -21,6 +21,10 @@ def _views(text: str) -> bool | int | str:
   """Returns the value of `--cache_teacher`."""
   if text.isdecimal():
     return int(text)
+  if text not in ('auto', 'yes', 'no'):
+    raise argparse.ArgumentTypeError(
+      f'expected auto, yes, no or a whole number, got {text!r}'
+    )
   return {'yes': True, 'no': False}.get(text, text)
 
 

@@ -159,7 +159,9 @@ def teacher_network(plan: Plan) -> Network:
 
 def words(size: int) -> str:
   """Returns a number of bytes in words."""
-  return f'{size / 1e6:,.1f} MB' if size < 1e9 else f'{size / 1e9:,.1f} GB'
+  units = {1e9: 'GB', 1e6: 'MB', 1e3: 'kB'}
+  unit = next((x for x in units if size >= x), 1e3)
+  return f'{size / unit:,.1f} {units[unit]}'
 
 
 def _views(

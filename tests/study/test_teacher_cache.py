@@ -93,7 +93,7 @@ def test_only_rows_that_read_a_teacher_store_its_outputs(keys, plan):
   assert kd.views.outputs.shape == (48, COUNT, 3)
   assert kd.resolved['cache_teacher'] == COUNT
   (note,) = plan.notes
-  assert '3 views of each of 48 images, and stored in files of 0.0 MB' in note
+  assert '3 views of each of 48 images, and stored in files of 0.9 kB' in note
   in_phases = {**keys, 'methods': {'x': {'name': 'head_first'}}}
   assert build.plan(in_phases).rows[-1].views is None
 
@@ -256,7 +256,7 @@ def test_auto_stores_outputs_where_that_saves_time(keys, monkeypatch):
   assert views is None and '% of a step' in note
   monkeypatch.setattr(teacher_cache, 'LARGEST', 100)
   views, note = chosen(epochs=100)
-  assert views is None and 'would need files of 0.0 MB' in note
+  assert views is None and 'would need files of 0.3 kB' in note
 
 
 def test_vectors_of_several_teachers_are_stored_for_images_without_labels(
