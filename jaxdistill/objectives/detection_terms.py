@@ -10,7 +10,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, FeaturePairs, Stage
 from jaxdistill.losses import numerics
 from jaxdistill.networks import description, layers
-from jaxdistill.networks.surgery import detectors
+from jaxdistill.networks.surgery import two_stage
 from jaxdistill.objectives import adapters, maps, pairs
 from jaxdistill.objectives.types import Objective, Pair, Term
 from jaxdistill.tasks import requirements
@@ -160,18 +160,24 @@ def fgd(
 
 
 def _levels(pair: Pair) -> FeaturePairs:
-  """Returns the levels that both pyramids have and compute by weights.
+  """Returns the levels of the pyramids that both networks compute by weights.
 
   The last level of a Faster R-CNN is a part of the level before.
 
   Raises:
     UsageError: they have no level in common.
   """
+  parts = {
+    stage.name
+    for network in (pair.student, pair.teacher)
+    for stage in network.stages
+    if isinstance(stage.module, two_stage.Subsampled)
+  }
   levels = tuple(
-    (stage.name, stage.name)
-    for stage in pair.student.stages
-    if isinstance(stage.module, detectors.Level)
-    and stage.name in pair.teacher_shapes
+    (name, name)
+    for name in pair.student_shapes
+    if name[:1] == 'p' and name[1:].isdigit() and name in pair.teacher_shapes
+    if name not in parts
   )
   if not levels:
     raise UsageError(

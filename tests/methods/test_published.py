@@ -21,8 +21,10 @@ from jaxdistill.tasks import classification
 from jaxdistill.training import log, loop
 
 SILENT = loop.FitOptions(log=log.Log(show=False))
-# These need a map as output or as target; see objectives/test_dense_terms.py.
-NEED_MAPS = ('cwd', 'depth_kd', 'fgd', 'ifv', 'pixel_kd')
+# These need maps or vectors; see objectives/test_dense_terms.py, for example.
+NEED_OTHER_TASKS = (
+  *('cwd', 'depth_kd', 'fgd', 'ifv', 'pixel_kd', 'supervised_vectors'),
+)
 
 
 def tiny(*widths):
@@ -214,7 +216,7 @@ def test_every_method_builds_its_first_phase(recipe, carry):
   labels = joint.supervised(recipe)
   same_networks = {**carry, 'student': carry['teacher']}
   for name, method in registry.METHODS.items():
-    if name in NEED_MAPS:
+    if name in NEED_OTHER_TASKS:
       continue
     arguments = {
       'takd': {'assistants': {'middle': tiny(2, 2, 2)}},

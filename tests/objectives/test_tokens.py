@@ -24,6 +24,7 @@ TOKENS = (('stem', 'stem'), ('group1', 'group1'))
 COMPOSED = (
   *('fixed_backbone', 'from_teacher', 'pruned', 'pruning_protocol'),
   *('snapshots', 'takd', 'distpro', 'regularization_protocol'),
+  'supervised_vectors',  # refuses the task of classification at once
 )
 ARGUMENTS = {
   'distpro_retrain': {'use': 'equal'},

@@ -15,6 +15,7 @@ from jaxdistill.networks import graph
 from jaxdistill.networks.weights import files
 from jaxdistill.training import log as log_lib
 from jaxdistill.training import loop
+from jaxdistill.training.options import Run
 
 SCRIPT = pathlib.Path(__file__).with_name('two_stage_run.py')
 # Seeds together and several devices add numbers in another order. In three
@@ -77,13 +78,11 @@ def test_seeds_that_train_together_end_as_if_alone(run):
   def options(**labels):
     return jd.FitOptions(log=log_lib.Log(labels=labels, show=False))
 
-  results = loop.fit_seeds(
-    run['SHORT'],
-    {seed: run['start'](seed) for seed in (0, 1)},
-    run['DATA'],
-    {seed: options(seed=seed) for seed in (0, 1)},
-    options(),
-  )
+  runs = {
+    seed: Run(run['SHORT'], run['start'](seed), seed, options(seed=seed))
+    for seed in (0, 1)
+  }
+  results = loop.fit_runs(runs, run['DATA'], options())
   for seed, result in results.items():
     expected = run['fit'](run['SHORT'], seed)
     before = run['start'](seed)['student'].variables
