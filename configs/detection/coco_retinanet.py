@@ -103,7 +103,7 @@ def get_config(pair='18-101'):
             'boundaries': (0.3, 0.6, 0.9),
           },
           'weight_decay': 1e-4,
-          'clip': 10.0,  # a pyramid has no norms, and diverges otherwise
+          'clip': 10.0,  # without it, the pyramid of bccd.py diverged
         },
         'head_optimizer': optimizer,
       },

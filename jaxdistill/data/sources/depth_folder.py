@@ -5,7 +5,7 @@ import functools
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Dataset
-from jaxdistill.data.sources import arrays, images, lazy_maps, mask_folder
+from jaxdistill.data.sources import arrays, lazy_maps, mask_folder
 
 
 def depth_folder(
@@ -63,11 +63,10 @@ def depth_folder(
     image_size,
     'depth',
     functools.partial(lazy_maps.LazyDepthImages, unit=unit, ignored=ignored),
+    stream,
   )
-  if stream is None:
-    stream = images.is_large(columns['image'].shape for columns in splits)
   return arrays.from_columns(
-    *(c if stream else {k: v[:] for k, v in c.items()} for c in splits),
+    *splits,
     validation=validation,
     train_subset=train_subset,
     split_seed=split_seed,

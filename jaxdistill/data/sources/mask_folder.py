@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import functools
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -78,11 +79,10 @@ def mask_folder(
     image_size,
     'mask',
     functools.partial(lazy_maps.LazyMasks, table=table),
+    stream,
   )
-  if stream is None:
-    stream = images.is_large(columns['image'].shape for columns in splits)
   return arrays.from_columns(
-    *(c if stream else {k: v[:] for k, v in c.items()} for c in splits),
+    *splits,
     validation=validation,
     train_subset=train_subset,
     split_seed=split_seed,
@@ -98,7 +98,8 @@ def columns(
   image_size: Sequence[int] | None,
   kind: str,
   column: Callable[..., images.LazyImages],
-) -> list[dict[str, images.LazyImages]]:
+  stream: bool | None,
+) -> list[dict[str, Any]]:
   """Returns the images and maps of each split, in the order of their names.
 
   Args:
@@ -107,6 +108,7 @@ def columns(
     image_size: see `mask_folder`.
     kind: what the maps are, 'mask' or 'depth'.
     column: (files, rows, size) -> the column of the maps.
+    stream: see `mask_folder`.
 
   Raises:
     UsageError: see `mask_folder`.
@@ -116,7 +118,10 @@ def columns(
     for side in checks.length('image_size', image_size, 2, 'sides of an image')
   )
   root = pathlib.Path(os.path.expanduser(path))
-  return [_columns(root / split, size, kind, column) for split in splits]
+  lazy = [_columns(root / split, size, kind, column) for split in splits]
+  if stream is None:
+    stream = images.is_large(columns['image'].shape for columns in lazy)
+  return [c if stream else {k: v[:] for k, v in c.items()} for c in lazy]
 
 
 def _columns(
