@@ -35,27 +35,24 @@ def network(width):
   return {
     'name': 'retinanet',
     'width': 2 * width,
-    'depth': 2,
-    'size': 1.25,
+    'depth': 1,
+    'size': 2.5,
     'scales': (1.0, 1.6, 2.5),
     'network': {
       'name': 'resnet18',
       'stem_width': width,
+      'stem_pool': False,
       'widths': (width, 2 * width, 4 * width, 8 * width),
     },
   }
 
 
-def sgd(rate):
-  """Returns SGD for a stage, whose rate falls to a tenth three times."""
-  return {
-    'name': 'sgd',
-    'schedule': {'name': 'step', 'rate': rate, 'boundaries': (0.3, 0.6, 0.9)},
-    'weight_decay': 1e-4,
-    'clip': 10.0,
-  }
-
-
+OPTIMIZER = {
+  'name': 'adamw',
+  'schedule': {'name': 'cosine', 'rate': 0.005, 'warmup': 0.05},
+  'weight_decay': 0.01,
+  'clip': 10.0,
+}
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5, 6, 7))
 
@@ -66,23 +63,13 @@ def get_config():
     'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
     'task': {'name': 'detection', 'score': 'ap50'},
     'augment': {'name': 'scale_crop', 'size': (120, 160), 'scale': (0.8, 1.25)},
-    'teacher': {**network(32), 'training': {'epochs': 120}},
-    'student': network(16),
+    'teacher': {**network(16), 'training': {'epochs': 40}},
+    'student': network(8),
     'batch_size': 8,
-    'epochs': 100,
+    'epochs': 20,
     'evaluate_every': 10,
     'seeds': 3,
-    'optimizer': {
-      'name': 'sgd',
-      'schedule': {
-        'name': 'step',
-        'rate': 0.02,
-        'boundaries': (2 / 3, 8 / 9),
-        'warmup': 0.05,
-      },
-      'weight_decay': 1e-4,
-      'clip': 10.0,
-    },
+    'optimizer': OPTIMIZER,
     'methods': {
       'student alone': {'name': 'supervised'},
       'FitNets': {
@@ -100,8 +87,10 @@ def get_config():
       'SSKD': {
         'name': 'sskd',
         'cut': (*GROUPS, PYRAMID),
-        'stage_optimizer': sgd(0.01),
-        'head_optimizer': sgd(0.02),
+        'stage_epochs': 6,
+        'head_epochs': 20,
+        'stage_optimizer': OPTIMIZER,
+        'head_optimizer': OPTIMIZER,
       },
     },
   }

@@ -23,9 +23,6 @@ Hardware and time: intended for two CPU cores; not measured. There is no table
 of results yet, but RESULTS.md has the scores of the short run.
 """
 
-ARGUMENTS = ('all', 'short')
-
-
 def network(width):
   """Returns a Faster R-CNN on a ResNet-18 of some width."""
   return {
@@ -33,8 +30,8 @@ def network(width):
     'width': 2 * width,
     'head_width': 8 * width,
     'size': 4.0,
-    'count': 128,
-    'candidates': 256,
+    'count': 64,
+    'candidates': 128,
     'network': {
       'name': 'resnet18',
       'stem_width': width,
@@ -43,24 +40,19 @@ def network(width):
   }
 
 
+OPTIMIZER = {
+  'name': 'adamw',
+  'schedule': {'name': 'cosine', 'rate': 0.005, 'warmup': 0.05},
+  'weight_decay': 0.01,
+  'clip': 10.0,
+}
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (2, 3, 4, 5))
 
 
-def get_config(rows='all'):
-  """Returns rows of the same length, which the stages of SSKD share."""
-  optimizer = {
-    'name': 'sgd',
-    'schedule': {
-      'name': 'step',
-      'rate': 0.02,
-      'boundaries': (2 / 3, 8 / 9),
-      'warmup': 0.05,
-    },
-    'weight_decay': 1e-4,
-    'clip': 10.0,
-  }
-  config = {
+def get_config():
+  """Returns rows of about the same compute."""
+  return {
     'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
     'task': {
       'name': 'two_stage_detection',
@@ -68,13 +60,13 @@ def get_config(rows='all'):
       'region_samples': 64,
     },
     'augment': {'name': 'scale_crop', 'size': (120, 160), 'scale': (0.8, 1.25)},
-    'teacher': {**network(32), 'training': {'epochs': 120}},
-    'student': network(16),
+    'teacher': {**network(16), 'training': {'epochs': 24}},
+    'student': network(8),
     'batch_size': 8,
-    'epochs': 100,
-    'evaluate_every': 10,
+    'epochs': 12,
+    'evaluate_every': 6,
     'seeds': 3,
-    'optimizer': optimizer,
+    'optimizer': OPTIMIZER,
     'methods': {
       'student alone': {'name': 'supervised'},
       'FitNets': {
@@ -87,30 +79,10 @@ def get_config(rows='all'):
       'SSKD': {
         'name': 'sskd',
         'cut': (*GROUPS, PYRAMID),
-        'stage_optimizer': {
-          'name': 'sgd',
-          'schedule': {
-            'name': 'step',
-            'rate': 0.01,
-            'boundaries': (0.3, 0.6, 0.9),
-          },
-          'weight_decay': 1e-4,
-          'clip': 10.0,  # without it, the pyramid of bccd.py diverged
-        },
-        'head_optimizer': optimizer,
+        'stage_epochs': 4,
+        'head_epochs': 12,
+        'stage_optimizer': OPTIMIZER,
+        'head_optimizer': OPTIMIZER,
       },
     },
-  }
-  if rows == 'all':
-    return config
-  del config['teacher']
-  few = {'width': 16, 'head_width': 64, 'count': 64, 'candidates': 128}
-  return {
-    **config,
-    'student': {**config['student'], **few},
-    'batch_size': 4,
-    'epochs': 12,
-    'evaluate_every': 3,
-    'seeds': 1,
-    'methods': {'student alone': {'name': 'supervised'}},
   }

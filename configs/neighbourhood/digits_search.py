@@ -18,7 +18,13 @@ Each student has 240 steps: 120 for its pieces and 120 for fine-tuning by KD, or
 240 for KD. The accuracies of Figure 6, with one block replaced, are in the file
 student_search.json of the search. The rates were not tuned.
 
-Hardware and time: one CPU core; not measured. Nothing is downloaded.
+Hardware and time: one CPU core; three minutes for the search, and less than a
+minute for each of the others. Nothing is downloaded.
+
+Test accuracy over three seeds: RESULTS.md. Fine-tuned, the searched students
+are as good as those with one multiplier inside all blocks (93.1 to 94.0 with
+6,800 to 8,600 parameters), and better than KD with fewer channels everywhere
+(89.6 with 6,451).
 """
 
 ARGUMENTS = ('search', 'bottleneck,0.5', 'width,0.5')

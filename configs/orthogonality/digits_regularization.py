@@ -36,7 +36,11 @@ def get_config():
     'methods': {
       label: {
         'name': 'regularization_protocol',
-        'regularized': {'name': 'regularized', **parts},
+        'regularized': {
+          'name': 'regularized',
+          'augment': {'name': 'none'},
+          **parts,
+        },
         'alpha': 0.5,
         'beta': 30.0,
       }
