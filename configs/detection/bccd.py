@@ -72,17 +72,24 @@ def get_config():
     'optimizer': OPTIMIZER,
     'methods': {
       'student alone': {'name': 'supervised'},
-      'FitNets': {
-        'name': 'hint',
-        'weight': 1.0,
-        'activation': False,
-        'feature_pairs': PYRAMID,
+      **{
+        f'FitNets, {weight}': {
+          'name': 'hint',
+          'weight': weight,
+          'activation': False,
+          'feature_pairs': PYRAMID,
+        }
+        for weight in (0.1, 1)
       },
       'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
-      'FGD': {
-        'name': 'fgd',
-        'feature_pairs': PYRAMID,
-        'optimizer': {'clip': 35.0},
+      **{
+        f'FGD, {weight}': {
+          'name': 'fgd',
+          'weight': weight,
+          'feature_pairs': PYRAMID,
+          'optimizer': {'clip': 35.0},
+        }
+        for weight in (0.1, 1)
       },
       'SSKD': {
         'name': 'sskd',
