@@ -147,7 +147,7 @@ def main():
     return
   from jaxdistill.training import fast_cpu
 
-  fast = fast_cpu.fastest(os.environ)
+  fast = fast_cpu.fastest(os.environ, cores=1)
   kinds = {
     'XLA': (sys.executable, 'xla', {}),
     'XLA fast': (sys.executable, 'xla', fast),

@@ -129,7 +129,7 @@ def main():
     return
   from jaxdistill.training import fast_cpu
 
-  fast = fast_cpu.fastest(os.environ)
+  fast = fast_cpu.fastest(os.environ, cores=1)
   kinds = {
     'jax': (sys.executable, 'jax', {}),
     'jax fast_cpu': (sys.executable, 'jax', fast),
