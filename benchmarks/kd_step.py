@@ -119,7 +119,8 @@ def jax_steps(options):
 
   def planned():
     analysis = program(True).memory_analysis()
-    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    each = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    return each * mesh.size
 
   def many(request):
     counts = itertools.count()
