@@ -147,6 +147,7 @@ def main():
     return
   from jaxdistill.training import fast_cpu
 
+  # The programs here are not spread over several devices.
   fast = fast_cpu.fastest(os.environ, cores=1)
   kinds = {
     'XLA': (sys.executable, 'xla', {}),

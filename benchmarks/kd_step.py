@@ -21,6 +21,7 @@ plans for the arguments and temporary arrays of a step.
 """
 
 import argparse
+import atexit
 import functools
 import itertools
 import os
@@ -102,6 +103,7 @@ def jax_steps(options):
   if options.files:
     split = folder.folder(options.files, validation=0, stream=True).splits
     batch_of['files'] = streaming.StreamedBatches(split['train'], *common)
+    atexit.register(batch_of['files'].close)
   # A list, so that each step can replace the state that it has donated.
   current, rng = [state], jax.random.key(1)
 
@@ -315,9 +317,7 @@ def main():
     help='measure the time of the processor instead of that of the clock, for '
     'one core of a machine that does other work, too',
   )
-  parser.add_argument(
-    '--cores', type=int, help='use only so many processor cores'
-  )
+  parser.add_argument('--cores', type=int, help='use only so many cores')
   parser.add_argument(
     '--without_input', action='store_true', help='measure the step by itself'
   )

@@ -129,6 +129,7 @@ def main():
     return
   from jaxdistill.training import fast_cpu
 
+  # The programs here are not spread over several devices.
   fast = fast_cpu.fastest(os.environ, cores=1)
   kinds = {
     'jax': (sys.executable, 'jax', {}),
