@@ -198,7 +198,8 @@ def start_engines(options):
     for key in ('width', 'depth', 'batch', 'steps')
   ]
   arguments += ['--processor_time'] if options.processor_time else []
-  fast = fast_cpu.fastest(os.environ)
+  # The programs here are not spread over several devices.
+  fast = fast_cpu.fastest(os.environ, cores=1)
   kinds = {'jax': ({}, sys.executable), 'jax fast_cpu': (fast, sys.executable)}
   if engines.has_torch(options.torch_python):
     kinds |= {

@@ -264,7 +264,7 @@ RESULTS = {
 
 def work(job, sizes):
   """Prints a line of JSON for each result of one process."""
-  options = argparse.Namespace(alone=False, **job)
+  options = argparse.Namespace(alone=False, files=None, **job)
   kind = job['engine'].partition(' ')[0]
   for result in RESULTS[kind](options, sizes):
     row = {**job, 'steps': 1, 'seeds': 1, **result}

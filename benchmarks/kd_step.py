@@ -2,11 +2,12 @@
 
 ResNet-56 teaches ResNet-20 on 32x32 images, or any other pair of networks for
 small images. A step is the teacher's forward pass, the student's forward and
-backward pass, and SGD with momentum and weight decay. Two rates are measured in
-images per second: that of the step by itself, on one batch that stays on the
-device, and that of the step with its input, 50,000 images in memory that are
-cropped with padding 4 and flipped. JAX does this on the device, PyTorch in the
-worker processes of a DataLoader.
+backward pass, and SGD with momentum and weight decay. Three rates are measured
+in images per second: that of the step by itself, on one batch that stays on the
+device; that of the step with its input, 50,000 images in memory that are
+cropped with padding 4 and flipped; and with --files that of the step with input
+from PNG files. JAX decodes in worker processes, and crops and flips on the
+device. PyTorch does all of it in the worker processes of a DataLoader.
 
 PyTorch runs with channels first and with channels last, JAX with its default
 settings and with those of --fast_cpu. Each of these engines is a process of its
@@ -20,6 +21,7 @@ plans for the arguments and temporary arrays of a step.
 """
 
 import argparse
+import atexit
 import functools
 import itertools
 import os
@@ -29,8 +31,9 @@ import sys
 import time
 
 import engines
+import loading
 
-CLASSES, SIZE, IMAGES = 100, 32, 50_000
+CLASSES, SIZE, IMAGES, FILES = 100, 32, 50_000, 10_000
 TEMPERATURE, WEIGHT, RATE, DECAY = 4.0, 0.9, 0.05, 5e-4
 
 
@@ -77,19 +80,30 @@ def jax_steps(options):
   import numpy as np
 
   from jaxdistill.core import random
-  from jaxdistill.data.loading import batches
+  from jaxdistill.data.loading import batches, streaming
+  from jaxdistill.data.sources import folder
+  from jaxdistill.training.distributed import sharding
 
   dataset, recipe, phase, state, constants = jax_phase(options)
+  mesh = sharding.make_mesh()
+  state, constants = sharding.place((state, constants), mesh)
 
   @functools.partial(jax.jit, donate_argnums=0, static_argnames='fixed')
   def step(state, constants, batch, rng, index, *, fixed):
     rng = jax.random.fold_in(rng, index)
     if not fixed:
       batch = recipe.stream.augment(random.step_key(rng, 'augment'), batch)
-    return phase.step(state, constants, {'train': batch}, rng, None)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return phase.step(state, constants, {'train': batch}, rng, None)
 
-  source = batches.Batches(dataset.splits['train'], options.batch, (0,))
+  common = options.batch, (0,), sharding.rows(mesh)
+  source = batches.Batches(dataset.splits['train'], *common)
   first = jax.jit(recipe.stream.augment)(jax.random.key(0), source(0))
+  batch_of = {'step': lambda _: first, 'input': source}
+  if options.files:
+    split = folder.folder(options.files, validation=0, stream=True).splits
+    batch_of['files'] = streaming.StreamedBatches(split['train'], *common)
+    atexit.register(batch_of['files'].close)
   # A list, so that each step can replace the state that it has donated.
   current, rng = [state], jax.random.key(1)
 
@@ -99,28 +113,28 @@ def jax_steps(options):
     arguments = current[0], constants, batch, rng, np.int32(0)
     return step.lower(*arguments, fixed=fixed).compile()
 
-  def run(fixed, count):
-    batch = first if fixed else source(count)
-    current[0], metrics = program(fixed)(
-      current[0], constants, batch, rng, np.int32(count)
+  def run(request, count):
+    current[0], metrics = program(request == 'step')(
+      current[0], constants, batch_of[request](count), rng, np.int32(count)
     )
     return metrics['loss']
 
   def planned():
     analysis = program(True).memory_analysis()
-    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    each = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+    return each * mesh.size
 
-  def many(fixed):
+  def many(request):
     counts = itertools.count()
 
     def steps(number):
       for _ in range(number):
-        loss = run(fixed, next(counts))
+        loss = run(request, next(counts))
       jax.block_until_ready(loss)
 
     return steps
 
-  return {'step': many(True), 'input': many(False), 'planned': planned}
+  return {**{name: many(name) for name in batch_of}, 'planned': planned}
 
 
 def reference(name):
@@ -201,26 +215,36 @@ def torch_steps(options):
   labels = torch.arange(IMAGES) % CLASSES
 
   class Augmented(torch.utils.data.Dataset):
+    def __init__(self, items, read):
+      self.items, self.read = items, read
+
     def __len__(self):
-      return IMAGES
+      return len(self.items)
 
     def __getitem__(self, i):
-      image = functional.pad(images[i], (4, 4, 4, 4))
+      image = functional.pad(self.read(self.items[i]), (4, 4, 4, 4))
       top, left = torch.randint(0, 9, (2,)).tolist()
       image = image[:, top : top + SIZE, left : left + SIZE]
       if torch.rand(()) < 0.5:
         image = image.flip(2)
       return (image.float() - 128) / 64, labels[i]
 
-  loader = torch.utils.data.DataLoader(
-    Augmented(),
-    options.batch,
-    shuffle=True,
-    drop_last=True,
-    num_workers=len(os.sched_getaffinity(0)),
-    persistent_workers=True,
-    pin_memory=device == 'cuda',
-  )
+  def decoded(path):
+    image = np.array(PIL.Image.open(path).convert('RGB'))
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+  def batches(*items):
+    loader = torch.utils.data.DataLoader(
+      Augmented(*items),
+      options.batch,
+      shuffle=True,
+      drop_last=True,
+      num_workers=len(os.sched_getaffinity(0)),
+      persistent_workers=True,
+      pin_memory=device == 'cuda',
+    )
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
   image = torch.randn(options.batch, 3, SIZE, SIZE).to(device)
   fixed = (image.to(memory_format=layout), labels[: options.batch].to(device))
 
@@ -233,15 +257,24 @@ def torch_steps(options):
 
     return steps
 
-  forever = itertools.chain.from_iterable(itertools.repeat(loader))
-  return {'step': many(itertools.repeat(fixed)), 'input': many(forever)}
+  steps = {
+    'step': many(itertools.repeat(fixed)),
+    'input': many(batches(images, lambda image: image)),
+  }
+  if options.files:
+    import numpy as np
+    import PIL.Image
+
+    paths = sorted(pathlib.Path(options.files).glob('*/*'))
+    steps['files'] = many(batches(paths, decoded))
+  return steps
 
 
 def work(options):
   """Answers the requests on the standard input, one on each line.
 
-  The answers to 'step' and 'input' are images per second, those to 'memory' and
-  'planned' are numbers of bytes.
+  The answers to 'step', 'input' and 'files' are images per second, those to
+  'memory' and 'planned' are numbers of bytes.
   """
   make = jax_steps if options.engine.startswith('jax') else torch_steps
   steps = make(options)
@@ -257,9 +290,9 @@ def work(options):
       engines.answer(run())
       continue
     # Batches that were loaded while other engines were measured must not count:
-    # two for each worker of a DataLoader, and the one that is ready.
+    # at most five for each worker, and three more.
     workers = len(os.sched_getaffinity(0))
-    run(2 * workers + 1 if request == 'input' else 1)
+    run(1 if request == 'step' else 5 * workers + 3)
     clock = time.process_time if options.processor_time else time.perf_counter
     start = clock()
     run(options.steps)
@@ -284,9 +317,7 @@ def main():
     help='measure the time of the processor instead of that of the clock, for '
     'one core of a machine that does other work, too',
   )
-  parser.add_argument(
-    '--cores', type=int, help='use only so many processor cores'
-  )
+  parser.add_argument('--cores', type=int, help='use only so many cores')
   parser.add_argument(
     '--without_input', action='store_true', help='measure the step by itself'
   )
@@ -299,6 +330,9 @@ def main():
   parser.add_argument(
     '--compile', action='store_true', help='measure torch.compile, too'
   )
+  parser.add_argument(
+    '--files', help='a folder of PNG files; they are written if it is missing'
+  )
   parser.add_argument('--engine', help='the engine that this process runs')
   options = parser.parse_args()
   if options.engine:
@@ -306,10 +340,16 @@ def main():
     return
   if options.cores:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+  requests = ['step'] if options.without_input else ['step', 'input']
+  if options.files:
+    requests.append('files')
+    if not os.path.exists(options.files):
+      os.makedirs(options.files)
+      loading.write_images(options.files, FILES, SIZE)
   running = start_engines(options)
   teacher = '' if options.alone else f'{options.teacher} -> '
   print(f'{teacher}{options.student}, batch {options.batch}')
-  for request in ('step',) if options.without_input else ('step', 'input'):
+  for request in requests:
     rates = engines.rounds(running, options.repeats, request)
     for name, numbers in rates.items():
       ratios = (
@@ -330,16 +370,17 @@ def main():
 
 def start_engines(options):
   """Starts a process for each engine; returns name -> `Engine`."""
+  from jaxdistill.core import cpu
   from jaxdistill.training import fast_cpu
 
   arguments = [
     f'--{key}={getattr(options, key)}'
-    for key in ('student', 'teacher', 'batch', 'dtype', 'steps')
+    for key in ('student', 'teacher', 'batch', 'dtype', 'steps', 'files')
+    if getattr(options, key)
   ]
-  arguments += [
-    f'--{key}' for key in ('alone', 'processor_time') if getattr(options, key)
-  ]
-  fast = fast_cpu.fastest(os.environ)
+  flags = ('alone', 'processor_time')
+  arguments += [f'--{key}' for key in flags if getattr(options, key)]
+  fast = fast_cpu.fastest(os.environ, cpu.cores())
   kinds = {'jax': ({}, sys.executable), 'jax fast_cpu': (fast, sys.executable)}
   if engines.has_torch(options.torch_python):
     names = ['torch', 'torch last']

@@ -129,7 +129,8 @@ def main():
     return
   from jaxdistill.training import fast_cpu
 
-  fast = fast_cpu.fastest(os.environ)
+  # The programs here are not spread over several devices.
+  fast = fast_cpu.fastest(os.environ, cores=1)
   kinds = {
     'jax': (sys.executable, 'jax', {}),
     'jax fast_cpu': (sys.executable, 'jax', fast),

@@ -47,11 +47,12 @@ def _run(argv: list[str]) -> int:
   """Parses the arguments, checks the config and does what `--mode` says."""
   changes, others = overrides.split(argv)
   options = arguments.parse(others, has_overrides=bool(changes))
+  is_shown = options.mode in shown.MODES
+  cluster = None if is_shown else arguments.cluster(options)
   if options.fast_cpu and argv == sys.argv[1:]:
-    fast_cpu.restart(argv)
-  if options.mode in shown.MODES:
+    fast_cpu.restart(argv, is_alone=cluster is None)
+  if is_shown:
     return shown.show(options)
-  cluster = arguments.cluster(options)
   if cluster is not None:
     from jaxdistill.training.distributed import hosts
 

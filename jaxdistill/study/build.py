@@ -138,7 +138,7 @@ def _shared_resolved(draft: Draft, loaded: Loaded) -> dict[str, Any]:
     'task': draft.task_section.resolved,
     # The best epoch depends on it.
     'evaluate_every': draft.settings.evaluate_every,
-    'fast_cpu': cpu.convolutions() or False,
+    'fast_cpu': cpu.setting() or False,
   }
 
 

@@ -84,7 +84,7 @@ def run(
     trackers.check(tracker)
   for row in chosen:
     if not hosts.of_first(workdir_lib.all_finished, study.workdir, row):
-      sharding.check_batch_size(row.resolved['batch_size'], study.mesh)
+      sharding.mesh_of_batches([row.resolved['batch_size']], model_parallel)
   with workdir_lib.locked(study.workdir):
     return _run_rows(study, chosen)
 

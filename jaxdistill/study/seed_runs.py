@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import rich.console
 
+from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Dataset, Model
 from jaxdistill.data.loading import streaming
@@ -91,7 +92,7 @@ def check_together(plan: Plan, devices: int) -> None:
   """
   if not plan.together:
     return
-  if devices > 1:
+  if devices > cpu.devices():
     raise UsageError(
       f'together: expected one device, got {devices}; make only one visible, '
       'for example with CUDA_VISIBLE_DEVICES=0, or set together=False'

@@ -146,8 +146,17 @@ def _answers(
 @functools.cache
 def _compiled(function: Any, sharding: NamedSharding | None) -> Any:
   """Compiles a function whose resulting rows every process receives."""
-  whole = sharding and NamedSharding(sharding.mesh, PartitionSpec())
-  return jax.jit(function, static_argnums=(0, 1, 2), out_shardings=whole)
+  static = (0, 1, 2)
+  if sharding is None:
+    return jax.jit(function, static_argnums=static)
+  mesh = sharding.mesh
+
+  def on_mesh(*arguments: Any) -> Any:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*arguments)
+
+  whole = NamedSharding(mesh, PartitionSpec())
+  return jax.jit(on_mesh, static_argnums=static, out_shardings=whole)
 
 
 def over(

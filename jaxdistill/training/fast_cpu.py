@@ -4,9 +4,12 @@ Huge pages avoid page faults in XLA's buffers. Dense convolutions are computed
 by the library oneDNN that jaxlib contains, if it agrees with XLA on this
 machine, and YNNPACK is then used only for reductions. Otherwise YNNPACK is used
 for single matrix products, elementwise operations and reductions, because
-Eigen's convolutions are faster. These settings are read when a process starts,
-so the process has to be restarted. The results differ slightly from those
-without the settings, because floating point sums are computed in another order.
+Eigen's convolutions are faster. With oneDNN and several cores, the processor
+appears as two devices that share each batch, because XLA computes many
+operations of one device on one core. These settings are read when a process
+starts, so the process has to be restarted. The results differ slightly from
+those without the settings, because floating point sums are computed in another
+order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,40 +38,51 @@ TRIALS = {
   'XLA': 'import jax; jax.devices()',
 }
 TUNABLES = 'glibc.malloc.hugetlb=1'
+DEVICES = 2
+COUNT_FLAG = '--xla_force_host_platform_device_count'
+THREADS = 'PJRT_NPROC'
 
 
-def environment(old: Mapping[str, str], convolutions: str) -> dict[str, str]:
+def environment(
+  old: Mapping[str, str], convolutions: str, cores: int
+) -> dict[str, str]:
   """Returns that environment, keeping the settings of the user.
 
   Args:
     old: the environment variables of this process.
     convolutions: what computes the convolutions, 'oneDNN' or 'XLA'.
+    cores: the number of cores that one process may use for a run.
   """
-  fusions = FUSIONS[convolutions]
-  flags = (
-    f'{old.get("XLA_FLAGS", "")} '
-    f'--xla_cpu_experimental_ynn_fusion_type={fusions}'
-  ).strip()
+  flags = [
+    old.get('XLA_FLAGS', ''),
+    f'--xla_cpu_experimental_ynn_fusion_type={FUSIONS[convolutions]}',
+  ]
   tunables = ':'.join(filter(None, (old.get('GLIBC_TUNABLES'), TUNABLES)))
-  return {
-    **old,
-    'XLA_FLAGS': flags,
-    'GLIBC_TUNABLES': tunables,
-    cpu.MARK: convolutions,
-  }
+  new, devices = {**old, 'GLIBC_TUNABLES': tunables}, 1
+  has_number = COUNT_FLAG in flags[0] or 'JAX_NUM_CPU_DEVICES' in old
+  if convolutions == 'oneDNN' and cores > 1 and not has_number:
+    devices = DEVICES
+    flags.append(f'{COUNT_FLAG}={devices}')
+    # A device that waits for another one holds a thread. If there were only as
+    # many threads as cores, a core would then have nothing to do.
+    new.setdefault(THREADS, str(cores + devices))
+  new['XLA_FLAGS'] = ' '.join(flags).strip()
+  new[cpu.MARK] = cpu.mark(convolutions, devices)
+  return new
 
 
-def fastest(old: Mapping[str, str]) -> dict[str, str] | None:
+def fastest(old: Mapping[str, str], cores: int) -> dict[str, str] | None:
   """Returns the fastest such environment that works; None: none does.
 
   Args:
     old: the environment variables of this process.
+    cores: see `environment`.
   """
-  choices = (environment(old, convolutions) for convolutions in FUSIONS)
+  choices = (environment(old, convolutions, cores) for convolutions in FUSIONS)
   return next(filter(works, choices), None)
 
 
-def restart(arguments: Sequence[str]) -> None:
+def restart(arguments: Sequence[str], *, is_alone: bool = True) -> None:
   """Restarts the command line in the fastest such environment, once.
 
   Returns without a restart if the process is in such an environment already, if
@@ -76,10 +90,11 @@ def restart(arguments: Sequence[str]) -> None:
 
   Args:
     arguments: the arguments of the command line.
+    is_alone: whether no other processes train together with this one.
   """
   if cpu.is_fast() or {'pytest', 'IPython'} & sys.modules.keys():
     return
-  fast = fastest(os.environ)
+  fast = fastest(os.environ, cpu.cores() if is_alone else 1)
   if fast is None:
     print(
       'jaxdistill: --fast_cpu: this version of XLA does not know the flags; '
@@ -99,7 +114,7 @@ def works(fast: Mapping[str, str]) -> bool:
   """
   from jaxdistill.data.loading import cache
 
-  settings = (fast['XLA_FLAGS'], fast['GLIBC_TUNABLES'], fast[cpu.MARK])
+  settings = [fast[key] for key in ('XLA_FLAGS', 'GLIBC_TUNABLES', cpu.MARK)]
   versions = (importlib.metadata.version('jaxlib'), _version.__version__)
   facts = '\0'.join((*settings, *versions, _processor()))
   name = hashlib.sha256(facts.encode()).hexdigest()
@@ -107,7 +122,7 @@ def works(fast: Mapping[str, str]) -> bool:
   if success.exists():
     return True
   if subprocess.run(
-    [sys.executable, '-c', TRIALS[fast[cpu.MARK]]],
+    [sys.executable, '-c', TRIALS[cpu.convolutions(fast)]],
     env={**fast, 'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     check=False,

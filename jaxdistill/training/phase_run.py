@@ -59,11 +59,11 @@ class PhaseRun:
     self._seeds = seeds
     self._lanes = lanes_lib.of(len(seeds))
     self._phase = phase = seeds[0].phase
-    self._options = options
-    mesh = sharding.make_mesh(options.model_parallel, options.devices)
-    self._devices = mesh.size
-    for stream in phase.streams.values():
-      sharding.check_batch_size(stream.batch_size, mesh)
+    sizes = [stream.batch_size for stream in phase.streams.values()]
+    mesh = sharding.mesh_of_batches(
+      sizes, options.model_parallel, options.devices, on_one=len(seeds) > 1
+    )
+    self._options, self._devices = options, mesh.size
     self._sources = sources_lib.of_seeds(
       [(run.phase, run.before.carry, (run.seed, order)) for run in seeds],
       *(dataset, mesh, options.workers),

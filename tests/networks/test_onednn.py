@@ -5,6 +5,7 @@ import os
 import jax
 from jax import lax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType
 import numpy as np
 import pytest
 
@@ -60,7 +61,7 @@ def calls(tmp_path_factory):
   """Skips a test of the calls where this jaxlib does not compute them."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-    if not fast_cpu.works(fast_cpu.environment(os.environ, 'oneDNN')):
+    if not fast_cpu.works(fast_cpu.environment(os.environ, 'oneDNN', 2)):
       pytest.skip('this jaxlib has no oneDNN for this processor')
 
 
@@ -161,12 +162,35 @@ def test_grouped_convolutions_and_other_types_are_left_to_xla(fast):
   assert 'dense' not in primitives(dtype=jnp.bfloat16)
 
 
-def test_other_backends_and_several_devices_are_left_to_xla(fast, monkeypatch):
+def test_other_backends_and_devices_without_a_mesh_are_left_to_xla(
+  fast, monkeypatch
+):
   with monkeypatch.context() as patch:
     patch.setattr(jax, 'default_backend', lambda: 'gpu')
     assert 'dense' not in primitives()
   monkeypatch.setattr(jax, 'device_count', lambda: 2)
   assert 'dense' not in primitives()
+  with jax.sharding.use_abstract_mesh(mesh_of(2)):
+    assert 'dense' in primitives()
+
+
+def mesh_of(devices):
+  auto = (AxisType.Auto,) * 2
+  return AbstractMesh((devices, 1), ('data', 'model'), axis_types=auto)
+
+
+@pytest.mark.parametrize(('batch', 'rows'), [(6, 3), (5, 5)])
+def test_each_device_computes_its_own_rows(batch, rows):
+  """A batch that the devices cannot share evenly is computed by all of them."""
+  x, kernel = jnp.zeros((batch, 6, 5, 3)), jnp.zeros((3, 3, 3, 4))
+
+  def calls(devices):
+    with jax.sharding.use_abstract_mesh(mesh_of(devices)):
+      trace = jax.make_jaxpr(lambda *pair: onednn.convolve(*pair, stride=1))
+      return str(trace(x, kernel))
+
+  assert f'f32[{rows},6,5,4] = ffi_call' in calls(2)
+  assert 'shard_map' not in calls(1)
 
 
 def tiny():

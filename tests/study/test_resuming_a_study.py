@@ -263,14 +263,14 @@ def test_a_directory_that_another_run_uses_is_refused(cli, config, copied):
 def test_a_run_with_other_cpu_settings_says_which_argument_to_give(
   cli, config, finished, copied, monkeypatch
 ):
-  monkeypatch.setenv(cpu.MARK, 'oneDNN')
+  monkeypatch.setenv(cpu.MARK, 'oneDNN, 2 devices')
   line = cli.refused(config, copied, '--config.seeds=2')
   assert 'started without --fast_cpu: leave out --fast_cpu' in line
   for path in copied.glob('rows/*/row.json'):
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, 'fast_cpu': 'XLA'}))
+    path.write_text(json.dumps({**content, 'fast_cpu': 'oneDNN'}))
   line = cli.refused(config, copied, '--config.seeds=2')
-  assert "differs in fast_cpu (there 'XLA', now 'oneDNN')" in line
+  assert "(there 'oneDNN', now 'oneDNN, 2 devices')" in line
   monkeypatch.delenv(cpu.MARK)
   line = cli.refused(config, copied, '--config.seeds=2')
   assert 'started with --fast_cpu: give --fast_cpu, or choose' in line

@@ -31,6 +31,12 @@ def restarted(monkeypatch):
   return calls
 
 
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch):
+  """A processor with one core, unless a test says otherwise."""
+  monkeypatch.setattr(cpu, 'cores', lambda: 1)
+
+
 @pytest.fixture
 def trials(monkeypatch, tmp_path):
   """The environments that child processes try: mark -> exit code."""
@@ -40,7 +46,8 @@ def trials(monkeypatch, tmp_path):
 
   def run(command, *, env, **_):
     tried.append(env[cpu.MARK])
-    return subprocess.CompletedProcess(command, codes[env[cpu.MARK]])
+    code = codes[cpu.convolutions(env)]
+    return subprocess.CompletedProcess(command, code)
 
   monkeypatch.setattr(subprocess, 'run', run)
   return tried, codes
@@ -62,6 +69,51 @@ def test_a_process_is_restarted_once_and_keeps_the_users_settings(
   monkeypatch.setenv(cpu.MARK, environment[cpu.MARK])
   fast_cpu.restart(['--config=a.py'])
   assert len(restarted) == 1
+
+
+def test_several_cores_appear_as_two_devices_with_enough_threads():
+  one, two, many = (
+    fast_cpu.environment({}, 'oneDNN', cores) for cores in (1, 2, 16)
+  )
+  count = '--xla_force_host_platform_device_count'
+  assert count not in one['XLA_FLAGS']
+  assert fast_cpu.THREADS not in one
+  assert one[cpu.MARK] == 'oneDNN'
+  for environment, threads in ((two, '4'), (many, '18')):
+    assert environment['XLA_FLAGS'].endswith(f' {count}=2')
+    assert environment[fast_cpu.THREADS] == threads
+    assert environment[cpu.MARK] == 'oneDNN, 2 devices'
+  assert fast_cpu.environment({}, 'XLA', 16)[cpu.MARK] == 'XLA'
+
+
+@pytest.mark.parametrize(
+  'old',
+  [
+    {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'},
+    {'JAX_NUM_CPU_DEVICES': '8'},
+  ],
+)
+def test_the_users_number_of_devices_is_kept(old):
+  new = fast_cpu.environment(old, 'oneDNN', 2)
+  assert new[cpu.MARK] == 'oneDNN'
+  assert 'device_count=2' not in new['XLA_FLAGS']
+  threads = {fast_cpu.THREADS: '3'}
+  assert fast_cpu.environment(threads, 'oneDNN', 2).items() >= threads.items()
+
+
+def test_the_devices_are_made_for_a_process_that_trains_alone(
+  restarted, trials, monkeypatch
+):
+  monkeypatch.setattr(cpu, 'cores', lambda: 4)
+  for is_alone in (True, False):
+    with pytest.raises(Restarted):
+      fast_cpu.restart([], is_alone=is_alone)
+  marks = [environment[cpu.MARK] for _, _, environment in restarted]
+  assert marks == ['oneDNN, 2 devices', 'oneDNN']
+  for mark, number in zip(marks, (2, 1)):
+    monkeypatch.setenv(cpu.MARK, mark)
+    assert cpu.convolutions() == 'oneDNN'
+    assert cpu.devices() == number
 
 
 @pytest.mark.parametrize('code', [1, -6, -11])

@@ -19,11 +19,10 @@ import jax
 from jax.sharding import NamedSharding
 import numpy as np
 
-from jaxdistill.core import checks, optional
+from jaxdistill.core import checks, cpu, optional
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Batch
 from jaxdistill.data.loading import batches
-from jaxdistill.data.sources import images
 from jaxdistill.data.sources.images import LazyImages
 
 # More steps than any run takes.
@@ -65,7 +64,7 @@ class StreamedBatches:
       sharding: how the rows of a batch are spread over the devices; a process
         loads only the rows of its own devices. None: one device holds them all.
       workers: the number of processes that load; 0: threads of this process
-        load; None: one less than the number of processors, and at most 16.
+        load; None: one less than the number of cores, and at most 16.
 
     Raises:
       UsageError: the data has fewer examples than a batch, or the memory that
@@ -74,7 +73,7 @@ class StreamedBatches:
     size = len(next(iter(columns.values())))
     self.steps_per_epoch = batches.steps_per_epoch(size, batch_size)
     if workers is None:
-      workers = min(images.processors() - 1, MOST_WORKERS)
+      workers = min(cpu.cores() - 1, MOST_WORKERS)
     self._workers = checks.integer('workers', workers, at_least=0)
     self._batch_size = batch_size
     self._sharding = sharding

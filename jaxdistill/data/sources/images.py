@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 from concurrent import futures
 import dataclasses
 import math
-import os
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from jaxdistill.core import checks
+from jaxdistill.core import checks, cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.data.sources import decoding
 
@@ -62,7 +61,7 @@ class LazyImages:
   resize: bool = False
   background: tuple[int, ...] = decoding.WHITE
   range: tuple[float, float] | None = None
-  threads: int = dataclasses.field(default_factory=lambda: processors())
+  threads: int = dataclasses.field(default_factory=cpu.cores)
   letterbox: bool = False
   # What to do with a file that cannot be decoded.
   remedy: ClassVar[str] = 'replace it by an intact copy, or remove it'
@@ -158,13 +157,6 @@ class LazyImages:
       rows: integers `[n]`.
     """
     return dataclasses.replace(self, places=self.places[rows])
-
-
-def processors() -> int:
-  """Returns the number of processors that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):  # not on macOS
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def is_large(shapes: Iterable[tuple[int, ...]]) -> bool:

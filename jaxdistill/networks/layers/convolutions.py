@@ -91,13 +91,14 @@ def convolve(
 
 
 def _has_onednn(*arrays: Array) -> bool:
-  # XLA cannot split the calls of oneDNN over several devices.
+  mesh = jax.sharding.get_abstract_mesh()
   return (
     cpu.convolutions() == 'oneDNN'
     and not _portable.get()
     and not plain_lib.is_active()
     and jax.default_backend() == 'cpu'
-    and jax.device_count() == 1
+    # Without a mesh, it is not known over which devices to split the calls.
+    and (jax.device_count() == 1 or not mesh.empty)
     and all(array.dtype == jnp.float32 for array in arrays)
   )
 

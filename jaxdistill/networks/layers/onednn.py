@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from jax import ffi
 import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, PartitionSpec
 import numpy as np
 
 from jaxdistill.core.types import Array
@@ -68,43 +69,67 @@ def custom_call(
 ) -> Array:
   """Executes oneDNN's convolution; under `vmap`, once for each entry.
 
+  In a program for several devices, each of them computes its own rows. XLA
+  cannot split such a call by itself.
+
   Args:
     configuration: what `_configuration` returns.
     shape: the shape of the output.
     x: the image.
     k: the kernel.
   """
-  call = ffi.ffi_call(
-    '__onednn$convolution',
-    jax.ShapeDtypeStruct(shape, jnp.float32),
-    vmap_method='sequential',
-    custom_call_api_version=2,
-    legacy_backend_config=json.dumps(
-      {'outer_dimension_partitions': [], 'onednn_conv_config': configuration}
-    ),
-  )
-  output: Array = call(x, k)
-  return output
+
+  def call(x: Array, k: Array) -> Array:
+    output: Array = ffi.ffi_call(
+      '__onednn$convolution',
+      jax.ShapeDtypeStruct((x.shape[0], *shape[1:]), jnp.float32),
+      vmap_method='sequential',
+      custom_call_api_version=2,
+      legacy_backend_config=json.dumps(
+        {'outer_dimension_partitions': [], 'onednn_conv_config': configuration}
+      ),
+    )(x, k)
+    return output
+
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return call(x, k)
+  is_even = x.shape[0] % mesh.shape['data'] == 0
+  rows = PartitionSpec('data' if is_even else None)
+  split: Array = jax.shard_map(
+    call,
+    mesh=mesh,
+    in_specs=(rows, PartitionSpec()),
+    out_specs=rows,
+    check_vma=False,
+  )(x, k)
+  return split
 
 
 def check() -> None:
   """Compares a few results with XLA's; a wrong call may end the process.
 
+  The calls are split over all devices.
+
   Raises:
     AssertionError: they differ by more than rounding errors.
   """
-  rng = np.random.default_rng(0)
+  rng, devices = np.random.default_rng(0), jax.devices()
+  mesh = Mesh(np.array(devices), ('data',), axis_types=(AxisType.Auto,))
   for size, stride in ((3, 1), (3, 2), (1, 1), (5, 3)):
     x, kernel = (
       jnp.asarray(rng.normal(size=shape), jnp.float32)
-      for shape in ((2, 9, 8, 16), (size, size, 16, 24))
+      for shape in ((2 * len(devices), 9, 8, 16), (size, size, 16, 24))
     )
-    actual = convolve(x, kernel, stride=stride)
+    with jax.set_mesh(mesh):
+      output = jax.jit(functools.partial(convolve, stride=stride))(x, kernel)
     expected = xla.convolve(x, kernel, stride)
-    _assert_close(actual, expected)
+    _assert_close(output, expected)
     if stride == 1:
-      expected = xla.image_grad(actual, kernel, stride=1, height=9, width=8)
-      _assert_close(image_grad(actual, kernel), expected)
+      with jax.set_mesh(mesh):
+        grad = jax.jit(image_grad)(expected, kernel)
+      expected = xla.image_grad(expected, kernel, stride=1, height=9, width=8)
+      _assert_close(grad, expected)
 
 
 def _assert_close(actual: Array, expected: Array) -> None:

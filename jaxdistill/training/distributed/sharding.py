@@ -6,7 +6,7 @@ from a batch (batch statistics, relations between examples, the gradient) is
 computed from the whole batch, not from the part on one device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import functools
 from typing import Any
 
@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Array, PyTree
 from jaxdistill.data.loading import batches
@@ -46,6 +47,37 @@ def make_mesh(
   grid = np.array(devices).reshape(-1, model_parallel)
   # With explicit axes, losses that relate examples to each other raise errors.
   return Mesh(grid, ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+
+
+def mesh_of_batches(
+  batch_sizes: Iterable[int],
+  model_parallel: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  on_one: bool = False,
+) -> Mesh:
+  """Returns a mesh whose devices get the same number of rows of each batch.
+
+  The two devices that `--fast_cpu` makes of a processor are no choice of the
+  user. Where they cannot be used, the first one takes whole batches.
+
+  Args:
+    batch_sizes: the numbers of examples per step.
+    model_parallel: see `make_mesh`, like `devices`.
+    devices: the devices.
+    on_one: whether only one device can be used.
+
+  Raises:
+    UsageError: the devices cannot share a batch evenly; see `make_mesh`, too.
+  """
+  sizes, split = list(batch_sizes), cpu.devices()
+  if devices is None and split == jax.device_count():
+    is_even = all(size % split == 0 for size in sizes)
+    devices = jax.devices()[: split if is_even and not on_one else 1]
+  mesh = make_mesh(model_parallel, devices)
+  for size in sizes:
+    check_batch_size(size, mesh)
+  return mesh
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.data.loading import batches, streaming
 from jaxdistill.data.sources import folder, images, tfds
@@ -161,13 +162,13 @@ def test_batches_that_shared_memory_cannot_hold_are_rejected(
   streaming.StreamedBatches(columns, 2, SEEDS, workers=5)
 
 
-def test_one_processor_is_left_to_the_main_process(monkeypatch, lazy):
-  monkeypatch.setattr(images, 'processors', lambda: 4)
+def test_one_core_is_left_to_the_main_process(monkeypatch, lazy):
+  monkeypatch.setattr(cpu, 'cores', lambda: 4)
   assert streaming.StreamedBatches(lazy, 8, SEEDS)._workers == 3
   monkeypatch.undo()
   if hasattr(os, 'sched_getaffinity'):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {3, 7})
-    assert images.processors() == 2
+    assert cpu.cores() == 2
 
 
 @pytest.mark.skipif(

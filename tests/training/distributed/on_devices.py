@@ -130,8 +130,8 @@ def save(folder, name, fitted):
   files.save_tree(folder / f'{name}.safetensors', tree, fitted.best_step)
 
 
-def program(name: str) -> list[list[str]]:
-  """The shapes that each all-reduce of a compiled step reduces."""
+def program(name: str) -> str:
+  """The text of a compiled step."""
   mesh = sharding.make_mesh()
   (build,) = METHODS[name](RECIPE)
   phase = build(carry())
@@ -144,7 +144,11 @@ def program(name: str) -> list[list[str]]:
   layout = sharding.layout(state, mesh)
   step = programs.compiled([single], layout, mesh)(None, 1)
   arguments = (state, totals, frozen, batch, rng, np.int32(0))
-  text = step.lower(*arguments).compile().as_text()
+  return step.lower(*arguments).compile().as_text()
+
+
+def all_reduces(text: str) -> list[list[str]]:
+  """The shapes that each all-reduce of a compiled step reduces."""
   return [
     re.findall(r'f32\[([\d,]*)\]', line.partition('all-reduce(')[0])
     for line in text.splitlines()
@@ -261,7 +265,7 @@ def main(folder: pathlib.Path) -> None:
     (folder / 'stopped' / 'interrupted').touch()
   numbers = {
     'devices': jax.device_count(),
-    'all-reduces': program('supervised'),
+    'all-reduces': all_reduces(program('supervised')),
     'metrics': metrics(),
     'refusals': refusals(),
     'streamed': streamed(),
