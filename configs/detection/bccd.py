@@ -55,6 +55,13 @@ OPTIMIZER = {
 }
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5, 6, 7))
+FITNETS = {
+  'name': 'hint',
+  'weight': 1.0,
+  'activation': False,
+  'feature_pairs': PYRAMID,
+}
+FGD = {'name': 'fgd', 'feature_pairs': PYRAMID, 'optimizer': {'clip': 35.0}}
 
 
 def get_config():
@@ -72,25 +79,11 @@ def get_config():
     'optimizer': OPTIMIZER,
     'methods': {
       'student alone': {'name': 'supervised'},
-      **{
-        f'FitNets, {weight}': {
-          'name': 'hint',
-          'weight': weight,
-          'activation': False,
-          'feature_pairs': PYRAMID,
-        }
-        for weight in (0.1, 1)
-      },
+      'FitNets': FITNETS,
+      'FitNets, weak': {**FITNETS, 'weight': 0.001},
       'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
-      **{
-        f'FGD, {weight}': {
-          'name': 'fgd',
-          'weight': weight,
-          'feature_pairs': PYRAMID,
-          'optimizer': {'clip': 35.0},
-        }
-        for weight in (0.1, 1)
-      },
+      'FGD': FGD,
+      'FGD, weak': {**FGD, 'weight': 0.03},
       'SSKD': {
         'name': 'sskd',
         'cut': (*GROUPS, PYRAMID),

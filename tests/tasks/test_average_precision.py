@@ -42,7 +42,16 @@ def test_objects_that_are_all_found_have_full_precision():
   metrics = precisions(
     (found([BOX, OTHER], [0.9, 0.8], [0, 1]), truth([OTHER, BOX], [1, 0]))
   )
-  assert metrics == {'ap': 1, 'ap50': 1, 'ap75': 1, 'ap_medium': 1}
+  names = ('ap', 'ap50', 'ap75', 'ap_medium', 'ap/0', 'ap/1')
+  assert metrics == dict.fromkeys(names, 1)
+
+
+def test_each_class_with_objects_has_its_own_precision():
+  metrics = precisions(
+    (found([BOX, OTHER], [0.9, 0.8], [2, 1]), truth([BOX, BOX], [2, 0]))
+  )
+  assert (metrics['ap/2'], metrics['ap/0']) == (1, 0)
+  assert metrics['ap'] == 0.5 and 'ap/1' not in metrics
 
 
 def test_an_overlap_of_two_thirds_counts_at_four_of_ten_thresholds():

@@ -85,14 +85,16 @@ def average_precisions(
     in steps of 0.05; 'ap50' and 'ap75', for one overlap; and 'ap_small',
     'ap_medium' and 'ap_large', for objects of up to 32 * 32 pixels, up to
     96 * 96, and above, if the split has such objects. Without any objects, the
-    first three are 0.
+    first three are 0. 'ap/3' and so on are like 'ap', for each class that
+    occurs.
   """
   by_class: dict[int, list[_Matches]] = defaultdict(list)
   for found, truth in images:
     present = {*found.classes.tolist(), *truth.classes.tolist()} - {-1}
     for label in present:
       by_class[label].append(_matches(found, truth, label))
-  classes = [_precisions(matches) for matches in by_class.values()]
+  labels = sorted(by_class)
+  classes = [_precisions(by_class[label]) for label in labels]
   # For classes without objects, all entries are NaN.
   table = np.array(classes).reshape(-1, len(RANGES), len(THRESHOLDS))
   metrics = {}
@@ -106,7 +108,8 @@ def average_precisions(
       metrics['ap'] = float(all_sizes.mean())
       metrics['ap50'] = float(all_sizes[:, 0].mean())
       metrics['ap75'] = float(all_sizes[:, 5].mean())
-  return metrics
+  by_label = zip(labels, table[:, 0].mean(-1).tolist(), strict=True)
+  return metrics | {f'ap/{k}': ap for k, ap in by_label if not np.isnan(ap)}
 
 
 def overlaps(

@@ -65,7 +65,11 @@ def average_precisions(
     evaluation.summarize()
   # -1 stands for a size that no object has.
   stats = zip(_NAMES, evaluation.stats)
-  return {name: float(value) for name, value in stats if value >= 0}
+  metrics = {name: float(value) for name, value in stats if value >= 0}
+  # The axes are overlaps, recalls, classes, sizes and numbers of detections.
+  precisions = evaluation.eval['precision'][:, :, :, 0, -1].mean((0, 1))
+  by_class = zip(evaluation.params.catIds, precisions.tolist(), strict=True)
+  return metrics | {f'ap/{k - 1}': ap for k, ap in by_class if ap >= 0}
 
 
 def _entries(
