@@ -3,9 +3,6 @@
   jaxdistill --config=configs/detection/bccd_two_stage.py \
     --config.data.path=FILE
 
-With bccd_two_stage.py:short, one student with fewer proposals is trained alone
-for 780 steps.
-
 Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
 2018, Table 8, on a small scale. The networks are Faster R-CNNs with a feature
 pyramid. SSKD trains the student's backbone and pyramid stage by stage, and its
@@ -15,13 +12,19 @@ Data: FILE is that of `configs/detection/bccd.py`.
 
 Setting: Faster R-CNNs on ResNet-18; the teacher is twice as wide as the
 student. The finest anchors have sides of 16 pixels, half of the usual size, and
-there are 128 proposals for each image. Images are zoomed by 0.8 to 1.25 and
-mirrored. The learning rates and the weight of FitNets were not tuned. The
-weight of CWD is that of its authors for RetinaNet.
+there are 64 proposals for each image. Images are zoomed by 0.8 to 1.25 and
+mirrored. The rate is that of `bccd.py`, and nothing was tuned. The stages of
+SSKD have a third of the epochs of the other rows. The weight of CWD is that of
+its authors for RetinaNet.
 
-Hardware and time: intended for two CPU cores; not measured. There is no table
-of results yet, but RESULTS.md has the scores of the short run.
+Hardware and time: one CPU core; 5 minutes for the teacher, and 1 to 2 minutes
+for each run of a student.
+
+Test AP50 and AP of three seeds: student alone 70.5 and 39.5, FitNets 66.9 and
+38.7, CWD 67.7 and 38.3, SSKD 59.4 and 33.8; teacher 89.0 and 52.7. RESULTS.md
+says more.
 """
+
 
 def network(width):
   """Returns a Faster R-CNN on a ResNet-18 of some width."""
