@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.networks.weights import backbones
+from jaxdistill.core.types import Dataset
+from jaxdistill.networks.weights import backbones, files
 from jaxdistill.study import models
 from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.plans import Plan
@@ -45,6 +46,31 @@ def section(
     **own,
   }
   return {**(teacher.new_head_section or {}), 'training': training}
+
+
+def standardisation(
+  teacher: Teacher, dataset: Dataset, section: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the mean and std of the images from which a teacher has learned.
+
+  Args:
+    teacher: the teacher.
+    dataset: the data.
+    section: their section, whose own mean and std remain.
+
+  Returns:
+    'mean' and 'std'; nothing if the teacher's file does not say them, or says
+    them for another number of channels.
+  """
+  if 'checkpoint' not in teacher.section:
+    return {}
+  metadata = files.load_tree(teacher.section['checkpoint'])[1]
+  return {
+    name: tuple(metadata[name])
+    for name in ('mean', 'std')
+    if section.get(name) is None
+    and len(metadata.get(name, ())) == len(dataset.mean)
+  }
 
 
 def check(plan: Plan) -> None:
