@@ -127,14 +127,23 @@ def check_outputs(plan: Plan) -> None:
   """
   if plan.task.reads_teacher:  # of predictions that do not exist yet
     return
-  batch = recipes.example(plan.dataset, plan.preprocess, 1)
   for role, network in plan.networks.items():
-    features = graph.shapes(network, {'image': batch['image']})
-    outputs = graph.output(network, features)
     try:
-      jax.eval_shape(plan.task.statistics, outputs, batch)
+      read_outputs(plan, network)
     except UsageError as error:
       raise UsageError(f'{role}: {error}') from error
+
+
+def read_outputs(plan: Plan, network: Network) -> None:
+  """Traces how the task reads the outputs of a network.
+
+  Raises:
+    UsageError: it cannot read them.
+  """
+  batch = recipes.example(plan.dataset, plan.preprocess, 1)
+  features = graph.shapes(network, {'image': batch['image']})
+  outputs = graph.output(network, features)
+  jax.eval_shape(plan.task.statistics, outputs, batch)
 
 
 def check_teacher_file(plan: Plan, teacher: Model) -> None:
