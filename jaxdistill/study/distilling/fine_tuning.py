@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
+from jaxdistill.data.sources import channels
 from jaxdistill.networks.weights import backbones, files
 from jaxdistill.study import models
 from jaxdistill.study.distilling.teacher_sections import Teacher
@@ -61,16 +62,21 @@ def standardisation(
   Returns:
     'mean' and 'std'; nothing if the teacher's file does not say them, or says
     them for another number of channels.
+
+  Raises:
+    UsageError: one of them is not valid.
   """
   if 'checkpoint' not in teacher.section:
     return {}
   metadata = files.load_tree(teacher.section['checkpoint'])[1]
-  return {
-    name: tuple(metadata[name])
-    for name in ('mean', 'std')
-    if section.get(name) is None
-    and len(metadata.get(name, ())) == len(dataset.mean)
-  }
+  learned = {}
+  for name in ('mean', 'std'):
+    values = metadata.get(name)
+    is_known = isinstance(values, list) and len(values) == len(dataset.mean)
+    if is_known and section.get(name) is None:
+      channels.check(name, values, len(values))
+      learned[name] = tuple(values)
+  return learned
 
 
 def check(plan: Plan) -> None:
