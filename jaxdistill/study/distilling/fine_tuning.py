@@ -72,8 +72,9 @@ def standardisation(
   learned = {}
   for name in ('mean', 'std'):
     values = metadata.get(name)
-    is_known = isinstance(values, list) and len(values) == len(dataset.mean)
-    if is_known and section.get(name) is None:
+    if section.get(name) is not None or not isinstance(values, list):
+      continue
+    if len(values) == len(dataset.mean):
       channels.check(name, values, len(values))
       learned[name] = tuple(values)
   return learned
