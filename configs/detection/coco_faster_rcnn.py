@@ -18,14 +18,16 @@ paper's trainval35k and minival are these images. They are resized to fit into
 side of 800.
 
 Setting: the schedule called 2x: 180,000 steps with batches of 16, and a rate of
-0.02 that falls to a tenth after 120,000 and again after 160,000 steps. SSKD
-divides the same number of steps among the four groups, the pyramid and the
-head, which includes the region proposal network. Batch norms keep their running
-statistics. The weight of CWD is that of its authors for RetinaNet; that of
-FitNets was not tuned. Students start from new weights. To start from those of
-ImageNet, as the paper does, add the section `initial`; see the guide "Find
-objects". There are 1,000 proposals for each image, of which 512 count in the
-loss of a step.
+0.02 that falls to a tenth after 120,000 and again after 160,000 steps. The
+argument 18-101,1x halves this length. The third part of 18-101,1x,8 is the
+number of images in a batch; with 8, there are twice as many steps, and all
+rates are half as large. SSKD divides the same number of steps among the four
+groups, the pyramid and the head, which includes the region proposal network.
+Batch norms keep their running statistics. The weight of CWD is that of its
+authors for RetinaNet; that of FitNets was not tuned. Students start from new
+weights. To start from those of ImageNet, as the paper does, add the section
+`initial`; see the guide "Find objects". There are 1,000 proposals for each
+image, of which 512 count in the loss of a step.
 
 Held out: nothing of the 118,287 training images.
 
@@ -37,8 +39,10 @@ ResNet-101 39.5/61.1/42.9, ResNet-152 41.6/63.1/45.3; SSKD 18-101
 40.5/61.8/44.0.
 """
 
-ARGUMENTS = ('18-101', '18-152', '50-101', '50-152')
-IMAGES, BATCH_SIZE, STEPS = 118_287, 16, 180_000
+PAIRS = ('18-101', '18-152', '50-101', '50-152')
+IMAGES, USUAL_BATCH = 118_287, 16
+STEPS = {'2x': 180_000, '1x': 90_000}  # with the usual batches
+ARGUMENTS = (*PAIRS, *(f'{pair},1x' for pair in PAIRS))
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (2, 3, 4, 5))
 
@@ -51,18 +55,25 @@ def network(depth):
   }
 
 
-def get_config(pair='18-101'):
-  """Returns rows of 180,000 steps for a pair of student and teacher."""
+def get_config(argument='18-101'):
+  """Returns the rows of 'PAIR', 'PAIR,LENGTH' or 'PAIR,LENGTH,IMAGES'."""
+  return rows(*argument.split(','))
+
+
+def rows(pair, length='2x', batch_size=USUAL_BATCH):
+  """Returns rows for a pair of student and teacher."""
   student, teacher = pair.split('-')
-  epochs = STEPS * BATCH_SIZE / IMAGES
+  batch_size = int(batch_size)
+  epochs = STEPS[length] * USUAL_BATCH / IMAGES
+  share = batch_size / USUAL_BATCH
   optimizer = {
     'name': 'sgd',
     'nesterov': False,
     'schedule': {
       'name': 'step',
-      'rate': 0.02,
+      'rate': 0.02 * share,
       'boundaries': (2 / 3, 8 / 9),
-      'warmup': 500 / STEPS,
+      'warmup': 500 / STEPS[length],
     },
     'weight_decay': 1e-4,
   }
@@ -77,7 +88,7 @@ def get_config(pair='18-101'):
     'augment': {'name': 'crop_flip', 'padding': 0},
     'teacher': {**network(teacher), 'training': {'epochs': epochs}},
     'student': network(student),
-    'batch_size': BATCH_SIZE,
+    'batch_size': batch_size,
     'epochs': epochs,
     'optimizer': optimizer,
     'methods': {
@@ -96,7 +107,7 @@ def get_config(pair='18-101'):
           'name': 'sgd',
           'schedule': {
             'name': 'step',
-            'rate': 0.01,
+            'rate': 0.01 * share,
             'boundaries': (0.3, 0.6, 0.9),
           },
           'weight_decay': 1e-4,

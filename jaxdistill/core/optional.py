@@ -2,6 +2,7 @@
 
 import importlib
 from importlib import metadata
+import importlib.util
 import pathlib
 from typing import Any
 
@@ -48,9 +49,25 @@ def require(name: str, purpose: str = 'this function') -> Any:
     package = name.partition('.')[0]
     if error.name is None or error.name.partition('.')[0] != package:
       raise
-    raise UsageError(
-      f'{purpose} needs {package}: {_command(package)}'
-    ) from error
+    raise _missing(package, purpose) from error
+
+
+def check(package: str, purpose: str) -> None:
+  """Checks that a package is installed, without importing it.
+
+  Args:
+    package: the name by which it is imported, such as 'sklearn'.
+    purpose: what needs it, for the message.
+
+  Raises:
+    UsageError: it is not installed.
+  """
+  if importlib.util.find_spec(package) is None:
+    raise _missing(package, purpose)
+
+
+def _missing(package: str, purpose: str) -> UsageError:
+  return UsageError(f'{purpose} needs {package}: {_command(package)}')
 
 
 def _command(package: str) -> str:

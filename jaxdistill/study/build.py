@@ -49,6 +49,7 @@ def plan(config: Mapping[str, Any], dataset: Dataset | None = None) -> Plan:
     carry = models.abstract_carry(built_plan, row.role)
     with _naming_row(row.label):
       row.method[0](carry)
+  models.check_outputs(built_plan)
   if draft.settings.cache_teacher is not False:
     built_plan = _with_views(built_plan, draft, loaded)
   return built_plan

@@ -126,7 +126,9 @@ def measure(
   if is_compared and teacher_answers is not None and last is not None:
     expected = teacher_answers().predictions
     # Maps of another stride than the teacher's cannot be compared.
-    if is_scored and np.shape(expected) == np.shape(last.predictions):
+    is_comparable = np.shape(expected) == np.shape(last.predictions)
+    # The score of a task that reads the teacher is the agreement already.
+    if is_comparable and not plan.task.reads_teacher:
       agreement = plan.task.agreement(last.predictions, expected)
   beside = {
     name: _size_and_test(plan, last_and_best(fitted, name), mesh)

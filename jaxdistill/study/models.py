@@ -11,6 +11,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Model, Network, Variables
 from jaxdistill.networks import graph
 from jaxdistill.networks.weights import backbones
+from jaxdistill.phases import recipes
 from jaxdistill.study.drafts import Role
 from jaxdistill.study.parse import Section
 from jaxdistill.study.plans import Plan
@@ -116,6 +117,33 @@ def variable_shapes(plan: Plan, role: Role, network: Network) -> Variables:
       f'{size:.1e}'
     )
   return shapes
+
+
+def check_outputs(plan: Plan) -> None:
+  """Checks that the task can read the outputs of the plan's new networks.
+
+  Raises:
+    UsageError: it cannot; the message names the role.
+  """
+  if plan.task.reads_teacher:  # of predictions that do not exist yet
+    return
+  for role, network in plan.networks.items():
+    try:
+      read_outputs(plan, network)
+    except UsageError as error:
+      raise UsageError(f'{role}: {error}') from error
+
+
+def read_outputs(plan: Plan, network: Network) -> None:
+  """Traces how the task reads the outputs of a network.
+
+  Raises:
+    UsageError: it cannot read them.
+  """
+  batch = recipes.example(plan.dataset, plan.preprocess, 1)
+  features = graph.shapes(network, {'image': batch['image']})
+  outputs = graph.output(network, features)
+  jax.eval_shape(plan.task.statistics, outputs, batch)
 
 
 def check_teacher_file(plan: Plan, teacher: Model) -> None:

@@ -204,6 +204,11 @@ PREDICT: dict[str, dict[str, Any]] = {
     'default': 'predictions',
     'help': 'folder for vectors, maps and objects; default: predictions',
   },
+  'background': {
+    'default': 'white',
+    'choices': ('white', 'black'),
+    'help': 'colour behind transparent pixels; default: white',
+  },
 }
 # What a command takes without a name.
 ARGUMENTS: dict[str, dict[str, Any]] = {

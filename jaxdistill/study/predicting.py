@@ -1,6 +1,7 @@
 """`jaxdistill predict`: an exported student's predictions for image files."""
 
 from collections.abc import Callable, Iterator, Sequence
+import dataclasses
 import io
 import json
 import pathlib
@@ -19,7 +20,9 @@ from jaxdistill.study.predictors import Predictor
 _BATCH = 64
 
 
-def lines(path: str, files: Sequence[str], out: str) -> Iterator[str]:
+def lines(
+  path: str, files: Sequence[str], out: str, background: str = 'white'
+) -> Iterator[str]:
   """Yields what a student predicts, a line for each image.
 
   A line has the file, a tab, and the class, another tab and its probability; or
@@ -35,6 +38,7 @@ def lines(path: str, files: Sequence[str], out: str) -> Iterator[str]:
     path: see `opening.predictor`.
     files: image files.
     out: the folder for what is written.
+    background: the colour behind transparent pixels, 'white' or 'black'.
 
   Raises:
     UsageError: the student cannot be opened, or an image cannot be read.
@@ -45,7 +49,9 @@ def lines(path: str, files: Sequence[str], out: str) -> Iterator[str]:
       raise UsageError(f'{file}: expected an image file, got {got}')
   student = opening.predictor(path)
   folder = pathlib.Path(out).expanduser()
-  column = _column(student, files)
+  column = dataclasses.replace(
+    _column(student, files), background=decoding.COLOURS[background]
+  )
   targets = student.task.targets
   if student.task.probabilities is not None:
     yield from _classes(student, files, column)

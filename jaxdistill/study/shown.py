@@ -35,7 +35,9 @@ def _text(options: argparse.Namespace) -> str:
   if options.mode == 'predict':
     from jaxdistill.study import predicting  # imports JAX
 
-    lines = predicting.lines(options.model, options.image, options.predictions)
+    lines = predicting.lines(
+      options.model, options.image, options.predictions, options.background
+    )
     return '\n'.join(lines)
   from jaxdistill.study.page import document  # imports NumPy
 

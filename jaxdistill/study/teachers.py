@@ -171,12 +171,24 @@ def _other_outputs(plan: Plan, teacher: Model) -> str:
     ].shape
     for network in (plan.networks['student'], teacher.network)
   )
-  if student_shape == teacher_shape:
+  # Detectors of one task may differ in their numbers of anchors or regions.
+  task, has_classes = plan.task, student_shape[-1] == teacher_shape[-1]
+  is_alike = has_classes and not (task.class_scores or task.reads_teacher)
+  if student_shape == teacher_shape or (is_alike and _is_read(plan, teacher)):
     return ''
   return (
     f"the teacher's outputs have the shape {teacher_shape[1:]} for each image, "
     f"and the student's {student_shape[1:]}"
   )
+
+
+def _is_read(plan: Plan, teacher: Model) -> bool:
+  """Returns whether the task can read the outputs of a teacher."""
+  try:
+    models.read_outputs(plan, teacher.network)
+  except UsageError:
+    return False
+  return True
 
 
 def _standardized(

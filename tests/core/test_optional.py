@@ -46,6 +46,16 @@ def test_a_missing_package_is_named_with_how_to_install_it(
     optional.require(module, 'the plot')
   assert str(error.value).startswith('the plot needs ')
   assert '\n' not in str(error.value)
+  with pytest.raises(UsageError, match=message):
+    optional.check(package, 'the plot')
+
+
+def test_an_installed_package_is_found_without_being_imported(
+  tmp_path, monkeypatch
+):
+  (tmp_path / 'package_that_fails.py').write_text('1 / 0')
+  monkeypatch.syspath_prepend(tmp_path)
+  optional.check('package_that_fails', 'the plot')
 
 
 def test_a_copy_that_is_not_installed_is_named_by_its_folder(monkeypatch):

@@ -13,6 +13,7 @@ from jaxdistill.networks import graph, layers
 from jaxdistill.networks.surgery import two_stage
 from jaxdistill.phases import joint
 from jaxdistill.tasks import two_stage_detection
+from jaxdistill.training import loop
 
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (2, 3, 4, 5))
@@ -39,13 +40,18 @@ def network(width, pyramid):
 
 
 @pytest.fixture(scope='module')
-def recipe():
+def data():
+  rng = np.random.default_rng(0)
   columns = {
-    'image': np.zeros((8, 32, 32, 3), np.uint8),
+    'image': rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
     'boxes': np.tile(np.float32([[0, 0, 20, 20]]), (8, 1, 1)),
     'classes': np.ones((8, 1), np.int32),
   }
-  data = jd.data.from_columns(columns, columns, num_classes=2, validation=2)
+  return jd.data.from_columns(columns, columns, num_classes=2, validation=2)
+
+
+@pytest.fixture(scope='module')
+def recipe(data):
   return jd.recipe(data, two_stage_detection(), epochs=2, batch_size=2)
 
 
@@ -118,3 +124,37 @@ def test_regions_that_only_the_student_has_are_not_compared(recipe, models):
     UsageError, match=r"one shape, got 'head', .* \(4, 3\) .* \(5, 3\)"
   ):
     traced(build(models), models, recipe)
+
+
+def test_a_run_stopped_in_each_kind_of_phase_ends_with_the_same_bits(
+  data, recipe, tmp_path
+):
+  # Each phase with steps has two.
+  method = methods.sskd(
+    recipe, cut=(('group4', 'group4'), PYRAMID), statistics_steps=2
+  )
+  start = {
+    'student': jd.new_model(network(2, 3), recipe),
+    'teacher': jd.new_model(network(4, 5), recipe, seed=1),
+  }
+
+  def fit(calls, **options):
+    asked = iter(range(100))
+    options = jd.FitOptions(
+      interrupted=lambda: next(asked) + 1 >= calls, **options
+    )
+    return jd.fit(method, start, data, options=options).carry['student']
+
+  whole = fit(100).variables
+  calls = 2
+  for phase in ('stage1', 'stage1_statistics', 'stage2', 'head'):
+    with pytest.raises(loop.Interrupted, match=f"step 1 of phase '{phase}'"):
+      fit(calls, directory=str(tmp_path))
+    calls = 3  # the rest of this phase comes first
+  resumed = fit(100, directory=str(tmp_path)).variables
+  jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+  moved = jax.tree.map(
+    lambda x, y: abs(x - y).max(), whole, start['student'].variables
+  )
+  for stages in moved.values():
+    assert min(max(jax.tree.leaves(stage)) for stage in stages.values()) > 0

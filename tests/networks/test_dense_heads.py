@@ -199,6 +199,18 @@ def test_an_up_convolution_has_one_branch_of_the_projection():
 
 
 @pytest.mark.parametrize('name', ['upconv', 'upproj'])
+def test_a_new_decoder_gives_its_prior_at_all_pixels(name):
+  network = getattr(depth_heads, name)(backbone(), doublings=1, prior=6.5)
+  head = network.stages[-1].module
+  variables = head.init(jax.random.key(0), MAP, train=False)
+  depths = head.apply(variables, MAP, train=False)
+  np.testing.assert_allclose(depths, 6.5, atol=0.2)
+  assert np.std(depths) > 0
+  with pytest.raises(UsageError, match='prior: expected a number'):
+    getattr(depth_heads, name)(backbone(), prior='6.5 m')
+
+
+@pytest.mark.parametrize('name', ['upconv', 'upproj'])
 def test_a_decoder_doubles_the_size_and_halves_the_channels(name):
   decoded = getattr(depth_heads, name)
   network = decoded(backbone(), doublings=2)

@@ -102,3 +102,27 @@ def test_all_lengths_of_a_sweep_share_one_process(config, process):
   assert {row['epochs'] for row in searched.values()} == {
     row['epochs'] for row in rows.values() if row['name'] == 'reviewkd'
   }
+
+
+@pytest.mark.parametrize(
+  ('file', 'rate'), [('coco_retinanet.py', 0.01), ('coco_faster_rcnn.py', 0.02)]
+)
+@pytest.mark.parametrize(
+  ('argument', 'batch_size', 'steps', 'first_drop'),
+  [
+    ('50-101', 16, 180_000, 120_000),
+    ('50-101,1x', 16, 90_000, 60_000),
+    ('50-101,1x,8', 8, 180_000, 120_000),
+  ],
+)
+def test_detectors_train_for_the_usual_lengths(
+  file, rate, argument, batch_size, steps, first_drop
+):
+  config = load(CONFIGS / 'detection' / file, argument)
+  share, schedule = batch_size / 16, config['optimizer']['schedule']
+  assert config['batch_size'] == batch_size
+  for epochs in (config['epochs'], config['teacher']['training']['epochs']):
+    assert round(epochs * SIZES['coco'] / batch_size) == steps
+  assert round(schedule['boundaries'][0] * steps) == first_drop
+  stage = config['methods']['SSKD']['stage_optimizer']['schedule']
+  assert (schedule['rate'], stage['rate']) == (rate * share, 0.01 * share)

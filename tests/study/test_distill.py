@@ -274,6 +274,28 @@ def test_a_teacher_of_other_classes_is_fine_tuned_for_methods_that_need_classes(
     planned(folder, out=tmp_path / 'd', teacher_epochs=3, **keys)
 
 
+@pytest.mark.parametrize('own', [{}, {'mean': (9.0, 9.0, 9.0)}])
+def test_a_fine_tuned_teacher_gets_images_as_in_its_first_training(
+  folder, tmp_path, planned, own
+):
+  about = {'mean': [1.0, 2.0, 3.0], 'std': [4.0, 5.0, 6.0]}
+  jd.save(tmp_path / 't.safetensors', model_of(5), about)
+  plan = planned(
+    {'name': 'images', 'path': str(folder), 'image_size': 8, **own},
+    teacher=tmp_path / 't.safetensors',
+    method='kd',
+    out=tmp_path / 'out',
+  )
+  assert plan.rows[0].label == 'teacher'
+  assert plan.dataset.mean == own.get('mean', (1.0, 2.0, 3.0))
+  assert plan.dataset.std == (4.0, 5.0, 6.0)
+  again = study.plan(plan.config)
+  assert (again.dataset.mean, again.dataset.std) == (
+    plan.dataset.mean,
+    plan.dataset.std,
+  )
+
+
 def test_a_fine_tuned_teacher_teaches_the_classes_of_the_data(folder, tmp_path):
   outcome = jd.distill(
     folder,

@@ -1,5 +1,7 @@
 """Wrong arguments of one call: one line each, and nothing is written."""
 
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -107,6 +109,24 @@ def test_a_wrong_argument_is_refused_in_one_line(
   for part in parts:
     assert part in message
   assert not out.exists()
+
+
+def test_a_format_whose_package_is_missing_is_refused_before_training(
+  place, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(place)
+  monkeypatch.setitem(sys.modules, 'onnx', None)
+  with pytest.raises(
+    jd.UsageError, match=r'^the format onnx needs onnx: pip in'
+  ):
+    jd.distill(
+      'labelled',
+      teacher='resnet8',
+      out=tmp_path / 'out',
+      formats=('safetensors', 'onnx'),
+      show=False,
+    )
+  assert not (tmp_path / 'out').exists()
 
 
 def test_a_teacher_that_cannot_read_the_images_is_refused(

@@ -98,6 +98,26 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
   }
 
 
+@pytest.mark.parametrize('size', [(8, 8, 3), (8, 16, 3)])
+@pytest.mark.parametrize(
+  ('options', 'label'), [((), '1'), (('--background=black',), '0')]
+)
+def test_transparent_pixels_show_the_background(
+  cli, files, monkeypatch, size, options, label
+):
+  PIL.Image.new('RGBA', (24, 16), (90, 90, 90, 0)).save('clear.png')
+
+  def run(images):
+    is_white = (images == 255).all((1, 2, 3)).astype(np.float32)
+    return np.stack([1 - is_white, is_white], -1)
+
+  student = Predictor(run, size, jd.tasks.classification())
+  monkeypatch.setattr(opening, 'predictor', lambda path: student)
+  code, out, err = cli.call('predict', 'student', 'clear.png', *options)
+  assert code == 0, err
+  assert out.split('\t')[1] == label
+
+
 @pytest.mark.parametrize(
   ('command', 'words'),
   [

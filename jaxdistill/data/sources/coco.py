@@ -156,6 +156,9 @@ def _split(
     _check_ids(f'{file}: {key}', [entry['id'] for entry in content[key]])
   classes = {c['id']: i for i, c in enumerate(content['categories'])}
   sizes = {image['id']: _size(file, image) for image in content['images']}
+  for kind, known in (('image', sizes), ('category', classes)):
+    if not known:
+      raise UsageError(f'{file}: expected at least one {kind}, got none')
   places = {image: place for place, image in enumerate(sizes)}
   rows: list[tuple[Any, ...]] = []
   for entry in content['annotations']:
@@ -168,16 +171,17 @@ def _split(
       if value not in known:
         raise UsageError(
           f'{where}: expected the id of one of the {len(known)} '
-          f'{"images" if known is sizes else "categories"} as {kind}, got '
-          f'{value!r}'
+          f'{"images" if known is sizes else "categories"}, {min(known)} to '
+          f'{max(known)}, as {kind}, got {value!r}'
         )
     box = _box(where, entry['bbox'], sizes[image])
-    area = float(entry.get('area', (box[2] - box[0]) * (box[3] - box[1])))
-    is_crowd = bool(entry.get('iscrowd', 0))
+    area = entry.get('area', (box[2] - box[0]) * (box[3] - box[1]))
+    area = checks.number(f'{where}: area', area, at_least=0)
+    is_crowd = entry.get('iscrowd', 0)
+    if is_crowd not in (0, 1):
+      raise UsageError(f'{where}: iscrowd: expected 0 or 1, got {is_crowd!r}')
     rows.append((places[image], box, classes[category], is_crowd, area))
   paths = tuple(str(folder / image['file_name']) for image in content['images'])
-  if not paths:
-    raise UsageError(f'{file}: expected at least one image, got none')
   for path in paths:
     if not os.path.exists(path):
       raise UsageError(f'data.path: no file {path!r}, which {file} names')

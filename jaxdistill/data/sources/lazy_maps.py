@@ -29,7 +29,12 @@ class LazyStretched(images.LazyImages):
   """A column of images, uint8 `[N, H, W, C]`; see `images.LazyImages`."""
 
   def _decode(self, encoded: Any) -> np.ndarray:
-    image = decoding.decode(encoded, channels=self.image_shape[2])
+    image = decoding.decode(
+      encoded,
+      channels=self.image_shape[2],
+      background=self.background,
+      range=self.range,
+    )
     return _resized(image, self.image_shape, 'BILINEAR')
 
 

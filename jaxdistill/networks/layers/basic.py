@@ -84,6 +84,7 @@ def conv(
   groups: int = 1,
   use_bias: bool = False,
   initial: str = 'fan_out',
+  initial_bias: float = 0.0,
   dilation: int = 1,
   same_padding: bool = False,
   dtype: Any = jnp.float32,
@@ -98,6 +99,7 @@ def conv(
     groups: the number of groups of channels.
     use_bias: whether a bias is added.
     initial: how the kernel is initialised, a key of `KERNELS`.
+    initial_bias: the initial value of the bias.
     dilation: the distance of the places that the kernel reads.
     same_padding: whether it is padded as in TensorFlow instead.
     dtype: the type of the computation.
@@ -113,6 +115,7 @@ def conv(
     kernel_init=KERNELS[initial],
     dtype=jnp.dtype(dtype),
     dilation=dilation,
+    initial_bias=initial_bias,
     name=name,
   )
 

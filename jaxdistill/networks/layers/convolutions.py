@@ -41,6 +41,7 @@ class Conv(nn.Module):
     kernel_init: the initialiser of the kernel `[K, K, C / groups, features]`.
     dtype: the type of the computation; parameters stay in float32.
     dilation: the distance of the places that the kernel reads.
+    initial_bias: the initial value of the bias.
   """
 
   features: int
@@ -51,6 +52,7 @@ class Conv(nn.Module):
   kernel_init: Any
   dtype: Any
   dilation: int = 1
+  initial_bias: float = 0.0
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -60,7 +62,8 @@ class Conv(nn.Module):
     y = convolve(x, kernel, self.stride, self.groups, self.dilation)
     if not self.use_bias:
       return y
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    initial = nn.initializers.constant(self.initial_bias)
+    bias = self.param('bias', initial, (self.features,))
     return y + bias.astype(self.dtype)[None, None, None]
 
 

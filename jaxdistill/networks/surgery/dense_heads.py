@@ -40,14 +40,17 @@ class PixelClassifier(nn.Module):
   Attributes:
     num_classes: channels of the output.
     dropout: the rate of the dropout before it.
+    prior: the output with which it begins at all places, but for a little
+      noise; None: a random one.
   """
 
   num_classes: int
   dropout: float = 0.0
+  prior: float | None = None
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    return _logits(x, self.num_classes, self.dropout, train)
+    return _logits(x, self.num_classes, self.dropout, train, self.prior)
 
 
 @description.register
@@ -128,12 +131,24 @@ def _unit(
   return nn.relu(layers.batch_norm(train, dtype=x.dtype, name=norm)(y))
 
 
-def _logits(x: Array, num_classes: int, dropout: float, train: bool) -> Array:
+def _logits(
+  x: Array,
+  num_classes: int,
+  dropout: float,
+  train: bool,
+  prior: float | None = None,
+) -> Array:
   """Applies dropout and the layer 'logits' of the calling module."""
   x = nn.Dropout(dropout)(x, deterministic=not train)
-  return layers.conv(num_classes, 1, use_bias=True, name='logits')(
-    x.astype(jnp.float32)
+  conv = layers.conv(
+    num_classes,
+    1,
+    use_bias=True,
+    initial='fan_out' if prior is None else 'small',
+    initial_bias=prior or 0.0,
+    name='logits',
   )
+  return conv(x.astype(jnp.float32))
 
 
 def fcn(

@@ -66,7 +66,11 @@ def _unpooled(x: Array) -> Array:
 
 
 def upproj(
-  network: Network, *, num_classes: int = 1, doublings: int = 4
+  network: Network,
+  *,
+  num_classes: int = 1,
+  doublings: int = 4,
+  prior: float | None = None,
 ) -> Network:
   """Returns a network for depths: a classifier's maps and an up-projection.
 
@@ -80,6 +84,9 @@ def upproj(
       on is dropped.
     num_classes: channels of the output; 1 for a map of depths.
     doublings: how often the size is doubled.
+    prior: the depth with which a new network begins at all pixels, such as the
+      mean of the training images; None: a random one around 0, from which the
+      way to large depths is long.
 
   Returns:
     A network with the stages 'decoder.squeeze', 'decoder.up1' and so on, and
@@ -95,11 +102,15 @@ def upproj(
     - Ma and Karaman, Sparse-to-Dense: Depth Prediction from Sparse Depth
       Samples and a Single Image, 2018, https://arxiv.org/abs/1709.07492
   """
-  return _decoder(network, UpProjection(), num_classes, doublings)
+  return _decoder(network, UpProjection(), num_classes, doublings, prior)
 
 
 def upconv(
-  network: Network, *, num_classes: int = 1, doublings: int = 4
+  network: Network,
+  *,
+  num_classes: int = 1,
+  doublings: int = 4,
+  prior: float | None = None,
 ) -> Network:
   """Returns a network for depths with one convolution for each doubling.
 
@@ -110,6 +121,7 @@ def upconv(
     network: see `upproj`.
     num_classes: see `upproj`.
     doublings: see `upproj`.
+    prior: see `upproj`.
 
   Raises:
     UsageError: see `upproj`.
@@ -117,17 +129,23 @@ def upconv(
   References:
     see `upproj`
   """
-  return _decoder(network, UpConvolution(), num_classes, doublings)
+  return _decoder(network, UpConvolution(), num_classes, doublings, prior)
 
 
 def _decoder(
-  network: Network, block: nn.Module, num_classes: int, doublings: int
+  network: Network,
+  block: nn.Module,
+  num_classes: int,
+  doublings: int,
+  prior: float | None,
 ) -> Network:
   """Returns a classifier's maps with a decoder of several equal blocks."""
   checks.integer('num_classes', num_classes)
   checks.integer('doublings', doublings)
+  if prior is not None:
+    prior = float(checks.number('prior', prior))
   ups = (Stage(f'decoder.up{i}', block) for i in range(1, doublings + 1))
-  head = Stage('head', dense_heads.PixelClassifier(num_classes))
+  head = Stage('head', dense_heads.PixelClassifier(num_classes, prior=prior))
   return dense_heads.with_heads(
     network, [Stage('decoder.squeeze', Squeeze()), *ups, head]
   )

@@ -15,7 +15,6 @@ from jaxdistill.study import (
   exports,
   hub_upload,
   models,
-  option_table,
   runs,
 )
 from jaxdistill.study import settings as settings_lib
@@ -34,6 +33,7 @@ from jaxdistill.study.distilling.sources import Source
 from jaxdistill.study.distilling.students import Student
 from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.drafts import Role
+from jaxdistill.study.formats import table
 from jaxdistill.study.parse import parse
 from jaxdistill.study.plans import Plan
 from jaxdistill.study.registry import DATASETS, METHODS, TABLES
@@ -192,8 +192,7 @@ def _check(
     checks.integer('batch_size', batch_size)
   if isinstance(formats, str):
     raise UsageError(f'formats: expected a sequence of names, got {formats!r}')
-  for name in formats:
-    checks.choice('format', name, option_table.FORMATS)
+  table.check(formats)
 
 
 def _plan(
@@ -209,6 +208,13 @@ def _plan(
   with _kept({**teacher.files, **student.files}, workdir):
     outputs = dataset.num_classes or teacher.outputs or 1
     network = _network(student.section, 'student', outputs)
+    is_fine_tuned = compiling.is_fine_tuned(
+      dataset, source.has_labels, teacher, choices
+    )
+    if is_fine_tuned:
+      learned = fine_tuning.standardisation(teacher, dataset, section)
+      section |= learned
+      dataset = dataset._replace(**learned)
     teacher_network = None
     if teacher.network is not None:
       teacher_network = _network(teacher.network, 'teacher', outputs)
@@ -223,7 +229,7 @@ def _plan(
       choices,
     )
     plan = build.plan(config, dataset)
-    if compiling.is_fine_tuned(dataset, source.has_labels, teacher, choices):
+    if is_fine_tuned:
       fine_tuning.check(plan)
     for row in plan.rows:
       workdir_lib.check_row(workdir, row)

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.networks.weights import backbones
+from jaxdistill.core.types import Dataset
+from jaxdistill.data.sources import channels
+from jaxdistill.networks.weights import backbones, files
 from jaxdistill.study import models
 from jaxdistill.study.distilling.teacher_sections import Teacher
 from jaxdistill.study.plans import Plan
@@ -45,6 +47,37 @@ def section(
     **own,
   }
   return {**(teacher.new_head_section or {}), 'training': training}
+
+
+def standardisation(
+  teacher: Teacher, dataset: Dataset, section: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the mean and std of the images from which a teacher has learned.
+
+  Args:
+    teacher: the teacher.
+    dataset: the data.
+    section: their section, whose own mean and std remain.
+
+  Returns:
+    'mean' and 'std'; nothing if the teacher's file does not say them, or says
+    them for another number of channels.
+
+  Raises:
+    UsageError: one of them is not valid.
+  """
+  if 'checkpoint' not in teacher.section:
+    return {}
+  metadata = files.load_tree(teacher.section['checkpoint'])[1]
+  learned = {}
+  for name in ('mean', 'std'):
+    values = metadata.get(name)
+    if section.get(name) is not None or not isinstance(values, list):
+      continue
+    if len(values) == len(dataset.mean):
+      channels.check(name, values, len(values))
+      learned[name] = tuple(values)
+  return learned
 
 
 def check(plan: Plan) -> None:

@@ -133,7 +133,7 @@ FORMATS = {
 }
 
 
-def check(kinds: Sequence[str], int8: str | None) -> None:
+def check(kinds: Sequence[str], int8: str | None = None) -> None:
   """Checks that files of some formats can be written here.
 
   Args:
@@ -152,7 +152,7 @@ def check(kinds: Sequence[str], int8: str | None) -> None:
       valid = ', '.join(k for k, v in FORMATS.items() if v.quantize)
       raise UsageError(f'int8: expected the format {valid}, got {kind!r}')
     for package in chosen.packages:
-      optional.require(package, f'the format {kind}')
+      optional.check(package, f'the format {kind}')
 
 
 def write(source: Source, path: pathlib.Path, kind: str) -> None:

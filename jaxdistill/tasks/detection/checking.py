@@ -13,10 +13,15 @@ def check_boxes(dataset: Dataset) -> None:
     dataset: the data.
 
   Raises:
-    UsageError: columns have wrong types or shapes, a box is outside its image,
-      has swapped sides, or has a class that does not exist, or the extent of
-      an image is larger than the image.
+    UsageError: the data have no classes, columns have wrong types or shapes, a
+      box is outside its image, has swapped sides, or has a class that does not
+      exist, or the extent of an image is larger than the image.
   """
+  if not dataset.num_classes:
+    raise UsageError(
+      'data: expected num_classes or label_names, which say how many classes '
+      'boxes have, got neither'
+    )
   for name, split in dataset.splits.items():
     boxes, classes = split['boxes'], split['classes']
     count, height, width = split['image'].shape[:3]

@@ -190,6 +190,8 @@ def _parts(outputs: Output) -> _Parts:
     raise UsageError(
       f'detection: expected a network with the outputs {_HEAD!r}, {_BOXES!r}, '
       f"{_ANCHORS + '3'!r} and so on, such as 'retinanet', got {got}"
+      + "; the task 'two_stage_detection' suits it"
+      * ('proposals' in names)
     )
   assert isinstance(outputs, Mapping)
   return _Parts(

@@ -131,6 +131,8 @@ def _parts(outputs: Output) -> _Parts:
     raise UsageError(
       f'two_stage_detection: expected a network with the outputs '
       f"{', '.join(_NAMES)} and so on, such as 'faster_rcnn', got {got}"
+      + "; the task 'detection' suits it"
+      * ('head.anchors3' in names)
     )
   assert isinstance(outputs, Mapping)
   logits, offsets, rpn_logits, rpn_offsets, regions = (

@@ -111,8 +111,14 @@ def changed(**entry):
     (changed(bbox=[-2, 4, 6, 8]), 'inside its image'),
     (changed(bbox=[2, 4, 6]), 'annotation 1: bbox: expected 4 entries'),
     (changed(bbox=[2, 4, 6, 'x']), "bbox: expected a number, got 'x'"),
-    (changed(category_id=8), 'one of the 2 categories as category_id, got 8'),
-    (changed(image_id=8), 'one of the 3 images as image_id, got 8'),
+    (
+      changed(category_id=8),
+      'one of the 2 categories, 7 to 90, as category_id, got 8',
+    ),
+    (changed(image_id=8), 'one of the 3 images, 5 to 139, as image_id, got 8'),
+    (changed(area=float('nan')), 'annotation 1: area: expected .*, got nan'),
+    (changed(area=-1), 'annotation 1: area: expected .*, got -1'),
+    (changed(iscrowd='no'), "annotation 1: iscrowd: expected 0 or 1, got 'no'"),
     (
       with_image(id=139),
       'images: expected one entry for each id, got 139 twice',
@@ -130,6 +136,10 @@ def changed(**entry):
     ({'images': []}, "format of COCO, .* got KeyError: 'categories'"),
     ([], 'expected the format of COCO'),
     ({**CONTENT, 'images': [], 'annotations': []}, 'at least one image'),
+    (
+      {**CONTENT, 'categories': [], 'annotations': []},
+      'at least one category, got none',
+    ),
     (
       {**CONTENT, 'images': [{**CONTENT['images'][0], 'file_name': 'x.png'}]},
       'one of the 1 images',
