@@ -56,14 +56,7 @@ OPTIMIZER = {
   'clip': 10.0,
 }
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
-PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5, 6, 7))
-FITNETS = {
-  'name': 'hint',
-  'weight': 1.0,
-  'activation': False,
-  'feature_pairs': PYRAMID,
-}
-FGD = {'name': 'fgd', 'feature_pairs': PYRAMID, 'optimizer': {'clip': 35.0}}
+PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5))
 
 
 def get_config():
@@ -81,11 +74,18 @@ def get_config():
     'optimizer': OPTIMIZER,
     'methods': {
       'student alone': {'name': 'supervised'},
-      'FitNets': FITNETS,
-      'FitNets, weak': {**FITNETS, 'weight': 0.001},
+      'FitNets': {
+        'name': 'hint',
+        'weight': 1.0,
+        'activation': False,
+        'feature_pairs': PYRAMID,
+      },
       'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
-      'FGD': FGD,
-      'FGD, weak': {**FGD, 'weight': 0.03},
+      'FGD': {
+        'name': 'fgd',
+        'feature_pairs': PYRAMID,
+        'optimizer': {'clip': 35.0},
+      },
       'SSKD': {
         'name': 'sskd',
         'cut': (*GROUPS, PYRAMID),
