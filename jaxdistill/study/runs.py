@@ -104,14 +104,16 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
   if hosts.first():
     config.keep(workdir, plan.config)
   teacher = _teacher_from_file(study)
+  programs: dict[str, loop.Programs] = {}
   for batch in batches:
-    _train_rows(study, batch, teacher)
+    _train_rows(study, batch, teacher, programs)
     if batch[0].role == 'teacher':
       teacher = _trained_teacher(study, batch[0])
   labels = [row.label for row in rows if row.trial is not None]
   for row in selection.with_chosen_trials(plan, workdir).rows:
     if row.label in labels:
-      _train_rows(study, [row], teacher)  # the other seeds, if it was chosen
+      # The other seeds, if it was chosen.
+      _train_rows(study, [row], teacher, programs)
   collected = results.write(plan, workdir)
   for sweep in {row.trial.sweep: None for row in rows if row.trial is not None}:
     trials = [
@@ -128,9 +130,20 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _train_rows(
-  study: Study, rows: Sequence[Row], teacher: Teacher | None
+  study: Study,
+  rows: Sequence[Row],
+  teacher: Teacher | None,
+  programs: dict[str, loop.Programs],
 ) -> None:
-  """Trains every seed of a row, or of rows together, that is not finished."""
+  """Trains every seed of a row, or of rows together, that is not finished.
+
+  Args:
+    study: the study.
+    rows: one row, or several that train together.
+    teacher: the teacher.
+    programs: label -> the programs of earlier rows, under the first of the rows
+      that share them; new ones are added.
+  """
   groups = run_groups.groups(study.plan, study.workdir, rows)
   labels = {run.row.label for group in groups for run in group}
   for row in rows:
@@ -146,9 +159,14 @@ def _train_rows(
         interrupted=study.options.interrupted,
       )
     )
-  programs = loop.Programs() if len(groups) > 1 and len(rows) == 1 else None
+  # On several devices, an equation may depend on the mesh that surrounds it.
+  alike = run_groups.alike(study.plan, row) if study.mesh.size == 1 else [row]
+  shared = loop.Programs(other.method for other in alike)
+  if len(alike) > 1:
+    shared = programs.setdefault(alike[0].label, shared)
+  is_needed = len(groups) > 1 or len(alike) > 1
   for group in groups:
-    seed_runs.train(study, group, teacher, programs)
+    seed_runs.train(study, group, teacher, shared if is_needed else None)
     hosts.meet()
 
 

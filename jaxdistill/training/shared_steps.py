@@ -1,9 +1,9 @@
 """One step for several runs whose steps differ only in numbers.
 
-The steps of a sweep's trials may be the same but for a learning rate, a weight
-or a temperature. These numbers are constants of the traced programs. Where the
-programs have different constants in the same place, the shared step takes an
-argument instead.
+The steps of rows, or of a sweep's trials, may be the same but for a learning
+rate, a weight or a temperature. These numbers are constants of the traced
+programs. Where the programs have different constants in the same place, the
+shared step takes an argument instead.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +95,10 @@ def _step(
     inputs, numbers = arguments[:count], arguments[count:]
     replaced = dict(zip(places, numbers, strict=True))
     values = (replaced.get(i, x) for i, x in enumerate(constants))
-    outputs = _outputs(program, values, jax.tree.leaves(inputs))
+    leaves = jax.tree.leaves(inputs)
+    # The equations hold the shapes with which they were traced.
+    assert [jnp.shape(x) for x in leaves] == [x.shape for x in program.in_avals]
+    outputs = _outputs(program, values, leaves)
     return jax.tree.unflatten(structure, outputs)
 
   return step
