@@ -18,13 +18,13 @@ class Run(NamedTuple):
   seed: int
 
 
-def alike(plan: Plan, row: Row) -> list[Row]:
-  """Returns the rows of a plan that differ from a row only in fractions.
-
-  Fractions are numbers that are not whole. The row itself is among them.
-  """
-  key = _without_fractions(row)
-  return [other for other in plan.rows if _without_fractions(other) == key]
+def alike(rows: Iterable[Row]) -> list[list[Row]]:
+  """Returns rows in groups that differ only in numbers which are not whole."""
+  groups: dict[str, list[Row]] = {}
+  for row in rows:
+    text = json.dumps(_without_floats(row.resolved), sort_keys=True)
+    groups.setdefault(f'{row.role} {text}', []).append(row)
+  return list(groups.values())
 
 
 def batches(plan: Plan, rows: Iterable[Row]) -> list[list[Row]]:
@@ -37,19 +37,15 @@ def batches(plan: Plan, rows: Iterable[Row]) -> list[list[Row]]:
     plan: what to run.
     rows: the rows, of which no trial has been chosen yet.
   """
-  together: dict[str, list[Row]] = {}
-  for row in rows:
-    is_alone = not plan.together or row.views is not None
-    key = row.label if is_alone else _without_fractions(row)
-    together.setdefault(key, []).append(row)
-  return list(together.values())
-
-
-def _without_fractions(row: Row) -> str:
-  """Returns what the numbers of a row depend on, without values of floats."""
-  return (
-    f'{row.role} {json.dumps(_without_floats(row.resolved), sort_keys=True)}'
-  )
+  if not plan.together:
+    return [[row] for row in rows]
+  return [
+    batch
+    for group in alike(rows)
+    for batch in (
+      [[row] for row in group] if any(row.views for row in group) else [group]
+    )
+  ]
 
 
 def _without_floats(resolved: Any) -> Any:
@@ -79,7 +75,8 @@ def groups(
   if not plan.together:
     return [[run] for run in unfinished]
   begun = []
-  for row in alike(plan, rows[0]):
+  (siblings,) = (x for x in alike(plan.rows) if rows[0].label in _labels(x))
+  for row in siblings:
     folder = workdir_lib.group_folder(workdir, row)
     of_row = [run for run in runs if run.row.label == row.label]
     known = dict(named(of_row))
@@ -112,6 +109,10 @@ def named(runs: Sequence[Run]) -> Mapping[int | str, Run]:
     run.seed if len(labels) == 1 and not _is_trial(run) else _title(run): run
     for run in runs
   }
+
+
+def _labels(rows: Iterable[Row]) -> list[str]:
+  return [row.label for row in rows]
 
 
 def _title(run: Run) -> str:

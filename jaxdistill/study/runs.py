@@ -104,7 +104,7 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
   if hosts.first():
     config.keep(workdir, plan.config)
   teacher = _teacher_from_file(study)
-  programs: dict[str, loop.Programs] = {}
+  programs = _shared_programs(study)
   for batch in batches:
     _train_rows(study, batch, teacher, programs)
     if batch[0].role == 'teacher':
@@ -133,7 +133,7 @@ def _train_rows(
   study: Study,
   rows: Sequence[Row],
   teacher: Teacher | None,
-  programs: dict[str, loop.Programs],
+  programs: Mapping[str, loop.Programs],
 ) -> None:
   """Trains every seed of a row, or of rows together, that is not finished.
 
@@ -141,8 +141,7 @@ def _train_rows(
     study: the study.
     rows: one row, or several that train together.
     teacher: the teacher.
-    programs: label -> the programs of earlier rows, under the first of the rows
-      that share them; new ones are added.
+    programs: see `_shared_programs`.
   """
   groups = run_groups.groups(study.plan, study.workdir, rows)
   labels = {run.row.label for group in groups for run in group}
@@ -159,15 +158,24 @@ def _train_rows(
         interrupted=study.options.interrupted,
       )
     )
-  # On several devices, an equation may depend on the mesh that surrounds it.
-  alike = run_groups.alike(study.plan, row) if study.mesh.size == 1 else [row]
-  shared = loop.Programs(other.method for other in alike)
-  if len(alike) > 1:
-    shared = programs.setdefault(alike[0].label, shared)
-  is_needed = len(groups) > 1 or len(alike) > 1
+  shared = programs.get(row.label)
+  if shared is None and len(groups) > 1:
+    shared = loop.Programs()
   for group in groups:
-    seed_runs.train(study, group, teacher, shared if is_needed else None)
+    seed_runs.train(study, group, teacher, shared)
     hosts.meet()
+
+
+def _shared_programs(study: Study) -> dict[str, loop.Programs]:
+  """Returns the programs of each row that is not the only one of its kind."""
+  programs: dict[str, loop.Programs] = {}
+  # On several devices, an equation may depend on the mesh that surrounds it.
+  if study.mesh.size == 1:
+    for rows in run_groups.alike(study.plan.rows):
+      if len(rows) > 1:
+        shared = loop.Programs(row.method for row in rows)
+        programs |= {row.label: shared for row in rows}
+  return programs
 
 
 def _teacher_from_file(study: Study) -> Teacher | None:

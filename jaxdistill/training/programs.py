@@ -1,6 +1,6 @@
 """The compiled steps of a phase, one or several per call, and their totals."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -141,17 +141,23 @@ class Programs:
     mesh: Mesh,
   ) -> dict[PhaseBuilder, Program]:
     """Returns the programs of a phase and of those that it may share with."""
-    traced = {}
-    for other in self._alternatives(build):
-      try:
-        phase = other(jax.tree.unflatten(*shapes))
-        # Of a phase with several programs, only the first one is traced here,
+    totals: dict[PhaseBuilder, PyTree] = {}
+
+    def singles() -> Iterator[Callable[..., Any]]:
+      for other in self._alternatives(build):
+        try:
+          phase = other(jax.tree.unflatten(*shapes))
+          traced = trace(phase, inputs, mesh)
+        except Exception:  # without the values, a phase may fail in any way
+          continue
+        # Of a phase with several programs, only the first one has been traced,
         # and the others might still depend on values.
         if phase.static is Phase._field_defaults['static']:
-          traced[other] = trace(phase, inputs, mesh)
-      except Exception:  # without the values, a phase may fail in any way
-        continue
-    return dict(zip(traced, shared(list(traced.values()), inputs)))
+          totals[other] = traced.totals
+          yield traced.single(phase.static(0))
+
+    pairs = shared_steps.shared(singles(), (*inputs, np.int32(0)))
+    return dict(zip(totals, _programs(lambda static: pairs, totals.values())))
 
   def _alternatives(self, build: PhaseBuilder) -> list[PhaseBuilder]:
     """Returns a phase and those in its place in the other methods, in order."""
@@ -208,19 +214,33 @@ def shared(
   """
 
   @functools.cache
-  def steps(static: Static, count: int) -> list[Any]:
-    singles: list[Any] = [phase.single(static) for phase in phases]
-    numbers: list[shared_steps.Numbers] = [()] * len(singles)
-    if len(singles) > 1:
-      pairs = shared_steps.shared(singles, (*inputs, np.int32(0)))
-      singles, numbers = map(list, zip(*pairs))
-    with_totals = functools.cache(lambda single: _with_totals(single, count))
-    return list(zip(map(with_totals, singles), numbers))
+  def pairs(static: Static) -> Sequence[_Pair]:
+    singles = [phase.single(static) for phase in phases]
+    if len(singles) == 1:
+      return [(single, ()) for single in singles]
+    return shared_steps.shared(singles, (*inputs, np.int32(0)))
 
-  def program(i: int, phase: Traced) -> Program:
-    return Program(lambda *key: steps(*key)[i], phase.totals)
+  return _programs(pairs, [phase.totals for phase in phases])
 
-  return list(itertools.starmap(program, enumerate(phases)))
+
+# A step without totals, and the numbers that it takes.
+_Pair = tuple[Callable[..., Any], shared_steps.Numbers]
+
+
+def _programs(
+  pairs: Callable[[Static], Sequence[_Pair]], totals: Iterable[PyTree]
+) -> list[Program]:
+  """Returns the programs of phases from their steps and totals."""
+  with_totals = functools.cache(_with_totals)
+
+  def program(i: int, of_phase: PyTree) -> Program:
+    def steps(static: Static, count: int) -> Any:
+      single, numbers = pairs(static)[i]
+      return with_totals(single, count), numbers
+
+    return Program(steps, of_phase)
+
+  return list(itertools.starmap(program, enumerate(totals)))
 
 
 def single_steps(phase: Phase, mesh: Mesh) -> SingleSteps:

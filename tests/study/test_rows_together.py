@@ -130,8 +130,8 @@ def test_only_rows_that_differ_in_fractions_are_alike(cli, rows):
   teacher, first, second = plan.rows
   other = second._replace(resolved={**second.resolved, 'batch_size': 8})
   changed = plan._replace(rows=(teacher, first, other))
-  assert run_groups.alike(plan, first) == [first, second]
-  assert run_groups.alike(changed, first) == [first]
+  assert run_groups.alike(plan.rows) == [[teacher], [first, second]]
+  assert run_groups.alike(changed.rows) == [[teacher], [first], [other]]
   assert run_groups.batches(plan, plan.rows) == [[teacher], [first, second]]
   assert run_groups.batches(changed, changed.rows) == [
     *([teacher], [first], [other])
