@@ -101,7 +101,7 @@ class PhaseRun:
       init_rng, step_rng = random.phase_keys(run.seed, self._order)
       state, run.frozen = run.phase.init(init_rng, run.before.carry)
       # The program donates these buffers, but the carry still needs them.
-      states.append(jax.tree.map(jnp.copy, state))
+      states.append(sharding.copied(state))
       keys.append(step_rng)
     held = [run.frozen for run in self._seeds]
     lanes_lib.check_shapes(self._phase.name, [*zip(states, held)])
@@ -125,7 +125,7 @@ class PhaseRun:
 
   def _clear_totals(self) -> None:
     """Begins new totals; the program donates them."""
-    self._totals = jax.tree.map(jnp.copy, self._zeros)
+    self._totals = sharding.copied(self._zeros)
 
   def _prepared(
     self, mesh: Mesh, shared: programs.Programs | None
@@ -273,7 +273,7 @@ class PhaseRun:
     # The next call donates the totals, so it is a copy that is waited for.
     lane = self._seeds.index(self._active()[-1])
     totals = self._lanes.one(self._totals, lane)
-    self._in_flight.append(jnp.copy(totals['count']))
+    self._in_flight.append(sharding.copied(totals['count']))
     if len(self._in_flight) > CALLS_IN_FLIGHT:
       jax.block_until_ready(self._in_flight.popleft())
 
