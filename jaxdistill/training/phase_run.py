@@ -133,8 +133,8 @@ class PhaseRun:
     """Returns the program of each seed."""
     runs = self._seeds
     batches = sources_lib.draw(self._sources[0], 0, 1)
-    arrays = *self._of(0), batches, self._lanes.one(self._rng, 0)
-    inputs = jax.eval_shape(lambda *x: x, *arrays)
+    inputs = *self._of(0), batches, self._lanes.one(self._rng, 0)
+    inputs = jax.tree.map(programs.placed_shape, inputs)
     prepared = shared and shared.of_runs(
       [run.build for run in runs],
       [run.before.carry for run in runs],

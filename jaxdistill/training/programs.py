@@ -166,6 +166,16 @@ class Programs:
     return list(dict.fromkeys(found or [build]))
 
 
+def placed_shape(x: Any) -> Any:
+  """Returns all that tracing needs to know of an array, which is then free."""
+  if not isinstance(x, jax.Array):
+    return x
+  is_weak = getattr(x, 'weak_type', False)  # keys have no such attribute
+  return jax.ShapeDtypeStruct(
+    x.shape, x.dtype, sharding=x.sharding, weak_type=is_weak
+  )
+
+
 # The structure of a tree, and its leaves with shapes in place of arrays.
 _Shapes = tuple[jax.tree_util.PyTreeDef, list[Any]]
 
