@@ -94,9 +94,8 @@ class Programs:
       methods: those that may differ only in numbers.
     """
     self._methods = list(methods)
-    # The shapes with which a phase begins, and its program; None: it needs the
-    # values.
-    self._entries: dict[PhaseBuilder, tuple[Any, Program | None]] = {}
+    # What phases begin with, and their programs; None: one needs the values.
+    self._known: list[tuple[Any, dict[PhaseBuilder, Program | None]]] = []
 
   def of_runs(
     self,
@@ -119,19 +118,30 @@ class Programs:
     shapes, *others = (_shapes(dict(carry)) for carry in carries)
     if any(other != shapes for other in others):
       return None
-    begun = shapes, _shapes(inputs)
     found = []
     for build in builders:
-      if self._entries.get(build, (None,))[0] != begun:
-        for other in self._alternatives(build):
-          self._entries[other] = begun, None
-        made = self._make(build, shapes, inputs, mesh)
-        self._entries |= {other: (begun, made[other]) for other in made}
-      program = self._entries[build][1]
+      program = self._alike(build, shapes, inputs, mesh)[build]
       if program is None:
         return None
       found.append(program)
     return found
+
+  def _alike(
+    self,
+    build: PhaseBuilder,
+    shapes: '_Shapes',
+    inputs: Sequence[PyTree],
+    mesh: Mesh,
+  ) -> dict[PhaseBuilder, Program | None]:
+    """Returns the programs of a phase and of those that it may share with."""
+    begun = shapes, jax.tree.flatten(inputs)
+    for other, programs in self._known:
+      if build in programs and other == begun:
+        return programs
+    programs = dict.fromkeys(self._alternatives(build))
+    programs |= self._make(build, shapes, inputs, mesh)
+    self._known.append((begun, programs))
+    return programs
 
   def _make(
     self,
@@ -140,7 +150,7 @@ class Programs:
     inputs: Sequence[PyTree],
     mesh: Mesh,
   ) -> dict[PhaseBuilder, Program]:
-    """Returns the programs of a phase and of those that it may share with."""
+    """Makes these programs, where that works without values."""
     totals: dict[PhaseBuilder, PyTree] = {}
 
     def singles() -> Iterator[Callable[..., Any]]:
@@ -168,11 +178,12 @@ class Programs:
 
 def placed_shape(x: Any) -> Any:
   """Returns all that tracing needs to know of an array, which is then free."""
-  if not isinstance(x, jax.Array):
+  if not isinstance(x, (jax.Array, np.ndarray)):
     return x
+  place = getattr(x, 'sharding', None)
   is_weak = getattr(x, 'weak_type', False)  # keys have no such attribute
   return jax.ShapeDtypeStruct(
-    x.shape, x.dtype, sharding=x.sharding, weak_type=is_weak
+    x.shape, x.dtype, sharding=place, weak_type=is_weak
   )
 
 

@@ -54,15 +54,6 @@ def one_by_one(method, carries, dataset, directory=None, **options):
   return results
 
 
-def after_each_other(runs, dataset):
-  """Returns name -> result of runs that share programs if they can."""
-  programs = loop.Programs(run.method for run in runs.values())
-  return {
-    name: loop.fit_runs({name: run}, dataset, run.options, programs)[name]
-    for name, run in runs.items()
-  }
-
-
 def alone(method, carries, dataset, directory=None, **options):
   """Returns seed -> result, trained one after the other by `fit`."""
   return {
@@ -418,7 +409,11 @@ def test_trials_that_differ_in_numbers_share_one_program(
     name: loop.Run(method, carries[0], 7, own)
     for name, method in trials.items()
   }
-  one_by_one = after_each_other(runs, dataset)
+  programs = loop.Programs(trials.values())
+  one_by_one = {
+    name: loop.fit_runs({name: run}, dataset, own, programs)[name]
+    for name, run in runs.items()
+  }
   assert len(steps) == 1
   in_turn = loop.fit_runs(runs, dataset, own)
   assert len(steps) == 2
@@ -432,51 +427,6 @@ def test_trials_that_differ_in_numbers_share_one_program(
   assert_same({name: in_turn[name]}, {name: alone})
   with pytest.raises(AssertionError):
     assert_same({name: in_turn['trial 0']}, {name: alone})
-
-
-def growing(
-  factor=1.5, num_steps=2, size=1, turns=2, needs_values=False, phases=1
-):
-  """A method that multiplies `w`; its choices make programs differ."""
-
-  def build(carry):
-    offset = float(carry['start']) if needs_values else 0.5
-
-    def init(rng, carry):
-      return {'w': carry['start'] + jax.random.normal(rng, (size,))}, {}
-
-    def step(state, frozen, batches, rng, static):
-      del frozen, batches, rng, static
-      w = jax.lax.fori_loop(0, turns, lambda i, w: 1.1 * w, state['w'])
-      return {'w': factor * w + offset}, {'loss': w.sum()}
-
-    return walk(num_steps, init=init, step=step)
-
-  return (build, *(growing(0.9)[0] for _ in range(phases - 1)))
-
-
-@pytest.mark.parametrize('others', [False, True])
-def test_no_method_uses_the_program_of_another(others, dataset):
-  """Whatever differs, and whichever of them is trained first."""
-  methods_of = {
-    'first': growing(),
-    'factor': growing(-0.7),
-    'length': growing(1.1, num_steps=5),
-    'size': growing(1.2, size=3),
-    'turns': growing(1.3, turns=4),
-    'values': growing(1.4, needs_values=True),
-    'phases': growing(1.6, phases=2),
-  }
-  carry = {'start': jnp.float32(0.3), 'by': jnp.float32(1.0)}
-  names = list(methods_of)[:: -1 if others else 1]
-  own = loop.FitOptions(log=log_lib.Log(show=False))
-  runs = {name: loop.Run(methods_of[name], carry, 3, own) for name in names}
-  for name, result in after_each_other(runs, dataset).items():
-    alone = loop.fit(methods_of[name], carry, dataset, seed=3, options=own)
-    np.testing.assert_allclose(
-      result.carry['start'], alone.carry['start'], rtol=1e-6, err_msg=name
-    )
-    assert result.steps == alone.steps
 
 
 def test_trials_of_other_lengths_or_shapes_train_in_programs_of_their_own(
