@@ -8,9 +8,7 @@ import pytest
 
 from jaxdistill import optimizers
 from jaxdistill.core.types import Model, Network, Stage
-from jaxdistill.methods.neighbourhood.plan import (
-  Plan,
-)
+from jaxdistill.methods.neighbourhood.plan import Plan
 from jaxdistill.networks import graph, layers
 from jaxdistill.networks.models import resnet
 

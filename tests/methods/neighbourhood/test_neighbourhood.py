@@ -9,13 +9,8 @@ from jaxdistill import optimizers
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.methods.neighbourhood import method as neighbourhood
-from jaxdistill.methods.neighbourhood import (
-  piece_phases,
-)
-from jaxdistill.methods.neighbourhood.plan import (
-  Plan,
-  train_recipe,
-)
+from jaxdistill.methods.neighbourhood import piece_phases
+from jaxdistill.methods.neighbourhood.plan import Plan, train_recipe
 from jaxdistill.networks import graph
 from jaxdistill.networks.models import resnet
 from jaxdistill.networks.surgery import layerwise

@@ -9,14 +9,8 @@ import pytest
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
-from jaxdistill.methods.neighbourhood import (
-  forward,
-  moments,
-  piece_phases,
-)
-from jaxdistill.methods.neighbourhood.plan import (
-  INPUTS,
-)
+from jaxdistill.methods.neighbourhood import forward, moments, piece_phases
+from jaxdistill.methods.neighbourhood.plan import INPUTS
 from jaxdistill.networks import graph, layers
 
 BLOCKS = ('group1.block1', 'group2.block1')

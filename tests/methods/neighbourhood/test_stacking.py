@@ -9,14 +9,8 @@ import pytest
 from jaxdistill import optimizers
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model
-from jaxdistill.methods.neighbourhood import (
-  piece_phases,
-  stacking,
-)
-from jaxdistill.methods.neighbourhood.plan import (
-  FORMS,
-  Plan,
-)
+from jaxdistill.methods.neighbourhood import piece_phases, stacking
+from jaxdistill.methods.neighbourhood.plan import FORMS, Plan
 from jaxdistill.networks import graph
 from jaxdistill.networks.models import resnet
 
