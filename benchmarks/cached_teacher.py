@@ -73,10 +73,10 @@ def make_step(arguments, way):
   batch = {k: jnp.asarray(v[:size]) for k, v in dataset.splits['train'].items()}
   inputs = frozen, {'train': batch}, key
   mesh = sharding.make_mesh()
-  single = programs.single_steps(phase, mesh)
-  totals = programs.zero_totals(single(None), state, *inputs)
-  steps = programs.compiled([single], sharding.layout(state, mesh), mesh)
-  compiled, run = steps(None, 1), [state, totals]
+  traced = programs.trace(phase, (state, *inputs), mesh)
+  layout = sharding.layout(state, mesh)
+  compiled = programs.compiled(programs.shared([traced]), layout, mesh)(None, 1)
+  run = [state, traced.totals]
 
   def take():
     run[:] = compiled(*run, *inputs, np.int32(0))

@@ -71,14 +71,14 @@ def make_step(arguments, count, way):
   phase, *trees = make_parts(arguments, count)
   mesh = sharding.make_mesh()
   lanes = lanes_lib.InTurn() if way == 'in turn' else lanes_lib.Together()
-  single = programs.single_steps(phase, mesh)
-  totals = programs.zero_totals(single(None), *(tree[0] for tree in trees))
+  traced = programs.trace(phase, [tree[0] for tree in trees], mesh)
   states, frozen, batches, keys = trees
   state = jax.tree.map(jnp.copy, lanes.packed(states))
-  totals = jax.tree.map(jnp.copy, lanes.packed([totals] * count))
+  totals = jax.tree.map(jnp.copy, lanes.packed([traced.totals] * count))
   frozen, axes = lanes.frozen(frozen)
   layout = sharding.layout(state, mesh)
-  step = programs.compiled([single] * count, layout, mesh, lanes, axes)(None, 1)
+  runs = programs.shared([traced]) * count
+  step = programs.compiled(runs, layout, mesh, lanes, axes)(None, 1)
   inputs = frozen, lanes.packed(batches), lanes.packed(keys)
   run = [state, totals]
 

@@ -75,6 +75,21 @@ def test_public_names_of_the_data_package_are_imported_lazily():
   assert "has no attribute 'no_such_name'" in run(code).stdout
 
 
+def test_flax_nnx_is_imported_only_where_a_module_is_adopted():
+  code = """
+  import sys
+  import jaxdistill.study.runs
+  from jaxdistill import networks
+  from jaxdistill.networks import adapters
+  assert 'flax.nnx' not in sys.modules
+  for package in (networks, adapters):
+    assert {'from_nnx', 'to_nnx'} <= set(dir(package))
+  assert networks.from_nnx is adapters.from_nnx
+  print('flax.nnx' in sys.modules)
+  """
+  assert run(code).stdout == 'True\n'
+
+
 def test_training_works_without_optional_packages(tmp_path):
   """TensorBoard files are left out, and one line says so."""
   code = f"""

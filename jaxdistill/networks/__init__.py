@@ -13,12 +13,10 @@ A network is a tuple of named stages. It holds no weights: those are variables,
     `from_description`, `register`.
 """
 
-from jaxdistill.networks.adapters import (
-  from_functions,
-  from_linen,
-  from_nnx,
-  to_nnx,
-)
+from typing import TYPE_CHECKING
+
+from jaxdistill.core import lazy
+from jaxdistill.networks.adapters import from_functions, from_linen
 from jaxdistill.networks.description import (
   from_description,
   register,
@@ -51,6 +49,9 @@ from jaxdistill.networks.weights.files import load, save
 from jaxdistill.networks.weights.huggingface import load as load_huggingface
 from jaxdistill.networks.weights.pretrained import load as load_torch
 from jaxdistill.networks.weights.pretrained import to_torch
+
+if TYPE_CHECKING:
+  from jaxdistill.networks.adapters import from_nnx, to_nnx
 
 __all__ = [
   'EDITS',
@@ -85,3 +86,9 @@ __all__ = [
   'to_torch',
   'variable_shapes',
 ]
+
+# Importing Flax NNX takes half a second.
+_HOMES = dict.fromkeys(('from_nnx', 'to_nnx'), 'jaxdistill.networks.adapters')
+
+if not TYPE_CHECKING:  # else type checkers would accept every name
+  __getattr__, __dir__ = lazy.attributes(__name__, __all__, _HOMES)

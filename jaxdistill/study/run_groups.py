@@ -1,6 +1,6 @@
-"""Which runs of a plan train together in one program."""
+"""Which runs of a plan train together, and which rows share programs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -18,24 +18,34 @@ class Run(NamedTuple):
   seed: int
 
 
+def alike(rows: Iterable[Row]) -> list[list[Row]]:
+  """Returns rows in groups that differ only in numbers which are not whole."""
+  groups: dict[str, list[Row]] = {}
+  for row in rows:
+    text = json.dumps(_without_floats(row.resolved), sort_keys=True)
+    groups.setdefault(f'{row.role} {text}', []).append(row)
+  return list(groups.values())
+
+
 def batches(plan: Plan, rows: Iterable[Row]) -> list[list[Row]]:
   """Returns the rows in batches that train together.
 
-  If the seeds train together, so do the trials of a sweep that differ only in
-  numbers which are not whole. All other rows are alone.
+  If the seeds train together, so do rows that are alike. All other rows, and
+  those that read stored outputs of the teacher, are alone.
 
   Args:
     plan: what to run.
     rows: the rows, of which no trial has been chosen yet.
   """
-  together: dict[str, list[Row]] = {}
-  for row in rows:
-    key = row.label
-    if plan.together and row.trial is not None and row.views is None:
-      text = json.dumps(_without_floats(row.resolved), sort_keys=True)
-      key = f'{row.trial.sweep} {text}'
-    together.setdefault(key, []).append(row)
-  return list(together.values())
+  if not plan.together:
+    return [[row] for row in rows]
+  return [
+    batch
+    for group in alike(rows)
+    for batch in (
+      [[row] for row in group] if any(row.views for row in group) else [group]
+    )
+  ]
 
 
 def _without_floats(resolved: Any) -> Any:
@@ -55,36 +65,29 @@ def groups(
   Args:
     plan: what to run.
     workdir: the work directory.
-    rows: one row, or several whose trials train together.
+    rows: one row, or several that train together.
 
   Raises:
-    UsageError: other trials began together.
+    UsageError: other runs began together.
   """
   runs = [Run(row, seed) for row in rows for seed in row.seeds]
   unfinished = [run for run in runs if not _has_ended(workdir, run)]
   if not plan.together:
     return [[run] for run in unfinished]
-  by_name = {name(run): run for run in runs}
   begun = []
-  for row in _siblings(plan, rows):
+  (siblings,) = (x for x in alike(plan.rows) if rows[0].label in _labels(x))
+  for row in siblings:
     folder = workdir_lib.group_folder(workdir, row)
-    names = [name for name in group_files.names(folder) if name in by_name]
-    if names:
-      group_files.check(folder, names)
-      begun.append([by_name[name] for name in names])
+    of_row = [run for run in runs if run.row.label == row.label]
+    known = dict(named(of_row))
+    known |= {_title(run): run for run in runs}
+    found = {x: known[x] for x in group_files.names(folder) if x in known}
+    if found:
+      group_files.check(folder, list(found))
+      begun.append(list(found.values()))
   members = [run for group in begun for run in group]
   rest = [run for run in unfinished if run not in members]
   return [*begun, rest] if rest else begun
-
-
-def _siblings(plan: Plan, rows: Sequence[Row]) -> Sequence[Row]:
-  """Returns the rows with which some rows may have begun together."""
-  trial = rows[0].trial
-  if trial is None or trial.chosen:
-    return rows
-  return [
-    row for row in plan.rows if row.trial and row.trial.sweep == trial.sweep
-  ]
 
 
 def _has_ended(workdir: pathlib.Path, run: Run) -> bool:
@@ -96,7 +99,28 @@ def _has_ended(workdir: pathlib.Path, run: Run) -> bool:
   )
 
 
-def name(run: Run) -> int | str:
-  """Returns the name of a run among those that train together."""
-  trial = run.row.trial
-  return run.seed if trial is None or trial.chosen else run.row.label
+def named(runs: Sequence[Run]) -> Mapping[int | str, Run]:
+  """Returns runs that train together by their names.
+
+  The name is the seed if all of them belong to one row.
+  """
+  labels = {run.row.label for run in runs}
+  return {
+    run.seed if len(labels) == 1 and not _is_trial(run) else _title(run): run
+    for run in runs
+  }
+
+
+def _labels(rows: Iterable[Row]) -> list[str]:
+  return [row.label for row in rows]
+
+
+def _title(run: Run) -> str:
+  """Returns the name of a run among those of several rows."""
+  label = run.row.label
+  return label if _is_trial(run) else f'{label}, seed {run.seed}'
+
+
+def _is_trial(run: Run) -> bool:
+  """Returns whether a run is a trial that has not been chosen."""
+  return run.row.trial is not None and not run.row.trial.chosen

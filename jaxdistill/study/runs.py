@@ -104,14 +104,16 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
   if hosts.first():
     config.keep(workdir, plan.config)
   teacher = _teacher_from_file(study)
+  programs = _shared_programs(study)
   for batch in batches:
-    _train_rows(study, batch, teacher)
+    _train_rows(study, batch, teacher, programs)
     if batch[0].role == 'teacher':
       teacher = _trained_teacher(study, batch[0])
   labels = [row.label for row in rows if row.trial is not None]
   for row in selection.with_chosen_trials(plan, workdir).rows:
     if row.label in labels:
-      _train_rows(study, [row], teacher)  # the other seeds, if it was chosen
+      # The other seeds, if it was chosen.
+      _train_rows(study, [row], teacher, programs)
   collected = results.write(plan, workdir)
   for sweep in {row.trial.sweep: None for row in rows if row.trial is not None}:
     trials = [
@@ -128,9 +130,19 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _train_rows(
-  study: Study, rows: Sequence[Row], teacher: Teacher | None
+  study: Study,
+  rows: Sequence[Row],
+  teacher: Teacher | None,
+  programs: Mapping[str, loop.Programs],
 ) -> None:
-  """Trains every seed of a row, or of rows together, that is not finished."""
+  """Trains every seed of a row, or of rows together, that is not finished.
+
+  Args:
+    study: the study.
+    rows: one row, or several that train together.
+    teacher: the teacher.
+    programs: see `_shared_programs`.
+  """
   groups = run_groups.groups(study.plan, study.workdir, rows)
   labels = {run.row.label for group in groups for run in group}
   for row in rows:
@@ -146,10 +158,24 @@ def _train_rows(
         interrupted=study.options.interrupted,
       )
     )
-  programs = loop.Programs() if len(groups) > 1 and len(rows) == 1 else None
+  shared = programs.get(row.label)
+  if shared is None and len(groups) > 1:
+    shared = loop.Programs()
   for group in groups:
-    seed_runs.train(study, group, teacher, programs)
+    seed_runs.train(study, group, teacher, shared)
     hosts.meet()
+
+
+def _shared_programs(study: Study) -> dict[str, loop.Programs]:
+  """Returns the programs of each row that is not the only one of its kind."""
+  programs: dict[str, loop.Programs] = {}
+  # On several devices, an equation may depend on the mesh that surrounds it.
+  if study.mesh.size == 1:
+    for rows in run_groups.alike(study.plan.rows):
+      if len(rows) > 1:
+        shared = loop.Programs(row.method for row in rows)
+        programs |= {row.label: shared for row in rows}
+  return programs
 
 
 def _teacher_from_file(study: Study) -> Teacher | None:

@@ -116,16 +116,16 @@ def train(
 
   Args:
     study: the study.
-    runs: seeds of one row, or one seed of several trials.
+    runs: seeds of one row, or of several rows that differ only in fractions.
     teacher: the teacher.
-    programs: the programs of earlier seeds of the row.
+    programs: the programs of earlier runs.
 
   Raises:
     NonFiniteLossError: the loss of a seed that is not part of a trial became
       NaN. The other seeds have been finished.
   """
   rows = list({run.row.label: run.row for run in runs}.values())
-  by_name = {run_groups.name(run): run for run in runs}
+  by_name = run_groups.named(runs)
   fits = {}
   with contextlib.ExitStack() as stack:
     for name, run in by_name.items():
@@ -147,15 +147,18 @@ def train(
     if not isinstance(outcome, loop.NonFiniteLossError):
       _finish_seed(study, *run, fits[name].carry, outcome, teacher)
     elif run.row.trial is None:
-      failures[run.seed] = outcome
+      failures[name] = outcome
     else:
       _note_divergence(study, *run, outcome)
   if len(runs) == 1 and failures:
-    raise failures[runs[0].seed]
+    raise next(iter(failures.values()))
   if len(runs) > 1:
     checkpoint.delete(workdir_lib.group_folder(study.workdir, rows[0]))
   if failures:
-    lines = [f'seed {seed}: {error}' for seed, error in failures.items()]
+    lines = [
+      f'{name if isinstance(name, str) else f"seed {name}"}: {error}'
+      for name, error in failures.items()
+    ]
     raise loop.NonFiniteLossError('; '.join(lines))
 
 
@@ -286,8 +289,11 @@ def _group_options(
   """
   row, *others = rows
   title = f'{row.label} seeds {", ".join(map(str, names))}'
-  if others and row.trial is not None:
-    title = f'{row.trial.sweep}: {len(rows)} trials'
+  if others:
+    sweeps = {row.trial and row.trial.sweep for row in rows}
+    title = f'{row.label} and {len(others)} rows like it'
+    if sweeps != {None} and len(sweeps) == 1:
+      title = f'{sweeps.pop()}: {len(rows)} trials'
   return of_run._replace(
     directory=str(workdir_lib.group_folder(study.workdir, row)),
     log=Log(name=title, show=study.show),

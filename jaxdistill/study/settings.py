@@ -47,9 +47,9 @@ class Settings(NamedTuple):
     epochs: passes over the subset.
     seeds: the number of seeds, which are then 0, 1, ..., or a sequence of
       seeds.
-    together: whether the seeds of a row, and the trials of a sweep that differ
-      only in numbers with a fraction, train side by side in one program, on one
-      device. This is meant for small networks on a GPU, and for sweeps.
+    together: whether the seeds of a row, and rows or trials of a sweep that
+      differ only in numbers with a fraction, train side by side in one program,
+      on one device. This is meant for small networks on a GPU.
     cache_teacher: for how many views (augmented versions) of each training
       image the teacher's outputs are computed once and stored. True: 8, or 1 if
       the augmentation is not random; 'auto': 1 if it is not random and this

@@ -328,9 +328,8 @@ def _method_of_outputs(
     if phase.static is not Phase._field_defaults['static']:
       return None
     state, frozen = jax.eval_shape(start, shapes)
-    single = programs.single_steps(phase, sharding.make_mesh())
-    step = single(phase.static(0))
-    programs.zero_totals(step, state, frozen, batches, key)
+    inputs = state, frozen, batches, key
+    programs.trace(phase, inputs, sharding.make_mesh())
   except Exception:  # whatever is raised where the teacher is missing
     return None
   return method

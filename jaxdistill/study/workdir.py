@@ -9,8 +9,8 @@ rows/LABEL/row.json: everything that the numbers of a row depend on.
 rows/LABEL/SEED/phase0.safetensors, ...: the models after each phase.
 rows/LABEL/SEED/checkpoints0/...: checkpoints of a phase that is not finished.
 rows/LABEL/together/...: a note of the runs that train in one program, and their
-  checkpoints, until all of these runs are finished: seeds of the row, or trials
-  of a sweep of which the row is the first.
+  checkpoints, until all of these runs are finished: seeds of the row, or of
+  several rows or trials of which it is the first.
 rows/LABEL/SEED/result.json: the measurements of a finished run.
 rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
 rows/LABEL/SEED/predictions.npz: the model's predictions for some test images.

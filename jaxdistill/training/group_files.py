@@ -1,7 +1,8 @@
-"""The file that says which runs train together: seeds, or trials of a sweep.
+"""The file that says which runs train together: seeds, rows, or trials.
 
 Each of their checkpoints holds the arrays of all of these runs, so training can
-only continue with the same ones. A run is known by its seed or its label.
+only continue with the same ones. A run is known by its seed, or by its label if
+there are several rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ def check(directory: str | os.PathLike[str], runs: Sequence[int | str]) -> None:
   """
   begun = names(directory)
   if begun and begun != tuple(runs):
-    what = 'seeds' if isinstance(begun[0], int) else 'trials'
+    what = 'seeds' if isinstance(begun[0], int) else 'runs'
     raise UsageError(
       f'together: expected the {what} {list(begun)}, which began together, got '
       f'{list(runs)}; to begin again, delete {directory}'

@@ -94,9 +94,10 @@ class Alone:
     frozen_axes: PyTree,
     shardings: tuple[PyTree, PyTree],
   ) -> Program:
-    del numbers, frozen_axes
-    (step,) = steps
-    return _compiled(step, shardings)
+    del frozen_axes
+    (step,), (own,) = steps, numbers
+    compiled = _compiled(step, shardings)
+    return (lambda *trees: compiled(*trees, own)) if own else compiled
 
   def have_nan(self, tree: PyTree) -> np.ndarray:
     return np.asarray(has_nan(tree))[None]

@@ -122,8 +122,8 @@ def fit_runs(
     dataset: what 'data' streams draw from.
     options: how the runs are watched and spread over devices. If there are
       several runs, its directory holds the checkpoints of all of them.
-    programs: keeps the compiled programs for further seeds of the same method;
-      None: nothing is kept after the call.
+    programs: keeps the compiled programs for further runs of its methods; None:
+      nothing is kept after the call.
 
   Returns:
     Name -> the result of a run, or why it has none.
@@ -139,7 +139,7 @@ def fit_runs(
   }
   fitted |= group_files.begin(options, list(runs))
   if programs is None and len(runs) > 1:
-    programs = Programs()
+    programs = Programs(run.method for run in runs.values())
   context = _Context(dataset, runs, options, programs)
   for order in range(max(len(run.method) for run in runs.values())):
     before = {

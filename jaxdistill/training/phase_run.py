@@ -10,7 +10,6 @@ import time
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-import numpy as np
 
 from jaxdistill.core import random
 from jaxdistill.core.types import Array, Dataset, PyTree, Static
@@ -52,7 +51,7 @@ class PhaseRun:
       dataset: what its 'data' streams draw from.
       options: how the run is watched, stored and spread over devices.
       checkpoints: the folder of the phase's checkpoints; None: none are kept.
-      shared: the programs of seeds that have run before; None: there are none.
+      shared: the programs of runs that have run before; None: there are none.
     """
     self._begun = time.monotonic()
     self._order = order
@@ -102,7 +101,7 @@ class PhaseRun:
       init_rng, step_rng = random.phase_keys(run.seed, self._order)
       state, run.frozen = run.phase.init(init_rng, run.before.carry)
       # The program donates these buffers, but the carry still needs them.
-      states.append(jax.tree.map(jnp.copy, state))
+      states.append(sharding.copied(state))
       keys.append(step_rng)
     held = [run.frozen for run in self._seeds]
     lanes_lib.check_shapes(self._phase.name, [*zip(states, held)])
@@ -110,9 +109,15 @@ class PhaseRun:
     self._state = sharding.place(lanes.packed(states), mesh)
     self._frozen = sharding.place(frozen, mesh)
     self._rng = lanes.packed([sharding.place_key(key, mesh) for key in keys])
-    self._program, totals = self._prepared(mesh, shared)
+    prepared = self._prepared(mesh, shared)
+    self._program = programs.compiled(
+      prepared,
+      sharding.layout(self._state, mesh),
+      *(mesh, lanes, self._frozen_axes),
+    )
     # Other runs begin with these totals, too.
-    self._zeros = sharding.place(lanes.packed([totals] * len(states)), mesh)
+    totals = [program.totals for program in prepared]
+    self._zeros = sharding.place(lanes.packed(totals), mesh)
     self._clear_totals()
     if self._options.evaluate is not None:
       for lane, run in enumerate(self._seeds):
@@ -120,39 +125,27 @@ class PhaseRun:
 
   def _clear_totals(self) -> None:
     """Begins new totals; the program donates them."""
-    self._totals = jax.tree.map(jnp.copy, self._zeros)
+    self._totals = sharding.copied(self._zeros)
 
   def _prepared(
     self, mesh: Mesh, shared: programs.Programs | None
-  ) -> tuple[programs.Steps, PyTree]:
-    """Returns the program of the phase, and the totals of one run."""
-    layout = sharding.layout(self._state, mesh)
-    carries = [run.before.carry for run in self._seeds]
+  ) -> list[programs.Program]:
+    """Returns the program of each seed."""
+    runs = self._seeds
     batches = sources_lib.draw(self._sources[0], 0, 1)
     inputs = *self._of(0), batches, self._lanes.one(self._rng, 0)
-
-    def made(phases):
-      single = [programs.single_steps(phase, mesh) for phase in phases]
-      totals = [
-        programs.zero_totals(one(phase.static(0)), *inputs)
-        for one, phase in zip(single, phases)
-      ]
-      lanes_lib.check_metrics(self._phase.name, totals)
-      if len(single) == 1:
-        single *= len(self._seeds)
-      steps = programs.compiled(
-        *(single, layout, mesh, self._lanes, self._frozen_axes),
-        (*inputs, np.int32(0)),
-      )
-      return steps, totals[0]
-
-    def own():
-      return made([run.phase for run in self._seeds])
-
-    build, *others = (run.build for run in self._seeds)
-    if shared is None or any(other is not build for other in others):
-      return own()
-    return shared.program(build, carries, made, own)
+    inputs = jax.tree.map(programs.placed_shape, inputs)
+    prepared = shared and shared.of_runs(
+      [run.build for run in runs],
+      [run.before.carry for run in runs],
+      *(inputs, mesh),
+    )
+    if not prepared:
+      traced = [programs.trace(run.phase, inputs, mesh) for run in runs]
+      prepared = programs.shared(traced, inputs)
+    totals = [program.totals for program in prepared]
+    lanes_lib.check_metrics(self._phase.name, totals)
+    return prepared
 
   def _of(self, lane: int) -> tuple[PyTree, PyTree]:
     """Returns the state of a seed, and what is frozen."""
@@ -280,7 +273,7 @@ class PhaseRun:
     # The next call donates the totals, so it is a copy that is waited for.
     lane = self._seeds.index(self._active()[-1])
     totals = self._lanes.one(self._totals, lane)
-    self._in_flight.append(jnp.copy(totals['count']))
+    self._in_flight.append(sharding.copied(totals['count']))
     if len(self._in_flight) > CALLS_IN_FLIGHT:
       jax.block_until_ready(self._in_flight.popleft())
 

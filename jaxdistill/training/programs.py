@@ -1,8 +1,9 @@
 """The compiled steps of a phase, one or several per call, and their totals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxdistill.core.types import (
   Array,
   Batch,
   Carry,
+  Method,
   Metrics,
   Phase,
   PhaseBuilder,
@@ -55,73 +57,211 @@ def steps_per_call() -> int:
   return 1 if jax.default_backend() == 'cpu' else 10
 
 
-# (static, count) -> a function (state, totals, frozen, batches, rng, index) ->
-# (state, totals), which donates the state and the totals.
-Steps = Callable[[Static, int], Callable[..., Any]]
 # static -> the function of one step without totals:
 # (state, frozen, batches, rng, index) -> (state, metrics).
 SingleSteps = Callable[[Static], Callable[..., tuple[PyTree, Metrics]]]
-# The steps of a phase, and the totals of one seed before the first of them.
-Program = tuple[Steps, PyTree]
+
+
+class Program(NamedTuple):
+  """The steps of a phase, which phases that differ in numbers share.
+
+  Attributes:
+    steps: (static, count) -> the function of `count` steps with totals, see
+      `lanes.Step`, and the numbers of this phase that it takes.
+    totals: those of one run before the first step, see `zero_totals`.
+  """
+
+  steps: Callable[[Static, int], tuple[lanes_lib.Step, shared_steps.Numbers]]
+  totals: PyTree
 
 
 class Programs:
-  """The programs of methods, each of which all seeds of a row share.
+  """The programs of methods, which seeds and rows share.
 
-  A phase is a set of functions that are made for one carry. Other seeds can use
+  A phase is a set of functions that are made for one carry. Other runs can use
   them if they do not depend on the values in the carry. They certainly do not
   if the phase can be built from shapes alone and then traced.
+
+  Methods that differ only in numbers share programs, too, which take these
+  numbers as arguments. The methods are known from the beginning, so that the
+  program of a method is the same whichever of them is trained first.
   """
 
-  def __init__(self) -> None:
-    """Begins without programs."""
-    self._entries: dict[PhaseBuilder, tuple[Carry, Program]] = {}
-
-  def program(
-    self,
-    build: PhaseBuilder,
-    carries: Sequence[Carry],
-    make: Callable[[Sequence[Phase]], Program],
-    own: Callable[[], Program],
-  ) -> Program:
-    """Returns the program of a phase, which may be that of earlier seeds.
+  def __init__(self, methods: Iterable[Method] = ()) -> None:
+    """Begins without programs.
 
     Args:
-      build: builds the phase.
-      carries: what the phase before handed on, for each seed.
-      make: makes a program from one phase that serves all seeds.
-      own: makes a program from the separate phases of these seeds.
+      methods: those that may differ only in numbers.
     """
-    shapes, *others = map(_shapes, carries)
+    self._methods = list(methods)
+    # What phases begin with, and their programs; None: one needs the values.
+    self._known: list[tuple[Any, dict[PhaseBuilder, Program | None]]] = []
+
+  def of_runs(
+    self,
+    builders: Sequence[PhaseBuilder],
+    carries: Sequence[Carry],
+    inputs: Sequence[PyTree],
+    mesh: Mesh,
+  ) -> list[Program] | None:
+    """Returns the programs of runs, which earlier runs may have made.
+
+    Returns None if a phase needs the values in its carry.
+
+    Args:
+      builders: what builds the phase of each run.
+      carries: what the phase before handed on, for each run.
+      inputs: the arguments (state, frozen, batches, rng) of the step of the
+        first run. Those of the others have the same shapes.
+      mesh: the devices.
+    """
+    shapes, *others = (_shapes(dict(carry)) for carry in carries)
     if any(other != shapes for other in others):
-      return own()
-    # After a group of seeds, a group of the same size rarely follows.
-    kept = None if others else self._entries.get(build)
-    if kept is not None and kept[0] == shapes:
-      return kept[1]
-    try:
-      phase = build(shapes)
-      # Of a phase with several programs, only the first one is traced here, and
-      # the others might still depend on values.
-      if phase.static is not Phase._field_defaults['static']:
-        return own()
-      program = make([phase])
-    except Exception:  # without the values, a phase may fail in any way
-      return own()
-    if not others:
-      self._entries[build] = shapes, program
-    return program
+      return None
+    found = []
+    for build in builders:
+      program = self._alike(build, shapes, inputs, mesh)[build]
+      if program is None:
+        return None
+      found.append(program)
+    return found
+
+  def _alike(
+    self,
+    build: PhaseBuilder,
+    shapes: '_Shapes',
+    inputs: Sequence[PyTree],
+    mesh: Mesh,
+  ) -> dict[PhaseBuilder, Program | None]:
+    """Returns the programs of a phase and of those that it may share with."""
+    begun = shapes, jax.tree.flatten(inputs)
+    for other, programs in self._known:
+      if build in programs and other == begun:
+        return programs
+    programs = dict.fromkeys(self._alternatives(build))
+    programs |= self._make(build, shapes, inputs, mesh)
+    self._known.append((begun, programs))
+    return programs
+
+  def _make(
+    self,
+    build: PhaseBuilder,
+    shapes: '_Shapes',
+    inputs: Sequence[PyTree],
+    mesh: Mesh,
+  ) -> dict[PhaseBuilder, Program]:
+    """Makes these programs, where that works without values."""
+    totals: dict[PhaseBuilder, PyTree] = {}
+
+    def singles() -> Iterator[Callable[..., Any]]:
+      for other in self._alternatives(build):
+        try:
+          phase = other(jax.tree.unflatten(*shapes))
+          traced = trace(phase, inputs, mesh)
+        except Exception:  # without the values, a phase may fail in any way
+          continue
+        # Of a phase with several programs, only the first one has been traced,
+        # and the others might still depend on values.
+        if phase.static is Phase._field_defaults['static']:
+          totals[other] = traced.totals
+          yield traced.single(phase.static(0))
+
+    pairs = shared_steps.shared(singles(), (*inputs, np.int32(0)))
+    return dict(zip(totals, _programs(lambda static: pairs, totals.values())))
+
+  def _alternatives(self, build: PhaseBuilder) -> list[PhaseBuilder]:
+    """Returns a phase and those in its place in the other methods, in order."""
+    places = {m.index(build) for m in self._methods if build in m}
+    found = [m[i] for m in self._methods for i in places if i < len(m)]
+    return list(dict.fromkeys(found or [build]))
 
 
-def _shapes(carry: Carry) -> Carry:
-  """Returns a carry with shapes in place of arrays."""
+def placed_shape(x: Any) -> Any:
+  """Returns all that tracing needs to know of an array, which is then free."""
+  if not isinstance(x, (jax.Array, np.ndarray)):
+    return x
+  place = getattr(x, 'sharding', None)
+  is_weak = getattr(x, 'weak_type', False)  # keys have no such attribute
+  return jax.ShapeDtypeStruct(
+    x.shape, x.dtype, sharding=place, weak_type=is_weak
+  )
 
+
+# The structure of a tree, and its leaves with shapes in place of arrays.
+_Shapes = tuple[jax.tree_util.PyTreeDef, list[Any]]
+
+
+def _shapes(tree: PyTree) -> _Shapes:
   def shape(x: Any) -> Any:
     is_array = isinstance(x, (jax.Array, np.ndarray))
     return jax.ShapeDtypeStruct(x.shape, x.dtype) if is_array else x
 
-  shapes: Carry = jax.tree.map(shape, dict(carry))
-  return shapes
+  leaves, structure = jax.tree.flatten(tree)
+  return structure, list(map(shape, leaves))
+
+
+class Traced(NamedTuple):
+  """A phase whose step has been traced.
+
+  Attributes:
+    single: its steps without totals, each of which is traced once.
+    totals: see `zero_totals`.
+  """
+
+  single: SingleSteps
+  totals: PyTree
+
+
+def trace(phase: Phase, inputs: Sequence[PyTree], mesh: Mesh) -> Traced:
+  """Traces the first step of a phase.
+
+  Args:
+    phase: the phase.
+    inputs: the arguments (state, frozen, batches, rng) of its step.
+    mesh: the devices.
+  """
+  single = single_steps(phase, mesh)
+  return Traced(single, zero_totals(single(phase.static(0)), *inputs))
+
+
+def shared(
+  phases: Sequence[Traced], inputs: Sequence[PyTree] = ()
+) -> list[Program]:
+  """Returns the programs of phases; steps that differ in numbers become one.
+
+  Args:
+    phases: the phases.
+    inputs: see `trace`; only needed if there are several phases.
+  """
+
+  @functools.cache
+  def pairs(static: Static) -> Sequence[_Pair]:
+    singles = [phase.single(static) for phase in phases]
+    if len(singles) == 1:
+      return [(single, ()) for single in singles]
+    return shared_steps.shared(singles, (*inputs, np.int32(0)))
+
+  return _programs(pairs, [phase.totals for phase in phases])
+
+
+# A step without totals, and the numbers that it takes.
+_Pair = tuple[Callable[..., Any], shared_steps.Numbers]
+
+
+def _programs(
+  pairs: Callable[[Static], Sequence[_Pair]], totals: Iterable[PyTree]
+) -> list[Program]:
+  """Returns the programs of phases from their steps and totals."""
+  with_totals = functools.cache(_with_totals)
+
+  def program(i: int, of_phase: PyTree) -> Program:
+    def steps(static: Static, count: int) -> Any:
+      single, numbers = pairs(static)[i]
+      return with_totals(single, count), numbers
+
+    return Program(steps, of_phase)
+
+  return list(itertools.starmap(program, enumerate(totals)))
 
 
 def single_steps(phase: Phase, mesh: Mesh) -> SingleSteps:
@@ -146,23 +286,22 @@ def single_steps(phase: Phase, mesh: Mesh) -> SingleSteps:
 
 
 def compiled(
-  phases: Sequence[SingleSteps],
+  runs: Sequence[Program],
   layout: PyTree,
   mesh: Mesh,
   lanes: lanes_lib.Lanes | None = None,
   frozen_axes: PyTree = None,
-  inputs: Sequence[PyTree] = (),
-) -> Steps:
+) -> Callable[[Static, int], lanes_lib.Program]:
   """Returns jitted steps, with augmentation and running totals.
 
+  A step that is compiled once serves all runs that have it.
+
   Args:
-    phases: the steps of each run; steps that differ only in numbers become one.
+    runs: the program of each run.
     layout: the shardings of the state, see `sharding.layout`.
     mesh: the devices.
     lanes: how the runs share the program; None: there is one run.
     frozen_axes: see `Lanes.frozen`.
-    inputs: the arguments of the step of one run without totals; only needed if
-      the phases differ.
 
   Returns:
     (static, count) -> a function (state, totals, frozen, batches, rng, index)
@@ -174,14 +313,8 @@ def compiled(
   lanes = lanes or lanes_lib.Alone()
 
   @functools.cache
-  def program(static: Static, count: int) -> Callable[..., Any]:
-    singles = [single(static) for single in phases]
-    numbers: list[PyTree] = [()] * len(singles)
-    if any(single is not singles[0] for single in singles):
-      pairs = shared_steps.shared(singles, inputs)
-      singles, numbers = map(list, zip(*pairs))
-    with_totals = functools.cache(lambda single: _with_totals(single, count))
-    steps = list(map(with_totals, singles))
+  def program(static: Static, count: int) -> lanes_lib.Program:
+    steps, numbers = zip(*(run.steps(static, count) for run in runs))
     return lanes.program(steps, numbers, frozen_axes, shardings)
 
   return program

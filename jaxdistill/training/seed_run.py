@@ -2,12 +2,11 @@
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.core import checks
 from jaxdistill.core.types import Model, Phase, PhaseBuilder, PyTree
+from jaxdistill.training.distributed import sharding
 from jaxdistill.training.log import Log
 from jaxdistill.training.options import (
   FitOptions,
@@ -85,7 +84,7 @@ class SeedRun:
   def start_best(self, state: PyTree, frozen: PyTree) -> None:
     """Begins to keep the best model of each role in the carry."""
     self.best_variables = {
-      name: jax.tree.map(jnp.copy, eval_model(state, frozen).variables)
+      name: sharding.copied(eval_model(state, frozen).variables)
       for name, eval_model in self.phase.eval_models.items()
       if name in self.before.carry
     }
@@ -136,8 +135,7 @@ class SeedRun:
       quality = options.score.quality(metrics[options.score.name])
       if quality > best.quality:
         self._best[name] = Best(quality, step)
-        copied = jax.tree.map(jnp.copy, model.variables)
-        self.best_variables[name] = copied
+        self.best_variables[name] = sharding.copied(model.variables)
     return records
 
   def result(

@@ -1,14 +1,14 @@
 """One step for several runs whose steps differ only in numbers.
 
-The steps of a sweep's trials may be the same but for a learning rate, a weight
-or a temperature. These numbers are constants of the traced programs. Where the
-programs have different constants in the same place, the shared step takes an
-argument instead.
+The steps of rows, or of a sweep's trials, may be the same but for a learning
+rate, a weight or a temperature. These numbers are constants of the traced
+programs. Where the programs have different constants in the same place, the
+shared step takes an argument instead.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
@@ -34,7 +34,7 @@ Numbers = tuple[Array, ...]
 
 
 def shared(
-  steps: Sequence[Callable[..., Any]], inputs: Sequence[PyTree]
+  steps: Iterable[Callable[..., Any]], inputs: Sequence[PyTree]
 ) -> list[tuple[Step, Numbers]]:
   """Returns, for each of several runs, a step and the numbers that it takes.
 
@@ -42,36 +42,61 @@ def shared(
 
   Args:
     steps: the step of each run, which can be traced.
-    inputs: the arguments of one of them. Those of the others have the same
-      shapes.
+    inputs: the arguments of one of them, or their shapes. Those of the others
+      have the same shapes.
   """
-  programs, results_of = zip(
-    *(jax.make_jaxpr(step, return_shape=True)(*inputs) for step in steps)
-  )
-  structures = list(map(jax.tree.structure, results_of))
-  texts = list(map(_Text.of, programs))
-  groups: list[list[int]] = []
-  for i, text in enumerate(texts):
+  groups: list[_Group] = []
+  for i, step in enumerate(steps):
+    program, results = jax.make_jaxpr(step, return_shape=True)(*inputs)
+    text, structure = _Text.of(program), jax.tree.structure(results)
     for group in groups:
-      first = group[0]
-      if (texts[first].lines, structures[first]) == (text.lines, structures[i]):
-        group.append(i)
+      if (group.lines, group.structure) == (text.lines, structure):
+        group.constants[i] = text.constants
         break
     else:
-      groups.append([i])
-  results: dict[int, tuple[Step, Numbers]] = {}
+      constants = {i: text.constants}
+      groups.append(_Group(step, program, structure, text.lines, constants))
+  pairs: dict[int, tuple[Step, Numbers]] = {}
   for group in groups:
-    columns = list(zip(*(texts[i].constants for i in group), strict=True))
+    pairs |= group.pairs(len(inputs))
+  return [pairs[i] for i in range(len(pairs))]
+
+
+class _Group(NamedTuple):
+  """Runs whose steps differ only in numbers.
+
+  Programs are large, so only that of the first run is kept.
+
+  Attributes:
+    step: the step of the first run.
+    program: its program.
+    structure: the structure of its result.
+    lines: its program, see `_Text`.
+    constants: number of a run -> its constants, see `_Text`.
+  """
+
+  step: Step
+  program: core.ClosedJaxpr
+  structure: jax.tree_util.PyTreeDef
+  lines: list[Any]
+  constants: dict[int, list[Any]]
+
+  def pairs(self, count: int) -> dict[int, tuple[Step, Numbers]]:
+    """Returns number of a run -> its step, and the numbers that it takes.
+
+    Args:
+      count: the number of other arguments.
+    """
+    if len(self.constants) == 1:
+      return {i: (self.step, ()) for i in self.constants}
+    columns = list(zip(*self.constants.values(), strict=True))
     places = [k for k, column in enumerate(columns) if not _are_equal(column)]
-    first = group[0]
-    step = _step(
-      *(programs[first], structures[first], texts[first].constants),
-      *(places, len(inputs)),
-    )
-    for i in group:
-      numbers = [jnp.asarray(texts[i].constants[k]) for k in places]
-      results[i] = step, tuple(numbers)
-  return [results[i] for i in range(len(steps))]
+    first = next(iter(self.constants.values()))
+    step = _step(self.program, self.structure, first, places, count)
+    return {
+      i: (step, tuple(jnp.asarray(constants[k]) for k in places))
+      for i, constants in self.constants.items()
+    }
 
 
 def _step(
@@ -95,7 +120,10 @@ def _step(
     inputs, numbers = arguments[:count], arguments[count:]
     replaced = dict(zip(places, numbers, strict=True))
     values = (replaced.get(i, x) for i, x in enumerate(constants))
-    outputs = _outputs(program, values, jax.tree.leaves(inputs))
+    leaves = jax.tree.leaves(inputs)
+    # The equations hold the shapes with which they were traced.
+    assert [jnp.shape(x) for x in leaves] == [x.shape for x in program.in_avals]
+    outputs = _outputs(program, values, leaves)
     return jax.tree.unflatten(structure, outputs)
 
   return step

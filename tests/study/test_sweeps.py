@@ -231,7 +231,7 @@ def test_trials_that_began_together_continue_together(cli, config, tmp_path):
   assert group_files.names(folder) == tuple(row.label for row in trials)
   arguments = f'--config.{rates}', '--config.together=True'
   line = cli.refused(config, tmp_path, *arguments, f'--row={trials[1].label}')
-  assert f'expected the trials {[row.label for row in trials]}' in line
+  assert f'expected the runs {[row.label for row in trials]}' in line
   cli.fit(config, tmp_path, *arguments, '--row=kd')
   assert not folder.exists()
 

@@ -126,6 +126,14 @@ def assert_same(some, others):
     assert one.steps == other.steps
 
 
+def assert_equal(one, other):
+  """Checks that two results have the same bits."""
+  jax.tree.map(
+    *(np.testing.assert_array_equal, one.carry['student'].variables),
+    other.carry['student'].variables,
+  )
+
+
 def network(width):
   return Network(
     (
@@ -378,10 +386,9 @@ def test_trials_that_differ_in_numbers_share_one_program(
   augmented, carries, dataset, monkeypatch
 ):
   """Such as weights, temperatures and the numbers of optimizers."""
-  compiled = []
-  jit = lanes._compiled
+  steps, jit = set(), lanes._compiled
   monkeypatch.setattr(
-    *(lanes, '_compiled', lambda *args: compiled.append(1) or jit(*args))
+    *(lanes, '_compiled', lambda step, *a: steps.add(step) or jit(step, *a))
   )
   trials = {
     f'trial {i}': methods.kd(
@@ -402,17 +409,24 @@ def test_trials_that_differ_in_numbers_share_one_program(
     name: loop.Run(method, carries[0], 7, own)
     for name, method in trials.items()
   }
-  results = []
-  for is_mapped in (False, True):
-    monkeypatch.setattr(lanes, 'are_mapped', lambda is_=is_mapped: is_)
-    results.append(loop.fit_runs(runs, dataset, own))
-  assert len(compiled) == 2
-  assert_same(*results)
+  programs = loop.Programs(trials.values())
+  one_by_one = {
+    name: loop.fit_runs({name: run}, dataset, own, programs)[name]
+    for name, run in runs.items()
+  }
+  assert len(steps) == 1
+  in_turn = loop.fit_runs(runs, dataset, own)
+  assert len(steps) == 2
+  for name in trials:
+    assert_equal(one_by_one[name], in_turn[name])
+  monkeypatch.setattr(lanes, 'are_mapped', lambda: True)
+  assert_same(in_turn, loop.fit_runs(runs, dataset, own))
+  assert len(steps) == 3
   name = 'trial 1'
   alone = loop.fit(*(trials[name], carries[0], dataset), seed=7, options=own)
-  assert_same({name: results[0][name]}, {name: alone})
+  assert_same({name: in_turn[name]}, {name: alone})
   with pytest.raises(AssertionError):
-    assert_same({name: results[0]['trial 0']}, {name: alone})
+    assert_same({name: in_turn['trial 0']}, {name: alone})
 
 
 def test_trials_of_other_lengths_or_shapes_train_in_programs_of_their_own(

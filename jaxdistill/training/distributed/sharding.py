@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -147,6 +148,15 @@ def place_key(rng: Array, mesh: Mesh) -> Array:
   """Copies a random key to all devices."""
   data = batches.place(jax.random.key_data(rng), whole(mesh))
   return jax.random.wrap_key_data(data, impl=jax.random.key_impl(rng))
+
+
+@jax.jit
+def copied(tree: PyTree) -> PyTree:
+  """Returns arrays with buffers of their own, which a program may overwrite.
+
+  One program for the whole tree compiles faster than one for each shape.
+  """
+  return jax.tree.map(jnp.copy, tree)
 
 
 def fetch(tree: PyTree) -> PyTree:

@@ -139,11 +139,10 @@ def program(name: str) -> str:
   rng = sharding.place_key(jax.random.key(1), mesh)
   source = sources.of_phase(phase, {}, DATA, (0,), mesh)
   batch = sources.draw(source, 0, 1)
-  single = programs.single_steps(phase, mesh)
-  totals = programs.zero_totals(single(None), state, frozen, batch, rng)
+  traced = programs.trace(phase, (state, frozen, batch, rng), mesh)
   layout = sharding.layout(state, mesh)
-  step = programs.compiled([single], layout, mesh)(None, 1)
-  arguments = (state, totals, frozen, batch, rng, np.int32(0))
+  step = programs.compiled(programs.shared([traced]), layout, mesh)(None, 1)
+  arguments = (state, traced.totals, frozen, batch, rng, np.int32(0))
   return step.lower(*arguments).compile().as_text()
 
 
