@@ -56,7 +56,9 @@ OPTIMIZER = {
   'clip': 10.0,
 }
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
-PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5))
+PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5, 6, 7))
+# Cells have up to 80 pixels. The anchors of the other two levels are larger.
+USED = PYRAMID[:3]
 
 
 def get_config():
@@ -78,17 +80,17 @@ def get_config():
         'name': 'hint',
         'weight': 1.0,
         'activation': False,
-        'feature_pairs': PYRAMID,
+        'feature_pairs': USED,
       },
       'CWD': {'name': 'cwd', 'weight': 10.0, 'feature_pairs': PYRAMID},
       'FGD': {
         'name': 'fgd',
-        'feature_pairs': PYRAMID,
+        'feature_pairs': USED,
         'optimizer': {'clip': 35.0},
       },
       'SSKD': {
         'name': 'sskd',
-        'cut': (*GROUPS, PYRAMID),
+        'cut': (*GROUPS, USED),
         'stage_epochs': 6,
         'head_epochs': 20,
         'stage_optimizer': OPTIMIZER,
