@@ -4,10 +4,11 @@ ResNet-56 teaches ResNet-20 on 32x32 images, or any other pair of networks for
 small images. A step is the teacher's forward pass, the student's forward and
 backward pass, and SGD with momentum and weight decay. Three rates are measured
 in images per second: that of the step by itself, on one batch that stays on the
-device; that of the step with its input, 50,000 images in memory that are
-cropped with padding 4 and flipped; and with --files that of the step with input
-from PNG files. JAX decodes in worker processes, and crops and flips on the
-device. PyTorch does all of it in the worker processes of a DataLoader.
+device; that of the step with its input, which is 50,000 images in memory that
+are cropped with padding 4 and flipped; and, with --files, that of the step with
+input from PNG files. JAX decodes files in worker processes, and crops and flips
+images on the device. PyTorch does all of this in the worker processes of a
+DataLoader.
 
 PyTorch runs with channels first and with channels last, JAX with its default
 settings and with those of --fast_cpu. Each of these engines is a process of its

@@ -1,8 +1,8 @@
 """The cores of the CPU, and whether the fast computations for it are used.
 
-`--fast_cpu` restarts the process with an environment variable that says so. Its
-value is what computes the convolutions, followed by ', 2 devices' if the
-processor appears as so many devices.
+`--fast_cpu` restarts the process with an environment variable. Its value says
+what computes the convolutions, and how many devices the processor appears as if
+there are several: 'XLA', 'oneDNN' or 'oneDNN, 2 devices'.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,8 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     path: the path of the file; 'file.py:x' calls `get_config('x')`.
 
   Raises:
-    UsageError: the file does not exist, lacks the function, or raises an error.
+    UsageError: the file does not exist, lacks the function, or raises an error,
+      or a key of the config contains a dot.
   """
   file, argument = _split(os.fspath(path))
   if not os.path.isfile(file):
@@ -38,7 +39,9 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
   module = _module(file)
   try:
     _execute(module)
-    return _ordered(_call(module, file, argument))
+    config = _call(module, file, argument)
+    check_keys(config)
+    return _ordered(config)
   except UsageError:
     raise
   except Exception as error:  # whatever the user's file raises
@@ -71,6 +74,27 @@ def plain(config: Any, place: str = '') -> dict[str, Any]:
       raise UsageError(f'give --config.{place}{key}=VALUE') from None
     sections[key] = _plain_value(value, f'{place}{key}.')
   return sections
+
+
+def check_keys(value: Any, place: str = '') -> None:
+  """Checks that no key contains a dot, which separates keys in overrides.
+
+  Args:
+    value: a config, or a part of one.
+    place: the key of this part, for the message.
+
+  Raises:
+    UsageError: a key contains a dot.
+  """
+  if not isinstance(value, Mapping):
+    return
+  for key, part in value.items():
+    if isinstance(key, str) and '.' in key:
+      raise UsageError(
+        f'{place or "the config"}: expected keys without dots, which separate '
+        f'keys as in --config.schedule.rate=0.1, got {key!r}'
+      )
+    check_keys(part, f'{place}.{key}' if place else str(key))
 
 
 def _plain_value(value: Any, place: str) -> Any:
@@ -194,5 +218,6 @@ def _error_message(
   ]
   line = f', line {lines[-1]}' if lines else ''
   valid = getattr(module, 'ARGUMENTS', ()) if argument else ()
-  hint = f' (valid arguments: {", ".join(valid)})' if valid else ''
+  names = ', '.join(map(repr, valid))  # an argument may contain a comma
+  hint = f' (valid arguments: {names})' if valid else ''
   return f'--config: {file!r}{line}: {type(error).__name__}: {error}{hint}'

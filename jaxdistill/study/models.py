@@ -125,7 +125,7 @@ def check_outputs(plan: Plan) -> None:
   Raises:
     UsageError: it cannot; the message names the role.
   """
-  if plan.task.reads_teacher:  # of predictions that do not exist yet
+  if plan.task.reads_teacher:  # its predictions do not exist yet
     return
   for role, network in plan.networks.items():
     try:

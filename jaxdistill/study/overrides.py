@@ -9,6 +9,7 @@ import ml_collections
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
+from jaxdistill.study import config as config_lib
 
 PREFIX = '--config.'
 
@@ -152,11 +153,12 @@ def _set(
     if not isinstance(stored, ml_collections.FieldReference):
       # A ConfigDict would turn the int into a float: 500 into 500.0.
       del section[key]
+  config_lib.check_keys(value, f'--config.{path}')
   # A ConfigDict keeps the type of a key. The checks of sections say more.
   with section.ignore_type():
     try:
       section[key] = value
-    except (TypeError, ValueError) as error:  # dots in the keys of a value
+    except (TypeError, ValueError) as error:  # keys that are no strings
       raise UsageError(f'--config.{path}: {error}') from error
 
 

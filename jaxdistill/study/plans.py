@@ -82,8 +82,8 @@ class Plan(NamedTuple):
       does not.
     rows: what to train. The teacher comes first if it has to be trained.
     options: keyword arguments of `loop.FitOptions`.
-    together: whether the seeds of a row train in one program, and rows that
-      differ only in numbers which are not whole.
+    together: whether the seeds of a row, and rows that differ only in
+      floating-point numbers, train in one program.
     notes: lines about the teacher that the user should read.
     config: the plain config that the plan was made from.
     trackers: services that get the numbers of the log.

@@ -19,7 +19,7 @@ class Run(NamedTuple):
 
 
 def alike(rows: Iterable[Row]) -> list[list[Row]]:
-  """Returns rows in groups that differ only in numbers which are not whole."""
+  """Returns groups of rows that differ only in floating-point numbers."""
   groups: dict[str, list[Row]] = {}
   for row in rows:
     text = json.dumps(_without_floats(row.resolved), sort_keys=True)

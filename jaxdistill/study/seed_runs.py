@@ -116,7 +116,8 @@ def train(
 
   Args:
     study: the study.
-    runs: seeds of one row, or of several rows that differ only in fractions.
+    runs: seeds of one row, or of several rows that differ only in
+      floating-point numbers.
     teacher: the teacher.
     programs: the programs of earlier runs.
 

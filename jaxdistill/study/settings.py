@@ -48,7 +48,7 @@ class Settings(NamedTuple):
     seeds: the number of seeds, which are then 0, 1, ..., or a sequence of
       seeds.
     together: whether the seeds of a row, and rows or trials of a sweep that
-      differ only in numbers with a fraction, train side by side in one program,
+      differ only in floating-point numbers, train side by side in one program,
       on one device. This is meant for small networks on a GPU.
     cache_teacher: for how many views (augmented versions) of each training
       image the teacher's outputs are computed once and stored. True: 8, or 1 if

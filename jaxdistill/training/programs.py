@@ -94,7 +94,8 @@ class Programs:
       methods: those that may differ only in numbers.
     """
     self._methods = list(methods)
-    # What phases begin with, and their programs; None: one needs the values.
+    # The shapes with which phases begin, and the programs of these phases; None
+    # if a phase needs the values in its carry.
     self._known: list[tuple[Any, dict[PhaseBuilder, Program | None]]] = []
 
   def of_runs(
@@ -118,13 +119,13 @@ class Programs:
     shapes, *others = (_shapes(dict(carry)) for carry in carries)
     if any(other != shapes for other in others):
       return None
-    found = []
+    programs = []
     for build in builders:
       program = self._alike(build, shapes, inputs, mesh)[build]
       if program is None:
         return None
-      found.append(program)
-    return found
+      programs.append(program)
+    return programs
 
   def _alike(
     self,
@@ -133,7 +134,7 @@ class Programs:
     inputs: Sequence[PyTree],
     mesh: Mesh,
   ) -> dict[PhaseBuilder, Program | None]:
-    """Returns the programs of a phase and of those that it may share with."""
+    """Returns the programs of a phase and of its alternatives."""
     begun = shapes, jax.tree.flatten(inputs)
     for other, programs in self._known:
       if build in programs and other == begun:
@@ -150,7 +151,7 @@ class Programs:
     inputs: Sequence[PyTree],
     mesh: Mesh,
   ) -> dict[PhaseBuilder, Program]:
-    """Makes these programs, where that works without values."""
+    """Makes the programs of the phases that can be built without values."""
     totals: dict[PhaseBuilder, PyTree] = {}
 
     def singles() -> Iterator[Callable[..., Any]]:
@@ -170,14 +171,14 @@ class Programs:
     return dict(zip(totals, _programs(lambda static: pairs, totals.values())))
 
   def _alternatives(self, build: PhaseBuilder) -> list[PhaseBuilder]:
-    """Returns a phase and those in its place in the other methods, in order."""
+    """Returns a phase and those at the same place of the other methods."""
     places = {m.index(build) for m in self._methods if build in m}
-    found = [m[i] for m in self._methods for i in places if i < len(m)]
-    return list(dict.fromkeys(found or [build]))
+    phases = [m[i] for m in self._methods for i in places if i < len(m)]
+    return list(dict.fromkeys(phases or [build]))
 
 
 def placed_shape(x: Any) -> Any:
-  """Returns all that tracing needs to know of an array, which is then free."""
+  """Returns what tracing needs to know of an array, without its values."""
   if not isinstance(x, (jax.Array, np.ndarray)):
     return x
   place = getattr(x, 'sharding', None)

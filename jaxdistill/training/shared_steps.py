@@ -71,8 +71,8 @@ class _Group(NamedTuple):
     step: the step of the first run.
     program: its program.
     structure: the structure of its result.
-    lines: its program, see `_Text`.
-    constants: number of a run -> its constants, see `_Text`.
+    lines: its program without constants, see `_Text`.
+    constants: index of a run -> its constants, see `_Text`.
   """
 
   step: Step
@@ -82,10 +82,10 @@ class _Group(NamedTuple):
   constants: dict[int, list[Any]]
 
   def pairs(self, count: int) -> dict[int, tuple[Step, Numbers]]:
-    """Returns number of a run -> its step, and the numbers that it takes.
+    """Returns index of a run -> its step, and the numbers that it takes.
 
     Args:
-      count: the number of other arguments.
+      count: how many arguments the step has without these numbers.
     """
     if len(self.constants) == 1:
       return {i: (self.step, ()) for i in self.constants}

@@ -68,8 +68,27 @@ def test_notes_are_printed_once_the_config_has_been_accepted(
   ["data={'a.b':1}", "optimizer={'x':{'b.c':1}}", "student.x={'.':{}}"],
 )
 def test_keys_that_a_config_cannot_hold_are_refused(cli, config, change):
-  with pytest.raises(UsageError, match=r'^--config.*dots'):
+  with pytest.raises(UsageError, match=r'^--config.*without dots.*, got '):
     cli.load(config, change)
+
+
+@pytest.mark.parametrize(
+  ('methods', 'words'),
+  [
+    ("{'kd, 0.1': {'name': 'kd'}}", r"^methods: .*without dots.* 'kd, 0\.1'$"),
+    (
+      "{'kd': {'sweep': {'keys': {'schedule.rate': [1.0]}}}}",
+      r"^methods\.kd\.sweep\.keys: .* got 'schedule\.rate'$",
+    ),
+  ],
+)
+def test_a_file_whose_keys_contain_dots_is_refused_by_the_place_of_the_key(
+  tmp_path, methods, words
+):
+  file = tmp_path / 'mine.py'
+  file.write_text(f"def get_config():\n  return {{'methods': {methods}}}\n")
+  with pytest.raises(UsageError, match=words):
+    config_lib.load(file)
 
 
 def test_keys_of_several_types_are_refused():
@@ -144,7 +163,7 @@ def test_a_config_file_gets_the_argument_after_its_name(config):
     ('def get_config():\n  return {}', "takes no argument, got 'abc'"),
     (
       "ARGUMENTS = '0.5', '1'\ndef get_config(x=1):\n  return float(x)",
-      "'abc' (valid arguments: 0.5, 1)",
+      "'abc' (valid arguments: '0.5', '1')",
     ),
   ],
 )

@@ -40,8 +40,8 @@ class PixelClassifier(nn.Module):
   Attributes:
     num_classes: channels of the output.
     dropout: the rate of the dropout before it.
-    prior: the output with which it begins at all places, but for a little
-      noise; None: a random one.
+    prior: the output of a new head at all places, apart from a little noise;
+      None: the output is random.
   """
 
   num_classes: int

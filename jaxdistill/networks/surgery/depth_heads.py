@@ -84,9 +84,9 @@ def upproj(
       on is dropped.
     num_classes: channels of the output; 1 for a map of depths.
     doublings: how often the size is doubled.
-    prior: the depth with which a new network begins at all pixels, such as the
-      mean of the training images; None: a random one around 0, from which the
-      way to large depths is long.
+    prior: the depth that a new network predicts at all pixels, such as the mean
+      depth of the training images; None: random depths around 0, from which
+      large depths are learned slowly.
 
   Returns:
     A network with the stages 'decoder.squeeze', 'decoder.up1' and so on, and

@@ -72,8 +72,8 @@ def lines(
   keys = plan.config
   rows = ', '.join(keys['methods'])
   yield (
-    f'rows: {rows}; seeds: {keys["seeds"]}; {keys["epochs"]:g} epochs with '
-    f'batches of {keys["batch_size"]}'
+    f'rows: {rows}; seeds: {keys["seeds"]}; epochs: {keys["epochs"]:g}; '
+    f'batch size: {keys["batch_size"]}'
   )
   if plan.task.reads_teacher:
     verdict = '; the verdict compares accuracies'

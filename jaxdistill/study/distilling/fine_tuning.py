@@ -57,11 +57,12 @@ def standardisation(
   Args:
     teacher: the teacher.
     dataset: the data.
-    section: their section, whose own mean and std remain.
+    section: the section `data` of the config. If it sets the mean or the std,
+      that value is kept.
 
   Returns:
-    'mean' and 'std'; nothing if the teacher's file does not say them, or says
-    them for another number of channels.
+    'mean' and 'std'. A value is missing if the section sets it, or if the
+    teacher's file lacks it or has it for another number of channels.
 
   Raises:
     UsageError: one of them is not valid.

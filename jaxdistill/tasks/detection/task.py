@@ -187,11 +187,11 @@ def _parts(outputs: Output) -> _Parts:
   anchors = [name for name in names if name.startswith(_ANCHORS)]
   if not anchors or _HEAD not in names or _BOXES not in names:
     got = ', '.join(names) if names else 'a single output'
+    if 'proposals' in names:
+      got += "; the task 'two_stage_detection' suits it"
     raise UsageError(
       f'detection: expected a network with the outputs {_HEAD!r}, {_BOXES!r}, '
       f"{_ANCHORS + '3'!r} and so on, such as 'retinanet', got {got}"
-      + "; the task 'two_stage_detection' suits it"
-      * ('proposals' in names)
     )
   assert isinstance(outputs, Mapping)
   return _Parts(

@@ -128,11 +128,11 @@ def _parts(outputs: Output) -> _Parts:
   anchors = [name for name in names if name.startswith(_ANCHORS)]
   if not anchors or not {*_NAMES, _DRAW} <= {*names}:
     got = ', '.join(names) if names else 'a single output'
+    if 'head.anchors3' in names:
+      got += "; the task 'detection' suits it"
     raise UsageError(
       f'two_stage_detection: expected a network with the outputs '
       f"{', '.join(_NAMES)} and so on, such as 'faster_rcnn', got {got}"
-      + "; the task 'detection' suits it"
-      * ('head.anchors3' in names)
     )
   assert isinstance(outputs, Mapping)
   logits, offsets, rpn_logits, rpn_offsets, regions = (

@@ -59,8 +59,8 @@ def mesh_of_batches(
 ) -> Mesh:
   """Returns a mesh whose devices get the same number of rows of each batch.
 
-  The two devices that `--fast_cpu` makes of a processor are no choice of the
-  user. Where they cannot be used, the first one takes whole batches.
+  The user has not asked for the two devices that `--fast_cpu` makes of a
+  processor. Where they cannot be used, the first one takes whole batches.
 
   Args:
     batch_sizes: the numbers of examples per step.
