@@ -143,7 +143,10 @@ def read_outputs(plan: Plan, network: Network) -> None:
   batch = recipes.example(plan.dataset, plan.preprocess, 1)
   features = graph.shapes(network, {'image': batch['image']})
   outputs = graph.output(network, features)
-  jax.eval_shape(plan.task.statistics, outputs, batch)
+  shapes = jax.tree.map(lambda x: x.shape[1:], outputs)
+  problem = f'{plan.task.name}: cannot read the outputs {shapes} of the network'
+  with _usage_errors(problem):
+    jax.eval_shape(plan.task.statistics, outputs, batch)
 
 
 def check_teacher_file(plan: Plan, teacher: Model) -> None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import rich.console
 
-from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Carry, Dataset, Model
 from jaxdistill.data.loading import streaming
@@ -24,7 +23,7 @@ from jaxdistill.study import (
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
 from jaxdistill.training import checkpoint, loop
-from jaxdistill.training.distributed import hosts
+from jaxdistill.training.distributed import hosts, sharding
 from jaxdistill.training.log import Log
 from jaxdistill.training.trackers import TrackedRun
 
@@ -92,7 +91,7 @@ def check_together(plan: Plan, devices: int) -> None:
   """
   if not plan.together:
     return
-  if devices > cpu.devices():
+  if devices > sharding.parts_of_processor():
     raise UsageError(
       f'together: expected one device, got {devices}; make only one visible, '
       'for example with CUDA_VISIBLE_DEVICES=0, or set together=False'

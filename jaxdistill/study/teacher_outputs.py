@@ -27,6 +27,7 @@ from jaxdistill.networks import graph
 from jaxdistill.study import teacher_cache
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row, Views
+from jaxdistill.training.distributed import sharding
 from jaxdistill.training.options import Interrupted
 
 FOLDER = 'teacher_outputs'
@@ -118,6 +119,8 @@ def _key(plan: Plan, row: Row, teacher: Model) -> str:
 def _compiled(plan: Plan, views: Views, teacher: Model) -> Outputs:
   """Returns the function that makes views and runs the teacher."""
   network = teacher.network
+  # The convolutions of `--fast_cpu` have to know that one device computes them.
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
   prepare = augment_lib.chain(
     views_lib.fixed(views.augment),
     augment_lib.standardize(plan.dataset.mean, plan.dataset.std),
@@ -126,7 +129,8 @@ def _compiled(plan: Plan, views: Views, teacher: Model) -> Outputs:
   @jax.jit
   def outputs(variables: Variables, batch: Batch) -> Array:
     image = prepare(jax.random.key(0), batch)['image']
-    features, _ = graph.run(network, variables, {'image': image})
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      features, _ = graph.run(network, variables, {'image': image})
     computed = features[graph.main_output(network)].astype(jnp.float32)
     if views.top is None:
       return computed

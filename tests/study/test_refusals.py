@@ -120,6 +120,13 @@ REFUSALS = {
   'too few widths': (['student.widths=(2,2)'], ['student.widths', 'got 2']),
   'empty widths': (['student.widths=(2,2,0)'], ['student.widths', 'got 0']),
   'dtype': (['student.dtype=float31'], ['student', "'float31'"]),
+  'maps': (
+    [
+      "student={'name':'fcn','network':{'name':'resnet8'}}",
+      "methods={'alone':{'name':'supervised'}}",
+    ],
+    ['student: classification: cannot read the outputs (2, 2, 3)'],
+  ),
   'two methods': (["method={'name':'kd'}"], ["'method'", "'methods'"]),
   'no rows': (['methods={}'], ['methods', 'at least one']),
   'equal labels': (

@@ -2,9 +2,11 @@
 
 import json
 
+import jax
 import pytest
 
 from jaxdistill import study
+from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study import seed_runs
 from jaxdistill.training import log as log_lib
@@ -104,3 +106,14 @@ def test_what_cannot_be_stacked_is_refused_in_one_line(
   with pytest.raises(UsageError, match=message):
     seed_runs.check_together(plan, devices)
   seed_runs.check_together(plan._replace(together=False), devices)
+
+
+def test_two_gpus_are_not_taken_for_the_two_parts_of_a_processor(
+  cli, config, monkeypatch
+):
+  plan = study.plan(cli.load(config, 'together=True'))
+  monkeypatch.setenv(cpu.MARK, 'oneDNN, 2 devices')
+  seed_runs.check_together(plan, 2)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  with pytest.raises(UsageError, match='expected one device, got 2'):
+    seed_runs.check_together(plan, 2)

@@ -71,7 +71,7 @@ def mesh_of_batches(
   Raises:
     UsageError: the devices cannot share a batch evenly; see `make_mesh`, too.
   """
-  sizes, split = list(batch_sizes), cpu.devices()
+  sizes, split = list(batch_sizes), parts_of_processor()
   if devices is None and split == jax.device_count():
     is_even = all(size % split == 0 for size in sizes)
     devices = jax.devices()[: split if is_even and not on_one else 1]
@@ -79,6 +79,14 @@ def mesh_of_batches(
   for size in sizes:
     check_batch_size(size, mesh)
   return mesh
+
+
+def parts_of_processor() -> int:
+  """Returns how many devices `--fast_cpu` has made of the processor.
+
+  Where programs run on a GPU, there is nothing to divide, so it is 1.
+  """
+  return cpu.devices() if jax.default_backend() == 'cpu' else 1
 
 
 @functools.cache
