@@ -21,14 +21,14 @@ are zoomed by 0.8 to 1.25 and mirrored. The rate was chosen from 0.002 and 0.005
 by the validation AP50 of one student that was trained alone for 15 epochs. The
 stages of SSKD have 6 epochs each, so that the multiply-adds of SSKD are about
 those of FitNets; a backward pass counts as two forward passes. The weights of
-CWD and of 'FGD' are those of their authors. The rows 'weak' have losses that
-are about as large as that of the labels.
+CWD and FGD are those of their authors, and that of FitNets is 1.
 
 Hardware and time: one CPU core; 5 minutes for the teacher, and 2 to 3 minutes
 for each run of a student.
 
-Test AP50 and AP of three seeds: BCCDRESULT
-RESULTS.md has all rows.
+Test AP50 and AP of three seeds: student alone 67.8 and 41.5, FitNets 70.3 and
+41.9, CWD 72.1 and 42.8, FGD 64.7 and 38.6, SSKD 71.5 and 40.6; teacher 80.5 and
+47.1. RESULTS.md says more, also about the levels p6 and p7.
 """
 
 
@@ -62,7 +62,7 @@ USED = PYRAMID[:3]
 
 
 def get_config():
-  """Returns rows of the same length, which the stages of SSKD share."""
+  """Returns the rows of the table."""
   return {
     'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
     'task': {'name': 'detection', 'score': 'ap50'},

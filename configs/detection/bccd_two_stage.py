@@ -54,7 +54,7 @@ PYRAMID = tuple((f'p{k}', f'p{k}') for k in (2, 3, 4, 5))
 
 
 def get_config():
-  """Returns rows of about the same compute."""
+  """Returns the rows of the table."""
   return {
     'data': {'name': 'npz', 'path': 'bccd.npz', 'validation': 32},
     'task': {
