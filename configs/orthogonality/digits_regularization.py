@@ -12,7 +12,12 @@ All of them see the same 100 images 40 times. alpha, T and beta were not tuned.
 'cutmix: label.plain.regularized' is the student that was distilled with CutMix
 from the teacher that was trained without.
 
-Hardware and time: two CPU cores; not measured. Nothing is downloaded.
+Hardware and time: one CPU core; 4 minutes for a row with
+`--config.epochs=400 --config.evaluate_every=100`. Nothing is downloaded.
+
+Test accuracy over three seeds after 400 epochs: plain 88.5, CutMix 89.6,
+distilled by label with CutMix for teacher and student 91.9. RESULTS.md has the
+whole grid.
 """
 
 AUGMENTS = {
