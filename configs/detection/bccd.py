@@ -57,7 +57,7 @@ OPTIMIZER = {
 }
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (3, 4, 5, 6, 7))
-# Cells have up to 80 pixels. The anchors of the other two levels are larger.
+# Fewer than 1 % of the cells overlap an anchor of p6 by half, and none of p7.
 USED = PYRAMID[:3]
 
 

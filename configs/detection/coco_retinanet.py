@@ -114,7 +114,7 @@ def rows(pair, length='2x', batch_size=USUAL_BATCH):
             'boundaries': (0.3, 0.6, 0.9),
           },
           'weight_decay': 1e-4,
-          'clip': 10.0,  # without it, the pyramid of bccd.py diverged
+          'clip': 10.0,  # without it, a small pyramid diverged
         },
         'head_optimizer': optimizer,
       },
