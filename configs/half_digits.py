@@ -6,8 +6,13 @@
 A ResNet-8 teacher learns 1,000 labelled digits. 'new' makes a student with half
 of the teacher's channels everywhere (19,810 parameters). 'pruned' copies the
 teacher and removes three quarters of the filters inside its blocks (22,290
-parameters). Both then learn for 300 steps, from 200 images or from all. Takes
-about five minutes each on two CPU cores.
+parameters). Both then learn for 300 steps, from 200 images or from all.
+
+Hardware and time: two CPU cores, about five minutes for each argument. Nothing
+is downloaded.
+
+Test accuracy over three seeds, `kd` on 200 images with the better of two rates:
+new 96.09, pruned 96.71; teacher 97.99. RESULTS.md has all rows.
 """
 
 ARGUMENTS = ('new', 'pruned')

@@ -6,8 +6,12 @@ The setting of `configs/quickstart.py`: a ResNet-8 teacher that was trained on
 1,000 labelled digits, and a student with 1,710 parameters. `label_weight=0`
 removes the labels from the loss of `kd`; `refinery` never uses them. The last
 two rows train on all 1,000 images instead of 200, for the same 300 steps. The
-teacher has seen these images with their labels. Takes about two minutes on two
-CPU cores.
+teacher has seen these images with their labels.
+
+Hardware and time: two CPU cores, about two minutes. Nothing is downloaded.
+
+Test accuracy over three seeds: labels of 200 images 88.61, `kd` without labels
+on 200 images 92.02 and on 1,000 images 96.43. RESULTS.md has all rows.
 """
 
 

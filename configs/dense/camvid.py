@@ -4,9 +4,9 @@
   jaxdistill --config=configs/dense/camvid.py:240x180 --config.data.path=FOLDER
 
 Papers: Deng et al., DistPro: Searching A Fast Knowledge Distillation Process
-via Meta Optimization, 2022, Table 5, in small; Wang et al., Intra-class Feature
-Variation Distillation for Semantic Segmentation, 2020; Shu et al., Channel-wise
-Knowledge Distillation for Dense Prediction, 2020.
+via Meta Optimization, 2022, Table 5, on a small scale; Wang et al., Intra-class
+Feature Variation Distillation for Semantic Segmentation, 2020; Shu et al.,
+Channel-wise Knowledge Distillation for Dense Prediction, 2020.
 
 Data: the 367 training and 233 test images of the tutorial of SegNet. The
 folders need other names:

@@ -1,4 +1,4 @@
-"""Depth in small: DistPro's Table 6, on drawn scenes or one photograph.
+"""Depth on a small scale: DistPro's Table 6, on drawn scenes or one photograph.
 
   jaxdistill --config=configs/dense/small_depth.py:scenes
   jaxdistill --config=configs/dense/small_depth.py:motorcycle

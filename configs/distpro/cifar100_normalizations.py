@@ -11,7 +11,7 @@ Setting: WRN-28-4 teaches WRN-16-4 by 27 pathways.
 Held out: nothing of the 50,000 training images.
 
 Hardware: intended for a GPU. We have not run this config. `digits.py` in the
-same folder is the same experiment in small.
+same folder is the same experiment on a small scale.
 
 Paper's top-1 accuracy: softmax(concat(A, 1)) 79.78, softmax(A) 79.41,
 A / (|A| + 1) 79.47, A / |A| 79.20, sigmoid(A) 78.80.

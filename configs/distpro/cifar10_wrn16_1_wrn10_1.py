@@ -1,4 +1,4 @@
-"""DistPro, Tables 1 to 3 in small: WRN-16-1 teaches WRN-10-1 on CIFAR-10.
+"""DistPro, Tables 1 to 3 on a small scale: WRN-16-1 -> WRN-10-1, CIFAR-10.
 
   jaxdistill --config=configs/distpro/cifar10_wrn16_1_wrn10_1.py \
     --config.data.path=cifar10.npz
@@ -22,8 +22,9 @@ As in the paper, one process can serve all rows and seeds:
 FILE is runs/search/rows/search/0/process.json. Add a `--row` for each other
 method that you want to compare. Without FILE, the rows alpha_T and distpro each
 search for themselves, once for every seed. The file of a search with
-`--config.data.path=other.npz` gives the paper's Table 3 in small. Table 2 and
-Figure 5 in small, with lengths of 1 to 16 epochs and one process for all:
+`--config.data.path=other.npz` gives the paper's Table 3 on a small scale. The
+next command is for Table 2 and Figure 5 on a small scale, with lengths of 1 to
+16 epochs and one process for all:
 
   jaxdistill --config=configs/distpro/cifar10_wrn16_1_wrn10_1.py:epochs,FILE \
     --config.data.path=cifar10.npz --config.teacher.checkpoint=runs/search \

@@ -1,4 +1,4 @@
-"""DistPro, Table 7 in small: normalisations of the pathway weights on digits.
+"""DistPro, Table 7 on a small scale: normalisations of weights on digits.
 
   jaxdistill --config=configs/distpro/digits.py
 

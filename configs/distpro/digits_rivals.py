@@ -17,6 +17,9 @@ of the process, in which its weights have not settled. 'alpha_T' trains with the
 last weights of the process.
 
 Hardware and time: one CPU core; four minutes. Nothing is downloaded.
+
+Test accuracy over three seeds: student alone 91.68, KD 95.53, ReviewKD 96.65,
+equal weights 95.87, DistPro 93.86. RESULTS.md has all rows.
 """
 
 WEIGHTS = [0.3, 1.0, 3.0, 10.0]

@@ -1,4 +1,4 @@
-"""MLD, Tables 2 and 3 in small: does distillation hurt depthwise networks?
+"""MLD, Tables 2 and 3 on a small scale: depthwise networks on CIFAR-10.
 
   jaxdistill --config=configs/masked_layer/cifar10_depthwise.py:depthwise \
     --config.data.path=cifar10.npz
@@ -16,12 +16,11 @@ The teacher of the first two is a MobileNetV1 of a quarter of the width, adapted
 to small images.
 
 Setting: 10,000 images of CIFAR-10. Every row has the same epochs; the epoch
-that learns the masks is additional; in it the masks do not settle, and the
-default would search for alpha instead. In the rows with 'lars' the whole
-student is trained by LARS, the optimizer of the layers. The rates were not
-tuned.
-`analysis.curves.reached` tells after how many epochs a row reaches a given
-accuracy.
+that learns the masks is additional. The masks do not settle in this epoch, and
+alpha is fixed; by default, it would be searched. In the rows with 'lars' the
+whole student is trained by LARS, the optimizer of the layers. The rates were
+not tuned. `analysis.curves.reached` tells after how many epochs a row reaches a
+given accuracy.
 
 Hardware and time: two CPU cores; with `--config.data.train_subset=5000` a run
 takes 151 to 340 seconds, and the teacher 421.

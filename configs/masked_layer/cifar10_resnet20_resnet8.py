@@ -1,4 +1,4 @@
-"""MLD, Table 1 in small and an ablation: ResNet-20 teaches ResNet-8, CIFAR-10.
+"""MLD, Table 1 on a small scale, and an ablation: ResNet-20 -> ResNet-8.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill \

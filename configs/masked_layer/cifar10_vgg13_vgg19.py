@@ -1,4 +1,4 @@
-"""MLD, Table 1 in small: VGG-13 teaches VGG-19 on 10,000 CIFAR-10 images.
+"""MLD, Table 1 on a small scale: VGG-13 teaches VGG-19 on CIFAR-10.
 
   jaxdistill --config=configs/masked_layer/cifar10_vgg13_vgg19.py:normal_1_0 \
     --config.data.path=cifar10.npz --fast_cpu

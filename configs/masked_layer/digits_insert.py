@@ -1,4 +1,4 @@
-"""MLD, Figure 1 in small: two layers are inserted and learn the identity.
+"""MLD, Figure 1 on a small scale: inserted layers learn the identity.
 
   jaxdistill --config=configs/masked_layer/digits_insert.py
 

@@ -18,6 +18,9 @@ in each step ('redrawn'). If the learned mask helps, 'masked l1' must be better
 than 'l1', and 'shuffled' and 'inverted' must not be.
 
 Hardware and time: two CPU cores, about 30 seconds a run. Nothing is downloaded.
+
+Test accuracy over three seeds from Xavier's weights, after Label Refinery: with
+the learned masks 97.99, L1 97.82, L2 98.38. RESULTS.md has all rows.
 """
 
 SCHEMES = {

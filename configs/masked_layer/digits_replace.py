@@ -1,4 +1,4 @@
-"""MLD, Figure 1 in small: one block is replaced, and only this block trains.
+"""MLD, Figure 1 on a small scale: one block is replaced and trained.
 
   jaxdistill --config=configs/masked_layer/digits_replace.py
 
@@ -14,6 +14,9 @@ after each epoch. In the row 'mld, end to end' the whole student then learns
 from the teacher's probabilities.
 
 Hardware and time: one CPU core, four minutes. Nothing is downloaded.
+
+Test accuracy over three seeds, by SGD and by LARS: masked L1 97.65 and 98.16,
+L1 98.05 and 98.27, L2 98.16 and 98.38; teacher 98.83. RESULTS.md has the table.
 """
 
 TEACHER = {'name': 'resnet14', 'widths': (8, 16, 32), 'stem_width': 8}

@@ -18,7 +18,7 @@ Where the paper gives no value, the code has ours. ZSKD makes 40,000 images with
 Held out: nothing of the 50,000 training images.
 
 Hardware: intended for a GPU. We have not run this config. `small_data_free.py`
-in the same folder is the same experiment in small.
+in the same folder is the same experiment on a small scale.
 
 Paper's accuracy, k: CE, G-ND, G-ND + FT, GN-KD, ZSKD:
 

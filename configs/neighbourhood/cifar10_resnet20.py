@@ -24,7 +24,7 @@ Held out: nothing of the 50,000 training images for the tables; 5,000 of them
 for the search, which chooses by them.
 
 Hardware: intended for a GPU. We have not run this config. `small_tables.py` in
-the same folder is the same experiment in small.
+the same folder is the same experiment on a small scale.
 
 Paper's accuracy, k: parameters, CE, KD, ND + FT, ND:
 

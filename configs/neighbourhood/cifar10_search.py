@@ -19,7 +19,7 @@ them with fine-tuning.
 Held out: 5,000 of the 50,000 training images, on which drops are measured.
 
 Hardware: intended for a GPU. We have not run this config. `small_search.py` in
-the same folder is the same experiment in small.
+the same folder is the same experiment on a small scale.
 """
 
 EPOCH = 45000 // 128  # steps

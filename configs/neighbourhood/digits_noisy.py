@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation, Table 5 in small: a teacher trained with noise.
+"""Neighbourhood Distillation, Table 5 on a small scale: a noisy teacher.
 
   jaxdistill --config=configs/neighbourhood/digits_noisy.py:plain
   jaxdistill --config=configs/neighbourhood/digits_noisy.py:noisy \
@@ -21,6 +21,9 @@ itself. The rates were not tuned. Figure 5 is drawn by
 `methods.neighbourhood.perturbation.thresholding` with both teachers.
 
 Hardware and time: 84 seconds on one CPU core. Nothing is downloaded.
+
+Test accuracy over five seeds, with statistics estimated anew: 87.57 with the
+plain teacher and 89.51 with the noisy one. RESULTS.md has the table.
 """
 
 ARGUMENTS = ('plain', 'noisy')

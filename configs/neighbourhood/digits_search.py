@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation, Figures 3 and 6 in small: a search on digits.
+"""Neighbourhood Distillation, Figures 3 and 6 on a small scale: on digits.
 
   jaxdistill --config=configs/neighbourhood/digits_search.py:search
   jaxdistill --config=configs/neighbourhood/digits_search.py:bottleneck,0.5

@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation, Table 3 in small: sparse layers on digits.
+"""Neighbourhood Distillation, Table 3 on a small scale: sparse layers.
 
   jaxdistill --config=configs/neighbourhood/digits_sparse.py
 

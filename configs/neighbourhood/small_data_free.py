@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation, Table 4 in small: ResNet-8 without data.
+"""Neighbourhood Distillation, Table 4 on a small scale: ResNet-8 without data.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill --config=configs/neighbourhood/small_data_free.py:0.75 \

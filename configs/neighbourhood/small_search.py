@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation, Figures 3 and 6 in small: student search.
+"""Neighbourhood Distillation, Figures 3 and 6 on a small scale: student search.
 
   jaxdistill --config=configs/neighbourhood/small_search.py \
     --config.data.data_dir=DATA --config.teacher.checkpoint=WORKDIR

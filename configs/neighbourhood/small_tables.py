@@ -1,4 +1,4 @@
-"""Neighbourhood Distillation, Tables 1 and 6 in small, on 20,000 images.
+"""Neighbourhood Distillation, Tables 1 and 6 on a small scale, CIFAR-10.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill --config=configs/neighbourhood/small_tables.py:0.5 \

@@ -23,7 +23,7 @@ them on this data yet.
 Held out: nothing of the 50,000 training images.
 
 Hardware: intended for a GPU. We have not run this config. `cifar10_small.py` in
-the same folder is the same experiment in small.
+the same folder is the same experiment on a small scale.
 
 Paper's top-1 accuracy unpruned, then the surplus by label and by feature
 distillation: ResNet-56 71.23, 40/70/90 0.71, 0.38 and 50/60/70 1.50, 0.89;

@@ -21,7 +21,7 @@ probabilities and strengths depend on the seed.
 Held out: nothing of the 50,000 training images.
 
 Hardware: intended for a GPU. We have not run this config. `cifar10_small.py` in
-the same folder is the same experiment in small.
+the same folder is the same experiment on a small scale.
 
 Paper's top-1 accuracy by label, then by feature distillation, for each choice
 of (teacher / student) regularised or not:

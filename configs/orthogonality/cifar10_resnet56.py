@@ -15,7 +15,7 @@ no recipe for this experiment, so it has that of the pruning tables.
 Held out: nothing of the 50,000 training images.
 
 Hardware: intended for a GPU. We have not run this config. `cifar10_small.py` in
-the same folder is the same experiment in small.
+the same folder is the same experiment on a small scale.
 
 Paper's diversity of 128 images and its 99 % interval: scratch -143.96 (0.53),
 CutMix -143.11 (0.71), label -142.22 (0.65), feature -141.94 (0.41), feature and

@@ -1,4 +1,4 @@
-"""Orthogonality's tables in small: ResNet-8 on CIFAR-10, about 500 steps.
+"""Orthogonality, all tables on a small scale: ResNet-8 on CIFAR-10.
 
   python -m jaxdistill.data.prepare cifar10 --data_dir=DATA
   jaxdistill --config=configs/orthogonality/cifar10_small.py:filters \

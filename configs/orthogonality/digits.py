@@ -1,4 +1,4 @@
-"""Orthogonality, Table 1 in small: pruning and distillation of a tiny VGG.
+"""Orthogonality, Table 1 on a small scale: a tiny VGG on digits.
 
   jaxdistill --config=configs/orthogonality/digits.py
 

@@ -1,4 +1,4 @@
-"""Orthogonality, Tables 4 and 5 in small: the grid of regularisation on digits.
+"""Orthogonality, Tables 4 and 5 on a small scale: the whole grid on digits.
 
   jaxdistill --config=configs/orthogonality/digits_regularization.py
 

@@ -1,4 +1,4 @@
-"""Orthogonality, Table 1 in small, where distillation has something to give.
+"""Orthogonality, Table 1 on a small scale, with a teacher that saw more.
 
   jaxdistill --config=configs/orthogonality/digits_taught.py
 

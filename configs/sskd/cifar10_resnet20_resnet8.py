@@ -1,4 +1,4 @@
-"""SSKD, Tables 2 to 5 in small: equal compute on 10,000 CIFAR-10 images.
+"""SSKD, Tables 2 to 5 on a small scale: equal compute on CIFAR-10.
 
   jaxdistill --config=configs/sskd/cifar10_resnet20_resnet8.py \
     --config.data.path=cifar10.npz

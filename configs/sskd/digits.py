@@ -4,10 +4,10 @@
   jaxdistill --config=configs/sskd/digits.py:new_classifier
   jaxdistill --config=configs/sskd/digits.py:plateau
 
-The first command gives Tables 2 and 3 in small, and the second one Table 1: the
-backbone of a whole network gets a new classifier, which is trained by itself.
-With the third one, SSKD's rate falls when the distance of a stage no longer
-does, as the paper's text says, and the same rule ends the stage.
+The first command gives Tables 2 and 3 on a small scale, and the second one
+Table 1: the backbone of a whole network gets a new classifier, which is trained
+by itself. With the third one, SSKD's rate falls when the distance of a stage no
+longer does, as the paper's text says, and the same rule ends the stage.
 
 Paper: Gao et al., An Embarrassingly Simple Approach for Knowledge Distillation,
 2018.

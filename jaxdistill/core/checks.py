@@ -11,6 +11,9 @@ import numbers
 import operator
 from typing import Any
 
+# If there are more valid names than this, an error shows only the nearest one.
+MOST_LISTED = 30
+
 
 class UsageError(ValueError):
   """The user chose something that does not work; the message is one line."""
@@ -23,6 +26,8 @@ class UsageError(ValueError):
 def unknown(kind: str, name: Any, valid: Iterable[str]) -> UsageError:
   """Returns the error for a name that does not exist, with the nearest match.
 
+  The message lists all valid names, unless they are many and one is near.
+
   Args:
     kind: the kind of thing that is named, such as 'network'.
     name: what the user passed.
@@ -31,9 +36,9 @@ def unknown(kind: str, name: Any, valid: Iterable[str]) -> UsageError:
   valid = [str(choice) for choice in valid]
   near = difflib.get_close_matches(str(name), valid, n=1)
   hint = f'; did you mean {near[0]!r}?' if near else ''
-  return UsageError(
-    f'unknown {kind} {name!r}{hint} (valid: {", ".join(valid)})'
-  )
+  if not near or len(valid) <= MOST_LISTED:
+    hint += f' (valid: {", ".join(valid)})'
+  return UsageError(f'unknown {kind} {name!r}{hint}')
 
 
 def choice(kind: str, name: str, valid: Iterable[str]) -> str:

@@ -119,7 +119,10 @@ def kept(workdir: str | os.PathLike[str] | None) -> str:
     )
   path = pathlib.Path(workdir, KEPT)
   if not path.exists():
-    raise UsageError(f'--workdir: no {str(path)!r}; give --config=FILE.py')
+    raise UsageError(
+      f'{workdir}: expected the work directory of a run, but there is no '
+      f'{str(path)!r}; give the config by --config=FILE.py'
+    )
   return str(path)
 
 

@@ -13,10 +13,12 @@ KINDS = {
   'networks': 'NETWORKS',
   'methods': 'METHODS',
   'objectives': 'OBJECTIVES',
+  'tasks': 'TASKS',
   'data': 'DATASETS',
   'augmentations': 'AUGMENTS',
   'optimizers': 'OPTIMIZERS',
   'schedules': 'SCHEDULES',
+  'prunings': 'PRUNINGS',
 }
 
 

@@ -45,7 +45,9 @@ def lines(
   """
   for file in files:
     if not pathlib.Path(file).is_file():
-      got = 'a folder' if pathlib.Path(file).is_dir() else 'no such file'
+      got = 'no such file'
+      if pathlib.Path(file).is_dir():
+        got = f'a folder; name its images, such as {pathlib.Path(file, "*")}'
       raise UsageError(f'{file}: expected an image file, got {got}')
   student = opening.predictor(path)
   folder = pathlib.Path(out).expanduser()

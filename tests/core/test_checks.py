@@ -53,6 +53,10 @@ def test_an_unknown_name_is_rejected_with_the_nearest_one():
   assert str(error.value) == (
     "unknown network 'resnet'; did you mean 'resnet8'? (valid: resnet8, vgg13)"
   )
+  many = [f'resnet{depth}' for depth in range(checks.MOST_LISTED + 1)]
+  assert str(checks.unknown('network', 'resnt8', many)) == (
+    "unknown network 'resnt8'; did you mean 'resnet8'?"
+  )
   with pytest.raises(UsageError, match=r"network 'xyz' \(valid: vgg13\)"):
     checks.choice('network', 'xyz', ['vgg13'])
 

@@ -127,6 +127,7 @@ def test_transparent_pixels_show_the_background(
       'nowhere: expected an exported file, got no such file',
     ),
     (['predict', 'nowhere', 'missing.png'], 'missing.png: expected an image'),
+    (['predict', 'nowhere', '.'], 'a folder; name its images, such as *'),
   ],
 )
 def test_a_wrong_call_is_refused_in_one_line(cli, files, command, words):

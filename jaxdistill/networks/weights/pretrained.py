@@ -119,7 +119,8 @@ def num_outputs(
   if not present:
     raise UsageError(
       f'{path}: lacks tensor {min(names, default="bias")!r} of the stage '
-      f'{head!r}, so that it does not say how many outputs it has'
+      f'{head!r}, so that it does not say how many outputs it has; is it the '
+      'file of another network?'
     )
   return len(tensors[present[0]])
 

@@ -98,9 +98,9 @@ def _small_images(teacher: Teacher, side: int) -> Iterator[str]:
   if 'image_size' not in teacher.section and 2 * side <= source.image_size:
     yield (
       f'teacher: was trained on images of {source.image_size} x '
-      f'{source.image_size} pixels, and knows less of smaller ones; image_size '
-      'enlarges the images for both networks, and image_size of a section '
-      'teacher for the teacher alone'
+      f'{source.image_size} pixels, and may see little in smaller ones; '
+      'image_size enlarges the images for both networks, and in a config '
+      'teacher.image_size for the teacher alone'
     )
 
 

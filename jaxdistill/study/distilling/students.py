@@ -41,8 +41,9 @@ def chosen(student: Any, teacher: Teacher, out: pathlib.Path) -> Student:
   if isinstance(student, Mapping):
     return Student(dict(student), str(student.get('name')))
   if isinstance(student, str):
-    if ':' not in student:
-      checks.choice('student', student, NETWORKS)
+    if ':' not in student and student not in NETWORKS:
+      valid = ('a share such as 0.5', *NETWORKS)
+      raise checks.unknown('student', student, valid)
     return Student({'name': student}, student)
   if isinstance(student, Model):
     raise UsageError(
