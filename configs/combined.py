@@ -22,11 +22,11 @@ steps of training, so that a search costs a third of `epochs`. Rows without a
 search train for a third more epochs instead. The pieces take half of a row's
 epochs. In the rows 'without ...' one part is left out, and the other part gets
 its epochs: 'without pieces' is DistPro alone, and 'without process' has KD in
-place of the process. 'equal weights' has pathways that are not searched. Pieces
-also bring the teacher's stem and head, which the single methods do not have. In
-'stem and head', the student starts with these two and new blocks, and learns by
-KD. The rates of the pieces are those of the other configs of these papers.
-Nothing was tuned.
+place of the process, for which 'pieces, then reviewkd' has ReviewKD. 'equal
+weights' has pathways that are not searched. Pieces also bring the teacher's
+stem and head, which the single methods do not have. In 'stem and head', the
+student starts with these two and new blocks, and learns by KD. The rates of the
+pieces are those of the other configs of these papers. Nothing was tuned.
 
 Hardware and time: one CPU core; 8 minutes for digits, which need no download,
 and about 45 minutes for CIFAR-10.
@@ -105,6 +105,9 @@ def rows(epochs, rate):
     'recipe': pieces(epochs, rate, distpro),
     'equal weights': pieces(longer['epochs'], rate, equal),
     'without process': without_process,
+    'pieces, then reviewkd': pieces(
+      longer['epochs'], rate, {'name': 'reviewkd'}
+    ),
     'stem and head': {
       **without_process,
       'neighbourhood_epochs': 0,
