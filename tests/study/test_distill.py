@@ -296,6 +296,23 @@ def test_a_fine_tuned_teacher_gets_images_as_in_its_first_training(
   )
 
 
+@pytest.mark.parametrize(
+  ('about', 'message'),
+  [
+    ({'std': [4.0, 0.0, 6.0]}, 'std: expected a number above 0, got 0.0'),
+    ({'mean': [1.0, 'x', 3.0]}, "mean: expected a number, got 'x'"),
+  ],
+)
+def test_an_invalid_number_of_a_fine_tuned_teacher_is_that_of_its_file(
+  folder, tmp_path, planned, about, message
+):
+  file = tmp_path / 't.safetensors'
+  jd.save(file, model_of(5), about)
+  data = {'name': 'images', 'path': str(folder), 'image_size': 8}
+  with pytest.raises(jd.UsageError, match=f'^{file}: {message}$'):
+    planned(data, teacher=file, method='kd', out=tmp_path / 'out')
+
+
 def test_a_fine_tuned_teacher_teaches_the_classes_of_the_data(folder, tmp_path):
   outcome = jd.distill(
     folder,
