@@ -130,7 +130,7 @@ def _objects(
   folder: pathlib.Path,
   ids: coco_ids.CocoIds | None,
 ) -> Iterator[str]:
-  """Writes the objects of all images, in the format of COCO if there are ids."""
+  """Writes the objects of all images, as results of COCO if there are ids."""
   if ids is None:
     path = folder / 'objects.json'
   else:
@@ -174,7 +174,8 @@ def _original(
     objects: for each object, the box, the score and the class.
     size: the height and width of the original image, at which boxes end.
   """
-  _, scale = decoding.fitted_size(size, student.image_shape[:2])
+  height, width, _ = student.image_shape
+  _, scale = decoding.fitted_size(size, (height, width))
   boxes = np.clip(objects[:, :4] / scale, 0, size * 2)
   return np.concatenate([boxes, objects[:, 4:]], axis=1)
 

@@ -1,4 +1,4 @@
-"""Detectors in training: stopped runs, seeds together, devices, streamed data."""
+"""Detectors in training: stops, seeds together, devices, streamed images."""
 
 import os
 import pathlib
