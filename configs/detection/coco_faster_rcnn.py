@@ -42,7 +42,9 @@ ResNet-101 39.5/61.1/42.9, ResNet-152 41.6/63.1/45.3; SSKD 18-101
 PAIRS = ('18-101', '18-152', '50-101', '50-152')
 IMAGES, USUAL_BATCH = 118_287, 16
 STEPS = {'2x': 180_000, '1x': 90_000}  # with the usual batches
-ARGUMENTS = (*PAIRS, *(f'{pair},1x' for pair in PAIRS))
+# The last number may be any other number of images.
+FORMS = ('{}', '{},1x', '{},1x,8')
+ARGUMENTS = tuple(form.format(pair) for form in FORMS for pair in PAIRS)
 GROUPS = tuple((f'group{k}', f'group{k}') for k in (1, 2, 3, 4))
 PYRAMID = tuple((f'p{k}', f'p{k}') for k in (2, 3, 4, 5))
 

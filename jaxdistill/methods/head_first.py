@@ -38,10 +38,12 @@ def head_first(
 ) -> Method:
   """LP-FT: trains the head on the labels first, then the whole network.
 
-  In the first phase, all stages but the last are in inference mode, so that a
-  step costs little more than a forward pass. A linear head begins at zero. In
-  the second phase, all stages learn from the labels with the recipe's
-  optimizer, whose rate should be small. It needs no teacher.
+  In the first phase, all stages but the head are in inference mode, so that a
+  step costs little more than a forward pass. The head is the last stage and, in
+  a network `embedded`, also the embedding: two linear maps are together one
+  linear map of the features. A linear classifier begins at zero. In the second
+  phase, all stages learn from the labels with the recipe's optimizer, whose
+  rate should be small. It needs no teacher.
 
   Args:
     recipe: how the network is trained; the phases share its epochs.
@@ -62,18 +64,22 @@ def head_first(
   head = recipe._replace(epochs=first * recipe.epochs, optimizer=optimizer)
   whole = recipe._replace(epochs=(1 - first) * recipe.epochs)
 
-  def last_stage(carry: Carry) -> tuple[str, ...]:
-    network = phases.model_in(carry, student).network
-    last = network.stages[-1]
+  def head_stages(carry: Carry) -> tuple[str, ...]:
+    *others, last = phases.model_in(carry, student).network.stages
     if not isinstance(last.module, layers.CLASSIFIERS):
       raise UsageError(
         'head_first: expected a network that ends with a classifier, got '
         f'{type(last.module).__name__}'
       )
-    return (last.name,)
+    embedding = [
+      stage.name
+      for stage in others[-1:]
+      if isinstance(stage.module, layers.Hidden) and not stage.module.activation
+    ]
+    return (*embedding, last.name)
 
   (probe,) = joint.supervised(
-    head, student=student, trainable=last_stage, name='head'
+    head, student=student, trainable=head_stages, name='head'
   )
 
   @marks.any_classes

@@ -86,7 +86,7 @@ COMMANDS: dict[str, Command] = {
     'print the classes that an exported student predicts for images, or write '
     'its vectors, maps or objects',
     ('model', 'image'),
-    ('predictions', 'background'),
+    ('predictions', 'background', 'annotations'),
   ),
   'list': Command('print the names that a config may use', ('kind',)),
 }

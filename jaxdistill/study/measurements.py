@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -114,9 +115,17 @@ def measure(
     The result with the keys 'parameters', 'nonzero', 'test', 'agreement',
     'beside' and 'differences', and for a trial of a sweep also 'validation';
     and the answers.
+
+  Raises:
+    NonFiniteLossError: a measured loss is NaN or infinite.
   """
   models = last_and_best(fitted, row.role)
   is_scored = has_score(plan, row)
+  measured = {
+    **_size_and_test(plan, models, mesh, is_scored=is_scored),
+    **({} if row.trial is None else _validation(plan, models, mesh)),
+  }
+  _check_losses(measured)
   is_compared = row.role == 'student' and teacher_answers is not None
   last, agreement = None, None
   if row.role == 'teacher' and teacher_answers is not None:
@@ -146,8 +155,7 @@ def measure(
       beside[name] = _size_and_test(plan, {'last': model}, mesh)
   differences = fitted.reports.get(DIFFERENCES, {})
   result = {
-    **_size_and_test(plan, models, mesh, is_scored=is_scored),
-    **({} if row.trial is None else _validation(plan, models, mesh)),
+    **measured,
     'agreement': agreement,
     'beside': beside,
     'differences': {
@@ -156,6 +164,27 @@ def measure(
     },
   }
   return Measured(result, last)
+
+
+def _check_losses(measured: Mapping[str, Any]) -> None:
+  """Checks that every measured loss is finite.
+
+  The last step of a training can make the weights so large that outputs
+  overflow, although all losses before it were finite.
+
+  Args:
+    measured: 'test' and perhaps 'validation' -> when -> metrics.
+
+  Raises:
+    NonFiniteLossError: a loss is NaN or infinite.
+  """
+  for split in ('test', 'validation'):
+    for when, metrics in measured.get(split, {}).items():
+      if not math.isfinite(metrics.get('loss', 0.0)):
+        raise loop.NonFiniteLossError(
+          f'the training ended, but the {split} loss of the {when} model is '
+          'not finite'
+        )
 
 
 def last_and_best(fitted: loop.Fitted, role: str) -> dict[str, Model]:

@@ -194,6 +194,12 @@ def _usage_errors(problem: str) -> Iterator[None]:
     yield
   except UsageError:
     raise
-  except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+  except (
+    ArithmeticError,
+    AttributeError,  # of outputs by name, where one array is expected
+    LookupError,
+    TypeError,
+    ValueError,
+  ) as error:
     reason = str(error).partition('\n')[0]
     raise UsageError(f'{problem} ({reason})') from error

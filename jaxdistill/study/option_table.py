@@ -209,6 +209,12 @@ PREDICT: dict[str, dict[str, Any]] = {
     'choices': ('white', 'black'),
     'help': 'colour behind transparent pixels; default: white',
   },
+  'annotations': {
+    'metavar': 'FILE',
+    'help': 'for a student that finds objects, a file of COCO that lists the '
+    'images and categories; the objects are then written to '
+    "coco_results.json, as COCO's evaluation server expects them",
+  },
 }
 # What a command takes without a name.
 ARGUMENTS: dict[str, dict[str, Any]] = {

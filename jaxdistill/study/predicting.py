@@ -13,15 +13,20 @@ from jaxdistill.analysis import maps
 from jaxdistill.core import checks, optional, writing
 from jaxdistill.core.checks import UsageError
 from jaxdistill.data.sources import decoding, image_files, images, lazy_maps
-from jaxdistill.study import opening
+from jaxdistill.study import coco_ids, opening
 from jaxdistill.study.predictors import Predictor
+from jaxdistill.tasks.detection.coco_results import coco_results
 
 # The number of images that are read at a time.
 _BATCH = 64
 
 
 def lines(
-  path: str, files: Sequence[str], out: str, background: str = 'white'
+  path: str,
+  files: Sequence[str],
+  out: str,
+  background: str = 'white',
+  annotations: str | None = None,
 ) -> Iterator[str]:
   """Yields what a student predicts, a line for each image.
 
@@ -39,9 +44,14 @@ def lines(
     files: image files.
     out: the folder for what is written.
     background: the colour behind transparent pixels, 'white' or 'black'.
+    annotations: a file of COCO with the ids of the images and categories.
+      Objects are then written to `coco_results.json`, in the format of COCO's
+      evaluation server.
 
   Raises:
-    UsageError: the student cannot be opened, or an image cannot be read.
+    UsageError: the student cannot be opened, or an image cannot be read;
+      `annotations` is given and is not of this format, lacks an image or a
+      class of the student, or the student finds no objects.
   """
   for file in files:
     if not pathlib.Path(file).is_file():
@@ -55,10 +65,16 @@ def lines(
     _column(student, files), background=decoding.COLOURS[background]
   )
   targets = student.task.targets
+  if annotations is not None and 'boxes' not in targets:
+    raise UsageError(
+      'annotations: expected a student that finds objects, got one of the task '
+      f'{student.task.name!r}'
+    )
   if student.task.probabilities is not None:
     yield from _classes(student, files, column)
   elif 'boxes' in targets:
-    yield from _objects(student, files, column, folder)
+    ids = None if annotations is None else coco_ids.read(annotations)
+    yield from _objects(student, files, column, folder, ids)
   elif 'mask' in targets or 'depth' in targets:
     yield from _maps(student, files, column, folder)
   else:
@@ -114,36 +130,66 @@ def _objects(
   files: Sequence[str],
   column: images.LazyImages,
   folder: pathlib.Path,
+  ids: coco_ids.CocoIds | None,
 ) -> Iterator[str]:
-  path, found = folder / 'objects.json', []
-  height, width, _ = student.image_shape
-  for file, row in zip(files, _rows(student.__call__, column)):
-    size = _size(file)
-    _, scale = decoding.fitted_size(size, (height, width))
-    objects = [_object(student, x, scale, size) for x in row if x[5] >= 0]
-    found.append({'file': file, 'objects': objects})
-  writing.write(path, json.dumps(found, indent=1))
-  for entry in found:
-    yield f'{entry["file"]}\t{path}, {len(entry["objects"])} objects'
+  """Writes the objects of all images, as results of COCO if there are ids."""
+  if ids is None:
+    path = folder / 'objects.json'
+  else:
+    path = folder / 'coco_results.json'
+    category_ids = ids.of_classes(student.label_names)
+    image_ids = [*map(ids.of_image, files)]
+  found = [
+    _original(student, row[row[:, 5] >= 0], _size(file))
+    for file, row in zip(files, _rows(student.__call__, column))
+  ]
+  if ids is None:
+    content = json.dumps(
+      [
+        {'file': file, 'objects': [_object(student, x) for x in objects]}
+        for file, objects in zip(files, found)
+      ],
+      indent=1,
+    )
+  else:
+    content = json.dumps(
+      [
+        entry
+        for number, objects in zip(image_ids, found)
+        for entry in coco_results(
+          objects[None], {'image_id': [number]}, category_ids=category_ids
+        )
+      ]
+    )
+  writing.write(path, content)
+  for file, objects in zip(files, found):
+    yield f'{file}\t{path}, {len(objects)} objects'
 
 
-def _object(
-  student: Predictor, row: np.ndarray, scale: float, size: tuple[int, int]
-) -> dict[str, Any]:
-  """Returns an object as JSON, with its box in pixels of the original image.
+def _original(
+  student: Predictor, objects: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+  """Returns objects `[D, 6]` with their boxes in pixels of the original image.
 
   Args:
-    student: has the names of the classes.
-    row: the box in pixels of the student's image, the score, and the class.
-    scale: the size of the student's image relative to the original one.
+    student: its images have another size.
+    objects: for each object, the box, the score and the class.
     size: the height and width of the original image, at which boxes end.
   """
-  number, box = int(row[5]), np.clip(row[:4] / scale, 0, size * 2)
+  height, width, _ = student.image_shape
+  _, scale = decoding.fitted_size(size, (height, width))
+  boxes = np.clip(objects[:, :4] / scale, 0, size * 2)
+  return np.concatenate([boxes, objects[:, 4:]], axis=1)
+
+
+def _object(student: Predictor, row: np.ndarray) -> dict[str, Any]:
+  """Returns an object as JSON."""
+  number = int(row[5])
   return {
     'class': number,
     'name': _name(student, number),
     'score': round(float(row[4]), 4),
-    'box': [round(float(x), 2) for x in box],
+    'box': [round(float(x), 2) for x in row[:4]],
   }
 
 

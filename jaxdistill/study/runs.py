@@ -26,7 +26,7 @@ from jaxdistill.study import notes as notes_lib
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.study.plans import Plan, Row
 from jaxdistill.study.seed_runs import Study, Teacher
-from jaxdistill.training import checkpoint, loop, trackers
+from jaxdistill.training import loop, trackers
 from jaxdistill.training.distributed import hosts, sharding
 
 
@@ -145,25 +145,23 @@ def _train_rows(
   """
   groups = run_groups.groups(study.plan, study.workdir, rows)
   labels = {run.row.label for group in groups for run in group}
-  for row in rows:
-    if row.label in labels and hosts.first():
-      folder = workdir_lib.row_folder(study.workdir, row)
-      checkpoint.write_json(folder / 'row.json', row.resolved)
   row = rows[0]
-  if groups and row.views is not None and teacher is not None:
-    teacher = teacher._replace(
-      outputs=teacher_outputs.column(
-        *(study.plan, row, teacher.model, study.workdir),
-        say=study.say,
-        interrupted=study.options.interrupted,
-      )
-    )
   shared = programs.get(row.label)
   if shared is None and len(groups) > 1:
     shared = loop.Programs()
-  for group in groups:
-    seed_runs.train(study, group, teacher, shared)
-    hosts.meet()
+  unfinished = [x for x in rows if x.label in labels]
+  with workdir_lib.recorded(study.workdir, unfinished):
+    if groups and row.views is not None and teacher is not None:
+      teacher = teacher._replace(
+        outputs=teacher_outputs.column(
+          *(study.plan, row, teacher.model, study.workdir),
+          say=study.say,
+          interrupted=study.options.interrupted,
+        )
+      )
+    for group in groups:
+      seed_runs.train(study, group, teacher, shared)
+      hosts.meet()
 
 
 def _shared_programs(study: Study) -> dict[str, loop.Programs]:

@@ -111,7 +111,8 @@ def train(
 ) -> None:
   """Trains runs together, or resumes them, and writes their results.
 
-  If the loss of a seed of a trial becomes NaN, the trial has lost.
+  If the loss of a seed of a trial becomes NaN, in training or when it is
+  measured, the trial has lost.
 
   Args:
     study: the study.
@@ -144,12 +145,15 @@ def train(
   failures = {}
   for name, outcome in outcomes.items():
     run = by_name[name]
-    if not isinstance(outcome, loop.NonFiniteLossError):
+    try:
+      if isinstance(outcome, loop.NonFiniteLossError):
+        raise outcome
       _finish_seed(study, *run, fits[name].carry, outcome, teacher)
-    elif run.row.trial is None:
-      failures[name] = outcome
-    else:
-      _note_divergence(study, *run, outcome)
+    except loop.NonFiniteLossError as error:
+      if run.row.trial is None:
+        failures[name] = error
+      else:
+        _note_divergence(study, *run, error)
   if len(runs) == 1 and failures:
     raise next(iter(failures.values()))
   if len(runs) > 1:
@@ -198,7 +202,11 @@ def _finish_seed(
   fitted: loop.Fitted,
   teacher: Teacher | None,
 ) -> None:
-  """Measures a trained seed and writes its result, unless that exists."""
+  """Measures a trained seed and writes its result, unless that exists.
+
+  Raises:
+    NonFiniteLossError: a measured loss is NaN or infinite.
+  """
   plan = study.plan
   if hosts.of_first(workdir_lib.is_finished, study.workdir, row, seed):
     return

@@ -78,7 +78,10 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
 
 
 def _quality(plan: Plan, row: Row, workdir: pathlib.Path) -> float:
-  """Returns how good a trial is: NaN if unfinished, -inf if it diverged."""
+  """Returns how good a trial is: NaN if unfinished, -inf if it has lost.
+
+  A trial has lost if it diverged, or if its score is NaN.
+  """
   seed = row.seeds[0]
   if hosts.of_first(workdir_lib.has_diverged, workdir, row, seed):
     return -math.inf
@@ -86,7 +89,8 @@ def _quality(plan: Plan, row: Row, workdir: pathlib.Path) -> float:
     return math.nan
   result = workdir_lib.read_result(workdir, row, seed)
   score = plan.task.score
-  return score.quality(float(result['validation']['last'][score.name]))
+  value = float(result['validation']['last'][score.name])
+  return -math.inf if math.isnan(value) else score.quality(value)
 
 
 def finished_runs(

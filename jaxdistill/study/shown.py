@@ -36,7 +36,11 @@ def _text(options: argparse.Namespace) -> str:
     from jaxdistill.study import predicting  # imports JAX
 
     lines = predicting.lines(
-      options.model, options.image, options.predictions, options.background
+      options.model,
+      options.image,
+      options.predictions,
+      options.background,
+      options.annotations,
     )
     return '\n'.join(lines)
   from jaxdistill.study.page import document  # imports NumPy

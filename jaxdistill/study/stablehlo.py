@@ -28,6 +28,7 @@ from jaxdistill.core.types import (
 )
 from jaxdistill.networks import graph
 from jaxdistill.networks.layers import convolutions
+from jaxdistill.training.distributed import sharding
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 # Two compilations of one program may differ by this fraction of the largest
@@ -70,7 +71,7 @@ def to_stablehlo(
 
   @jax.jit
   def program(image: Array) -> Output:
-    return outputs(model.network, preprocess, final, model.variables, image)
+    return _outputs(model.network, preprocess, final, model.variables, image)
 
   with convolutions.portable():
     exported = jax_export.export(program, platforms=list(platforms))(image)
@@ -86,6 +87,17 @@ def outputs(
   image: Array,
 ) -> Output:
   """Returns what a file gives for images in inference mode, `[B, ...]`."""
+  with sharding.on_one_device():
+    return _outputs(network, preprocess, final, variables, image)
+
+
+def _outputs(
+  network: Network,
+  preprocess: Augment | None,
+  final: Final,
+  variables: Variables,
+  image: Array,
+) -> Output:
   batch = {'image': image}
   if preprocess is not None:
     batch = preprocess(jax.random.key(0), batch)

@@ -119,8 +119,6 @@ def _key(plan: Plan, row: Row, teacher: Model) -> str:
 def _compiled(plan: Plan, views: Views, teacher: Model) -> Outputs:
   """Returns the function that makes views and runs the teacher."""
   network = teacher.network
-  # The convolutions of `--fast_cpu` have to know that one device computes them.
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
   prepare = augment_lib.chain(
     views_lib.fixed(views.augment),
     augment_lib.standardize(plan.dataset.mean, plan.dataset.std),
@@ -129,7 +127,7 @@ def _compiled(plan: Plan, views: Views, teacher: Model) -> Outputs:
   @jax.jit
   def outputs(variables: Variables, batch: Batch) -> Array:
     image = prepare(jax.random.key(0), batch)['image']
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    with sharding.on_one_device():
       features, _ = graph.run(network, variables, {'image': image})
     computed = features[graph.main_output(network)].astype(jnp.float32)
     if views.top is None:

@@ -21,7 +21,7 @@ report.html: the same on one page, with charts; see `page`.
 export/: the files that `--mode=export` writes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import importlib
 import json
@@ -32,7 +32,7 @@ from typing import IO, Any
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study.labels import slug
 from jaxdistill.study.plans import Row
-from jaxdistill.training import group_files
+from jaxdistill.training import checkpoint, group_files
 from jaxdistill.training.distributed import hosts
 
 # These keys say where a file is, not what it holds; its checksum says that.
@@ -109,6 +109,32 @@ def check_row(workdir: pathlib.Path, row: Row, *, trains: bool = True) -> None:
       'perhaps others, because these began to train together, got '
       f'{list(seeds)}; to begin again, delete {folder}'
     )
+
+
+@contextlib.contextmanager
+def recorded(workdir: pathlib.Path, rows: Iterable[Row]) -> Iterator[None]:
+  """Writes what the numbers of rows depend on, before they are trained.
+
+  If a row is refused before anything has been trained, its folder is deleted
+  again, because the corrected config may have other keys.
+
+  Args:
+    workdir: the work directory.
+    rows: the rows that are about to be trained.
+  """
+  folders = {row_folder(workdir, row): row for row in rows}
+  notes = ('row.json', group_files.FILE)
+  if hosts.first():
+    for folder, row in folders.items():
+      checkpoint.write_json(folder / notes[0], row.resolved)
+  try:
+    yield
+  except UsageError:
+    for folder in folders if hosts.first() else ():
+      files = (path for path in folder.rglob('*') if path.is_file())
+      if all(path.name in notes for path in files):
+        checkpoint.delete(folder)
+    raise
 
 
 def _short(value: Any) -> str:

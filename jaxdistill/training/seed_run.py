@@ -1,5 +1,6 @@
 """One seed of a running phase: its records, its best models and its result."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,6 +112,8 @@ class SeedRun:
   ) -> dict[str, dict[str, float]]:
     """Evaluates the phase's models, and keeps each role's best one.
 
+    A model whose loss is not finite is never the best one.
+
     Args:
       state: the state of this seed.
       frozen: what is frozen.
@@ -133,7 +136,8 @@ class SeedRun:
         continue
       checks.choice('score', options.score.name, metrics)
       quality = options.score.quality(metrics[options.score.name])
-      if quality > best.quality:
+      is_valid = math.isfinite(metrics.get('loss', 0.0))
+      if is_valid and quality > best.quality:
         self._best[name] = Best(quality, step)
         self.best_variables[name] = sharding.copied(model.variables)
     return records

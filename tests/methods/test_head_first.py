@@ -7,6 +7,8 @@ import pytest
 from jaxdistill import methods
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network
+from jaxdistill.networks import graph
+from jaxdistill.networks.surgery import embedding
 from jaxdistill.training import log, loop
 
 SILENT = loop.FitOptions(log=log.Log(show=False))
@@ -51,6 +53,18 @@ def test_first_the_head_learns_and_then_all_stages_with_frozen_statistics(
     for phase in (head, whole, *methods.head_first(recipe, first=1.0))
   ]
   assert steps == [2, 4, 6, 0]
+
+
+def test_the_embedding_of_a_network_learns_with_its_head(
+  recipe, student, dataset
+):
+  network = embedding.embedded(student.network, size=4)._replace(outputs=())
+  image = {'image': jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)}
+  start = Model(network, graph.init(network, jax.random.key(0), image))
+  head, _ = methods.head_first(recipe, first=1 / 3)
+  probed = loop.fit((head,), {'student': start}, dataset, options=SILENT).carry
+  trained = changed(start, probed['student'], 'params')
+  assert trained == {'embedding', 'head'}
 
 
 def test_a_fraction_of_the_epochs_is_at_most_1(recipe):

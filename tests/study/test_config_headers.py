@@ -118,7 +118,9 @@ def test_all_lengths_of_a_sweep_share_one_process(config, process):
 def test_detectors_train_for_the_usual_lengths(
   file, rate, argument, batch_size, steps, first_drop
 ):
-  config = load(CONFIGS / 'detection' / file, argument)
+  path = CONFIGS / 'detection' / file
+  assert argument in runpy.run_path(str(path))['ARGUMENTS']
+  config = load(path, argument)
   share, schedule = batch_size / 16, config['optimizer']['schedule']
   assert config['batch_size'] == batch_size
   for epochs in (config['epochs'], config['teacher']['training']['epochs']):

@@ -1,6 +1,8 @@
 """`jaxdistill predict`: what is printed and written for each kind of task."""
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -96,6 +98,93 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
       {'class': 1, 'name': 'bee', 'score': 0.5, 'box': [3.0, 6.0, 9.0, 12.0]}
     ],
   }
+
+
+@pytest.fixture
+def listing(tmp_path):
+  """A file of COCO that lists two images and three categories."""
+  images = [
+    {'id': 40, 'file_name': 'test/light.png'},
+    {'id': 30, 'file_name': 'dark.png'},
+  ]
+  categories = [
+    {'id': 9, 'name': 'bee'},
+    {'id': 5, 'name': 'fly'},
+    {'id': 2, 'name': 'ant'},
+  ]
+  file = tmp_path / 'listing.json'
+  file.write_text(json.dumps({'images': images, 'categories': categories}))
+  return file
+
+
+@pytest.fixture
+def detector(monkeypatch):
+  """A student that finds a bee in each image; returns a function of names."""
+
+  def run(images):
+    count = len(images)
+    return {
+      'boxes': np.tile(np.array([[1.0, 2.0, 3.0, 4.0]]), (count, 1, 1)),
+      'scores': np.full((count, 1), 0.5),
+      'classes': np.ones((count, 1), np.int32),
+    }
+
+  def opened(names=NAMES):
+    student = Predictor(run, (8, 8, 3), detection(), names)
+    monkeypatch.setattr(opening, 'predictor', lambda path: student)
+
+  return opened
+
+
+def test_objects_are_written_as_the_results_of_coco(
+  cli, files, detector, listing
+):
+  detector()
+  pathlib.Path('test').mkdir()
+  shutil.copy('light.png', 'test')
+  paths = ['test/light.png', 'dark.png']
+  code, out, err = cli.call(
+    'predict', 'student', *paths, f'--annotations={listing}'
+  )
+  assert code == 0, err
+  file = 'predictions/coco_results.json'
+  assert out.splitlines() == [f'{path}\t{file}, 1 objects' for path in paths]
+  box = {'category_id': 9, 'bbox': [6.0, 3.0, 6.0, 6.0], 'score': 0.5}
+  results = json.loads(pathlib.Path(file).read_text())
+  assert results == [{'image_id': i, **box} for i in (40, 30)]
+
+
+@pytest.mark.parametrize(
+  ('names', 'image', 'content', 'words'),
+  [
+    (NAMES, 'light.png', None, 'light.png: expected one of the 2 images that'),
+    (('ant', 'be'), 'dark.png', None, "'be'; did you mean 'bee'?"),
+    ((), 'dark.png', None, 'names of its classes, got one without names'),
+    (NAMES, 'dark.png', '{}', 'keys images and categories, got KeyError'),
+    (NAMES, 'dark.png', '{', 'expected the format of COCO'),
+  ],
+)
+def test_a_listing_that_lacks_something_is_refused(
+  cli, files, detector, listing, names, image, content, words
+):
+  detector(names)
+  listing.write_text(listing.read_text() if content is None else content)
+  code, out, err = cli.call(
+    'predict', 'student', image, f'--annotations={listing}'
+  )
+  assert (code, out) == (2, '')
+  (line,) = err.splitlines()
+  assert words in line
+
+
+def test_only_a_detector_takes_a_listing(cli, files, monkeypatch, listing):
+  student = Predictor(lambda x: x, (8, 8, 3), jd.tasks.classification())
+  monkeypatch.setattr(opening, 'predictor', lambda path: student)
+  code, _, err = cli.call(
+    'predict', 'student', 'dark.png', f'--annotations={listing}'
+  )
+  assert code == 2
+  assert 'finds objects, got one of the task' in err
 
 
 @pytest.mark.parametrize('size', [(8, 8, 3), (8, 16, 3)])

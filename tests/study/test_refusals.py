@@ -68,6 +68,10 @@ REFUSALS = {
   ),
   'class counts': (['teacher.num_classes=5'], ['(3,)', '(5,)', 'classes']),
   'labels': (['data.num_classes=2'], ['0 to 2', '0 to 1']),
+  'network of another task': (
+    ['student={"name":"embedded","network":{"name":"resnet8"}}'],
+    ['student: classification: cannot read the outputs', "'embedding': (256,)"],
+  ),
   'batch': (['batch_size=49'], ['batch_size', 'from 1 to 48', '49']),
   'batch of a row': (
     ['methods.kd.batch_size=2.5'],

@@ -9,6 +9,7 @@ from jaxdistill import study
 from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.study import seed_runs
+from jaxdistill.training import lanes
 from jaxdistill.training import log as log_lib
 
 TWO = ('--config.seeds=2', '--row=student alone')
@@ -106,6 +107,26 @@ def test_what_cannot_be_stacked_is_refused_in_one_line(
   with pytest.raises(UsageError, match=message):
     seed_runs.check_together(plan, devices)
   seed_runs.check_together(plan._replace(together=False), devices)
+
+
+def test_a_refused_row_can_be_trained_apart_in_the_same_directory(
+  cli, config, tmp_path, monkeypatch
+):
+  """States of other shapes are only seen when the row begins."""
+
+  def refuse(phase, states):
+    if len(states) > 1:
+      raise UsageError(f'{phase}: set together=False')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(lanes, 'check_shapes', refuse)
+    places = f'--config={config}', f'--workdir={tmp_path}'
+    code, _, err = cli.call(*places, *TOGETHER)
+  assert code == 2
+  assert err.endswith('set together=False\n')
+  assert not (tmp_path / 'rows/student-alone').exists()
+  out, _ = cli.fit(config, tmp_path, *TWO)
+  assert 'student alone' in out
 
 
 def test_two_gpus_are_not_taken_for_the_two_parts_of_a_processor(

@@ -140,6 +140,51 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
   assert f'not finite at step {step} ' in err
 
 
+def test_a_run_whose_measured_loss_is_not_finite_is_not_finished(
+  cli, config, tmp_path, in_user_folder
+):
+  """The last of 12 steps makes the weights huge; all losses are finite."""
+  workdir = tmp_path / 'workdir'
+  schedule = '{"name": "mine_for_tests:bomb", "at": 11}'
+  arguments = [
+    f'--config={config}:student alone',
+    f'--workdir={workdir}',
+    '--config.epochs=4',
+    f'--config.methods.student alone.schedule={schedule}',
+  ]
+  for _ in range(2):  # the second call finds the trained weights
+    code, out, err = cli.call(*arguments)
+    assert (code, out) == (1, '')
+    assert err.splitlines()[-1] == (
+      'jaxdistill: the training ended, but the test loss of the last model is '
+      'not finite'
+    )
+    folder = workdir / 'rows/student-alone/0'
+    assert (folder / 'phase0.safetensors').exists()
+    assert not (folder / 'result.json').exists()
+
+
+def test_a_trial_whose_measured_loss_is_not_finite_has_lost(
+  cli, workdirs, config, tmp_path, in_user_folder
+):
+  workdir = tmp_path / 'workdir'
+  schedule = '{"name": "mine_for_tests:bomb", "rate": 0.01}'
+  out, _ = cli.fit(
+    f'{config}:student alone',
+    workdir,
+    '--config.epochs=4',
+    f'--config.methods.student alone.schedule={schedule}',
+    '--config.methods.student alone.sweep.keys.schedule.at=[11, 20]',
+  )
+  label = 'student alone: at=11'
+  line = 'the training ended, but the test loss of the last model is not finite'
+  assert f'{label}, seed 0: diverged: {line}' in out
+  results = workdirs.results(workdir)
+  assert results['diverged'] == [{'label': label, 'seed': 0, 'message': line}]
+  chosen = [row['label'] for row in results['rows'] if 'trial' in row]
+  assert chosen == ['student alone: at=20']
+
+
 def test_a_section_of_a_users_method_is_built_like_the_librarys(
   cli, workdirs, config, tmp_path, in_user_folder
 ):

@@ -40,7 +40,7 @@ BATCH = {
   'crowd': CROWD,
 }
 REGIONS = 12
-RUN = runpy.run_path(str(pathlib.Path(__file__).with_name('two_stage_run.py')))
+RUN = runpy.run_path(str(pathlib.Path(__file__).with_name('detector_run.py')))
 
 
 @functools.cache

@@ -309,6 +309,18 @@ def test_the_epoch_of_the_lowest_score_is_the_best_if_lower_is_better(
   assert fitted.best_step == {'student': 6}
 
 
+def test_a_model_whose_validation_loss_is_not_finite_is_never_the_best(dataset):
+  def evaluate(model):
+    step = int(model.variables['params']['stage']['w'])
+    return {'top1': 1 / step, 'loss': np.inf if step == 3 else 1.0}
+
+  phase = counter(
+    num_steps=9, streams=STREAM, eval_models={'student': eval_model}
+  )
+  fitted = fit(phase, dataset, evaluate=evaluate)
+  assert fitted.best_step == {'student': 6}
+
+
 def test_a_score_that_is_not_measured_is_refused_with_the_nearest_name(
   dataset, tmp_path
 ):

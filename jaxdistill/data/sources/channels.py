@@ -35,17 +35,21 @@ def statistics(
   return mean.tolist(), np.sqrt(variance).tolist()
 
 
-def check(name: str, values: Sequence[float], channels: int) -> None:
+def check(
+  name: str, values: Sequence[float], channels: int, *, place: str = 'data.'
+) -> None:
   """Checks that there is one valid number per channel.
 
   Args:
     name: 'mean' or 'std'.
     values: the numbers.
     channels: the number of channels.
+    place: where the numbers are; the message begins with it.
 
   Raises:
     UsageError: the number of entries is another one, or a number is not valid.
   """
-  checks.length(f'data.{name}', values, channels, 'channels')
+  key = f'{place}{name}'
+  checks.length(key, values, channels, 'channels')
   for value in values:
-    checks.number(f'data.{name}', value, above=0 if name == 'std' else None)
+    checks.number(key, value, above=0 if name == 'std' else None)

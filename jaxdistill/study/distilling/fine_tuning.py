@@ -69,14 +69,15 @@ def standardisation(
   """
   if 'checkpoint' not in teacher.section:
     return {}
-  metadata = files.load_tree(teacher.section['checkpoint'])[1]
+  file = teacher.section['checkpoint']
+  metadata = files.load_tree(file)[1]
   learned = {}
   for name in ('mean', 'std'):
     values = metadata.get(name)
     if section.get(name) is not None or not isinstance(values, list):
       continue
     if len(values) == len(dataset.mean):
-      channels.check(name, values, len(values))
+      channels.check(name, values, len(values), place=f'{file}: ')
       learned[name] = tuple(values)
   return learned
 

@@ -7,6 +7,7 @@ computed from the whole batch, not from the part on one device.
 """
 
 from collections.abc import Iterable, Sequence
+import contextlib
 import functools
 from typing import Any
 
@@ -87,6 +88,16 @@ def parts_of_processor() -> int:
   Where programs run on a GPU, there is nothing to divide, so it is 1.
   """
   return cpu.devices() if jax.default_backend() == 'cpu' else 1
+
+
+def on_one_device() -> contextlib.AbstractContextManager[Any]:
+  """Says that the first device alone computes what is traced inside it.
+
+  Where there are several devices, the convolutions of `--fast_cpu` have to know
+  over which of them to split a batch.
+  """
+  mesh = make_mesh(devices=jax.devices()[:1])
+  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 @functools.cache
