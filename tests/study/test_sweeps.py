@@ -1,5 +1,6 @@
 """Sweeps: trials of a row, the one that validation chooses, and its cost."""
 
+import json
 import math
 
 import pytest
@@ -7,7 +8,7 @@ from safetensors import numpy
 
 from jaxdistill import study
 from jaxdistill.core.checks import UsageError
-from jaxdistill.study import run_groups, sweeps
+from jaxdistill.study import run_groups, selection, sweeps
 from jaxdistill.study import workdir as workdir_lib
 from jaxdistill.training import group_files, loop
 
@@ -270,3 +271,19 @@ def test_a_trial_that_diverges_loses(cli, workdirs, config, tmp_path):
   rows = workdirs.results(folder)['rows']  # other rows keep their results
   assert [row['label'] for row in rows] == ['teacher']
   assert 'kd: the loss of every trial became NaN or infinite' in err
+
+
+def test_a_trial_whose_score_is_not_a_number_loses(cli, config, tmp_path):
+  rates = 'methods.kd.sweep.keys.schedule.rate=[0.05, 0.1]'
+  plan = study.plan(cli.load(config, rates))
+  *_, first, second = plan.rows
+  for row, score in ((first, math.nan), (second, 0.3)):
+    folder = workdir_lib.seed_folder(tmp_path, row, row.seeds[0])
+    folder.mkdir(parents=True)
+    for i in range(len(row.method)):
+      (folder / f'phase{i}.safetensors').touch()
+    metrics = {'last': {plan.task.score.name: score}}
+    result = json.dumps({'validation': metrics})
+    (folder / 'result.json').write_text(result)
+  *_, first, second = selection.with_chosen_trials(plan, tmp_path).rows
+  assert (first.trial.chosen, second.trial.chosen) == (False, True)
