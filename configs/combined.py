@@ -29,7 +29,12 @@ student starts with these two and new blocks, and learns by KD. The rates of the
 pieces are those of the other configs of these papers. Nothing was tuned.
 
 Hardware and time: one CPU core; 8 minutes for digits, which need no download,
-and about 45 minutes for CIFAR-10.
+40 minutes for CIFAR-10, and 80 minutes for Tiny ImageNet.
+
+Test accuracy over three seeds on digits, CIFAR-10 and Tiny ImageNet: student
+alone 92.18, 49.79 and 13.58; KD 95.20, 55.59 and 19.97; the recipe 96.20, 59.29
+and 24.79; without process 97.15, 61.35 and 24.12; pieces, then ReviewKD 96.59,
+61.35 and 25.21. RESULTS.md has all rows.
 """
 
 NETWORK = {'name': 'resnet14', 'stem_width': 8, 'widths': (8, 16, 32)}
