@@ -22,11 +22,13 @@ steps of training, so that a search costs a third of `epochs`. Rows without a
 search train for a third more epochs instead. The pieces take half of a row's
 epochs. In the rows 'without ...' one part is left out, and the other part gets
 its epochs: 'without pieces' is DistPro alone, and 'without process' has KD in
-place of the process, for which 'pieces, then reviewkd' has ReviewKD. 'equal
-weights' has pathways that are not searched. Pieces also bring the teacher's
-stem and head, which the single methods do not have. In 'stem and head', the
-student starts with these two and new blocks, and learns by KD. The rates of the
-pieces are those of the other configs of these papers. Nothing was tuned.
+place of the process. 'pieces, then reviewkd' has ReviewKD there, and 'equal
+weights' has pathways that are not searched. The student of a row with pieces
+also gets the teacher's stem and head, which the single methods do not have. In
+'stem and head', the student starts with these two stages and new blocks, and
+learns by KD alone. Re-estimating batch statistics takes 20 more steps for a
+student of pieces and for each stage. The rates of the pieces are those of the
+other configs of these papers. Nothing was tuned.
 
 Hardware and time: one CPU core; 8 minutes for digits, which need no download,
 40 minutes for CIFAR-10, and 80 minutes for Tiny ImageNet.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 import json
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
@@ -22,21 +22,22 @@ class CocoIds(NamedTuple):
   images: dict[str, int]
   categories: dict[str, int]
 
-  def of_image(self, path: str) -> int:
-    """Returns the id of an image file, in whatever folder it is.
+  def of_images(self, paths: Sequence[str]) -> list[int]:
+    """Returns the ids of image files, in whatever folders they are.
 
     Raises:
-      UsageError: the file does not name the image.
+      UsageError: an image is not named, or two files belong to one image.
     """
-    parts = pathlib.Path(path).parts
-    ends = ('/'.join(parts[i:]) for i in range(len(parts)))
-    found = next((end for end in ends if end in self.images), None)
-    if found is None:
-      raise UsageError(
-        f'{path}: expected one of the {len(self.images):,} images that '
-        f'{self.file} names'
-      )
-    return self.images[found]
+    paths_by_id: dict[int, str] = {}
+    for path in paths:
+      number = self._of_image(path)
+      if number in paths_by_id:
+        raise UsageError(
+          f'{path}: expected one file for each image of {self.file}, got '
+          f'{paths_by_id[number]} for the same image'
+        )
+      paths_by_id[number] = path
+    return [*paths_by_id]
 
   def of_classes(self, names: Sequence[str]) -> list[int]:
     """Returns the ids of the categories with the names of classes.
@@ -50,26 +51,65 @@ class CocoIds(NamedTuple):
         'one without names'
       )
     for name in names:
-      checks.choice(f'{self.file}: category', name, self.categories)
+      if name not in self.categories:
+        error = checks.unknown('category', name, self.categories)
+        raise UsageError(f'{self.file}: {error}')
     return [self.categories[name] for name in names]
+
+  def _of_image(self, path: str) -> int:
+    """Returns the id of the image with the longest end of a path."""
+    parts = pathlib.Path(path).parts
+    for i in range(len(parts)):
+      name = pathlib.Path(*parts[i:]).as_posix()
+      if name in self.images:
+        return self.images[name]
+    # One of the same file name in another folder, if there is one.
+    near = min(self.images, key=lambda x: not x.endswith(parts[-1]))
+    raise UsageError(
+      f'{path}: expected one of the {len(self.images):,} images that '
+      f'{self.file} names, such as {near!r}'
+    )
 
 
 def read(file: str) -> CocoIds:
   """Reads a file of annotations, or one that only lists images.
 
   Raises:
-    UsageError: there is no such file, or it has another format.
+    UsageError: the file cannot be read, has another format, names nothing, or
+      gives two ids to one name.
   """
-  path = pathlib.Path(file).expanduser()
   try:
-    content = json.loads(path.read_text(encoding='utf-8'))
-    images = {x['file_name']: int(x['id']) for x in content['images']}
-    categories = {x['name']: int(x['id']) for x in content['categories']}
+    text = pathlib.Path(file).expanduser().read_text(encoding='utf-8')
+    content = json.loads(text)
   except OSError as error:
-    raise UsageError(f'{file}: {checks.reason(error)}') from None
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UsageError(
+      f'annotations: cannot read {file} ({error.strerror})'
+    ) from None
+  except ValueError as error:
+    raise UsageError(
+      f'{file}: expected a JSON file ({checks.reason(error)})'
+    ) from None
+  try:
+    images = _ids(file, content['images'], 'file_name')
+    return CocoIds(file, images, _ids(file, content['categories'], 'name'))
+  except (AttributeError, KeyError, TypeError) as error:
     raise UsageError(
       f'{file}: expected the format of COCO, with the keys images and '
       f'categories, got {checks.reason(error)}'
     ) from None
-  return CocoIds(file, images, categories)
+
+
+def _ids(file: str, entries: Sequence[Any], key: str) -> dict[str, int]:
+  """Returns the id of each entry by its name, which is under a key."""
+  ids: dict[str, int] = {}
+  if not entries:
+    raise UsageError(f'{file}: expected at least one {key}, got none')
+  for entry in entries:
+    name = str(entry[key])
+    if name in ids:
+      raise UsageError(
+        f'{file}: expected one entry for each {key}, got {name!r} twice'
+      )
+    where = f'{file}: id of {name!r}'
+    ids[name] = checks.integer(where, entry['id'], at_least=0)
+  return ids

@@ -49,9 +49,9 @@ def lines(
       evaluation server.
 
   Raises:
-    UsageError: the student cannot be opened, or an image cannot be read;
-      `annotations` is given and is not of this format, lacks an image or a
-      class of the student, or the student finds no objects.
+    UsageError: the student cannot be opened, or an image cannot be read. With
+      `annotations`: the student is not a detector, or the file has another
+      format or does not name an image or a class of the student.
   """
   for file in files:
     if not pathlib.Path(file).is_file():
@@ -138,7 +138,7 @@ def _objects(
   else:
     path = folder / 'coco_results.json'
     category_ids = ids.of_classes(student.label_names)
-    image_ids = [*map(ids.of_image, files)]
+    image_ids = ids.of_images(files)
   found = [
     _original(student, row[row[:, 5] >= 0], _size(file))
     for file, row in zip(files, _rows(student.__call__, column))

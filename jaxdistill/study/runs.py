@@ -116,15 +116,9 @@ def _run_rows(study: Study, rows: Sequence[Row]) -> dict[str, Any]:
       _train_rows(study, [row], teacher, programs)
   collected = results.write(plan, workdir)
   for sweep in {row.trial.sweep: None for row in rows if row.trial is not None}:
-    trials = [
-      row for row in plan.rows if row.trial and row.trial.sweep == sweep
-    ]
-    if all(
-      hosts.of_first(workdir_lib.has_diverged, workdir, row, row.seeds[0])
-      for row in trials
-    ):
+    if selection.all_lost(plan, sweep, workdir):
       raise loop.NonFiniteLossError(
-        f'{sweep}: the loss of every trial became NaN or infinite'
+        f'{sweep}: the loss or the score of every trial became NaN or infinite'
       )
   return collected
 

@@ -77,6 +77,15 @@ def with_chosen_trials(plan: Plan, workdir: pathlib.Path) -> Plan:
   return plan._replace(rows=rows)
 
 
+def all_lost(plan: Plan, sweep: str, workdir: pathlib.Path) -> bool:
+  """Returns whether all trials of a sweep have lost."""
+  return all(
+    _quality(plan, row, workdir) == -math.inf
+    for row in plan.rows
+    if row.trial is not None and row.trial.sweep == sweep
+  )
+
+
 def _quality(plan: Plan, row: Row, workdir: pathlib.Path) -> float:
   """Returns how good a trial is: NaN if unfinished, -inf if it has lost.
 

@@ -14,7 +14,7 @@ rows/LABEL/together/...: a note of the runs that train in one program, and their
 rows/LABEL/SEED/result.json: the measurements of a finished run.
 rows/LABEL/SEED/diverged.json: where the loss of a sweep's trial became NaN.
 rows/LABEL/SEED/predictions.npz: the model's predictions for some test images.
-predictions.npz: those of a teacher from a file; see `recorded`.
+predictions.npz: those of a teacher from a file; see the module `recorded`.
 examples.npz: a few small test images for the report; see `examples`.
 results.json: the results of all finished runs.
 report.html: the same on one page, with charts; see `page`.

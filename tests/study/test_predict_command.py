@@ -100,6 +100,9 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
   }
 
 
+TWICE = json.dumps({'images': [{'id': 1, 'file_name': 'a'}] * 2})
+
+
 @pytest.fixture
 def listing(tmp_path):
   """A file of COCO that lists two images and three categories."""
@@ -157,11 +160,27 @@ def test_objects_are_written_as_the_results_of_coco(
 @pytest.mark.parametrize(
   ('names', 'image', 'content', 'words'),
   [
-    (NAMES, 'light.png', None, 'light.png: expected one of the 2 images that'),
-    (('ant', 'be'), 'dark.png', None, "'be'; did you mean 'bee'?"),
+    (
+      *(NAMES, 'light.png', None),
+      'light.png: expected one of the 2 images that {file} names, such as '
+      "'test/light.png'",
+    ),
+    (
+      *(('ant', 'be'), 'dark.png', None),
+      "{file}: unknown category 'be'; did you mean 'bee'?",
+    ),
     ((), 'dark.png', None, 'names of its classes, got one without names'),
     (NAMES, 'dark.png', '{}', 'keys images and categories, got KeyError'),
-    (NAMES, 'dark.png', '{', 'expected the format of COCO'),
+    (NAMES, 'dark.png', '{', 'expected a JSON file'),
+    (NAMES, 'dark.png', '{"images": []}', 'at least one file_name, got none'),
+    (
+      *(NAMES, 'dark.png', '{"images": [{"id": "1", "file_name": "a"}]}'),
+      "{file}: id of 'a': expected a whole number of at least 0, got '1'",
+    ),
+    (
+      *(NAMES, 'dark.png', TWICE),
+      "{file}: expected one entry for each file_name, got 'a' twice",
+    ),
   ],
 )
 def test_a_listing_that_lacks_something_is_refused(
@@ -174,7 +193,36 @@ def test_a_listing_that_lacks_something_is_refused(
   )
   assert (code, out) == (2, '')
   (line,) = err.splitlines()
-  assert words in line
+  assert words.replace('{file}', str(listing)) in line
+
+
+def test_two_files_of_one_listed_image_are_refused(
+  cli, files, detector, listing
+):
+  detector()
+  pathlib.Path('copy').mkdir()
+  shutil.copy('dark.png', 'copy')
+  code, out, err = cli.call(
+    *('predict', 'student', 'dark.png', 'copy/dark.png'),
+    f'--annotations={listing}',
+  )
+  assert (code, out) == (2, '')
+  assert err == (
+    f'jaxdistill: copy/dark.png: expected one file for each image of {listing},'
+    ' got dark.png for the same image\n'
+  )
+
+
+def test_a_listing_that_does_not_exist_is_refused(cli, files, detector):
+  detector()
+  code, _, err = cli.call(
+    'predict', 'student', 'dark.png', '--annotations=none.json'
+  )
+  assert code == 2
+  assert err == (
+    'jaxdistill: annotations: cannot read none.json (No such file or '
+    'directory)\n'
+  )
 
 
 def test_only_a_detector_takes_a_listing(cli, files, monkeypatch, listing):

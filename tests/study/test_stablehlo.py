@@ -133,6 +133,17 @@ def test_the_convolutions_of_fast_cpu_compute_predictions(student, monkeypatch):
   assert shapes and all(shape[0] == 5 for shape in shapes)
 
 
+def test_predictions_can_be_computed_inside_a_mesh_of_the_caller(student):
+  mesh = jax.sharding.AbstractMesh((2,), ('mine',))
+  run = functools.partial(
+    stablehlo.outputs, student.network, None, tasks.as_they_are
+  )
+  images = jax.ShapeDtypeStruct((5, 8, 8, 1), np.float32)
+  with jax.sharding.use_abstract_mesh(mesh):
+    shape = jax.eval_shape(run, student.variables, images).shape
+  assert shape == (5, 3)
+
+
 def test_outputs_of_narrow_types_may_differ_by_rounding_errors():
   network = Network(
     (

@@ -270,20 +270,30 @@ def test_a_trial_that_diverges_loses(cli, workdirs, config, tmp_path):
   assert code == 1
   rows = workdirs.results(folder)['rows']  # other rows keep their results
   assert [row['label'] for row in rows] == ['teacher']
-  assert 'kd: the loss of every trial became NaN or infinite' in err
+  assert (
+    'kd: the loss or the score of every trial became NaN or infinite' in err
+  )
 
 
 def test_a_trial_whose_score_is_not_a_number_loses(cli, config, tmp_path):
   rates = 'methods.kd.sweep.keys.schedule.rate=[0.05, 0.1]'
   plan = study.plan(cli.load(config, rates))
   *_, first, second = plan.rows
-  for row, score in ((first, math.nan), (second, 0.3)):
+  assert not selection.all_lost(plan, 'kd', tmp_path)  # they are not finished
+
+  def finish(row, score):
     folder = workdir_lib.seed_folder(tmp_path, row, row.seeds[0])
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(len(row.method)):
       (folder / f'phase{i}.safetensors').touch()
     metrics = {'last': {plan.task.score.name: score}}
     result = json.dumps({'validation': metrics})
     (folder / 'result.json').write_text(result)
+
+  for score in (0.3, math.nan):
+    finish(first, math.nan)
+    finish(second, score)
+    assert selection.all_lost(plan, 'kd', tmp_path) == math.isnan(score)
+  finish(second, 0.3)
   *_, first, second = selection.with_chosen_trials(plan, tmp_path).rows
   assert (first.trial.chosen, second.trial.chosen) == (False, True)

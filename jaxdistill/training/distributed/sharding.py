@@ -94,8 +94,11 @@ def on_one_device() -> contextlib.AbstractContextManager[Any]:
   """Says that the first device alone computes what is traced inside it.
 
   Where there are several devices, the convolutions of `--fast_cpu` have to know
-  over which of them to split a batch.
+  over which of them to split a batch. Inside a mesh of the caller it changes
+  nothing, because JAX does not replace a mesh by one of another size.
   """
+  if not jax.sharding.get_abstract_mesh().empty:
+    return contextlib.nullcontext()
   mesh = make_mesh(devices=jax.devices()[:1])
   return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
