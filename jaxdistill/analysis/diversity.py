@@ -64,19 +64,29 @@ def output_diversity(
     split: {'image': uint8 `[M, H, W, C]`, ...}. The paper uses training images
       without augmentation.
     preprocess: the preprocessing for evaluation (standardisation).
-    size: the number N of images; the seed chooses them.
+    size: the number N of images; the seed chooses them. It must be smaller than
+      the number of values in an image, H x W x C: more gradients are always
+      linearly dependent, whatever the network is, and each dependent one lowers
+      the score by 1 / k.
     seed: the seed of this choice.
     train: whether batch norms use the statistics of the batch. They do in the
       code of version 1; the paper does not say.
 
   Raises:
-    UsageError: `size` is below 2 or above the number of images.
+    UsageError: `size` is below 2, above the number of images, or not smaller
+      than the number of values in an image.
   """
   count = len(split['image'])
   size = checks.integer('size', size, at_least=2)
   if size > count:
     raise UsageError(
       f'size: expected at most {count}, the number of images, got {size}'
+    )
+  values = math.prod(split['image'].shape[1:])
+  if size >= values:
+    raise UsageError(
+      f'size: expected less than {values}, the number of values in an image, '
+      f'got {size}'
     )
   chosen = np.sort(np.random.default_rng(seed).permutation(count)[:size])
   raw = {'image': jnp.asarray(split['image'][chosen])}

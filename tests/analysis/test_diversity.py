@@ -84,6 +84,13 @@ def test_a_number_of_images_out_of_range_is_refused(
     )
 
 
+def test_as_many_images_as_an_image_has_values_are_refused(student, dataset):
+  split = {'image': dataset.splits['train']['image'][:, :2, :2]}
+  values = split['image'][0].size
+  with pytest.raises(UsageError, match=f'size: .* {values}, .*, got {values}'):
+    diversity.output_diversity(student, split, STANDARD, size=values)
+
+
 def test_one_score_has_no_interval():
   with pytest.raises(UsageError, match='at least two, got 1'):
     diversity.interval([1.0])
