@@ -71,7 +71,7 @@ def to_stablehlo(
 
   @jax.jit
   def program(image: Array) -> Output:
-    return _outputs(model.network, preprocess, final, model.variables, image)
+    return outputs(model.network, preprocess, final, model.variables, image)
 
   with convolutions.portable():
     exported = jax_export.export(program, platforms=list(platforms))(image)
@@ -88,21 +88,11 @@ def outputs(
 ) -> Output:
   """Returns what a file gives for images in inference mode, `[B, ...]`."""
   with sharding.on_one_device():
-    return _outputs(network, preprocess, final, variables, image)
-
-
-def _outputs(
-  network: Network,
-  preprocess: Augment | None,
-  final: Final,
-  variables: Variables,
-  image: Array,
-) -> Output:
-  batch = {'image': image}
-  if preprocess is not None:
-    batch = preprocess(jax.random.key(0), batch)
-  output = graph.apply(network, variables, batch['image'])
-  return final(output, image.shape[1:3])
+    batch = {'image': image}
+    if preprocess is not None:
+      batch = preprocess(jax.random.key(0), batch)
+    output = graph.apply(network, variables, batch['image'])
+    return final(output, image.shape[1:3])
 
 
 def save(path: str | os.PathLike[str], program: bytes) -> None:

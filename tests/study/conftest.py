@@ -7,12 +7,15 @@ import pathlib
 import shutil
 import sys
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 import jaxdistill as jd
 from jaxdistill import main
+from jaxdistill.core import cpu
+from jaxdistill.networks.layers import dense, xla
 from jaxdistill.study import config as config_lib
 from jaxdistill.study import overrides, runs
 
@@ -324,3 +327,18 @@ def planned(monkeypatch):
     return plans[-1]
 
   return plan
+
+
+@pytest.fixture
+def convolved(monkeypatch):
+  """Shapes of the images that `--fast_cpu` convolves, as if on two devices."""
+  shapes = []
+
+  def convolve(x, kernel, *, stride):
+    shapes.append(x.shape)
+    return xla.convolve(x, kernel, stride)
+
+  monkeypatch.setenv(cpu.MARK, 'oneDNN, 2 devices')
+  monkeypatch.setattr(jax, 'device_count', lambda: 2)
+  monkeypatch.setattr(dense, 'convolve', convolve)
+  return shapes

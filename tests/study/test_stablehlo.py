@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill.core import cpu, tasks
+from jaxdistill.core import tasks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.transforms import augment
 from jaxdistill.networks import graph, layers
-from jaxdistill.networks.layers import convolutions, dense, xla
+from jaxdistill.networks.layers import convolutions
 from jaxdistill.study import stablehlo
 
 MEAN, STD = (100.0,), (50.0,)
@@ -111,17 +111,8 @@ def test_each_platform_gets_its_form_of_a_convolution():
   assert 'feature_group_count = 4' not in text
 
 
-def test_the_convolutions_of_fast_cpu_compute_predictions(student, monkeypatch):
+def test_the_convolutions_of_fast_cpu_compute_predictions(student, convolved):
   """One device computes them where the processor appears as two."""
-  shapes = []
-
-  def convolve(x, kernel, *, stride):
-    shapes.append(x.shape)
-    return xla.convolve(x, kernel, stride)
-
-  monkeypatch.setenv(cpu.MARK, 'oneDNN, 2 devices')
-  monkeypatch.setattr(jax, 'device_count', lambda: 2)
-  monkeypatch.setattr(dense, 'convolve', convolve)
   run = functools.partial(
     stablehlo.outputs,
     student.network,
@@ -130,7 +121,7 @@ def test_the_convolutions_of_fast_cpu_compute_predictions(student, monkeypatch):
   )
   images = jax.ShapeDtypeStruct((5, 8, 8, 1), np.uint8)
   assert jax.eval_shape(run, student.variables, images).shape == (5, 3)
-  assert shapes and all(shape[0] == 5 for shape in shapes)
+  assert convolved and all(shape[0] == 5 for shape in convolved)
 
 
 def test_predictions_can_be_computed_inside_a_mesh_of_the_caller(student):

@@ -9,7 +9,6 @@ import pytest
 import safetensors.numpy
 import scipy.special
 
-from jaxdistill.core import cpu
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.data.loading import streaming
@@ -17,7 +16,6 @@ from jaxdistill.data.loading.stored import StoredColumn
 from jaxdistill.data.transforms import top_scores
 from jaxdistill.data.transforms import views as views_lib
 from jaxdistill.networks import graph, layers
-from jaxdistill.networks.layers import dense, xla
 from jaxdistill.networks.weights import files
 from jaxdistill.study import (
   build,
@@ -116,22 +114,13 @@ def test_stored_outputs_are_those_of_the_teacher_for_the_views(plan, tmp_path):
   np.testing.assert_array_equal(half, outputs.astype(np.float16))
 
 
-def test_the_convolutions_of_fast_cpu_compute_stored_outputs(plan, monkeypatch):
+def test_the_convolutions_of_fast_cpu_compute_stored_outputs(plan, convolved):
   """One device computes them where the processor appears as two."""
-  shapes = []
-
-  def convolve(x, kernel, *, stride):
-    shapes.append(x.shape)
-    return xla.convolve(x, kernel, stride)
-
-  monkeypatch.setenv(cpu.MARK, 'oneDNN, 2 devices')
-  monkeypatch.setattr(jax, 'device_count', lambda: 2)
-  monkeypatch.setattr(dense, 'convolve', convolve)
   outputs = teacher_outputs._compiled(plan, row_of(plan).views, plan.teacher)
   batch = {k: x[:4] for k, x in plan.dataset.splits['train'].items()}
   batch[views_lib.VIEW] = np.zeros(4, np.int32)
   jax.eval_shape(outputs, plan.teacher.variables, batch)
-  assert shapes and all(shape[0] == 4 for shape in shapes)
+  assert convolved and all(shape[0] == 4 for shape in convolved)
 
 
 def test_training_with_stored_outputs_is_training_with_the_teacher(
