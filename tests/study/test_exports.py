@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from jaxdistill import networks, study
@@ -113,15 +114,19 @@ def test_a_model_card_lies_beside_every_file(cli, config, copied, workdirs):
   assert 'data.npz' in card and str(config.parent) not in card
 
 
-def test_the_code_on_a_model_card_gives_the_students_outputs(
-  cli, config, copied, monkeypatch
+@pytest.mark.parametrize('kind', ['safetensors', 'stablehlo'])
+def test_the_code_on_a_model_card_gives_the_students_outputs_for_a_file(
+  kind, cli, config, copied, monkeypatch
 ):
-  cli.fit(config, copied, '--mode=export', '--row=kd')
+  formats = f'--format=safetensors,{kind}'
+  cli.fit(config, copied, '--mode=export', '--row=kd', formats)
   monkeypatch.chdir(copied / 'export')
-  card = pathlib.Path('kd-0-last.safetensors.md').read_text()
+  card = pathlib.Path(f'kd-0-last.{kind}.md').read_text()
+  assert 'as grey from 0 to 255; the shorter side is resized' in card
   (code,) = re.findall(r'```python\n(.*?)```', card, re.S)
-  image = np.load(config.parent / 'data.npz')['test_image'][:4]
-  space = {'raw_images': image}
+  image = np.load(config.parent / 'data.npz')['test_image'][:1]
+  PIL.Image.fromarray(image[0, ..., 0]).save('photo.jpg', 'PNG')
+  space = {}
   with jax.numpy_rank_promotion('allow'):
     exec(code, space)
   variables, metadata = files.load_tree('kd-0-last.safetensors')
