@@ -12,6 +12,7 @@ from jaxdistill import study
 from jaxdistill.data.sources import image_trees
 from jaxdistill.networks import graph
 from jaxdistill.study import exports, predictors, reading
+from jaxdistill.study.formats import table
 from jaxdistill.study.reading import Reading
 
 KEYS = {'background': (0, 0, 0), 'range': (0, 4095)}
@@ -54,10 +55,12 @@ def plan(photos, place):
   )
 
 
-@pytest.mark.parametrize('kind', ['safetensors', 'stablehlo'])
+@pytest.mark.parametrize('kind', table.FORMATS)
 def test_a_file_predicts_for_image_files_what_evaluation_counts(
   kind, plan, photos, cli, tmp_path
 ):
+  for package in table.FORMATS[kind].packages:
+    pytest.importorskip(package)
   network = plan.networks['student']
   variables = graph.init(network, jax.random.key(0), {'image': plan.image})
   scaled = jax.tree.map(lambda x: 3 * x, variables)  # clear differences
