@@ -97,6 +97,7 @@ def build(draft: Draft, loaded: Loaded) -> Plan:
     options=_fit_options(draft.settings),
     initial=_initial(draft),
     trackers=draft.trackers,
+    teacher_names=() if file_teacher is None else file_teacher.label_names,
     together=draft.settings.together,
   )
   _check_sweeps(built_plan)

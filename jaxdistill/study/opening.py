@@ -12,10 +12,11 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Augment, Network, Task
 from jaxdistill.data.transforms import augment
 from jaxdistill.networks.weights import files
-from jaxdistill.study import predictors
+from jaxdistill.study import predictors, reading
 from jaxdistill.study.formats import table
 from jaxdistill.study.parse import parse
 from jaxdistill.study.predictors import Predictor
+from jaxdistill.study.reading import Reading
 from jaxdistill.study.registry import TABLES, TASKS
 
 _FOLDER = 'export'
@@ -31,6 +32,7 @@ class _About(NamedTuple):
   std: tuple[float, ...]
   label_names: tuple[str, ...]
   task: Any
+  reading: Reading = Reading()
 
 
 def predictor(
@@ -83,9 +85,10 @@ def predictor(
     about = _checked(file, metadata)
     task = task or _task(file, about.task)
     prepare = _preprocess(about, task)
-    return predictors.of_model(
+    student = predictors.of_model(
       model, prepare, about.image_shape, task, about.label_names
     )
+    return student._replace(reading=about.reading)
   if not description:
     raise UsageError(
       f'{file}: expected its description {file.name}.json beside it; copy both '
@@ -94,7 +97,9 @@ def predictor(
   about = _checked(file, description)
   task = task or _task(file, about.task)
   names = predictors.names_of(task, about.label_names)
-  return Predictor(table.program(file, kind), about.image_shape, task, names)
+  run = table.program(file, kind)
+  shape = about.image_shape
+  return Predictor(run, shape, task, names, reading=about.reading)
 
 
 def _chosen(folder: pathlib.Path) -> pathlib.Path:
@@ -183,7 +188,8 @@ def _checked(file: pathlib.Path, content: Mapping[str, Any]) -> _About:
   Raises:
     UsageError: a key is missing or has another type.
   """
-  missing = [key for key in _About._fields if key not in content]
+  needed = [key for key in _About._fields if key not in _About._field_defaults]
+  missing = [key for key in needed if key not in content]
   if missing:
     raise UsageError(
       f'{file}: expected a student that `jaxdistill export` wrote, got a file '
@@ -204,7 +210,11 @@ def _checked(file: pathlib.Path, content: Mapping[str, Any]) -> _About:
         f'{str(value)[:80]}'
       )
     lists[key] = tuple(value)
-  about = _About(**lists, task=content['task'])
+  try:
+    pixels = reading.checked(content)
+  except UsageError as error:
+    raise UsageError(f'{file}: {error}') from None
+  about = _About(**lists, task=content['task'], reading=pixels)
   lengths = tuple(map(len, about[:4]))
   channels = about.image_shape[-1] if about.image_shape else 0
   if lengths != (3, 2, channels, channels) or min(about.image_shape) < 1:

@@ -205,9 +205,9 @@ PREDICT: dict[str, dict[str, Any]] = {
     'help': 'folder for vectors, maps and objects; default: predictions',
   },
   'background': {
-    'default': 'white',
     'choices': ('white', 'black'),
-    'help': 'colour behind transparent pixels; default: white',
+    'help': 'colour behind transparent pixels; default: that of the data set '
+    'that the student was trained on',
   },
   'annotations': {
     'metavar': 'FILE',
@@ -227,6 +227,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     'help': 'work directory with exported students, a folder of them, or one '
     'of their files'
   },
-  'image': {'nargs': '+', 'help': 'image files'},
+  'image': {
+    'nargs': '+',
+    'help': 'image files, or folders, which stand for all images below them',
+  },
   'kind': {'help': f'what to list: {", ".join(listing.KINDS)}'},
 }

@@ -87,6 +87,7 @@ class Plan(NamedTuple):
     notes: lines about the teacher that the user should read.
     config: the plain config that the plan was made from.
     trackers: services that get the numbers of the log.
+    teacher_names: the names of the classes of a teacher from a file, or empty.
   """
 
   dataset: Dataset
@@ -102,6 +103,7 @@ class Plan(NamedTuple):
   notes: tuple[str, ...] = ()
   config: Mapping[str, Any] = {}
   trackers: tuple[Tracker, ...] = ()
+  teacher_names: tuple[str, ...] = ()
 
   @property
   def image(self) -> jax.ShapeDtypeStruct:
@@ -109,12 +111,17 @@ class Plan(NamedTuple):
     return recipes.example(self.dataset, self.preprocess, 1)['image']
 
   @property
+  def class_names(self) -> tuple[str, ...]:
+    """The names of the classes that the student predicts, or empty."""
+    if self.task.targets:
+      return self.dataset.label_names
+    return self.teacher_names if self.task.class_scores else ()
+
+  @property
   def about_data(self) -> dict[str, Any]:
     """What a user of a model's file has to know about the data, as JSON."""
-    # The outputs of other tasks do not belong to the data's classes.
-    has_classes = self.task.targets and self.task.class_scores
     return {
-      'label_names': list(self.dataset.label_names) if has_classes else [],
+      'label_names': list(self.class_names) if self.task.class_scores else [],
       'class_scores': self.task.class_scores,
       'mean': list(self.dataset.mean),
       'std': list(self.dataset.std),

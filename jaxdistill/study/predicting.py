@@ -12,8 +12,14 @@ import numpy as np
 from jaxdistill.analysis import maps
 from jaxdistill.core import checks, optional, writing
 from jaxdistill.core.checks import UsageError
-from jaxdistill.data.sources import decoding, image_files, images, lazy_maps
-from jaxdistill.study import coco_ids, opening
+from jaxdistill.data.sources import (
+  class_folders,
+  decoding,
+  image_files,
+  images,
+  lazy_maps,
+)
+from jaxdistill.study import coco_ids, opening, reading
 from jaxdistill.study.predictors import Predictor
 from jaxdistill.tasks.detection.coco_results import coco_results
 
@@ -25,7 +31,7 @@ def lines(
   path: str,
   files: Sequence[str],
   out: str,
-  background: str = 'white',
+  background: str | None = None,
   annotations: str | None = None,
 ) -> Iterator[str]:
   """Yields what a student predicts, a line for each image.
@@ -35,15 +41,15 @@ def lines(
   objects to `objects.json`, and maps to a file for each image: the classes of
   pixels as a PNG file with these values, depths as a `.npy` file.
 
-  Images are brought to the size of the student as its data set did: stretched
-  for maps, fitted into the size for objects, and otherwise resized and cropped
-  to the square in the middle. Masks and boxes are those of the original images.
+  Images are brought to the size of the student as its data set did, see
+  `reading.fitting`. Masks and boxes are those of the original images.
 
   Args:
     path: see `opening.predictor`.
-    files: image files.
+    files: image files, and folders that stand for all images below them.
     out: the folder for what is written.
-    background: the colour behind transparent pixels, 'white' or 'black'.
+    background: the colour behind transparent pixels, 'white' or 'black'; None:
+      that of the student's data set.
     annotations: a file of COCO with the ids of the images and categories.
       Objects are then written to `coco_results.json`, in the format of COCO's
       evaluation server.
@@ -53,17 +59,14 @@ def lines(
       `annotations`: the student is not a detector, or the file has another
       format or does not name an image or a class of the student.
   """
-  for file in files:
-    if not pathlib.Path(file).is_file():
-      got = 'no such file'
-      if pathlib.Path(file).is_dir():
-        got = f'a folder; name its images, such as {pathlib.Path(file, "*")}'
-      raise UsageError(f'{file}: expected an image file, got {got}')
+  files = [file for name in files for file in _files(name)]
   student = opening.predictor(path)
   folder = pathlib.Path(out).expanduser()
-  column = dataclasses.replace(
-    _column(student, files), background=decoding.COLOURS[background]
-  )
+  column = _column(student, files)
+  if background is not None:
+    column = dataclasses.replace(
+      column, background=decoding.COLOURS[background]
+    )
   targets = student.task.targets
   if annotations is not None and 'boxes' not in targets:
     raise UsageError(
@@ -81,6 +84,31 @@ def lines(
     yield from _vectors(student, files, column, folder)
 
 
+def _files(name: str) -> list[str]:
+  """Returns an image file, or those below a folder in the order of their paths.
+
+  Raises:
+    UsageError: there is no such file, or the folder holds no images.
+  """
+  place = pathlib.Path(name)
+  if place.is_file():
+    return [name]
+  if not place.is_dir():
+    raise UsageError(
+      f'{name}: expected an image file or a folder of images, got no such file'
+    )
+  try:
+    files = sorted(class_folders.image_paths(place, decoding.suffixes()))
+    class_folders.warn_of_photographs(place)
+  except OSError as error:
+    raise UsageError(f'{name}: {checks.reason(error)}') from None
+  if not files:
+    raise UsageError(
+      f'{name}: expected a folder of images, got one without any'
+    )
+  return files
+
+
 def _column(student: Predictor, files: Sequence[str]) -> images.LazyImages:
   """Returns the images in the size of the student."""
   shape = student.image_shape
@@ -89,12 +117,18 @@ def _column(student: Predictor, files: Sequence[str]) -> images.LazyImages:
       'predict: expected a student of images with 1 or 3 channels, got '
       f'{shape[-1]}'
     )
-  paths, rows = image_files.Paths(tuple(files)), np.arange(len(files))
-  if 'boxes' in student.task.targets:
-    return images.LazyImages(paths, rows, shape, letterbox=True)
-  if student.task.whole_images or shape[0] != shape[1]:
-    return lazy_maps.LazyStretched(paths, rows, shape)
-  return images.LazyImages(paths, rows, shape, resize=True)
+  how = reading.fitting(student.task, shape)
+  kind = (
+    lazy_maps.LazyStretched if how == reading.STRETCHED else images.LazyImages
+  )
+  return kind(
+    image_files.Paths(tuple(files)),
+    np.arange(len(files)),
+    shape,
+    resize=how == reading.SQUARE,
+    letterbox=how == reading.FITTED,
+    **student.reading._asdict(),
+  )
 
 
 def _rows(

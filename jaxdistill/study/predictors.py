@@ -11,10 +11,12 @@ import numpy as np
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Augment, Model, Output, Task
+from jaxdistill.study import reading as reading_lib
 from jaxdistill.study import stablehlo
 from jaxdistill.study.formats import source as source_lib
 from jaxdistill.study.formats.source import Run
 from jaxdistill.study.plans import Plan
+from jaxdistill.study.reading import Reading
 from jaxdistill.tasks import evaluation
 
 
@@ -28,6 +30,7 @@ class Predictor(NamedTuple):
     task: says what its predictions are.
     label_names: the names of the classes, or empty.
     model: the network and its variables; None if a file holds a program.
+    reading: how the pixels of image files are read.
   """
 
   run: Run
@@ -35,6 +38,7 @@ class Predictor(NamedTuple):
   task: Task
   label_names: tuple[str, ...] = ()
   model: Model | None = None
+  reading: Reading = Reading()
 
   def __repr__(self) -> str:
     """Returns the task and the size of images, without all weights."""
@@ -121,7 +125,10 @@ def of_plan(plan: Plan, model: Model) -> Predictor:
   """
   source = source_lib.source(plan, model)
   names = source.about['label_names']
-  return of_model(model, plan.preprocess, source.image_shape, plan.task, names)
+  predictor = of_model(
+    model, plan.preprocess, source.image_shape, plan.task, names
+  )
+  return predictor._replace(reading=reading_lib.checked(source.about))
 
 
 def of_model(

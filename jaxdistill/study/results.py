@@ -156,7 +156,7 @@ def collect(plan: Plan, workdir: pathlib.Path) -> dict[str, Any]:
   return {
     'rows': rows,
     **report.about_score(plan.task.score),
-    'label_names': list(plan.dataset.label_names),
+    'label_names': list(plan.class_names or plan.dataset.label_names),
     **({'probes': [*probing.NAMES]} if measurements.is_probed(plan) else {}),
     **({'reads_teacher': True} if plan.task.reads_teacher else {}),
     **({'diverged': diverged} if diverged else {}),

@@ -33,6 +33,7 @@ def _text(options: argparse.Namespace) -> str:
   if options.mode == 'distill':
     return _distilled(options)
   if options.mode == 'predict':
+    from jaxdistill.data.sources import class_folders
     from jaxdistill.study import predicting  # imports JAX
 
     lines = predicting.lines(
@@ -42,7 +43,7 @@ def _text(options: argparse.Namespace) -> str:
       options.background,
       options.annotations,
     )
-    return '\n'.join(lines)
+    return class_folders.printable('\n'.join(lines))
   from jaxdistill.study.page import document  # imports NumPy
 
   return document.as_text(document.write_report(options.workdir))

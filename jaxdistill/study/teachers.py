@@ -37,11 +37,13 @@ class FileTeacher(NamedTuple):
     notes: what was changed in it, in lines for the user.
     foreign: why its outputs are not scores of the data's classes, in words; ''
       if they are.
+    label_names: the names of the classes in its file, or empty.
   """
 
   model: Model
   notes: tuple[str, ...] = ()
   foreign: str = ''
+  label_names: tuple[str, ...] = ()
 
 
 def read(
@@ -250,6 +252,7 @@ def _with_names(
     raise UsageError(
       f'teacher: expected a list of names as label_names, got {names}'
     )
+  teacher = teacher._replace(label_names=tuple(names))
   if not names or not data_names or tuple(names) == data_names:
     return teacher
   if len({*names}) < len(names) or len({*data_names}) < len(data_names):

@@ -14,7 +14,7 @@ import pytest
 import jaxdistill as jd
 from jaxdistill.core.types import Model, Network, Stage
 from jaxdistill.networks import graph, layers
-from jaxdistill.study import arguments, build, config
+from jaxdistill.study import arguments, build, config, predictors
 from jaxdistill.study.distilling import call
 from jaxdistill.study.distilling.outcome import Distilled
 
@@ -206,6 +206,19 @@ def test_images_without_labels_are_distilled_by_the_teachers_outputs(
   assert kd.resolved['method']['label_weight'] == 0.0
   assert plan.dataset.num_classes == 0 and plan.task.name == 'imitation'
   assert plan.networks['student'].stages[-1].module.num_classes == 7
+  assert plan.class_names == ()
+
+
+def test_a_student_without_labels_has_the_names_of_the_teachers_classes(
+  flat, tmp_path, planned
+):
+  path = tmp_path / 't.safetensors'
+  jd.save(path, model_of(2), {'label_names': NAMES})
+  plan = planned(flat, teacher=path, out=tmp_path / 'kd')
+  model = jd.Model(plan.networks['student'], plan.teacher.variables)
+  assert predictors.of_plan(plan, model).label_names == NAMES
+  plan = planned(flat, teacher=path, method='embedding', out=tmp_path / 'e')
+  assert plan.class_names == ()
 
 
 @pytest.mark.parametrize('student', [0.5, network_of(2, 2)])

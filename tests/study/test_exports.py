@@ -6,11 +6,13 @@ import re
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from jaxdistill import networks, study
 from jaxdistill.networks.weights import files
 from jaxdistill.study import stablehlo
+from jaxdistill.study.formats import table
 
 
 def test_an_export_opens_again_as_the_trained_student(
@@ -113,22 +115,28 @@ def test_a_model_card_lies_beside_every_file(cli, config, copied, workdirs):
   assert 'data.npz' in card and str(config.parent) not in card
 
 
-def test_the_code_on_a_model_card_gives_the_students_outputs(
-  cli, config, copied, monkeypatch
+@pytest.mark.parametrize('kind', table.FORMATS)
+def test_the_code_on_a_model_card_gives_the_students_outputs_for_a_file(
+  kind, cli, config, copied, monkeypatch
 ):
-  cli.fit(config, copied, '--mode=export', '--row=kd')
+  for package in table.FORMATS[kind].packages:
+    pytest.importorskip(package)
+  formats = f'--format=safetensors,{kind}'
+  cli.fit(config, copied, '--mode=export', '--row=kd', formats)
   monkeypatch.chdir(copied / 'export')
-  card = pathlib.Path('kd-0-last.safetensors.md').read_text()
+  card = pathlib.Path(f'kd-0-last.{kind}.md').read_text()
+  assert 'as grey from 0 to 255; the shorter side is resized' in card
   (code,) = re.findall(r'```python\n(.*?)```', card, re.S)
-  image = np.load(config.parent / 'data.npz')['test_image'][:4]
-  space = {'raw_images': image}
+  image = np.load(config.parent / 'data.npz')['test_image'][:1]
+  PIL.Image.fromarray(image[0, ..., 0]).save('photo.jpg', 'PNG')
+  space = {}
   with jax.numpy_rank_promotion('allow'):
     exec(code, space)
   variables, metadata = files.load_tree('kd-0-last.safetensors')
   network = networks.from_description(metadata['network'])
   mean, std = (np.float32(metadata[k]) for k in ('mean', 'std'))
   np.testing.assert_allclose(
-    space['outputs'],
+    np.reshape(space['outputs'], (1, -1)),
     networks.apply(network, variables, (image - mean) / std),
     atol=1e-3,
   )

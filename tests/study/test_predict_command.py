@@ -11,6 +11,7 @@ import pytest
 import jaxdistill as jd
 from jaxdistill.study import opening
 from jaxdistill.study.predictors import Predictor
+from jaxdistill.study.reading import Reading
 from jaxdistill.tasks import detection, embedding, segmentation
 
 NAMES = ('ant', 'bee')
@@ -237,10 +238,16 @@ def test_only_a_detector_takes_a_listing(cli, files, monkeypatch, listing):
 
 @pytest.mark.parametrize('size', [(8, 8, 3), (8, 16, 3)])
 @pytest.mark.parametrize(
-  ('options', 'label'), [((), '1'), (('--background=black',), '0')]
+  ('background', 'options', 'label'),
+  [
+    ((255, 255, 255), (), '1'),
+    ((255, 255, 255), ('--background=black',), '0'),
+    ((0, 0, 0), (), '0'),
+    ((0, 0, 0), ('--background=white',), '1'),
+  ],
 )
 def test_transparent_pixels_show_the_background(
-  cli, files, monkeypatch, size, options, label
+  cli, files, monkeypatch, size, background, options, label
 ):
   PIL.Image.new('RGBA', (24, 16), (90, 90, 90, 0)).save('clear.png')
 
@@ -248,7 +255,12 @@ def test_transparent_pixels_show_the_background(
     is_white = (images == 255).all((1, 2, 3)).astype(np.float32)
     return np.stack([1 - is_white, is_white], -1)
 
-  student = Predictor(run, size, jd.tasks.classification())
+  student = Predictor(
+    run,
+    size,
+    jd.tasks.classification(),
+    reading=Reading(background=background),
+  )
   monkeypatch.setattr(opening, 'predictor', lambda path: student)
   code, out, err = cli.call('predict', 'student', 'clear.png', *options)
   assert code == 0, err
@@ -264,7 +276,6 @@ def test_transparent_pixels_show_the_background(
       'nowhere: expected an exported file, got no such file',
     ),
     (['predict', 'nowhere', 'missing.png'], 'missing.png: expected an image'),
-    (['predict', 'nowhere', '.'], 'a folder; name its images, such as *'),
   ],
 )
 def test_a_wrong_call_is_refused_in_one_line(cli, files, command, words):
@@ -272,6 +283,34 @@ def test_a_wrong_call_is_refused_in_one_line(cli, files, command, words):
   assert (code, out) == (2, '')
   (line,) = err.splitlines()
   assert words in line
+
+
+def test_a_folder_stands_for_all_images_below_it(cli, files, monkeypatch):
+  student = Predictor(
+    lambda x: np.eye(2)[[0] * len(x)], (8, 8, 3), jd.tasks.classification()
+  )
+  monkeypatch.setattr(opening, 'predictor', lambda path: student)
+  deep = pathlib.Path('photos', 'deep')
+  deep.mkdir(parents=True)
+  for place in ('photos/b.JPG', 'photos/.hidden.png', deep / 'caf\udce9.png'):
+    shutil.copy('light.png', place)
+  pathlib.Path('photos', 'notes.txt').write_text('no image')
+  code, out, err = cli.call('predict', 'student', 'dark.png', 'photos')
+  assert code == 0, err
+  assert [line.split('\t')[0] for line in out.splitlines()] == [
+    'dark.png',
+    'photos/b.JPG',
+    r'photos/deep/caf\xe9.png',  # the byte is not UTF-8
+  ]
+
+
+def test_a_folder_without_images_is_refused(cli, tmp_path):
+  code, out, err = cli.call('predict', 'nowhere', tmp_path)
+  assert (code, out) == (2, '')
+  assert err == (
+    f'jaxdistill: {tmp_path}: expected a folder of images, got one without any'
+    '\n'
+  )
 
 
 def test_an_image_that_cannot_be_read_is_named(cli, files, monkeypatch):

@@ -1,10 +1,12 @@
 """Image files in folders: their splits, and their classes."""
 
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import os
 import pathlib
 from typing import Any, NamedTuple
 
+from absl import logging
 import numpy as np
 
 from jaxdistill.core.checks import UsageError
@@ -18,6 +20,13 @@ TEST_NAMES = (
   *('val', 'validation', 'valid', 'val_set', 'validation_set', 'valid_set'),
   *('dev', 'dev_set'),
 )
+# The endings of photographs that Pillow may not decode, or only some versions.
+_PHOTOGRAPHS = {
+  *('.heic', '.heif', '.avif', '.jxl', '.dng'),
+  *('.arw', '.cr2', '.cr3', '.nef', '.orf', '.raf', '.rw2'),
+}
+# A folder of archives that macOS makes, which holds no images of the user's.
+_OF_MACOS = '__MACOSX'
 
 
 class Split(NamedTuple):
@@ -98,12 +107,17 @@ def folders_in(root: str | pathlib.Path) -> list[str]:
   """Returns the names of the folders in a folder, in order.
 
   Args:
-    root: the folder; folders whose names begin with a dot are left out.
+    root: the folder; folders whose names begin with a dot are left out, and so
+      are those that macOS adds to archives.
   """
   if not os.path.isdir(root):
     return []
   with os.scandir(root) as entries:
-    return sorted(e.name for e in entries if e.name[0] != '.' and e.is_dir())
+    return sorted(
+      e.name
+      for e in entries
+      if e.name[0] != '.' and e.name != _OF_MACOS and e.is_dir()
+    )
 
 
 def usual(folder: str) -> str:
@@ -172,7 +186,10 @@ def split(root: pathlib.Path, suffixes: set[str], key: str) -> Split:
   for i, folder in enumerate(classes):
     class_paths = sorted(image_paths(root / folder, suffixes))
     if not class_paths:
-      raise UsageError(f'{key}: no images in {str(root / folder)!r}')
+      raise UsageError(
+        f'{key}: no images in {str(root / folder)!r}; expected some in the '
+        'folder of each class; remove it if it is no class'
+      )
     paths += class_paths
     label += [i] * len(class_paths)
   if not paths:
@@ -186,7 +203,9 @@ def split(root: pathlib.Path, suffixes: set[str], key: str) -> Split:
 def image_paths(
   folder: str | os.PathLike[str], suffixes: set[str]
 ) -> Iterator[str]:
-  """Yields the image files below a folder, whose names have no dot in front.
+  """Yields the image files below a folder, in no particular order.
+
+  Files and folders whose names begin with a dot are left out.
 
   Args:
     folder: the folder; links in it are followed.
@@ -201,6 +220,25 @@ def image_paths(
         yield os.path.join(parent, name)
 
 
+def warn_of_photographs(folder: str | os.PathLike[str]) -> None:
+  """Logs how many photographs below a folder are in no format that is read.
+
+  Args:
+    folder: the folder.
+  """
+  unread = _PHOTOGRAPHS - decoding.suffixes()
+  paths: list[str] = []
+  # A folder beside those of the splits need not be readable.
+  with contextlib.suppress(OSError):
+    paths += image_paths(folder, unread)
+  if paths:
+    logging.warning(
+      'left out %d photographs in formats that Pillow does not decode, such as '
+      '%r; convert them to JPEG or PNG',
+      *(len(paths), printable(min(paths))),
+    )
+
+
 def printable(name: str) -> str:
   r"""Returns a file name with the bytes that are not UTF-8 escaped, as `\xff`.
 
@@ -213,6 +251,7 @@ def printable(name: str) -> str:
 def _walk(folder: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
   """Yields each folder below a folder, with the names of the files in it.
 
+  Hidden folders, whose names begin with a dot, are not entered.
   Links to folders are followed, also to those outside the tree. A folder that
   several links lead to is entered once, and a link to a folder around it, which
   would be a loop, is not followed.
@@ -228,7 +267,7 @@ def _walk(folder: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     chosen = []
     for name in sorted(folders):
       target = os.path.realpath(os.path.join(parent, name))
-      if target not in entered:
+      if name[0] != '.' and target not in entered:
         entered.add(target)
         chosen.append(name)
     folders[:] = chosen

@@ -89,6 +89,7 @@ def folder(
     checks.integer('data.image_size', image_size)
   try:
     splits = class_folders.read_splits(root, train_split, test_split, test)
+    class_folders.warn_of_photographs(root)
   except OSError as error:
     raise UsageError(f'data.path: {checks.reason(error)}') from None
   names = splits[0].names

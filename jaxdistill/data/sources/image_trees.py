@@ -90,6 +90,7 @@ def images(
   if image_size is not None:
     checks.integer('data.image_size', image_size)
   whole_splits = read_splits(path, labels, test)
+  class_folders.warn_of_photographs(os.path.expanduser(path))
   splits, shape, skipped = _measured(whole_splits, image_size)
   if stream is None:
     stream = images_lib.is_large((len(s.paths), *shape) for s in splits)

@@ -138,8 +138,9 @@ def distill(
   if not source.has_labels and chosen_teacher.outputs is None:
     raise UsageError(
       f'teacher: {chosen_teacher.title!r} has no weights, and the images have '
-      'no labels to train it with; name a file or a work directory, or '
-      "labels='folders' if an image lies beside the folders of the classes"
+      'no labels to train it with; name a file or a work directory as teacher, '
+      'or as images the folder that holds the folders of the classes, with '
+      "labels='folders' if an image lies beside them"
     )
   gives_vectors = not chosen_teacher.is_classifier
   can_learn = source.has_labels and chosen_teacher.new_head_section is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdistill.study import report, verdicts
+from jaxdistill.study import reading, report, verdicts
 from jaxdistill.study.formats import table
 from jaxdistill.study.page import facts as facts_lib
 
@@ -19,6 +19,7 @@ _INT8 = {
   'weights': 'the weights are integers of 8 bits',
   'full': 'the weights and the features are integers of 8 bits',
 }
+_IMPORT = 'import jaxdistill as jd'
 # More class names than this are in the description, not on the card.
 _MOST_CLASSES = 20
 
@@ -95,6 +96,11 @@ def _data(description: Mapping[str, Any]) -> Iterator[str]:
       f'- Input: raw images, uint8 [B, {shape}], which `jd.predictor` '
       'standardises with the mean and std below'
     )
+  colours = 'grey' if description['image_shape'][-1] == 1 else 'RGB'
+  yield (
+    f'- Image files: turned upright, as {colours} from 0 to 255; '
+    f'{reading.FITTINGS[description["fitting"]]}; bilinear with antialiasing'
+  )
   yield f'- Mean of each channel: {_numbers(description["mean"])}'
   yield f'- Standard deviation: {_numbers(description["std"])}'
   if names:
@@ -159,7 +165,7 @@ def _latency(description: Mapping[str, Any]) -> Iterator[str]:
 
 def _use(name: str, description: Mapping[str, Any]) -> Iterator[str]:
   kind = name.rpartition('.')[2]
-  code = table.FORMATS[kind].loading.replace('FILE', name)
+  code = _code(kind, description).replace('FILE', name)
   yield '## Use'
   yield ''
   yield f'```python\n{code}```'
@@ -170,6 +176,18 @@ def _use(name: str, description: Mapping[str, Any]) -> Iterator[str]:
     'You decide on the licence of this file. Consider the licences of the '
     'data and of the teacher, which may restrict it.'
   )
+
+
+def _code(kind: str, description: Mapping[str, Any]) -> str:
+  """Returns the lines that run a file; the first ones read an image for it."""
+  imports, _, program = table.FORMATS[kind].loading.partition('\n\n')
+  image = reading.code(description)
+  if not image:
+    shape = ', '.join(map(str, description['image_shape']))
+    image = f'# raw_images: uint8 [B, {shape}], see above.\n'
+  elif _IMPORT not in imports:
+    imports += f'\n{_IMPORT}'
+  return f'{imports}\n\n{image}{program}'
 
 
 def _numbers(values: Sequence[float]) -> str:

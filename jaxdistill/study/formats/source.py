@@ -12,6 +12,7 @@ from jaxdistill.core import tasks
 from jaxdistill.core.types import Array, Augment, Final, Model
 from jaxdistill.networks import graph
 from jaxdistill.networks.layers import plain
+from jaxdistill.study import reading
 from jaxdistill.study.plans import Plan
 
 # Raw images, uint8 `[B, H, W, C]` -> the network's outputs, `[B, ...]`.
@@ -28,8 +29,8 @@ class Source(NamedTuple):
     image_shape: the shape `(H, W, C)` of a raw image.
     about: what a user has to know about the data and the outputs, as JSON:
       'label_names', 'class_scores', 'mean' and 'std'; 'image_shape'; the
-      'network_size', the height and width to which images are cropped; and
-      'task', a section of a config.
+      'network_size', the height and width to which images are cropped; 'task',
+      a section of a config; and how image files are read, see `reading.about`.
     final: what is done to the outputs of the network last; see `Task.final`.
   """
 
@@ -43,13 +44,14 @@ class Source(NamedTuple):
 def source(plan: Plan, model: Model) -> Source:
   """Returns what a file of one of the plan's models is made from."""
   image_shape = tuple(plan.dataset.splits['test']['image'].shape[1:])
-  names = plan.dataset.label_names if plan.task.targets else ()
+  resolved = plan.rows[0].resolved
   about = {
     **plan.about_data,
-    'label_names': list(names),
+    'label_names': list(plan.class_names),
     'image_shape': list(image_shape),
     'network_size': list(plan.image.shape[1:3]),
-    'task': plan.rows[0].resolved['task'],
+    'task': resolved['task'],
+    **reading.about(resolved['data'], plan.task, image_shape),
   }
   return Source(model, plan.preprocess, image_shape, about, plan.task.final)
 

@@ -1,5 +1,6 @@
 """Which files of a folder are images, and of which class and split."""
 
+import logging
 import os
 import pathlib
 import socket
@@ -153,6 +154,40 @@ def test_files_that_are_no_images_are_ignored(tmp_path):
   for suffix in ('pdf', 'eps', 'h5', 'mpg', 'grib', 'wmf', 'palm', 'txt'):
     (tmp_path / 'ant' / f'x.{suffix}').write_bytes(b'%PDF or something else')
   assert sizes(load(tmp_path, validation=0)) == {'train': 8, 'test': 2}
+
+
+def test_hidden_folders_are_not_entered(tmp_path):
+  tree(tmp_path / '.hidden', '.', '.thumbnails', 'ant/.thumbnails')
+  root = tmp_path / '.hidden'
+  paths = class_folders.image_paths(root, {'.png'})
+  names = {os.path.relpath(path, root) for path in paths}
+  assert names == {
+    f'{name}/{i:03d}.png' for name in ('ant', 'bee') for i in range(3)
+  }
+
+
+def test_folders_that_archives_of_macos_add_are_no_classes(tmp_path):
+  tree(tmp_path, '.', count=5)
+  (tmp_path / '__MACOSX').mkdir()
+  (tmp_path / '__MACOSX' / '._000.png').write_bytes(b'no image')
+  assert load(tmp_path).label_names == ('ant', 'bee')
+
+
+def test_photographs_that_pillow_does_not_decode_are_counted(tmp_path, caplog):
+  tree(tmp_path, '.', count=5)
+  with caplog.at_level(logging.WARNING, 'absl'):
+    load(tmp_path)
+  assert not caplog.messages
+  for name in ('a.HEIC', 'b.dng', '.c.heic'):
+    (tmp_path / 'ant' / name).write_bytes(b'a photograph')
+  for data in (jd.data.folder, jd.data.images):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, 'absl'):
+      dataset = data(str(tmp_path), validation=0)
+    assert sizes(dataset) == {'train': 8, 'test': 2}
+    (message,) = caplog.messages
+    assert message.startswith('left out 2 photographs in formats')
+    assert 'a.HEIC' in message
 
 
 @pytest.mark.parametrize(
