@@ -25,7 +25,8 @@ def mask_folder(
   path: str,
   *,
   label_names: Sequence[str],
-  ignore: Sequence[int] = (255,),
+  values: Sequence[int] | None = None,
+  ignore: Sequence[int] = (),
   image_size: Sequence[int] | None = None,
   train_split: str = 'train',
   test_split: str = 'test',
@@ -39,15 +40,19 @@ def mask_folder(
   """Returns the data set of a folder of images and their masks.
 
   The files are `path/train/images/NAME.jpg` with `path/train/masks/NAME.png`,
-  and likewise for the test split; the endings may differ. The values of a mask,
-  which is a PNG of grey levels or a palette, are the numbers of the classes.
+  and likewise for the test split; the endings may differ. A mask is a PNG of
+  grey levels or a palette, and its values are the numbers of the classes, or
+  `values`.
   All images have one size, or are resized to one. An image is turned as its
   EXIF orientation says, and a mask is not.
 
   Args:
     path: the folder.
     label_names: one name for each class, in the order of their numbers.
-    ignore: the values in masks that stand for no class.
+    values: the value of each class in the masks, such as (0, 255) for masks in
+      black and white; None: 0, 1, 2 and so on.
+    ignore: the values in masks that stand for no class. 255 does so too, unless
+      it is one of `values`.
     image_size: the height and width in pixels to which images are resized,
       bilinear and antialiased, and masks, which take the nearest pixel. None:
       they keep their size, which must be the same for all.
@@ -65,14 +70,22 @@ def mask_folder(
       masks are checked when they are decoded.
 
   Raises:
-    UsageError: a folder is missing or empty, an image has no mask or one of
-      another size, a file cannot be read, or EXIF turns an image whose mask may
-      belong to either form.
+    UsageError: a folder is missing or empty, an image has no mask, several, or
+      one of another size, a file cannot be read, a value stands for two things,
+      or EXIF turns an image whose mask may belong to either form.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   names = labels.checked_names('label_names', label_names)
-  ignored = [checks.integer('ignore', x, at_least=0) for x in ignore]
-  table = lazy_maps.class_table(len(names), ignored)
+  if values is not None:
+    checks.length('values', values, len(names), 'classes')
+    for value in {*values} & {*ignore}:
+      raise UsageError(
+        f'ignore: expected values of no class, got {value}, which data.values '
+        f'contains'
+      )
+  table = lazy_maps.class_table(
+    range(len(names)) if values is None else values, ignore
+  )
   splits = columns(
     path,
     (train_split, test_split),
@@ -208,11 +221,16 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   if not folder.is_dir():
     raise UsageError(f'data.path: no folder {str(folder)!r}')
   suffixes = decoding.suffixes()
-  files = {
-    file.stem: file
-    for file in sorted(folder.iterdir())
-    if file.suffix.lower() in suffixes and not file.name.startswith('.')
-  }
+  files: dict[str, pathlib.Path] = {}
+  for file in sorted(folder.iterdir()):
+    if file.suffix.lower() not in suffixes or file.name.startswith('.'):
+      continue
+    if file.stem in files:
+      raise UsageError(
+        f'data.path: expected one image of each name in {str(folder)!r}, got '
+        f'{files[file.stem].name!r} and {file.name!r}'
+      )
+    files[file.stem] = file
   if not files:
     raise UsageError(f'data.path: no images in {str(folder)!r}')
   return files

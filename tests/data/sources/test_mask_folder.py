@@ -64,6 +64,53 @@ def test_other_values_may_stand_for_no_class(tmp_path):
   np.testing.assert_array_equal(data.splits['test']['mask'], expected)
 
 
+def test_each_class_may_have_a_value_of_its_own(tmp_path):
+  stored = np.zeros(256, np.uint8)
+  stored[[1, 2, 255]] = 90, 255, 7
+  root = write(tmp_path, lambda mask: PIL.Image.fromarray(stored[mask]))
+  data = read(root, values=(0, 90, 255), ignore=(7,))
+  np.testing.assert_array_equal(data.splits['train']['mask'], MASK)
+  with pytest.raises(UsageError, match=r'classes from 0 to 2, .* got 7'):
+    read(root)
+  with pytest.raises(UsageError, match=r'values of classes, 0, 91, 255, .* 90'):
+    read(root, values=(0, 91, 255), ignore=(7,))
+
+
+@pytest.mark.parametrize(
+  ('options', 'words'),
+  [
+    ({'values': (0, 1)}, 'values: expected 3 entries'),
+    ({'values': (0, 1, 1)}, r'another value for each class, got \[0, 1, 1\]'),
+    ({'values': (0, 1, -1)}, 'values: expected a whole number from 0'),
+    (
+      {'values': (0, 1, 2), 'ignore': (2,)},
+      'got 2, which data.values contains',
+    ),
+  ],
+)
+def test_values_that_do_not_tell_classes_apart_are_refused(
+  options, words, tmp_path
+):
+  with pytest.raises(UsageError, match=words):
+    read(tmp_path, **options)
+
+
+@pytest.mark.parametrize('kind', ['images', 'masks'])
+def test_two_files_of_one_name_are_refused(kind, tmp_path):
+  folder = write(tmp_path) / 'train' / kind
+  PIL.Image.fromarray(MASK[0]).save(folder / '1.tif')
+  with pytest.raises(UsageError, match=r"got '1.png' and '1.tif'"):
+    read(tmp_path)
+
+
+def test_a_mask_whose_values_jpeg_has_changed_is_refused(tmp_path):
+  folder = write(tmp_path) / 'test' / 'masks'
+  (folder / '1.png').unlink()
+  PIL.Image.fromarray(MASK[0]).save(folder / '1.jpg')
+  with pytest.raises(UsageError, match='expected a PNG file, got JPEG'):
+    read(tmp_path)
+
+
 def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
   root = write(tmp_path)
   with pytest.raises(UsageError, match=r'no folder .*val'):
@@ -153,9 +200,9 @@ def test_a_streamed_mask_is_checked_when_it_is_read(tmp_path):
 
 
 def test_more_classes_than_a_mask_can_hold_are_refused():
-  lazy_maps.class_table(255, ())
+  lazy_maps.class_table(range(255), ())
   with pytest.raises(UsageError, match=r'at most 255 classes, .* got 256'):
-    lazy_maps.class_table(256, ())
+    lazy_maps.class_table(range(256), ())
 
 
 ORIENTATION = 0x0112  # the tag of EXIF
