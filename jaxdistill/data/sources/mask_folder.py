@@ -1,6 +1,6 @@
 """Data sets of folders of images and masks, as PNG files of equal names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import os
 import pathlib
@@ -18,6 +18,7 @@ from jaxdistill.data.sources import (
   images,
   labels,
   lazy_maps,
+  parts,
 )
 
 
@@ -29,7 +30,8 @@ def mask_folder(
   ignore: Sequence[int] = (),
   image_size: Sequence[int] | None = None,
   train_split: str = 'train',
-  test_split: str = 'test',
+  test_split: str | None = 'test',
+  test: float = 0.2,
   validation: float = 0.1,
   train_subset: int | None = None,
   split_seed: int = 0,
@@ -56,8 +58,10 @@ def mask_folder(
     image_size: the height and width in pixels to which images are resized,
       bilinear and antialiased, and masks, which take the nearest pixel. None:
       they keep their size, which must be the same for all.
-    train_split: the folder of the training set.
-    test_split: the folder of the test set.
+    train_split: the folder of the training set; '.' is `path` itself.
+    test_split: the folder of the test set. None: a part of the training set
+      forms the test split.
+    test: the fraction of the training set that then forms the test split.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
@@ -93,6 +97,7 @@ def mask_folder(
     'mask',
     functools.partial(lazy_maps.LazyMasks, table=table),
     stream,
+    test,
   )
   return arrays.from_columns(
     *splits,
@@ -107,21 +112,23 @@ def mask_folder(
 
 def columns(
   path: str,
-  splits: Sequence[str],
+  splits: tuple[str, str | None],
   image_size: Sequence[int] | None,
   kind: str,
   column: Callable[..., images.LazyImages],
   stream: bool | None,
-) -> list[dict[str, Any]]:
-  """Returns the images and maps of each split, in the order of their names.
+  test: float,
+) -> list[Mapping[str, Any]]:
+  """Returns the images and maps of both splits, in the order of their names.
 
   Args:
     path: the folder of the splits.
-    splits: their folders.
+    splits: the folders of training and test; None for test: see `mask_folder`.
     image_size: see `mask_folder`.
     kind: what the maps are, 'mask' or 'depth'.
     column: (files, rows, size) -> the column of the maps.
     stream: see `mask_folder`.
+    test: see `mask_folder`.
 
   Raises:
     UsageError: see `mask_folder`.
@@ -131,7 +138,13 @@ def columns(
     for side in checks.length('image_size', image_size, 2, 'sides of an image')
   )
   root = pathlib.Path(os.path.expanduser(path))
-  lazy = [_columns(root / split, size, kind, column) for split in splits]
+  lazy: list[Mapping[str, Any]] = [
+    _columns(root / split, size, kind, column)
+    for split in splits
+    if split is not None
+  ]
+  if splits[1] is None:
+    lazy = parts.cut(lazy[0], test)
   if stream is None:
     stream = images.is_large(columns['image'].shape for columns in lazy)
   return [c if stream else {k: v[:] for k, v in c.items()} for c in lazy]

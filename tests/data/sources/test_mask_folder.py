@@ -135,6 +135,21 @@ def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
     read(root)
 
 
+@pytest.mark.parametrize('stream', [False, True])
+def test_a_part_of_one_folder_may_be_the_test_split(stream, tmp_path):
+  options = {'train_split': '.', 'test_split': None, 'test': 0.25}
+  root = write(tmp_path) / 'train'
+  splits = read(root, stream=stream, **options).splits
+  image, mask = (
+    np.concatenate([splits[name][key][:] for name in ('train', 'test')])
+    for key in ('image', 'mask')
+  )
+  assert len(splits['test']['image']) == 1
+  order = [next(i for i in range(4) if (x == IMAGE[i]).all()) for x in image]
+  assert sorted(order) == [0, 1, 2, 3]
+  np.testing.assert_array_equal(mask, MASK[order])
+
+
 def test_images_and_masks_get_one_size_together(tmp_path):
   root = write(tmp_path)
   for kind, pixels in (('images', IMAGE), ('masks', MASK)):
