@@ -78,12 +78,18 @@ def test_maps_have_the_size_of_the_image_and_classes_as_values(predict):
 def test_boxes_are_in_pixels_of_the_original_image(predict):
   def run(images):
     count = len(images)
-    boxes = np.zeros((count, 2, 4), np.float32)
+    boxes = np.zeros((count, 3, 4), np.float32)
     boxes[:, 0] = (1, 2, 3, 4)
-    classes = np.tile(np.array([1, -1], np.int32), (count, 1))
+    boxes[:, 1] = (
+      6,
+      2,
+      8,
+      4,
+    )  # below the image, where its resized form is black
+    classes = np.tile(np.array([1, 1, -1], np.int32), (count, 1))
     return {
       'boxes': boxes,
-      'scores': np.full((count, 2), 0.5),
+      'scores': np.full((count, 3), 0.5),
       'classes': classes,
     }
 
