@@ -154,8 +154,8 @@ def _notes(dataset: Dataset) -> tuple[str, ...]:
   if not missing:
     return ()
   return (
-    f'data: no pixel of the training masks has one of {missing}; {IGNORE} '
-    'stands for no class',
+    f'data: the training masks have no pixel of {missing}; {IGNORE} stands for '
+    'no class',
   )
 
 

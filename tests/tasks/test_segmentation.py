@@ -139,8 +139,8 @@ def test_classes_that_training_never_sees_are_named():
   mask = squares()['mask']
   (note,) = notes(dataset(mask=np.where(mask == 1, IGNORE, mask)))
   assert note == (
-    "data: no pixel of the training masks has one of 1 of the 3 classes: 'grey'"
-    '; 255 stands for no class'
+    "data: the training masks have no pixel of 1 of the 3 classes: 'grey'; 255 "
+    'stands for no class'
   )
 
 
