@@ -129,7 +129,10 @@ def _read(file: pathlib.Path, folder: pathlib.Path) -> _Split:
   try:
     content = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:
-    raise UsageError(f'data.path: no file {str(file)!r}') from None
+    raise UsageError(
+      f'data.path: no file {str(file)!r}; data.train_annotations names that of '
+      'the training set, and data.test_annotations that of the test set or None'
+    ) from None
   except (OSError, ValueError) as error:
     raise UsageError(
       f'{file}: expected a JSON file ({checks.reason(error)})'

@@ -232,7 +232,10 @@ def _check_upright(paths: Sequence[str], kind: str) -> None:
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Returns {name without its ending: image file} of a folder, in order."""
   if not folder.is_dir():
-    raise UsageError(f'data.path: no folder {str(folder)!r}')
+    raise UsageError(
+      f'data.path: no folder {str(folder)!r}; data.train_split names that of '
+      'the training set, and data.test_split that of the test set or None'
+    )
   suffixes = decoding.suffixes()
   files: dict[str, pathlib.Path] = {}
   for file in sorted(folder.iterdir()):
