@@ -72,9 +72,9 @@ def notes(dataset: Dataset) -> tuple[str, ...]:
   missing = labels.missing(
     classes[classes >= 0], dataset.num_classes, dataset.label_names
   )
-  return (f'data: the training images have no box of {missing}',) * bool(
-    missing
-  )
+  if not missing:
+    return ()
+  return (f'data: the training images have no box of {missing}',)
 
 
 def _check_extent(name: str, extent: np.ndarray, size: tuple[int, int]) -> None:

@@ -1,5 +1,7 @@
 """Folders of images and masks."""
 
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -9,6 +11,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.data.loading import batches, streaming
 from jaxdistill.data.sources import lazy_maps
 from jaxdistill.data.sources.mask_folder import mask_folder
+from jaxdistill.tasks import segmentation
 
 NAMES = ('ground', 'grey', 'white')
 RNG = np.random.default_rng(0)
@@ -212,6 +215,20 @@ def test_a_streamed_mask_is_checked_when_it_is_read(tmp_path):
   data.splits['train']['mask'][:2]
   with pytest.raises(UsageError, match=r'from 0 to 2, .* got [456]\); .*2.png'):
     data.splits['train']['mask'][:]
+
+
+def test_notes_about_streamed_masks_read_some_of_them(tmp_path, monkeypatch):
+  root = write(tmp_path)
+  monkeypatch.setattr(sys.modules[segmentation.__module__], '_SAMPLE', 2)
+  data = read(root, stream=True)
+  assert segmentation().notes(data) == ()
+  for i in (0, 3):  # the first and the last one
+    mask = np.where(MASK[i] == 2, 255, MASK[i])
+    PIL.Image.fromarray(mask).save(root / f'train/masks/{i}.png')
+  assert segmentation().notes(data) == (
+    "data: 2 of the training masks have no pixel of 1 of the 3 classes: 'white'"
+    '; 255 stands for no class',
+  )
 
 
 def test_more_classes_than_a_mask_can_hold_are_refused():
