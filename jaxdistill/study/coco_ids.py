@@ -1,7 +1,8 @@
 """The ids that a file in the format of COCO gives to images and categories."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ class CocoIds(NamedTuple):
 
   Attributes:
     file: the path of the file.
-    images: the name of an image file -> its id.
+    images: the name of an image file, without parts such as `./` -> its id.
     categories: the name of a category -> its id.
   """
 
@@ -57,17 +58,26 @@ class CocoIds(NamedTuple):
     return [self.categories[name] for name in names]
 
   def _of_image(self, path: str) -> int:
-    """Returns the id of the image with the longest end of a path."""
-    parts = pathlib.Path(path).parts
+    """Returns the id of the image with the longest end of a path.
+
+    If there is none, the path as it is written may be the end of a name, such
+    as `a.jpg` of the name `train/a.jpg`.
+    """
+    parts = pathlib.Path(os.path.abspath(path)).parts
     for i in range(len(parts)):
       name = pathlib.Path(*parts[i:]).as_posix()
       if name in self.images:
         return self.images[name]
+    end = f'/{_normal(path)}'
+    names = [name for name in self.images if f'/{name}'.endswith(end)]
+    if len(names) == 1:
+      return self.images[names[0]]
     # One of the same file name in another folder, if there is one.
     near = min(self.images, key=lambda x: not x.endswith(parts[-1]))
     raise UsageError(
       f'{path}: expected one of the {len(self.images):,} images that '
       f'{self.file} names, such as {near!r}'
+      + (f'; {len(names)} names end with {path}' if names else '')
     )
 
 
@@ -90,7 +100,7 @@ def read(file: str) -> CocoIds:
       f'{file}: expected a JSON file ({checks.reason(error)})'
     ) from None
   try:
-    images = _ids(file, content['images'], 'file_name')
+    images = _ids(file, content['images'], 'file_name', _normal)
     return CocoIds(file, images, _ids(file, content['categories'], 'name'))
   except (AttributeError, KeyError, TypeError) as error:
     raise UsageError(
@@ -99,13 +109,23 @@ def read(file: str) -> CocoIds:
     ) from None
 
 
-def _ids(file: str, entries: Sequence[Any], key: str) -> dict[str, int]:
-  """Returns the id of each entry by its name, which is under a key."""
+def _normal(path: str) -> str:
+  """Returns a path with slashes and without parts such as `./`."""
+  return pathlib.Path(os.path.normpath(path)).as_posix()
+
+
+def _ids(
+  file: str,
+  entries: Sequence[Any],
+  key: str,
+  normal: Callable[[str], str] = str,
+) -> dict[str, int]:
+  """Returns the id of each entry by its normal name, which is under a key."""
   ids: dict[str, int] = {}
   if not entries:
     raise UsageError(f'{file}: expected at least one {key}, got none')
   for entry in entries:
-    name = str(entry[key])
+    name = normal(str(entry[key]))
     if name in ids:
       raise UsageError(
         f'{file}: expected one entry for each {key}, got {name!r} twice'

@@ -205,6 +205,8 @@ def _original(
 ) -> np.ndarray:
   """Returns objects `[D, 6]` with their boxes in pixels of the original image.
 
+  Objects that lie in the black part of the resized image are dropped.
+
   Args:
     student: its images have another size.
     objects: for each object, the box, the score and the class.
@@ -213,7 +215,8 @@ def _original(
   height, width, _ = student.image_shape
   _, scale = decoding.fitted_size(size, (height, width))
   boxes = np.clip(objects[:, :4] / scale, 0, size * 2)
-  return np.concatenate([boxes, objects[:, 4:]], axis=1)
+  has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
+  return np.concatenate([boxes, objects[:, 4:]], axis=1)[has_area]
 
 
 def _object(student: Predictor, row: np.ndarray) -> dict[str, Any]:

@@ -19,10 +19,13 @@ from jaxdistill.core.types import (
   Output,
   Task,
 )
+from jaxdistill.data.sources import labels
 from jaxdistill.data.sources.images import LazyImages
 from jaxdistill.losses import numerics
 
 SCORES = ('miou', 'pixel_accuracy')
+# The number of streamed masks from which notes are made.
+_SAMPLE = 256
 # The name of the output of an auxiliary head.
 AUXILIARY = 'aux'
 
@@ -90,6 +93,7 @@ def segmentation(
     whole_images=True,
     final=lambda outputs, size: resize(_main(outputs), size),
     check=check_masks,
+    notes=_notes,
   )
 
 
@@ -103,8 +107,8 @@ def check_masks(dataset: Dataset) -> None:
 
   Raises:
     UsageError: a mask has another size than its image, or a value that is
-      neither a class nor `IGNORE`, or the data do not say how many classes
-      there are.
+      neither a class nor `IGNORE`, the training masks have fewer than two
+      classes, or the data do not say how many classes there are.
   """
   if not dataset.num_classes:
     raise UsageError(
@@ -128,6 +132,40 @@ def check_masks(dataset: Dataset) -> None:
         f'{IGNORE} for pixels without a class, in the split {name!r}, got '
         f'{wrong.min()}'
       )
+    present = _present(mask)
+    if name == 'train' and len(present) < 2:
+      got = f'only the class {present[0]}' if len(present) else 'none'
+      raise UsageError(
+        f'mask: expected pixels of at least two classes in the split {name!r}, '
+        f'got {got}; {IGNORE} stands for no class, unless data.values of '
+        "'mask_folder' contains it"
+      )
+
+
+def _notes(dataset: Dataset) -> tuple[str, ...]:
+  """Says which classes no pixel of the training masks has.
+
+  Only some masks are read if masks are streamed.
+  """
+  mask, which = dataset.splits['train']['mask'], 'the training masks'
+  if isinstance(mask, LazyImages) and len(mask) > _SAMPLE:
+    mask = mask.select(np.linspace(0, len(mask) - 1, _SAMPLE).astype(int))
+    which = f'{_SAMPLE} of {which}'
+  missing = labels.missing(
+    _present(mask[:]), dataset.num_classes, dataset.label_names
+  )
+  if not missing:
+    return ()
+  return (
+    f'data: {which} have no pixel of {missing}; {IGNORE} stands for no class',
+  )
+
+
+def _present(masks: np.ndarray) -> np.ndarray:
+  """Returns the classes that occur in masks, in ascending order."""
+  # One mask at a time, because sorting all pixels needs much memory.
+  present: set[int] = set().union(*(np.unique(x).tolist() for x in masks))
+  return np.array(sorted(present - {IGNORE}), int)
 
 
 def _main(outputs: Output) -> Array:

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxdistill.core import checks
 from jaxdistill.core.types import Batch, Carry, Dataset, Phase, Stream
 from jaxdistill.data.loading import batches, streaming
-from jaxdistill.data.sources import arrays as arrays_lib
+from jaxdistill.data.sources import parts as parts_lib
 from jaxdistill.training.distributed import sharding
 
 Source = batches.Batches | streaming.StreamedBatches
@@ -70,7 +70,7 @@ def of_phase(
     if isinstance(earlier, batches.Batches) and stream.source == 'data':
       sources[name] = earlier.in_order_of((*seeds, i))
       continue
-    part = arrays_lib.part(_arrays(stream, carry, dataset), stream.part)
+    part = parts_lib.part(_arrays(stream, carry, dataset), stream.part)
     common = part, stream.batch_size, (*seeds, i), sharding.rows(mesh)
     if streaming.is_lazy(part):
       sources[name] = streaming.StreamedBatches(*common, workers=workers)

@@ -210,6 +210,12 @@ def test_a_new_decoder_gives_its_prior_at_all_pixels(name):
     getattr(depth_heads, name)(backbone(), prior='6.5 m')
 
 
+def test_zeros_between_places_need_no_padding_which_onnx_lacks():
+  program = jax.make_jaxpr(depth_heads._unpooled)(MAP)
+  names = {equation.primitive.name for equation in program.eqns}
+  assert 'concatenate' in names and 'pad' not in names
+
+
 @pytest.mark.parametrize('name', ['upconv', 'upproj'])
 def test_a_decoder_doubles_the_size_and_halves_the_channels(name):
   decoded = getattr(depth_heads, name)

@@ -79,12 +79,18 @@ def test_maps_have_the_size_of_the_image_and_classes_as_values(predict):
 def test_boxes_are_in_pixels_of_the_original_image(predict):
   def run(images):
     count = len(images)
-    boxes = np.zeros((count, 2, 4), np.float32)
+    boxes = np.zeros((count, 3, 4), np.float32)
     boxes[:, 0] = (1, 2, 3, 4)
-    classes = np.tile(np.array([1, -1], np.int32), (count, 1))
+    boxes[:, 1] = (
+      6,
+      2,
+      8,
+      4,
+    )  # below the image, where its resized form is black
+    classes = np.tile(np.array([1, 1, -1], np.int32), (count, 1))
     return {
       'boxes': boxes,
-      'scores': np.full((count, 2), 0.5),
+      'scores': np.full((count, 3), 0.5),
       'classes': classes,
     }
 
@@ -101,6 +107,15 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
   }
 
 
+TWO_FOLDERS, SAME_FILE = (
+  json.dumps(
+    {
+      'images': [{'id': i, 'file_name': x} for i, x in enumerate(names)],
+      'categories': [{'id': 2, 'name': name} for name in NAMES],
+    }
+  )
+  for names in (('a/light.png', 'b/light.png'), ('a/dark.png', './a/dark.png'))
+)
 TWICE = json.dumps({'images': [{'id': 1, 'file_name': 'a'}] * 2})
 
 
@@ -159,13 +174,51 @@ def test_objects_are_written_as_the_results_of_coco(
 
 
 @pytest.mark.parametrize(
+  ('name', 'path'),
+  [
+    ('./dark.png', 'dark.png'),
+    ('dark.png', './dark.png'),
+    ('./images/dark.png', 'dark.png'),
+    ('images//dark.png', 'dark.png'),
+    ('./FOLDER/dark.png', '../FOLDER/dark.png'),
+    ('/elsewhere/images/dark.png', 'dark.png'),
+    ('FOLDER/dark.png', 'dark.png'),
+    ('dark.png', '{here}/dark.png'),
+    ('{here}/dark.png', 'dark.png'),
+  ],
+)
+def test_images_are_recognised_however_their_paths_are_written(
+  cli, files, detector, listing, name, path
+):
+  detector()
+  here = pathlib.Path.cwd()
+  name, path = (
+    x.replace('{here}', str(here)).replace('FOLDER', here.name)
+    for x in (name, path)
+  )
+  content = json.loads(listing.read_text())
+  content['images'][1]['file_name'] = name
+  listing.write_text(json.dumps(content))
+  code, _, err = cli.call(
+    *('predict', 'student', path, 'light.png'), f'--annotations={listing}'
+  )
+  assert code == 0, err
+  results = json.loads(
+    pathlib.Path('predictions/coco_results.json').read_text()
+  )
+  assert [entry['image_id'] for entry in results] == [30, 40]
+
+
+@pytest.mark.parametrize(
   ('names', 'image', 'content', 'words'),
   [
     (
-      *(NAMES, 'light.png', None),
-      'light.png: expected one of the 2 images that {file} names, such as '
+      *(NAMES, 'copy/light.png', None),
+      'copy/light.png: expected one of the 2 images that {file} names, such as '
       "'test/light.png'",
     ),
+    (NAMES, 'light.png', TWO_FOLDERS, '; 2 names end with light.png'),
+    (NAMES, 'dark.png', SAME_FILE, "each file_name, got 'a/dark.png' twice"),
     (
       *(('ant', 'be'), 'dark.png', None),
       "{file}: unknown category 'be'; did you mean 'bee'?",
@@ -188,6 +241,8 @@ def test_a_listing_that_lacks_something_is_refused(
   cli, files, detector, listing, names, image, content, words
 ):
   detector(names)
+  pathlib.Path('copy').mkdir()
+  shutil.copy('light.png', 'copy')
   listing.write_text(listing.read_text() if content is None else content)
   code, out, err = cli.call(
     'predict', 'student', image, f'--annotations={listing}'

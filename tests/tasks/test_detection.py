@@ -288,6 +288,14 @@ def test_boxes_that_do_not_suit_images_and_classes_are_refused(changes, words):
     jd.recipe(dataset(**changes), detection(), epochs=1, batch_size=2)
 
 
+def test_classes_without_a_box_in_training_are_named():
+  notes = detection().notes
+  assert notes(dataset(classes=np.tile([[0, 1], [2, -1]], (3, 1)))) == ()
+  assert notes(dataset(classes=np.tile([0, -1], (6, 1)))) == (
+    'data: the training images have no box of 2 of the 3 classes: 1, 2',
+  )
+
+
 def test_images_without_boxes_are_allowed():
   classes = np.full((6, 2), -1)
   recipe = jd.recipe(

@@ -121,11 +121,27 @@ def test_the_auxiliary_head_adds_its_share_of_the_loss():
     (np.full((16, *SIZE), -1, np.int32), 'from 0 to 2, or 255 .*, got -1'),
     (np.zeros((16, 8, 8), np.uint8), r'\[12, 16, 16\], .* got uint8 \[12, 8'),
     (np.zeros((16, *SIZE), np.float32), 'expected integers .* got float32'),
+    (
+      np.full((16, *SIZE), IGNORE, np.uint8) * np.eye(16, dtype=np.uint8),
+      "at least two classes in the split 'train', got only the class 0; 255",
+    ),
+    (np.full((16, *SIZE), IGNORE), 'at least two classes .*, got none'),
   ],
 )
 def test_masks_that_do_not_suit_images_and_classes_are_refused(mask, words):
   with pytest.raises(UsageError, match=words):
     jd.recipe(dataset(mask=mask), segmentation(), epochs=1, batch_size=4)
+
+
+def test_classes_that_training_never_sees_are_named():
+  notes = segmentation().notes
+  assert notes(dataset()) == ()
+  mask = squares()['mask']
+  (note,) = notes(dataset(mask=np.where(mask == 1, IGNORE, mask)))
+  assert note == (
+    "data: the training masks have no pixel of 1 of the 3 classes: 'grey'; 255 "
+    'stands for no class'
+  )
 
 
 def test_masks_without_classes_are_refused():

@@ -9,7 +9,7 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
-from jaxdistill.data.sources import channels, labels
+from jaxdistill.data.sources import channels, labels, parts
 from jaxdistill.data.sources.images import LazyImages
 
 
@@ -275,35 +275,6 @@ def check_choices(
       channels.check(name, values, len(values))
 
 
-def part(
-  split: Mapping[str, Any], share: tuple[float, float]
-) -> Mapping[str, Any]:
-  """Returns a part of the examples of a split, see `types.Stream`.
-
-  Args:
-    split: name -> `[N, ...]`; lazy columns stay lazy.
-    share: (start, stop) as fractions of the split after a fixed shuffle.
-
-  Returns:
-    name -> `[M, ...]`, in the order of the split.
-  """
-  if share == (0.0, 1.0):
-    return split
-  rows = part_rows(len(next(iter(split.values()))), share)
-  return {name: _taken(x, rows) for name, x in split.items()}
-
-
-def part_rows(size: int, share: tuple[float, float]) -> np.ndarray:
-  """Returns the rows `[M]` of a part of a split, in ascending order.
-
-  Args:
-    size: the number of examples of the split.
-    share: (start, stop) as fractions of the split after a fixed shuffle.
-  """
-  start, stop = (round(s * size) for s in share)
-  return np.sort(np.random.default_rng(0).permutation(size)[start:stop])
-
-
 def _check_examples(
   train_image: np.ndarray | LazyImages,
   train_label: np.ndarray,
@@ -392,10 +363,7 @@ def channels_last(image: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
 
 
 def _split(columns: Mapping[str, Any], indices: np.ndarray) -> dict[str, Any]:
-  chosen = {name: _taken(column, indices) for name, column in columns.items()}
+  chosen = {
+    name: parts.taken(column, indices) for name, column in columns.items()
+  }
   return {**chosen, 'index': indices.astype(np.int32)}
-
-
-def _taken(column: Any, rows: np.ndarray) -> Any:
-  """Returns some rows of a column; lazy columns stay lazy."""
-  return column.select(rows) if isinstance(column, LazyImages) else column[rows]

@@ -1,5 +1,6 @@
 """Data sets for detection: images and boxes in the JSON format of COCO."""
 
+import collections
 from collections.abc import Mapping, Sequence
 import json
 import os
@@ -11,7 +12,7 @@ import numpy as np
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
-from jaxdistill.data.sources import arrays, image_files, images, objects
+from jaxdistill.data.sources import arrays, image_files, images, objects, parts
 
 # A box may extend beyond its image by so many pixels, and is then clipped.
 _TOLERANCE = 1.0
@@ -24,7 +25,8 @@ def coco(
   train_images: str = 'train2017',
   train_annotations: str = 'annotations/instances_train2017.json',
   test_images: str = 'val2017',
-  test_annotations: str = 'annotations/instances_val2017.json',
+  test_annotations: str | None = 'annotations/instances_val2017.json',
+  test: float = 0.2,
   validation: float = 0.1,
   train_subset: int | None = None,
   split_seed: int = 0,
@@ -49,7 +51,10 @@ def coco(
     train_images: the folder of the training images, below `path`.
     train_annotations: the JSON file of their boxes, below `path`.
     test_images: the folder of the test images, below `path`.
-    test_annotations: the JSON file of their boxes, below `path`.
+    test_annotations: the JSON file of their boxes, below `path`. Its categories
+      are recognised by their names. None: a part of the training images forms
+      the test split.
+    test: the fraction of the training images that then forms the test split.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
@@ -62,10 +67,10 @@ def coco(
       None: if all of them need more than 1 GiB.
 
   Raises:
-    UsageError: a file is missing or is not of this format, an image has another
-      size than the annotations say, the two splits have different categories,
-      or a box has an unknown category or a negative side, or lies outside its
-      image.
+    UsageError: a file is missing or is not of this format, two images or
+      categories have one name, an image has another size than the annotations
+      say or is in both splits, only the test split has a category, or a box has
+      an unknown category or a negative side, or lies outside its image.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   height, width = (
@@ -73,32 +78,23 @@ def coco(
     for side in checks.length('image_size', image_size, 2, 'sides of an image')
   )
   root = pathlib.Path(os.path.expanduser(path))
-  train, test = (
-    _read(root / annotations, root / folder)
-    for annotations, folder in (
-      (train_annotations, train_images),
-      (test_annotations, test_images),
-    )
-  )
-  if train.names != test.names:
-    differing = sorted({*train.names} ^ {*test.names})
-    raise UsageError(
-      f'{root / test_annotations}: expected the categories of '
-      f'{train_annotations}, in the same order, got others'
-      + (f', such as {differing[0]!r}' if differing else '')
-    )
+  files = [(root / train_annotations, root / train_images)]
+  if test_annotations is not None:
+    files.append((root / test_annotations, root / test_images))
+  splits = [_read(*names) for names in files]
+  if test_annotations is not None:
+    splits[1] = _with_classes_of(splits[0], splits[1], files[1][0])
   if stream is None:
-    counts = (len(split.paths) for split in (train, test))
+    counts = (len(split.paths) for split in splits)
     stream = images.is_large([(n, height, width, 3) for n in counts])
-  for split, annotations in (
-    (train, train_annotations),
-    (test, test_annotations),
-  ):
-    _check_sizes(split, root / annotations)
-  most = max(split.objects.most() for split in (train, test))
-  columns = [
-    _columns(split, (height, width), most, stream) for split in (train, test)
+  for split, (annotations, _) in zip(splits, files):
+    _check_sizes(split, annotations)
+  most = max(split.objects.most() for split in splits)
+  columns: list[Mapping[str, Any]] = [
+    _columns(split, (height, width), most, stream) for split in splits
   ]
+  if test_annotations is None:
+    columns = parts.cut(columns[0], test)
   return arrays.from_columns(
     *columns,
     validation=validation,
@@ -106,7 +102,7 @@ def coco(
     split_seed=split_seed,
     mean=mean,
     std=std,
-    label_names=train.names,
+    label_names=splits[0].names,
   )
 
 
@@ -133,7 +129,10 @@ def _read(file: pathlib.Path, folder: pathlib.Path) -> _Split:
   try:
     content = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:
-    raise UsageError(f'data.path: no file {str(file)!r}') from None
+    raise UsageError(
+      f'data.path: no file {str(file)!r}; data.train_annotations names that of '
+      'the training set, and data.test_annotations that of the test set or None'
+    ) from None
   except (OSError, ValueError) as error:
     raise UsageError(
       f'{file}: expected a JSON file ({checks.reason(error)})'
@@ -182,11 +181,40 @@ def _split(
       raise UsageError(f'{where}: iscrowd: expected 0 or 1, got {is_crowd!r}')
     rows.append((places[image], box, classes[category], is_crowd, area))
   paths = tuple(str(folder / image['file_name']) for image in content['images'])
+  names = tuple(str(c['name']) for c in content['categories'])
+  for kind, entries in (('image', paths), ('category', names)):
+    for entry, count in collections.Counter(entries).items():
+      if count > 1:
+        raise UsageError(
+          f'{file}: expected one {kind} {entry!r}, got {count} with this name'
+        )
   for path in paths:
     if not os.path.exists(path):
       raise UsageError(f'data.path: no file {path!r}, which {file} names')
-  names = tuple(str(c['name']) for c in content['categories'])
   return _Split(paths, [*sizes], [*sizes.values()], _objects(rows), names)
+
+
+def _with_classes_of(train: _Split, test: _Split, file: pathlib.Path) -> _Split:
+  """Returns the test split with the classes of the training split.
+
+  Raises:
+    UsageError: it has a category or an image that it must not have.
+  """
+  other = next((name for name in test.names if name not in train.names), None)
+  if other is not None:
+    raise UsageError(
+      f'{file}: expected categories of the training set, got {other!r}'
+    )
+  trained = {os.path.realpath(path) for path in train.paths}
+  for path in test.paths:
+    if os.path.realpath(path) in trained:
+      raise UsageError(
+        f'{file}: expected images that are not in the training set, got {path};'
+        ' with data.test_annotations=None, a part of it forms the test split'
+      )
+  number = np.array([train.names.index(name) for name in test.names], np.int32)
+  of_train = test.objects._replace(classes=number[test.objects.classes])
+  return test._replace(objects=of_train, names=train.names)
 
 
 def _objects(rows: Sequence[tuple[Any, ...]]) -> objects.Objects:

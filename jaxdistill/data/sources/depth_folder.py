@@ -15,7 +15,8 @@ def depth_folder(
   ignore: Sequence[int] = (),
   image_size: Sequence[int] | None = None,
   train_split: str = 'train',
-  test_split: str = 'test',
+  test_split: str | None = 'test',
+  test: float = 0.2,
   validation: float = 0.1,
   train_subset: int | None = None,
   split_seed: int = 0,
@@ -38,8 +39,10 @@ def depth_folder(
     image_size: the height and width in pixels to which images are resized,
       bilinear and antialiased, and depths, which take the nearest pixel. None:
       they keep their size, which must be the same for all.
-    train_split: the folder of the training set.
-    test_split: the folder of the test set.
+    train_split: the folder of the training set; '.' is `path` itself.
+    test_split: the folder of the test set. None: a part of the training set
+      forms the test split.
+    test: the fraction of the training set that then forms the test split.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
@@ -64,6 +67,7 @@ def depth_folder(
     'depth',
     functools.partial(lazy_maps.LazyDepthImages, unit=unit, ignored=ignored),
     stream,
+    test,
   )
   return arrays.from_columns(
     *splits,

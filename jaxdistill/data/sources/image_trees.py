@@ -145,8 +145,8 @@ def read_splits(
     of each file is 0.
 
   Raises:
-    UsageError: there is no such folder, it holds no images, or the labels are
-      not valid.
+    UsageError: there is no such folder, it holds no images or, with 'auto',
+      also masks or depths, or the labels are not valid.
   """
   root = pathlib.Path(os.path.expanduser(path))
   if not root.is_dir():
@@ -155,6 +155,7 @@ def read_splits(
   suffixes = decoding.suffixes()
   try:
     if labels == 'auto':
+      _check_no_maps(root, suffixes)
       labels = 'folders' if _has_classes(root, suffixes) else 'none'
     if labels == 'folders':
       return _of_classes(root, test)
@@ -189,6 +190,22 @@ def _has_classes(root: pathlib.Path, suffixes: set[str]) -> bool:
   usual = {class_folders.usual(name) for name in folders}
   splits = {*class_folders.TRAIN_NAMES, *class_folders.TEST_NAMES}
   return not beside and len(folders) > 1 and not usual <= splits
+
+
+def _check_no_maps(root: pathlib.Path, suffixes: set[str]) -> None:
+  """Raises UsageError if masks or depths would be taken for a class."""
+  train = class_folders.named(root, class_folders.TRAIN_NAMES)
+  base = root / (train or '.')
+  folders = {x.lower(): x for x in class_folders.folders_in(base)}
+  for maps, source in (('masks', 'mask_folder'), ('depths', 'depth_folder')):
+    if {'images', maps} <= folders.keys() and _holds_images(
+      base / folders[maps], suffixes
+    ):
+      raise UsageError(
+        f'data.path: expected images, and at most their classes as folders, '
+        f'got {maps} beside images in {str(base)!r}; the data set {source!r} '
+        "reads them in a config, and labels='folders' takes them as two classes"
+      )
 
 
 def _of_classes(root: pathlib.Path, test: float) -> tuple[Split, Split]:

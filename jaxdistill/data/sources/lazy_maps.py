@@ -20,6 +20,10 @@ from jaxdistill.data.sources import decoding, images
 # The modes of Pillow whose pixels are single numbers: palettes, and grey levels
 # of 1, 8, 16 and 32 bits.
 _MODES = ('1', 'P', 'L', 'I', 'I;16')
+# The largest value of a mask that can be named.
+_LARGEST = 2**16 - 1
+# How a JPEG file begins.
+_JPEG = b'\xff\xd8'
 # Levels of 8, 16 and 32 bits, and floats.
 _DEPTH_MODES = ('L', 'I', 'I;16', 'F')
 
@@ -49,7 +53,7 @@ class LazyMasks(images.LazyImages):
   """
 
   table: tuple[int, ...] = ()
-  remedy: ClassVar[str] = 'correct it, or the classes and data.ignore'
+  remedy: ClassVar[str] = 'correct it, or data.values and data.ignore'
 
   def _decode(self, encoded: Any) -> np.ndarray:
     return _resized(_mask(encoded, self.table), self.image_shape, 'NEAREST')
@@ -106,24 +110,37 @@ class LazyDepthImages(LazyDepths):
     return super()._decode(np.where(known, levels * self.unit, 0.0))
 
 
-def class_table(num_classes: int, ignored: Sequence[int]) -> tuple[int, ...]:
-  """Returns the table of masks whose values are the numbers of the classes.
+def class_table(
+  values: Sequence[int], ignored: Sequence[int]
+) -> tuple[int, ...]:
+  """Returns the table of masks in which each class has a value.
 
   Args:
-    num_classes: the number of classes.
-    ignored: the values that stand for no class; 255 always does.
+    values: the value of each class.
+    ignored: the values that stand for no class. 255 does so too, unless it is
+      the value of a class. A class whose value is ignored does not occur.
 
   Raises:
-    UsageError: there are more classes than other values of a byte.
+    UsageError: a value is negative or too large, two classes have the same one,
+      or there are more classes than other values of a byte.
   """
-  if num_classes > IGNORE:
+  if len(values) > IGNORE:
     raise UsageError(
       f'label_names: expected at most {IGNORE} classes, because masks are '
-      f'bytes in which {IGNORE} stands for no class, got {num_classes}'
+      f'bytes in which {IGNORE} stands for no class, got {len(values)}'
     )
-  table = [*range(num_classes)] + [-1] * (IGNORE + 1 - num_classes)
-  table += [-1] * (max(ignored, default=0) + 1 - len(table))
-  for value in (*ignored, IGNORE):
+  for name, numbers in (('values', values), ('ignore', ignored)):
+    for value in numbers:
+      checks.integer(name, value, at_least=0, at_most=_LARGEST)
+  if len({*values}) < len(values):
+    raise UsageError(
+      f'values: expected another value for each class, got {list(values)}'
+    )
+  table = [-1] * (max(IGNORE, *values, *ignored) + 1)
+  table[IGNORE] = IGNORE
+  for number, value in enumerate(values):
+    table[value] = number
+  for value in ignored:
     table[value] = IGNORE
   return tuple(table)
 
@@ -135,16 +152,21 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
     OSError: the bytes are not a mask, or it has a value that must not occur;
       the message is one line.
   """
+  if encoded.startswith(_JPEG):
+    raise OSError('expected a PNG file, got JPEG, which changes the classes')
   what = 'a mask with grey levels or a palette'
   values = _pixels(encoded, _MODES, what).astype(np.int64)
   classes = np.full(values.shape, -1)
   known = (values >= 0) & (values < len(table))
   classes[known] = np.array(table)[values[known]]
   if (classes < 0).any():
-    highest = max(k for k in table if k != IGNORE)
+    valid = [k for k, number in enumerate(table) if number not in (-1, IGNORE)]
+    expected = f'classes from 0 to {valid[-1]}'
+    if valid != [*range(len(valid))]:
+      expected = f'the values of classes, {", ".join(map(str, valid))}'
     raise OSError(
-      f'expected classes from 0 to {highest}, or values that data.ignore '
-      f'names, got {values[classes < 0][0]}'
+      f'expected {expected}, or values that data.ignore names, got '
+      f'{values[classes < 0][0]}'
     )
   return classes.astype(np.uint8)
 

@@ -1,6 +1,6 @@
 """Data sets of folders of images and masks, as PNG files of equal names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import os
 import pathlib
@@ -18,6 +18,7 @@ from jaxdistill.data.sources import (
   images,
   labels,
   lazy_maps,
+  parts,
 )
 
 
@@ -25,10 +26,12 @@ def mask_folder(
   path: str,
   *,
   label_names: Sequence[str],
-  ignore: Sequence[int] = (255,),
+  values: Sequence[int] | None = None,
+  ignore: Sequence[int] = (),
   image_size: Sequence[int] | None = None,
   train_split: str = 'train',
-  test_split: str = 'test',
+  test_split: str | None = 'test',
+  test: float = 0.2,
   validation: float = 0.1,
   train_subset: int | None = None,
   split_seed: int = 0,
@@ -39,20 +42,26 @@ def mask_folder(
   """Returns the data set of a folder of images and their masks.
 
   The files are `path/train/images/NAME.jpg` with `path/train/masks/NAME.png`,
-  and likewise for the test split; the endings may differ. The values of a mask,
-  which is a PNG of grey levels or a palette, are the numbers of the classes.
+  and likewise for the test split; the endings may differ. A mask is a PNG of
+  grey levels or a palette, and its values are the numbers of the classes, or
+  `values`.
   All images have one size, or are resized to one. An image is turned as its
   EXIF orientation says, and a mask is not.
 
   Args:
     path: the folder.
     label_names: one name for each class, in the order of their numbers.
-    ignore: the values in masks that stand for no class.
+    values: the value of each class in the masks, such as (0, 255) for masks in
+      black and white; None: 0, 1, 2 and so on.
+    ignore: the values in masks that stand for no class. 255 does so too, unless
+      it is one of `values`.
     image_size: the height and width in pixels to which images are resized,
       bilinear and antialiased, and masks, which take the nearest pixel. None:
       they keep their size, which must be the same for all.
-    train_split: the folder of the training set.
-    test_split: the folder of the test set.
+    train_split: the folder of the training set; '.' is `path` itself.
+    test_split: the folder of the test set. None: a part of the training set
+      forms the test split.
+    test: the fraction of the training set that then forms the test split.
     validation: the size of the validation split: a fraction of the training
       set, or a number of examples if above 1. 0: there is no such split.
     train_subset: the size of the split 'train_subset', which is a part of
@@ -65,14 +74,22 @@ def mask_folder(
       masks are checked when they are decoded.
 
   Raises:
-    UsageError: a folder is missing or empty, an image has no mask or one of
-      another size, a file cannot be read, or EXIF turns an image whose mask may
-      belong to either form.
+    UsageError: a folder is missing or empty, an image has no mask, several, or
+      one of another size, a file cannot be read, a value stands for two things,
+      or EXIF turns an image whose mask may belong to either form.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   names = labels.checked_names('label_names', label_names)
-  ignored = [checks.integer('ignore', x, at_least=0) for x in ignore]
-  table = lazy_maps.class_table(len(names), ignored)
+  if values is not None:
+    checks.length('values', values, len(names), 'classes')
+    for value in {*values} & {*ignore}:
+      raise UsageError(
+        f'ignore: expected values of no class, got {value}, which data.values '
+        f'contains'
+      )
+  table = lazy_maps.class_table(
+    range(len(names)) if values is None else values, ignore
+  )
   splits = columns(
     path,
     (train_split, test_split),
@@ -80,6 +97,7 @@ def mask_folder(
     'mask',
     functools.partial(lazy_maps.LazyMasks, table=table),
     stream,
+    test,
   )
   return arrays.from_columns(
     *splits,
@@ -94,21 +112,23 @@ def mask_folder(
 
 def columns(
   path: str,
-  splits: Sequence[str],
+  splits: tuple[str, str | None],
   image_size: Sequence[int] | None,
   kind: str,
   column: Callable[..., images.LazyImages],
   stream: bool | None,
-) -> list[dict[str, Any]]:
-  """Returns the images and maps of each split, in the order of their names.
+  test: float,
+) -> list[Mapping[str, Any]]:
+  """Returns the images and maps of both splits, in the order of their names.
 
   Args:
     path: the folder of the splits.
-    splits: their folders.
+    splits: the folders of training and test; None for test: see `mask_folder`.
     image_size: see `mask_folder`.
     kind: what the maps are, 'mask' or 'depth'.
     column: (files, rows, size) -> the column of the maps.
     stream: see `mask_folder`.
+    test: see `mask_folder`.
 
   Raises:
     UsageError: see `mask_folder`.
@@ -118,7 +138,13 @@ def columns(
     for side in checks.length('image_size', image_size, 2, 'sides of an image')
   )
   root = pathlib.Path(os.path.expanduser(path))
-  lazy = [_columns(root / split, size, kind, column) for split in splits]
+  lazy: list[Mapping[str, Any]] = [
+    _columns(root / split, size, kind, column)
+    for split in splits
+    if split is not None
+  ]
+  if splits[1] is None:
+    lazy = parts.cut(lazy[0], test)
   if stream is None:
     stream = images.is_large(columns['image'].shape for columns in lazy)
   return [c if stream else {k: v[:] for k, v in c.items()} for c in lazy]
@@ -206,13 +232,21 @@ def _check_upright(paths: Sequence[str], kind: str) -> None:
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Returns {name without its ending: image file} of a folder, in order."""
   if not folder.is_dir():
-    raise UsageError(f'data.path: no folder {str(folder)!r}')
+    raise UsageError(
+      f'data.path: no folder {str(folder)!r}; data.train_split names that of '
+      'the training set, and data.test_split that of the test set or None'
+    )
   suffixes = decoding.suffixes()
-  files = {
-    file.stem: file
-    for file in sorted(folder.iterdir())
-    if file.suffix.lower() in suffixes and not file.name.startswith('.')
-  }
+  files: dict[str, pathlib.Path] = {}
+  for file in sorted(folder.iterdir()):
+    if file.suffix.lower() not in suffixes or file.name.startswith('.'):
+      continue
+    if file.stem in files:
+      raise UsageError(
+        f'data.path: expected one image of each name in {str(folder)!r}, got '
+        f'{files[file.stem].name!r} and {file.name!r}'
+      )
+    files[file.stem] = file
   if not files:
     raise UsageError(f'data.path: no images in {str(folder)!r}')
   return files

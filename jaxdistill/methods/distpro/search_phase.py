@@ -25,7 +25,7 @@ from jaxdistill.core.types import (
   Variables,
 )
 from jaxdistill.data.loading import batches
-from jaxdistill.data.sources import arrays
+from jaxdistill.data.sources import parts
 from jaxdistill.networks import graph
 from jaxdistill.phases import bilevel
 
@@ -144,7 +144,7 @@ def split(
   checks.number('validation', validation, above=0, below=1)
   size, stream = len(recipe.examples['index']), recipe.stream
   first, second = (0.0, 1 - validation), (1 - validation, 1.0)
-  rows = arrays.part_rows(size, first)
+  rows = parts.part_rows(size, first)
   held_out = size - len(rows)
   if not held_out:
     raise UsageError(

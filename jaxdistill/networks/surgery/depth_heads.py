@@ -1,7 +1,6 @@
 """Networks with a depth for each pixel: an encoder and a decoder."""
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxdistill.core import checks
@@ -61,8 +60,12 @@ class UpConvolution(nn.Module):
 
 def _unpooled(x: Array) -> Array:
   """Puts a zero after each place of maps, in both directions."""
-  none, twice = (0, 0, 0), (0, 1, 1)
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), (none, twice, twice, none))
+  # Not `jax.lax.pad`, because jax2onnx cannot convert padding between places.
+  batch, height, width, channels = x.shape
+  x = jnp.concatenate([x, jnp.zeros_like(x)], -1)
+  x = x.reshape(batch, height, 2 * width * channels)
+  x = jnp.concatenate([x, jnp.zeros_like(x)], -1)
+  return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def upproj(

@@ -1,9 +1,10 @@
-"""Checks that the boxes of a data set can be learned."""
+"""Checks that the boxes of a data set can be learned, and notes about them."""
 
 import numpy as np
 
 from jaxdistill.core.checks import UsageError
 from jaxdistill.core.types import Dataset
+from jaxdistill.data.sources import labels
 
 
 def check_boxes(dataset: Dataset) -> None:
@@ -59,6 +60,21 @@ def check_boxes(dataset: Dataset) -> None:
         )
     if 'extent' in split:
       _check_extent(name, np.asarray(split['extent']), (height, width))
+
+
+def notes(dataset: Dataset) -> tuple[str, ...]:
+  """Says which classes no training image contains.
+
+  Args:
+    dataset: the data.
+  """
+  classes = dataset.splits['train']['classes']
+  missing = labels.missing(
+    classes[classes >= 0], dataset.num_classes, dataset.label_names
+  )
+  if not missing:
+    return ()
+  return (f'data: the training images have no box of {missing}',)
 
 
 def _check_extent(name: str, extent: np.ndarray, size: tuple[int, int]) -> None:

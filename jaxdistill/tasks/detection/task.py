@@ -165,6 +165,7 @@ def assembled(
     whole_images=True,
     final=final,
     check=checking.check_boxes,
+    notes=checking.notes,
   )
 
 

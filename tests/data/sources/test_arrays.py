@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdistill.core.checks import UsageError
-from jaxdistill.data.sources import arrays
+from jaxdistill.data.sources import arrays, parts
 
 RNG = np.random.default_rng(0)
 TRAIN = RNG.integers(0, 256, (50, 4, 3, 2), dtype=np.uint8)
@@ -138,18 +138,18 @@ def test_an_empty_split_is_rejected():
 
 def test_parts_of_a_split_have_nothing_in_common_and_are_complete():
   split = make(train_subset=9).splits['train_subset']
-  first, second = (arrays.part(split, p) for p in ((0.0, 0.7), (0.7, 1.0)))
+  first, second = (parts.part(split, p) for p in ((0.0, 0.7), (0.7, 1.0)))
   assert (len(first['label']), len(second['label'])) == (6, 3)
   together = {*first['index'].tolist(), *second['index'].tolist()}
   assert together == set(split['index'].tolist())
   assert set(first['index']) != set(split['index'][:6])  # it is shuffled
-  again = arrays.part(split, (0.0, 0.7))
+  again = parts.part(split, (0.0, 0.7))
   np.testing.assert_array_equal(first['image'], again['image'])
 
 
 def test_the_part_from_0_to_1_is_the_split_itself():
   split = make().splits['train']
-  assert arrays.part(split, (0.0, 1.0)) is split
+  assert parts.part(split, (0.0, 1.0)) is split
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,14 @@ def changed(**entry):
       "images: id: expected a whole number from 0 to 2147483647, got 'b'",
     ),
     (with_image(id=2**31), 'images: id: expected'),
+    (
+      with_image(file_name='./a.png'),
+      r"one image '.*/a\.png', got 2 with this",
+    ),
+    (
+      {**CONTENT, 'categories': [{'id': i, 'name': 'cat'} for i in (7, 90)]},
+      "expected one category 'cat', got 2 with this name",
+    ),
     (with_image(height=0), 'image 42: height: expected'),
     (
       {**CONTENT, 'categories': [CATEGORIES[0]] * 2},
@@ -160,11 +168,43 @@ def test_missing_files_are_named(tmp_path):
     read(tmp_path)
 
 
-def test_other_categories_in_the_test_set_are_refused(tmp_path):
+def test_categories_of_the_test_set_are_recognised_by_their_names(tmp_path):
+  swapped = [{'id': 90, 'name': 'cat'}, {'id': 7, 'name': 'dog'}]
+  root = write(tmp_path, test={**CONTENT, 'categories': swapped})
+  splits = read(root).splits
+  np.testing.assert_array_equal(splits['train']['classes'], [[1], [0], [-1]])
+  np.testing.assert_array_equal(splits['test']['classes'], [[0], [1], [-1]])
+
+
+def test_categories_that_only_the_test_set_has_are_refused(tmp_path):
   categories = [*CATEGORIES, {'id': 91, 'name': 'cow'}]
   test = {**CONTENT, 'categories': categories}
-  with pytest.raises(UsageError, match="got others, such as 'cow'"):
+  with pytest.raises(UsageError, match="of the training set, got 'cow'"):
     read(write(tmp_path, test=test))
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_a_part_of_one_file_may_be_the_test_split(stream, tmp_path):
+  root, options = write(tmp_path), {'test_annotations': None, 'stream': stream}
+  splits = read(root, test=0.34, **options).splits
+  ids = {name: split['image_id'].tolist() for name, split in splits.items()}
+  assert (len(ids['train']), len(ids['test'])) == (2, 1)
+  assert {*ids['train'], *ids['test']} == {139, 42, 5}
+  whole = read(root).splits['train']
+  for split in splits.values():
+    rows = [whole['image_id'].tolist().index(i) for i in split['image_id']]
+    for name in ('image', 'boxes', 'classes', 'scale', 'extent'):
+      np.testing.assert_array_equal(split[name][:], whole[name][rows])
+  with pytest.raises(UsageError, match=r'data\.test: expected'):
+    read(root, test=1.0, **options)
+
+
+def test_images_of_both_splits_are_refused(tmp_path):
+  root = write(tmp_path)
+  with pytest.raises(
+    UsageError, match=r'training set, got .*a\.png; with data'
+  ):
+    read(root, test_images='train2017')
 
 
 def test_sizes_are_those_of_the_decoded_images(tmp_path):

@@ -36,6 +36,23 @@ def test_folders_with_images_are_classes(tmp_path):
   assert sorted(every) == list(range(10))
 
 
+@pytest.mark.parametrize('folder', ['', 'train'])
+@pytest.mark.parametrize(
+  ('maps', 'source'), [('masks', 'mask_folder'), ('depths', 'depth_folder')]
+)
+def test_masks_and_depths_are_not_taken_for_a_class(
+  folder, maps, source, tmp_path
+):
+  for name in ('images', maps):
+    written(tmp_path / folder / name, 4)
+  with pytest.raises(
+    UsageError, match=f'got {maps} beside .* {source!r} reads'
+  ):
+    image_trees.images(str(tmp_path))
+  classes = image_trees.images(str(tmp_path), labels='folders', validation=0)
+  assert {*classes.label_names} == {'images', maps}
+
+
 @pytest.mark.parametrize('beside', ['', 'a/b', 'only'])
 def test_images_in_other_folders_have_no_labels(beside, tmp_path):
   written(tmp_path / beside, 4)

@@ -1,5 +1,7 @@
 """Folders of images and masks."""
 
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -9,6 +11,7 @@ from jaxdistill.core.checks import UsageError
 from jaxdistill.data.loading import batches, streaming
 from jaxdistill.data.sources import lazy_maps
 from jaxdistill.data.sources.mask_folder import mask_folder
+from jaxdistill.tasks import segmentation
 
 NAMES = ('ground', 'grey', 'white')
 RNG = np.random.default_rng(0)
@@ -64,6 +67,53 @@ def test_other_values_may_stand_for_no_class(tmp_path):
   np.testing.assert_array_equal(data.splits['test']['mask'], expected)
 
 
+def test_each_class_may_have_a_value_of_its_own(tmp_path):
+  stored = np.zeros(256, np.uint8)
+  stored[[1, 2, 255]] = 90, 255, 7
+  root = write(tmp_path, lambda mask: PIL.Image.fromarray(stored[mask]))
+  data = read(root, values=(0, 90, 255), ignore=(7,))
+  np.testing.assert_array_equal(data.splits['train']['mask'], MASK)
+  with pytest.raises(UsageError, match=r'classes from 0 to 2, .* got 7'):
+    read(root)
+  with pytest.raises(UsageError, match=r'values of classes, 0, 91, 255, .* 90'):
+    read(root, values=(0, 91, 255), ignore=(7,))
+
+
+@pytest.mark.parametrize(
+  ('options', 'words'),
+  [
+    ({'values': (0, 1)}, 'values: expected 3 entries'),
+    ({'values': (0, 1, 1)}, r'another value for each class, got \[0, 1, 1\]'),
+    ({'values': (0, 1, -1)}, 'values: expected a whole number from 0'),
+    (
+      {'values': (0, 1, 2), 'ignore': (2,)},
+      'got 2, which data.values contains',
+    ),
+  ],
+)
+def test_values_that_do_not_tell_classes_apart_are_refused(
+  options, words, tmp_path
+):
+  with pytest.raises(UsageError, match=words):
+    read(tmp_path, **options)
+
+
+@pytest.mark.parametrize('kind', ['images', 'masks'])
+def test_two_files_of_one_name_are_refused(kind, tmp_path):
+  folder = write(tmp_path) / 'train' / kind
+  PIL.Image.fromarray(MASK[0]).save(folder / '1.tif')
+  with pytest.raises(UsageError, match=r"got '1.png' and '1.tif'"):
+    read(tmp_path)
+
+
+def test_a_mask_whose_values_jpeg_has_changed_is_refused(tmp_path):
+  folder = write(tmp_path) / 'test' / 'masks'
+  (folder / '1.png').unlink()
+  PIL.Image.fromarray(MASK[0]).save(folder / '1.jpg')
+  with pytest.raises(UsageError, match='expected a PNG file, got JPEG'):
+    read(tmp_path)
+
+
 def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
   root = write(tmp_path)
   with pytest.raises(UsageError, match=r'no folder .*val'):
@@ -86,6 +136,21 @@ def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
   mask.unlink()
   with pytest.raises(UsageError, match="no mask for '2'"):
     read(root)
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_a_part_of_one_folder_may_be_the_test_split(stream, tmp_path):
+  options = {'train_split': '.', 'test_split': None, 'test': 0.25}
+  root = write(tmp_path) / 'train'
+  splits = read(root, stream=stream, **options).splits
+  image, mask = (
+    np.concatenate([splits[name][key][:] for name in ('train', 'test')])
+    for key in ('image', 'mask')
+  )
+  assert len(splits['test']['image']) == 1
+  order = [next(i for i in range(4) if (x == IMAGE[i]).all()) for x in image]
+  assert sorted(order) == [0, 1, 2, 3]
+  np.testing.assert_array_equal(mask, MASK[order])
 
 
 def test_images_and_masks_get_one_size_together(tmp_path):
@@ -152,10 +217,24 @@ def test_a_streamed_mask_is_checked_when_it_is_read(tmp_path):
     data.splits['train']['mask'][:]
 
 
+def test_notes_about_streamed_masks_read_some_of_them(tmp_path, monkeypatch):
+  root = write(tmp_path)
+  monkeypatch.setattr(sys.modules[segmentation.__module__], '_SAMPLE', 2)
+  data = read(root, stream=True)
+  assert segmentation().notes(data) == ()
+  for i in (0, 3):  # the first and the last one
+    mask = np.where(MASK[i] == 2, 255, MASK[i])
+    PIL.Image.fromarray(mask).save(root / f'train/masks/{i}.png')
+  assert segmentation().notes(data) == (
+    "data: 2 of the training masks have no pixel of 1 of the 3 classes: 'white'"
+    '; 255 stands for no class',
+  )
+
+
 def test_more_classes_than_a_mask_can_hold_are_refused():
-  lazy_maps.class_table(255, ())
+  lazy_maps.class_table(range(255), ())
   with pytest.raises(UsageError, match=r'at most 255 classes, .* got 256'):
-    lazy_maps.class_table(256, ())
+    lazy_maps.class_table(range(256), ())
 
 
 ORIENTATION = 0x0112  # the tag of EXIF
