@@ -26,8 +26,8 @@ Program = Callable[..., tuple[PyTree, PyTree]]
 
 # A work directory in which a phase was trained cannot change this key.
 _ADVICE = (
-  'set together=False, and if an earlier phase has been trained, choose another '
-  'work directory'
+  'set together=False, and if an earlier phase has been trained, choose '
+  'another work directory'
 )
 
 
