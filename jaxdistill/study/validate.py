@@ -168,7 +168,8 @@ def _check_folders(rows: Iterable[RowDraft]) -> None:
   """Checks that the label of each row gives it a folder of its own."""
   folders = {slug(TEACHER_LABEL): "the teacher's"}
   for label in (row.label for row in rows):
-    folder = slug(label)
+    # Some disks do not tell upper from lower case.
+    folder = slug(label).casefold()
     if not folder.strip('.-') or len(folder) > 100:
       raise UsageError(
         f'methods: {label!r} is not a valid label: it needs a letter or a '
@@ -226,6 +227,7 @@ def _row(
   changes = {k: v for k, v in section.items() if k in recipe_keys}
   arguments = {k: v for k, v in section.items() if k not in recipe_keys}
   method = _parse(Method, arguments, where, siblings=(*recipe_keys, 'sweep'))
+  _check_roles(method, where)
   row_training = _changed(training, changes, where)
   if 'augment' in changes:
     _try_augment(row_training.augment)
@@ -233,6 +235,20 @@ def _row(
     {'schedule': row_training.schedule.build({})}
   )
   return RowDraft(label, role, seeds, method, row_training, optimizer)
+
+
+def _check_roles(method: Section, where: str) -> None:
+  """Checks that a method does not take one model as student and teacher.
+
+  A model that learns from itself learns nothing by it, and nobody would see
+  that from its results.
+  """
+  roles = method.resolved
+  if 'teacher' in roles and roles['teacher'] == roles.get('student'):
+    raise UsageError(
+      f'{where}: expected a teacher other than the student, got the model '
+      f'{roles["teacher"]!r} for both in the method {roles["name"]!r}'
+    )
 
 
 def _any_teacher(section: RawSection, training: Training) -> TeacherDraft:

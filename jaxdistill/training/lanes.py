@@ -24,6 +24,12 @@ Step = Callable[..., tuple[PyTree, PyTree]]
 # The same without `numbers`, and with the trees of all runs.
 Program = Callable[..., tuple[PyTree, PyTree]]
 
+# A work directory in which a phase was trained cannot change this key.
+_ADVICE = (
+  'set together=False, and if an earlier phase has been trained, choose '
+  'another work directory'
+)
+
 
 class Lanes(Protocol):
   """How the trees of the runs are arranged in those of the program."""
@@ -261,7 +267,7 @@ def check_shapes(phase: str, states: Sequence[PyTree]) -> None:
   if any(other != shapes[0] for other in shapes[1:]):
     raise UsageError(
       f'together: expected states of the same shapes in phase {phase!r}, got '
-      'other shapes for other seeds; set together=False'
+      f'other shapes for other seeds; {_ADVICE}'
     )
 
 
@@ -280,7 +286,7 @@ def check_metrics(phase: str, totals: Sequence[PyTree]) -> None:
     if other != first:
       raise UsageError(
         f'together: expected the same metrics in phase {phase!r} for all runs, '
-        f'got {", ".join(first)} and {", ".join(other)}; set together=False'
+        f'got {", ".join(first)} and {", ".join(other)}; {_ADVICE}'
       )
 
 

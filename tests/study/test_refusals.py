@@ -47,6 +47,22 @@ REFUSALS = {
   ),
   'task': (['task.name=x'], ["'x'", 'classification']),
   'role': (['methods.kd.teacher=nobody'], ["'nobody'", 'student']),
+  'one model in both roles': (
+    ['methods.kd.teacher=student'],
+    ['methods.kd: expected a teacher other', "'student' for both", "'kd'"],
+  ),
+  'teacher that learns from itself': (
+    ['teacher.training.method={"name":"kd"}'],
+    ['teacher.training', "'teacher' for both"],
+  ),
+  'labels that differ in case': (
+    ["methods={'A':{'name':'kd'},'a':{'name':'supervised'}}"],
+    ["the row 'a' would share its folder with 'A'"],
+  ),
+  'label of the teacher in upper case': (
+    ["methods={'Teacher':{'name':'kd'}}"],
+    ["the row 'Teacher' would share its folder with the teacher's"],
+  ),
   'name of another type': (['student.name=8'], ['student.name', '8']),
   'subset': (['subset=tra'], ["'tra'", "did you mean 'train'"]),
   'section of text': (['student=resnet8'], ["'resnet8'", "{'name': ...}"]),

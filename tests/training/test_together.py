@@ -334,7 +334,9 @@ def test_states_of_other_shapes_are_refused_in_one_line(name, dataset):
     state, frozen = ({key: jnp.zeros(sizes[key])} for key in ('w', 'by'))
     return walk(init=lambda rng, carry: (state, frozen))
 
-  with pytest.raises(UsageError, match=r"phase 'walk', .*together=False"):
+  with pytest.raises(
+    UsageError, match=r"phase 'walk', .*together=False, and if"
+  ):
     together((method,), starts(), dataset)
 
 
