@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdistill.core import checks
+from jaxdistill.core.checks import UsageError
 
 # A vector shorter than this has no direction (the bound of torch's normalize).
 _SHORTEST = 1e-12
@@ -26,8 +27,13 @@ def check_temperature(name: str, temperature: float) -> None:
     temperature: what the user passed.
 
   Raises:
-    UsageError: it is not a number from 0.001 to 1e6.
+    UsageError: it is not a number from 0.001 to 1e6, or it is traced.
   """
+  if isinstance(temperature, jax.core.Tracer):
+    raise UsageError(
+      f'{name}: expected a number that is known when JAX traces the program, '
+      'got a traced value; make it a static argument of jax.jit'
+    )
   checks.number(name, temperature, at_least=1e-3, at_most=1e6)
 
 

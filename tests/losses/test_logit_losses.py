@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdistill import losses
+from jaxdistill.core.checks import UsageError
 
 B, C = 4, 5
 
@@ -65,6 +66,12 @@ def test_soft_target_loss_equals_its_formula(logits, temperature):
     losses.soft_target_loss, *map(jnp.asarray, logits), temperature=temperature
   )
   np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_a_traced_temperature_is_refused_with_the_way_out():
+  loss = jax.jit(losses.soft_target_loss)
+  with pytest.raises(UsageError, match=r'temperature: .* a static argument'):
+    loss(jnp.ones((2, 3)), jnp.ones((2, 3)), temperature=4.0)
 
 
 def test_soft_target_loss_accepts_any_leading_axes(logits):

@@ -41,7 +41,7 @@ WRONG = {
   'missing folder': ({'data': 'labeled'}, ["'labeled'", "'labelled'?"]),
   'folder without images': ({'data': 'empty'}, ["no images in 'empty'"]),
   'unreadable images': ({'data': 'broken'}, ["none of the images in 'broken'"]),
-  'data of another type': ({'data': 3}, ['data: expected', 'int']),
+  'data of another type': ({'data': 3}, ['data: expected', 'int', '.npz']),
   'unknown teacher': ({'teacher': 'resnet9'}, ["'resnet9'", 'did you mean']),
   'folder without a teacher': ({'teacher': 'run'}, ["'run:ROW'"]),
   'weights without a network': (

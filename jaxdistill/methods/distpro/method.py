@@ -78,7 +78,8 @@ def distpro_search(
       the search minimises the loss that is replayed later, if the labels have
       weight 1 there. None means the factor 1 of the paper's Equation 2.
     validation: the fraction of the examples that the weights learn from, in
-      (0, 1). Each step uses one batch of them, or all if they are fewer.
+      (0, 1). Each step uses one batch of them, or all if they are fewer; the
+      devices of the run must be able to share them evenly.
     knots: the process consists of means over this many equal parts of the
       search, or over all its steps if they are fewer. None means over epochs,
       which keeps little of a short search.
