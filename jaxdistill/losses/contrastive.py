@@ -66,7 +66,7 @@ def contrastive_loss(
   teacher: jax.Array,
   label: jax.Array | None = None,
   *,
-  temperature: float = 0.07,
+  temperature: float | jax.Array = 0.07,
 ) -> jax.Array:
   """CRD in a batch: tells the embedding of an example from those of the others.
 
@@ -87,7 +87,8 @@ def contrastive_loss(
     teacher: embeddings, `[B, D]`, normalised likewise. The layer that computes
       them is trained as well: the gradient flows to both arguments.
     label: the classes, `[B]`, or None.
-    temperature: the temperature of the scores, a number from 0.001 to 1e6.
+    temperature: the temperature of the scores, a number from 0.001 to 1e6, or
+      an array `[]`.
 
   Returns:
     A scalar in nats, because the loss compares pairs of examples.
@@ -130,7 +131,7 @@ def memory_contrastive_loss(
   index: jax.Array,
   negatives: jax.Array,
   *,
-  temperature: float = 0.07,
+  temperature: float | jax.Array = 0.07,
   momentum: float = 0.5,
 ) -> tuple[jax.Array, MemoryBank]:
   """CRD with a memory: tells the memory of an example from those of the others.
@@ -156,7 +157,8 @@ def memory_contrastive_loss(
     bank: from `init_memory_bank`, afterwards from the previous step.
     index: positions of the examples in the data set, all different, `[B]`.
     negatives: positions of the negatives, from `sample_negatives`, `[B, K]`.
-    temperature: the temperature of the scores, a number from 0.001 to 1e6.
+    temperature: the temperature of the scores, a number from 0.001 to 1e6, or
+      an array `[]`.
     momentum: the share that a row of the bank keeps, in [0, 1].
 
   Returns:
@@ -343,7 +345,7 @@ def sample_negatives(
 
 
 def _embeddings(
-  student: jax.Array, teacher: jax.Array, temperature: float
+  student: jax.Array, teacher: jax.Array, temperature: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Checks both embeddings and normalises them."""
   chex.assert_rank([student, teacher], 2)

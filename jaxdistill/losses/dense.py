@@ -19,7 +19,7 @@ def pixel_soft_target_loss(
   teacher: jax.Array,
   mask: jax.Array,
   *,
-  temperature: float = 1.0,
+  temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
   """Pixel-wise KD: the mean of `soft_target_loss` over pixels with a class::
 
@@ -32,7 +32,7 @@ def pixel_soft_target_loss(
     student: the student's logits, `[B, h, w, num_classes]`.
     teacher: the teacher's logits, likewise; no gradient flows to them.
     mask: the classes `[B, H, W]`; pixels that are `IGNORE` do not count.
-    temperature: `T`, a number from 0.001 to 1e6.
+    temperature: `T`, a number from 0.001 to 1e6, or an array `[]`.
 
   Returns:
     One loss per image in nats, `[B]`; 0 for an image without classes.
@@ -62,7 +62,10 @@ def pixel_soft_target_loss(
 
 
 def channel_wise_loss(
-  student: jax.Array, teacher: jax.Array, *, temperature: float = 1.0
+  student: jax.Array,
+  teacher: jax.Array,
+  *,
+  temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
   """CWD: divergence of each channel's distribution over the places of a map.
 
@@ -73,7 +76,7 @@ def channel_wise_loss(
   Args:
     student: maps or logits, `[B, H, W, C]`.
     teacher: maps or logits, likewise; no gradient flows to them.
-    temperature: `T`, a number from 0.001 to 1e6.
+    temperature: `T`, a number from 0.001 to 1e6, or an array `[]`.
 
   Returns:
     One loss per example in nats, `[B]`.

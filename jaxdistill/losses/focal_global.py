@@ -20,7 +20,7 @@ def focal_distillation_loss(
   foreground: float = 0.001,
   background: float = 0.0005,
   attention: float = 0.0005,
-  temperature: float = 0.5,
+  temperature: float | jax.Array = 0.5,
 ) -> jax.Array:
   """Focal part of FGD: differences weighted by boxes and by attention.
 
@@ -45,7 +45,7 @@ def focal_distillation_loss(
     foreground: the weight of places inside boxes, alpha in the paper.
     background: the weight of the other places, beta in the paper.
     attention: the weight of the difference in attention, gamma in the paper.
-    temperature: `T`, a number from 0.001 to 1e6.
+    temperature: `T`, a number from 0.001 to 1e6, or an array `[]`.
 
   Returns:
     One loss per example, `[B]`.
@@ -98,7 +98,7 @@ def focal_distillation_loss(
 
 
 def _attention(
-  maps: jax.Array, temperature: float
+  maps: jax.Array, temperature: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the attention to places `[B, H, W]` and to channels `[B, C]`."""
   size = numerics.absolute(maps)

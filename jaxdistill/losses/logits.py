@@ -9,7 +9,10 @@ from jaxdistill.losses import divergences, numerics
 
 
 def soft_target_loss(
-  student: jax.Array, teacher: jax.Array, *, temperature: float = 4.0
+  student: jax.Array,
+  teacher: jax.Array,
+  *,
+  temperature: float | jax.Array = 4.0,
 ) -> jax.Array:
   """KD: divergence of the student's softened probabilities from the teacher's.
 
@@ -27,7 +30,7 @@ def soft_target_loss(
     student: the student's logits, `[..., num_classes]`.
     teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
       them.
-    temperature: `T`, a number from 0.001 to 1e6.
+    temperature: `T`, a number from 0.001 to 1e6, or an array `[]`.
 
   Returns:
     One loss per example in nats, `[...]`.
@@ -58,7 +61,10 @@ def soft_target_loss(
 
 
 def tempered_cross_entropy(
-  student: jax.Array, teacher: jax.Array, *, temperature: float = 2.5
+  student: jax.Array,
+  teacher: jax.Array,
+  *,
+  temperature: float | jax.Array = 2.5,
 ) -> jax.Array:
   """Cross-entropy between the softened probabilities of teacher and student.
 
@@ -75,7 +81,7 @@ def tempered_cross_entropy(
     student: the student's logits, `[..., num_classes]`.
     teacher: the teacher's logits, `[..., num_classes]`; no gradient flows to
       them.
-    temperature: `T`, a number from 0.001 to 1e6.
+    temperature: `T`, a number from 0.001 to 1e6, or an array `[]`.
 
   Returns:
     One loss per example in nats, `[...]`.
@@ -180,7 +186,7 @@ def decoupled_kd_loss(
   *,
   alpha: float = 1.0,
   beta: float = 8.0,
-  temperature: float = 4.0,
+  temperature: float | jax.Array = 4.0,
 ) -> jax.Array:
   """DKD: soft targets, split into the labelled class and the other classes.
 
@@ -203,7 +209,7 @@ def decoupled_kd_loss(
     alpha: the weight of the labelled class.
     beta: the weight of the other classes; the authors use 1 to 8, depending on
       the pair of networks.
-    temperature: `T`, a number from 0.001 to 1e6.
+    temperature: `T`, a number from 0.001 to 1e6, or an array `[]`.
 
   Returns:
     One loss per example in nats, `[...]`.
@@ -242,7 +248,7 @@ def dist_loss(
   *,
   beta: float = 1.0,
   gamma: float = 1.0,
-  tau: float = 1.0,
+  tau: float | jax.Array = 1.0,
 ) -> jax.Array:
   """DIST: one minus the correlation of the predictions, by row and by column.
 
@@ -266,8 +272,8 @@ def dist_loss(
       them.
     beta: the weight of the relation between classes within an example.
     gamma: the weight of the relation between examples within a class.
-    tau: the temperature, a number from 0.001 to 1e6; the paper uses 4 on
-      CIFAR-100.
+    tau: the temperature, a number from 0.001 to 1e6, or an array `[]`; the
+      paper uses 4 on CIFAR-100.
 
   Returns:
     A scalar, because the columns are compared over the whole batch.

@@ -19,22 +19,24 @@ ROUNDING = 1e-6
 REDUCTIONS = ('mean', 'sum', 'position_mean')
 
 
-def check_temperature(name: str, temperature: float) -> None:
+def check_temperature(name: str, temperature: float | jax.Array) -> None:
   """Checks that logits can be divided by a temperature in float32.
 
   Args:
     name: the name of the argument, for the message.
-    temperature: what the user passed.
+    temperature: what the user passed. The value of an array is not checked,
+      because it may be traced.
 
   Raises:
-    UsageError: it is not a number from 0.001 to 1e6, or it is traced.
+    UsageError: it is neither a number from 0.001 to 1e6 nor a scalar array.
   """
-  if isinstance(temperature, jax.core.Tracer):
+  if not isinstance(temperature, jax.Array):
+    checks.number(name, temperature, at_least=1e-3, at_most=1e6)
+  elif temperature.shape:
     raise UsageError(
-      f'{name}: expected a number that is known when JAX traces the program, '
-      'got a traced value; make it a static argument of jax.jit'
+      f'{name}: expected a number or a scalar array, got an array of shape '
+      f'{temperature.shape}'
     )
-  checks.number(name, temperature, at_least=1e-3, at_most=1e6)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

@@ -227,7 +227,7 @@ def _row(
   changes = {k: v for k, v in section.items() if k in recipe_keys}
   arguments = {k: v for k, v in section.items() if k not in recipe_keys}
   method = _parse(Method, arguments, where, siblings=(*recipe_keys, 'sweep'))
-  _check_roles(method, where)
+  _check_roles(method, role, where)
   row_training = _changed(training, changes, where)
   if 'augment' in changes:
     _try_augment(row_training.augment)
@@ -237,17 +237,23 @@ def _row(
   return RowDraft(label, role, seeds, method, row_training, optimizer)
 
 
-def _check_roles(method: Section, where: str) -> None:
-  """Checks that a method does not take one model as student and teacher.
+def _check_roles(method: Section, role: Role, where: str) -> None:
+  """Checks that a method trains the model of its row, and not by itself.
 
   A model that learns from itself learns nothing by it, and nobody would see
   that from its results.
   """
   roles = method.resolved
-  if 'teacher' in roles and roles['teacher'] == roles.get('student'):
+  student = roles.get('student', role)
+  if student != role:
+    raise UsageError(
+      f'{where}.student: expected {role!r}, the model of this row, got '
+      f'{student!r}'
+    )
+  if roles.get('teacher') == student:
     raise UsageError(
       f'{where}: expected a teacher other than the student, got the model '
-      f'{roles["teacher"]!r} for both in the method {roles["name"]!r}'
+      f'{student!r} for both in the method {roles["name"]!r}'
     )
 
 
@@ -357,7 +363,7 @@ def _teacher_row(keys: Any, training: Training) -> RowDraft:
   keys = values.check_keys(keys, fields, where)
   (seed,) = settings.check_seeds(f'{where}.seed', [keys.pop('seed', 0)])
   method = keys.pop('method', {'name': 'supervised'})
-  section = {**method, **keys, 'student': 'teacher'}
+  section = {'student': 'teacher', **method, **keys}
   return _row(TEACHER_LABEL, 'teacher', section, training, (seed,), where)
 
 

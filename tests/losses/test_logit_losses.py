@@ -1,8 +1,10 @@
 """Losses on logits: values computed by hand and by a plain transcription."""
 
 import functools
+import itertools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,10 +70,47 @@ def test_soft_target_loss_equals_its_formula(logits, temperature):
   np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
-def test_a_traced_temperature_is_refused_with_the_way_out():
-  loss = jax.jit(losses.soft_target_loss)
-  with pytest.raises(UsageError, match=r'temperature: .* a static argument'):
-    loss(jnp.ones((2, 3)), jnp.ones((2, 3)), temperature=4.0)
+@pytest.mark.parametrize(
+  'name, temperature',
+  [
+    *itertools.product(
+      ['soft_target_loss', 'decoupled_kd_loss'], [0.5, 4.0, 10.0, 40.0, 1000.0]
+    ),
+    ('dist_loss', 4.0),
+  ],
+)
+def test_a_traced_temperature_gives_the_loss_and_gradient_of_a_number(
+  logits, name, temperature
+):
+  student, teacher = map(jnp.asarray, logits)
+  key = 'tau' if name == 'dist_loss' else 'temperature'
+  labels = (jnp.arange(B) % C,) if name == 'decoupled_kd_loss' else ()
+
+  def loss(student, temperature):
+    arguments = (student, teacher, *labels)
+    return getattr(losses, name)(*arguments, **{key: temperature}).sum()
+
+  numbers = jax.value_and_grad(loss)(student, temperature)
+  traced = jax.jit(jax.value_and_grad(loss))(student, temperature)
+  chex.assert_trees_all_close(traced, numbers, rtol=1e-5, atol=1e-7)
+
+
+def test_a_learned_temperature_has_the_gradient_of_its_loss(logits):
+  def loss(temperature):
+    student, teacher = map(jnp.asarray, logits)
+    arguments = {'temperature': temperature}
+    return losses.soft_target_loss(student, teacher, **arguments).sum()
+
+  for temperature in (2.0, 20.0):
+    step = 1e-2 * temperature
+    slope = (loss(temperature + step) - loss(temperature - step)) / (2 * step)
+    gradient = jax.grad(loss)(temperature)
+    np.testing.assert_allclose(gradient, slope, rtol=2e-2)
+
+
+def test_a_temperature_for_each_example_is_refused(logits):
+  with pytest.raises(UsageError, match=r'temperature: .* shape \(4,\)'):
+    losses.soft_target_loss(*map(jnp.asarray, logits), temperature=jnp.ones(B))
 
 
 def test_soft_target_loss_accepts_any_leading_axes(logits):

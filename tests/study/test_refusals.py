@@ -47,6 +47,14 @@ REFUSALS = {
   ),
   'task': (['task.name=x'], ["'x'", 'classification']),
   'role': (['methods.kd.teacher=nobody'], ["'nobody'", 'student']),
+  'teacher as another role': (
+    ['teacher.training.method={"name":"supervised","student":"student"}'],
+    ["teacher.training.student: expected 'teacher'"],
+  ),
+  'row that trains the teacher': (
+    ['methods.kd.student=teacher', 'methods.kd.teacher=student'],
+    ["methods.kd.student: expected 'student', the model of this row"],
+  ),
   'one model in both roles': (
     ['methods.kd.teacher=student'],
     ['methods.kd: expected a teacher other', "'student' for both", "'kd'"],

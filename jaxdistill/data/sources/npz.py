@@ -16,6 +16,7 @@ import itertools
 import os
 import zipfile
 
+from absl import logging
 import numpy as np
 
 from jaxdistill.core import checks
@@ -64,6 +65,12 @@ def npz(
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   with opened(path) as pack:
+    if unread := [name for name in pack if name.startswith(('val_', 'valid'))]:
+      logging.warning(
+        '%r: left out %s; the validation split is a part of the training set, '
+        'see data.validation',
+        *(path, ', '.join(unread)),
+      )
     names: tuple[str, ...] = ()
     if 'label_names' in pack:
       key = f'{path}, label_names'

@@ -1,6 +1,7 @@
 """Data sets in .npz files: both forms are equal, errors are rejected."""
 
 import io
+import logging
 import os
 import pathlib
 import pickle
@@ -50,6 +51,17 @@ def test_arrays_are_read_as_they_were_written(tmp_path):
     for key in ('image', 'label'):
       column = dataset.splits[split][key]
       np.testing.assert_array_equal(column, GOOD[f'{split}_{key}'])
+
+
+def test_a_validation_split_in_the_file_is_not_left_out_silently(
+  tmp_path, caplog
+):
+  with caplog.at_level(logging.WARNING, 'absl'):
+    npz.npz(written(tmp_path))
+    assert not caplog.messages
+    npz.npz(written(tmp_path, val_image=GOOD['test_image']))
+  (message,) = caplog.messages
+  assert 'left out val_image;' in message
 
 
 def test_encoded_images_equal_arrays(tmp_path):
