@@ -11,7 +11,7 @@ small, and the divergence as a sum of terms that are never negative::
 
 The two forms are equal, because p and q both sum to 1. Up to `_HIGH`, the usual
 sum has at least four correct digits and takes half the time. If the temperature
-is an array, the program chooses between the two when it runs.
+is an array, the program chooses between the two forms when it runs.
 """
 
 from collections.abc import Callable

@@ -58,10 +58,10 @@ class CocoIds(NamedTuple):
     return [self.categories[name] for name in names]
 
   def _of_image(self, path: str) -> int:
-    """Returns the id of the image with the longest end of a path.
+    """Returns the id of the image whose name is the longest end of a path.
 
-    If there is none, the path as it is written may be the end of a name, such
-    as `a.jpg` of the name `train/a.jpg`.
+    If there is no such name, the path as it is written may be the end of one
+    name: `a.jpg` is the end of `train/a.jpg`.
     """
     parts = pathlib.Path(os.path.abspath(path)).parts
     for i in range(len(parts)):

@@ -87,7 +87,7 @@ class Plan(NamedTuple):
     notes: lines about the teacher that the user should read.
     config: the plain config that the plan was made from.
     trackers: services that get the numbers of the log.
-    teacher_names: the names of the classes of a teacher from a file, or empty.
+    teacher_names: the names of the teacher's classes in its file, or empty.
   """
 
   dataset: Dataset

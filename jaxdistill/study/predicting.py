@@ -104,7 +104,7 @@ def _files(name: str) -> list[str]:
     raise UsageError(f'{name}: {checks.reason(error)}') from None
   if not files:
     raise UsageError(
-      f'{name}: expected a folder of images, got one without any'
+      f'{name}: expected a folder of images, got a folder without images'
     )
   return files
 

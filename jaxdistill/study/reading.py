@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 from jaxdistill.core.types import Task
 from jaxdistill.data.sources import decoding
 
-# Data sets that choose how levels and transparent pixels are read.
+# Data sets with the keys `background` and `range`.
 _CHOOSING = ('folder', 'images')
 # How images are brought to the size of a student, in words.
 SQUARE, STRETCHED, FITTED = 'square', 'stretched', 'fitted'
 FITTINGS = {
-  SQUARE: 'the shorter side is resized to this size, and the square in the '
-  'middle is kept',
-  STRETCHED: 'the image is stretched to this size',
-  FITTED: 'the image is resized to fit into this size, and the rest, on the '
-  'right or at the bottom, is black',
+  SQUARE: 'the shorter side is resized to the size of the input, and the '
+  'square in the middle is kept',
+  STRETCHED: 'the image is stretched to the size of the input',
+  FITTED: 'the image is resized to fit into the size of the input, and the '
+  'rest, on the right or at the bottom, is black',
 }
 
 
@@ -73,10 +73,10 @@ def fitting(task: Task, image_shape: tuple[int, ...]) -> str:
 def code(about: Mapping[str, Any]) -> str:
   """Returns a line of Python that reads an image, for the model card.
 
-  It is empty if `read_image` does not bring images to the student's size.
+  The line is empty if `read_image` cannot bring images to the student's size.
 
   Args:
-    about: what describes the file, see `formats.source`.
+    about: the description of the file, see `formats.source`.
   """
   size, _, channels = about['image_shape']
   if about['fitting'] != SQUARE or channels not in (1, 3):

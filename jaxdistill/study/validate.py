@@ -168,7 +168,7 @@ def _check_folders(rows: Iterable[RowDraft]) -> None:
   """Checks that the label of each row gives it a folder of its own."""
   folders = {slug(TEACHER_LABEL): "the teacher's"}
   for label in (row.label for row in rows):
-    # Some disks do not tell upper from lower case.
+    # Some disks do not distinguish upper and lower case.
     folder = slug(label).casefold()
     if not folder.strip('.-') or len(folder) > 100:
       raise UsageError(
@@ -238,10 +238,10 @@ def _row(
 
 
 def _check_roles(method: Section, role: Role, where: str) -> None:
-  """Checks that a method trains the model of its row, and not by itself.
+  """Checks that the student is the model of the row, and the teacher is not.
 
-  A model that learns from itself learns nothing by it, and nobody would see
-  that from its results.
+  A model that is its own teacher learns nothing from it, and the results would
+  not show why.
   """
   roles = method.resolved
   student = roles.get('student', role)

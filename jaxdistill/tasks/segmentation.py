@@ -137,15 +137,15 @@ def check_masks(dataset: Dataset) -> None:
       got = f'only the class {present[0]}' if len(present) else 'none'
       raise UsageError(
         f'mask: expected pixels of at least two classes in the split {name!r}, '
-        f'got {got}; {IGNORE} stands for no class, unless data.values of '
-        "'mask_folder' contains it"
+        f'got {got}; pixels with {IGNORE} have no class, unless {IGNORE} is in '
+        "data.values of 'mask_folder'"
       )
 
 
 def _notes(dataset: Dataset) -> tuple[str, ...]:
-  """Says which classes no pixel of the training masks has.
+  """Says which classes do not occur in the training masks.
 
-  Only some masks are read if masks are streamed.
+  If masks are streamed, only some of them are read.
   """
   mask, which = dataset.splits['train']['mask'], 'the training masks'
   if isinstance(mask, LazyImages) and len(mask) > _SAMPLE:
@@ -157,7 +157,8 @@ def _notes(dataset: Dataset) -> tuple[str, ...]:
   if not missing:
     return ()
   return (
-    f'data: {which} have no pixel of {missing}; {IGNORE} stands for no class',
+    f'data: {which} have no pixel of {missing}; pixels with {IGNORE} have no '
+    'class',
   )
 
 

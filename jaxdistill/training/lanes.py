@@ -24,7 +24,7 @@ Step = Callable[..., tuple[PyTree, PyTree]]
 # The same without `numbers`, and with the trees of all runs.
 Program = Callable[..., tuple[PyTree, PyTree]]
 
-# A work directory in which a phase was trained cannot change this key.
+# The key cannot change in a work directory in which a phase was trained.
 _ADVICE = (
   'set together=False, and if an earlier phase has been trained, choose '
   'another work directory'

@@ -79,8 +79,8 @@ class SeedRun:
     self.failure = NonFiniteLossError(
       f'the {what} is not finite at step {step} of phase '
       f'{self.phase.name!r}; last good checkpoint of this phase: '
-      f'{saved or "none"}; a lower rate of the schedule, or clip in the '
-      'section optimizer, may help'
+      f'{saved or "none"}; a lower rate of the schedule or the key clip of the '
+      'optimizer may help'
     )
 
   def start_best(self, state: PyTree, frozen: PyTree) -> None:

@@ -363,8 +363,8 @@ def test_a_folder_without_images_is_refused(cli, tmp_path):
   code, out, err = cli.call('predict', 'nowhere', tmp_path)
   assert (code, out) == (2, '')
   assert err == (
-    f'jaxdistill: {tmp_path}: expected a folder of images, got one without any'
-    '\n'
+    f'jaxdistill: {tmp_path}: expected a folder of images, got a folder '
+    'without images\n'
   )
 
 

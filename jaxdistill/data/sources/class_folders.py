@@ -25,7 +25,7 @@ _PHOTOGRAPHS = {
   *('.heic', '.heif', '.avif', '.jxl', '.dng'),
   *('.arw', '.cr2', '.cr3', '.nef', '.orf', '.raf', '.rw2'),
 }
-# A folder of archives that macOS makes, which holds no images of the user's.
+# macOS adds this folder to archives. It holds none of the user's images.
 _OF_MACOS = '__MACOSX'
 
 
@@ -107,8 +107,8 @@ def folders_in(root: str | pathlib.Path) -> list[str]:
   """Returns the names of the folders in a folder, in order.
 
   Args:
-    root: the folder; folders whose names begin with a dot are left out, and so
-      are those that macOS adds to archives.
+    root: the folder. Folders in it whose names begin with a dot are left out,
+      and so is the one that macOS adds to archives.
   """
   if not os.path.isdir(root):
     return []
@@ -188,7 +188,7 @@ def split(root: pathlib.Path, suffixes: set[str], key: str) -> Split:
     if not class_paths:
       raise UsageError(
         f'{key}: no images in {str(root / folder)!r}; expected some in the '
-        'folder of each class; remove it if it is no class'
+        'folder of each class; remove this folder if it is not a class'
       )
     paths += class_paths
     label += [i] * len(class_paths)
@@ -221,14 +221,14 @@ def image_paths(
 
 
 def warn_of_photographs(folder: str | os.PathLike[str]) -> None:
-  """Logs how many photographs below a folder are in no format that is read.
+  """Warns of photographs below a folder in formats that are not read.
 
   Args:
     folder: the folder.
   """
   unread = _PHOTOGRAPHS - decoding.suffixes()
   paths: list[str] = []
-  # A folder beside those of the splits need not be readable.
+  # Folders that belong to no split may be unreadable.
   with contextlib.suppress(OSError):
     paths += image_paths(folder, unread)
   if paths:

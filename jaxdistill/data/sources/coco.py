@@ -130,8 +130,9 @@ def _read(file: pathlib.Path, folder: pathlib.Path) -> _Split:
     content = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise UsageError(
-      f'data.path: no file {str(file)!r}; data.train_annotations names that of '
-      'the training set, and data.test_annotations that of the test set or None'
+      f'data.path: no file {str(file)!r}; data.train_annotations names the '
+      'file of the training set, and data.test_annotations that of the test '
+      'set, or None to take a part of the training set'
     ) from None
   except (OSError, ValueError) as error:
     raise UsageError(
@@ -186,7 +187,7 @@ def _split(
     for entry, count in collections.Counter(entries).items():
       if count > 1:
         raise UsageError(
-          f'{file}: expected one {kind} {entry!r}, got {count} with this name'
+          f'{file}: expected one {kind} named {entry!r}, got {count}'
         )
   for path in paths:
     if not os.path.exists(path):
@@ -198,7 +199,8 @@ def _with_classes_of(train: _Split, test: _Split, file: pathlib.Path) -> _Split:
   """Returns the test split with the classes of the training split.
 
   Raises:
-    UsageError: it has a category or an image that it must not have.
+    UsageError: it has a category that the training split does not have, or an
+      image that the training split has too.
   """
   other = next((name for name in test.names if name not in train.names), None)
   if other is not None:
@@ -210,7 +212,8 @@ def _with_classes_of(train: _Split, test: _Split, file: pathlib.Path) -> _Split:
     if os.path.realpath(path) in trained:
       raise UsageError(
         f'{file}: expected images that are not in the training set, got {path};'
-        ' with data.test_annotations=None, a part of it forms the test split'
+        ' with data.test_annotations=None, a part of the training set forms '
+        'the test split'
       )
   number = np.array([train.names.index(name) for name in test.names], np.int32)
   of_train = test.objects._replace(classes=number[test.objects.classes])

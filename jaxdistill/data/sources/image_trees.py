@@ -145,8 +145,8 @@ def read_splits(
     of each file is 0.
 
   Raises:
-    UsageError: there is no such folder, it holds no images or, with 'auto',
-      also masks or depths, or the labels are not valid.
+    UsageError: there is no such folder, it holds no images, or the labels are
+      not valid; with 'auto' also if the folder holds masks or depths.
   """
   root = pathlib.Path(os.path.expanduser(path))
   if not root.is_dir():
@@ -202,9 +202,9 @@ def _check_no_maps(root: pathlib.Path, suffixes: set[str]) -> None:
       base / folders[maps], suffixes
     ):
       raise UsageError(
-        f'data.path: expected images, and at most their classes as folders, '
-        f'got {maps} beside images in {str(base)!r}; the data set {source!r} '
-        "reads them in a config, and labels='folders' takes them as two classes"
+        'data.path: expected images without masks or depths, got the folders '
+        f"'images' and {maps!r} in {str(base)!r}; the data set {source!r} "
+        "reads them in a config; labels='folders' takes them for two classes"
       )
 
 

@@ -20,7 +20,7 @@ from jaxdistill.data.sources import decoding, images
 # The modes of Pillow whose pixels are single numbers: palettes, and grey levels
 # of 1, 8, 16 and 32 bits.
 _MODES = ('1', 'P', 'L', 'I', 'I;16')
-# The largest value of a mask that can be named.
+# The largest value in a mask that `values` or `ignore` may name.
 _LARGEST = 2**16 - 1
 # How a JPEG file begins.
 _JPEG = b'\xff\xd8'
@@ -113,7 +113,7 @@ class LazyDepthImages(LazyDepths):
 def class_table(
   values: Sequence[int], ignored: Sequence[int]
 ) -> tuple[int, ...]:
-  """Returns the table of masks in which each class has a value.
+  """Returns the table that turns the values in masks into classes.
 
   Args:
     values: the value of each class.
@@ -121,8 +121,8 @@ def class_table(
       the value of a class. A class whose value is ignored does not occur.
 
   Raises:
-    UsageError: a value is negative or too large, two classes have the same one,
-      or there are more classes than other values of a byte.
+    UsageError: a value is negative or too large, two classes have the same
+      value, or there are more classes than the 255 other values of a byte.
   """
   if len(values) > IGNORE:
     raise UsageError(
@@ -134,7 +134,7 @@ def class_table(
       checks.integer(name, value, at_least=0, at_most=_LARGEST)
   if len({*values}) < len(values):
     raise UsageError(
-      f'values: expected another value for each class, got {list(values)}'
+      f'values: expected a different value for each class, got {list(values)}'
     )
   table = [-1] * (max(IGNORE, *values, *ignored) + 1)
   table[IGNORE] = IGNORE
@@ -153,7 +153,9 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
       the message is one line.
   """
   if encoded.startswith(_JPEG):
-    raise OSError('expected a PNG file, got JPEG, which changes the classes')
+    raise OSError(
+      'expected a PNG file, got JPEG, whose compression changes the classes'
+    )
   what = 'a mask with grey levels or a palette'
   values = _pixels(encoded, _MODES, what).astype(np.int64)
   classes = np.full(values.shape, -1)
@@ -163,7 +165,7 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
     valid = [k for k, number in enumerate(table) if number not in (-1, IGNORE)]
     expected = f'classes from 0 to {valid[-1]}'
     if valid != [*range(len(valid))]:
-      expected = f'the values of classes, {", ".join(map(str, valid))}'
+      expected = f'the values of the classes ({", ".join(map(str, valid))})'
     raise OSError(
       f'expected {expected}, or values that data.ignore names, got '
       f'{values[classes < 0][0]}'

@@ -74,9 +74,10 @@ def mask_folder(
       masks are checked when they are decoded.
 
   Raises:
-    UsageError: a folder is missing or empty, an image has no mask, several, or
-      one of another size, a file cannot be read, a value stands for two things,
-      or EXIF turns an image whose mask may belong to either form.
+    UsageError: a folder is missing or empty, an image has no mask, several
+      masks, or a mask of another size, a file cannot be read, two classes have
+      the same value, a value of a class is ignored, or EXIF turns an image
+      whose mask may belong to either form.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   names = labels.checked_names('label_names', label_names)
@@ -84,8 +85,7 @@ def mask_folder(
     checks.length('values', values, len(names), 'classes')
     for value in {*values} & {*ignore}:
       raise UsageError(
-        f'ignore: expected values of no class, got {value}, which data.values '
-        f'contains'
+        f'ignore: expected values that are not in data.values, got {value}'
       )
   table = lazy_maps.class_table(
     range(len(names)) if values is None else values, ignore
@@ -123,7 +123,7 @@ def columns(
 
   Args:
     path: the folder of the splits.
-    splits: the folders of training and test; None for test: see `mask_folder`.
+    splits: see `train_split` and `test_split` of `mask_folder`.
     image_size: see `mask_folder`.
     kind: what the maps are, 'mask' or 'depth'.
     column: (files, rows, size) -> the column of the maps.
@@ -233,8 +233,9 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Returns {name without its ending: image file} of a folder, in order."""
   if not folder.is_dir():
     raise UsageError(
-      f'data.path: no folder {str(folder)!r}; data.train_split names that of '
-      'the training set, and data.test_split that of the test set or None'
+      f'data.path: no folder {str(folder)!r}; data.train_split names the '
+      'folder of the training set, and data.test_split that of the test set, '
+      'or None to take a part of the training set'
     )
   suffixes = decoding.suffixes()
   files: dict[str, pathlib.Path] = {}

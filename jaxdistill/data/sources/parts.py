@@ -28,11 +28,14 @@ def part(
 
 
 def cut(columns: Mapping[str, Any], test: float) -> list[Mapping[str, Any]]:
-  """Returns the training and the test set of columns, always the same.
+  """Splits columns into a training and a test set, always in the same way.
 
   Args:
     columns: name -> `[N, ...]`; lazy columns stay lazy.
-    test: the fraction of the examples that is the test set.
+    test: the fraction of the examples that forms the test set.
+
+  Returns:
+    The columns of the training set and those of the test set.
 
   Raises:
     UsageError: the fraction is not in (0, 1).

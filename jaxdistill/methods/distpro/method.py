@@ -78,8 +78,8 @@ def distpro_search(
       the search minimises the loss that is replayed later, if the labels have
       weight 1 there. None means the factor 1 of the paper's Equation 2.
     validation: the fraction of the examples that the weights learn from, in
-      (0, 1). Each step uses one batch of them, or all if they are fewer; the
-      devices of the run must be able to share them evenly.
+      (0, 1). Each step uses one batch of them, or all if they are fewer than
+      a batch; their number must then be a multiple of the number of devices.
     knots: the process consists of means over this many equal parts of the
       search, or over all its steps if they are fewer. None means over epochs,
       which keeps little of a short search.

@@ -316,7 +316,7 @@ def _outside(student, teacher, first, last, *, before: bool) -> FeaturePairs:
     raise UsageError(
       'cut: outside the neighbourhoods the student must equal the teacher, but '
       f"its stages {student_names} are not the teacher's {teacher_names}; "
-      "narrow the teacher's network, use its own stages there, or put them in "
-      'a neighbourhood'
+      "narrow the teacher's network, use the teacher's stages there, or put "
+      'them in a neighbourhood'
     )
   return tuple(zip(*ranges))

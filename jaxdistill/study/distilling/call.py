@@ -139,8 +139,8 @@ def distill(
     raise UsageError(
       f'teacher: {chosen_teacher.title!r} has no weights, and the images have '
       'no labels to train it with; name a file or a work directory as teacher, '
-      'or as images the folder that holds the folders of the classes, with '
-      "labels='folders' if an image lies beside them"
+      'or pass the folder that contains one folder for each class, with '
+      "labels='folders' if images lie beside these folders"
     )
   gives_vectors = not chosen_teacher.is_classifier
   can_learn = source.has_labels and chosen_teacher.new_head_section is not None

@@ -94,7 +94,7 @@ def _section(
   if not isinstance(data, str | os.PathLike):
     raise UsageError(
       'data: expected a folder, a file, a name or a section of a config, got '
-      f'{type(data).__name__}; write arrays to a .npz file, see data.npz'
+      f'{type(data).__name__}; write arrays to a .npz file, see jd.data.npz'
     )
   path = os.fspath(data)
   if path.startswith(HUB):

@@ -134,7 +134,7 @@ def changed(**entry):
     ),
     (
       {**CONTENT, 'categories': [{'id': i, 'name': 'cat'} for i in (7, 90)]},
-      "expected one category 'cat', got 2 with this name",
+      "expected one category named 'cat', got 2",
     ),
     (with_image(height=0), 'image 42: height: expected'),
     (

@@ -75,7 +75,7 @@ def test_each_class_may_have_a_value_of_its_own(tmp_path):
   np.testing.assert_array_equal(data.splits['train']['mask'], MASK)
   with pytest.raises(UsageError, match=r'classes from 0 to 2, .* got 7'):
     read(root)
-  with pytest.raises(UsageError, match=r'values of classes, 0, 91, 255, .* 90'):
+  with pytest.raises(UsageError, match=r'the classes \(0, 91, 255\), .* 90'):
     read(root, values=(0, 91, 255), ignore=(7,))
 
 
@@ -83,11 +83,14 @@ def test_each_class_may_have_a_value_of_its_own(tmp_path):
   ('options', 'words'),
   [
     ({'values': (0, 1)}, 'values: expected 3 entries'),
-    ({'values': (0, 1, 1)}, r'another value for each class, got \[0, 1, 1\]'),
+    (
+      {'values': (0, 1, 1)},
+      r'different value for each class, got \[0, 1, 1\]',
+    ),
     ({'values': (0, 1, -1)}, 'values: expected a whole number from 0'),
     (
       {'values': (0, 1, 2), 'ignore': (2,)},
-      'got 2, which data.values contains',
+      'not in data.values, got 2',
     ),
   ],
 )
@@ -227,7 +230,7 @@ def test_notes_about_streamed_masks_read_some_of_them(tmp_path, monkeypatch):
     PIL.Image.fromarray(mask).save(root / f'train/masks/{i}.png')
   assert segmentation().notes(data) == (
     "data: 2 of the training masks have no pixel of 1 of the 3 classes: 'white'"
-    '; 255 stands for no class',
+    '; pixels with 255 have no class',
   )
 
 
