@@ -130,7 +130,7 @@ def changed(**entry):
     (with_image(id=2**31), 'images: id: expected'),
     (
       with_image(file_name='./a.png'),
-      r"one image '.*/a\.png', got 2 with this",
+      r"one image named '.*/a\.png', got 2$",
     ),
     (
       {**CONTENT, 'categories': [{'id': i, 'name': 'cat'} for i in (7, 90)]},

@@ -149,7 +149,7 @@ def with_an_empty_class(root):
       "at least two classes .* got only 'ant'",
     ),
     (lambda root: None, {}, 'no images in .* one folder per class'),
-    (with_an_empty_class, {}, r"no images in '.*cat'; .* remove it"),
+    (with_an_empty_class, {}, r"no images in '.*cat'; .* remove this"),
     (without_a_class_in_test, {}, r"'bee' is only in '.*train'"),
     (without_test, {}, r'data\.test_split: .* has no folder test, val,'),
     (two_classes, {'num_classes': 3}, r'num_classes: expected 2, .* got 3'),

@@ -46,7 +46,7 @@ def test_masks_and_depths_are_not_taken_for_a_class(
   for name in ('images', maps):
     written(tmp_path / folder / name, 4)
   with pytest.raises(
-    UsageError, match=f'got {maps} beside .* {source!r} reads'
+    UsageError, match=f"'images' and {maps!r} in .* {source!r} reads"
   ):
     image_trees.images(str(tmp_path))
   classes = image_trees.images(str(tmp_path), labels='folders', validation=0)
