@@ -77,16 +77,30 @@ def test_a_file_predicts_for_image_files_what_evaluation_counts(
     [file, test.names[row.argmax()], f'{row.max():.4f}']
     for file, row in zip(test.paths, expected)
   ]
-  assert predictors.of_plan(plan, model).reading == Reading(**KEYS)
+  expected_reading = Reading(**KEYS, fitting='square')
+  assert predictors.of_plan(plan, model).reading == expected_reading
   assert len({f'{row.max():.4f}' for row in expected}) > 10
 
 
-def test_a_data_set_says_how_pixels_are_read():
-  chosen = {'name': 'folder', 'background': 'black', 'range': [0, 4095]}
-  assert reading.of_data(chosen) == Reading(**KEYS)
-  assert reading.of_data({'name': 'npz'}) == Reading()
-  own = {'name': 'mine:data', 'background': 'music', 'range': 3}
-  assert reading.of_data(own) == Reading()
+@pytest.mark.parametrize(
+  ('section', 'expected'),
+  [
+    (
+      {'name': 'folder', 'background': 'black', 'range': [0, 4095]},
+      Reading(**KEYS, fitting='square'),
+    ),
+    ({'name': 'npz'}, Reading(fitting='square')),
+    (
+      {'name': 'mine:data', 'background': 'music', 'range': 3},
+      Reading(fitting='square'),
+    ),
+    ({'name': 'mask_folder'}, Reading(fitting='stretched')),
+    ({'name': 'coco'}, Reading(fitting='fitted')),
+  ],
+)
+def test_a_data_set_says_how_image_files_are_read(section, expected):
+  task = jd.tasks.embedding()
+  assert reading.of_data(section, task, (8, 8, 3)) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +113,7 @@ def test_a_data_set_says_how_pixels_are_read():
   ],
 )
 def test_the_task_and_the_size_say_how_images_are_fitted(task, shape, expected):
-  assert reading.fitting(task, shape) == expected
+  assert reading.usual_fitting(task, shape) == expected
 
 
 @pytest.mark.parametrize('background', [[0, 0, 0], [255, 255, 255]])
