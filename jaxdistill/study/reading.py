@@ -50,7 +50,7 @@ def of_data(
     task: the task of the student.
     image_shape: (H, W, C) of its images.
   """
-  name = section.get('name')
+  name = str(section.get('name'))
   reading = checked(section if name in _CHOOSING else {})
   usual = usual_fitting(task, image_shape)
   return reading._replace(fitting=_OF_DATA.get(name, usual))

@@ -26,6 +26,8 @@ from jaxdistill.losses import numerics
 SCORES = ('miou', 'pixel_accuracy')
 # The number of streamed masks from which notes are made.
 _SAMPLE = 256
+# The number of masks that are decoded at the same time.
+_DECODED = 32
 # The name of the output of an auxiliary head.
 AUXILIARY = 'aux'
 
@@ -157,7 +159,7 @@ def _notes(dataset: Dataset) -> tuple[str, ...]:
   if isinstance(mask, LazyImages) and len(mask) > _SAMPLE:
     mask = mask.select(np.linspace(0, len(mask) - 1, _SAMPLE).astype(int))
     which = f'{_SAMPLE} of {which}'
-  present = _present(mask[:], dataset.num_classes)
+  present = _present(mask, dataset.num_classes)
   missing = labels.missing(present, dataset.num_classes, dataset.label_names)
   if not missing:
     return ()
@@ -166,11 +168,13 @@ def _notes(dataset: Dataset) -> tuple[str, ...]:
   )
 
 
-def _present(masks: np.ndarray, num_classes: int) -> np.ndarray:
+def _present(masks: np.ndarray | LazyImages, num_classes: int) -> np.ndarray:
   """Returns the classes that occur in masks, in ascending order."""
   is_present = np.zeros(max(num_classes, IGNORE + 1), bool)
-  for mask in masks:  # one at a time, because they become 64-bit indices
-    is_present[mask] = True
+  # All of them at once, as 64-bit indices, would need much memory.
+  for start in range(0, len(masks), _DECODED):
+    for mask in masks[start : start + _DECODED]:
+      is_present[mask] = True
   is_present[IGNORE] = False
   return np.flatnonzero(is_present)
 

@@ -81,12 +81,8 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
     count = len(images)
     boxes = np.zeros((count, 3, 4), np.float32)
     boxes[:, 0] = (1, 2, 3, 4)
-    boxes[:, 1] = (
-      6,
-      2,
-      8,
-      4,
-    )  # below the image, where its resized form is black
+    # Below the image, where its resized form is black.
+    boxes[:, 1] = (6, 2, 8, 4)
     classes = np.tile(np.array([1, 1, -1], np.int32), (count, 1))
     return {
       'boxes': boxes,
@@ -338,31 +334,6 @@ def test_a_wrong_call_is_refused_in_one_line(cli, files, command, words):
   assert (code, out) == (2, '')
   (line,) = err.splitlines()
   assert words in line
-
-
-@pytest.mark.parametrize(
-  ('fitting', 'expected'),
-  [(None, 8 * 8), ('square', 8 * 8), ('stretched', 4 * 8), ('fitted', 2 * 8)],
-)
-def test_images_are_fitted_as_the_file_of_the_student_says(
-  cli, files, monkeypatch, fitting, expected
-):
-  image = np.zeros((8, 16, 3), np.uint8)
-  image[:, 4:12] = 255
-  PIL.Image.fromarray(image).save('middle.png')
-  seen = []
-
-  def run(images):
-    seen.append(images)
-    return np.eye(2)[[0] * len(images)]
-
-  student = Predictor(
-    run, (8, 8, 3), jd.tasks.embedding(), reading=Reading(fitting=fitting)
-  )
-  monkeypatch.setattr(opening, 'predictor', lambda path: student)
-  code, _, err = cli.call('predict', 'student', 'middle.png')
-  assert code == 0, err
-  np.testing.assert_allclose(seen[0][0, ..., 0].sum() / 255, expected, atol=1)
 
 
 def test_a_folder_stands_for_all_images_below_it(cli, files, monkeypatch):
