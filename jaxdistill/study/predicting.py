@@ -42,7 +42,7 @@ def lines(
   pixels as a PNG file with these values, depths as a `.npy` file.
 
   Images are brought to the size of the student as its data set did, see
-  `reading.fitting`. Masks and boxes are those of the original images.
+  `reading.of_data`. Masks and boxes are those of the original images.
 
   Args:
     path: see `opening.predictor`.
@@ -117,7 +117,8 @@ def _column(student: Predictor, files: Sequence[str]) -> images.LazyImages:
       'predict: expected a student of images with 1 or 3 channels, got '
       f'{shape[-1]}'
     )
-  how = reading.fitting(student.task, shape)
+  background, levels, fitting = student.reading
+  how = fitting or reading.usual_fitting(student.task, shape)
   kind = (
     lazy_maps.LazyStretched if how == reading.STRETCHED else images.LazyImages
   )
@@ -127,7 +128,8 @@ def _column(student: Predictor, files: Sequence[str]) -> images.LazyImages:
     shape,
     resize=how == reading.SQUARE,
     letterbox=how == reading.FITTED,
-    **student.reading._asdict(),
+    background=background,
+    range=levels,
   )
 
 

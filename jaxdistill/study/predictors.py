@@ -30,7 +30,7 @@ class Predictor(NamedTuple):
     task: says what its predictions are.
     label_names: the names of the classes, or empty.
     model: the network and its variables; None if a file holds a program.
-    reading: how the pixels of image files are read.
+    reading: how image files are read.
   """
 
   run: Run

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jaxdistill.core import checks
 from jaxdistill.core.types import Task
 from jaxdistill.data.sources import decoding
 
@@ -17,31 +18,46 @@ FITTINGS = {
   FITTED: 'the image is resized to fit into the size of the input, and the '
   'rest, on the right or at the bottom, is black',
 }
+# How the data sets of masks, depths and boxes do this for every task.
+_OF_DATA = {
+  **dict.fromkeys(('mask_folder', 'depth_folder', 'tfds_maps'), STRETCHED),
+  **dict.fromkeys(('coco', 'tfds_boxes'), FITTED),
+}
 
 
 class Reading(NamedTuple):
-  """How pixels are read; see `decoding.read_image`.
+  """How image files are read; see `decoding.read_image`.
 
   Attributes:
     background: the red, green and blue behind transparent pixels.
     range: the levels that become 0 and 255; None: the range of their type.
+    fitting: how images are brought to the size of the student, one of
+      `FITTINGS`; None: as `usual_fitting` says.
   """
 
   background: tuple[int, ...] = decoding.WHITE
   range: tuple[float, float] | None = None
+  fitting: str | None = None
 
 
-def of_data(section: Mapping[str, Any]) -> Reading:
-  """Returns how a data set reads pixels.
+def of_data(
+  section: Mapping[str, Any], task: Task, image_shape: tuple[int, ...]
+) -> Reading:
+  """Returns how a data set reads image files.
 
   Args:
     section: the section of the data set, with its defaults.
+    task: the task of the student.
+    image_shape: (H, W, C) of its images.
   """
-  return checked(section if section.get('name') in _CHOOSING else {})
+  name = str(section.get('name'))
+  reading = checked(section if name in _CHOOSING else {})
+  usual = usual_fitting(task, image_shape)
+  return reading._replace(fitting=_OF_DATA.get(name, usual))
 
 
 def checked(keys: Mapping[str, Any]) -> Reading:
-  """Returns the keys 'background' and 'range', which may be missing.
+  """Returns the keys of `Reading`, which may be missing.
 
   Args:
     keys: a section, or the description of a file.
@@ -50,14 +66,16 @@ def checked(keys: Mapping[str, Any]) -> Reading:
     UsageError: one of them is not valid.
   """
   background = keys.get('background', decoding.WHITE)
+  how = keys.get('fitting')
   return Reading(
     decoding.checked_background('background', background),
     decoding.checked_range('range', keys.get('range')),
+    how if how is None else checks.choice('fitting', how, FITTINGS),
   )
 
 
-def fitting(task: Task, image_shape: tuple[int, ...]) -> str:
-  """Returns how images are brought to a size, one of `FITTINGS`.
+def usual_fitting(task: Task, image_shape: tuple[int, ...]) -> str:
+  """Returns how images are usually brought to a size, one of `FITTINGS`.
 
   Args:
     task: the task of the student.
@@ -81,9 +99,13 @@ def code(about: Mapping[str, Any]) -> str:
   size, _, channels = about['image_shape']
   if about['fitting'] != SQUARE or channels not in (1, 3):
     return ''
-  options = {'channels': channels, **{k: about[k] for k in Reading._fields}}
-  defaults = {'channels': 3, **_json(Reading())}
-  others = [f', {k}={v!r}' for k, v in options.items() if v != defaults[k]]
+  defaults = {'channels': 3, 'background': [*decoding.WHITE], 'range': None}
+  options = {**about, 'channels': channels}
+  others = [
+    f', {key}={options[key]!r}'
+    for key, default in defaults.items()
+    if options[key] != default
+  ]
   arguments = f"'photo.jpg', image_size={size}{''.join(others)}"
   return f'raw_images = jd.data.read_image({arguments})[None]\n'
 
@@ -98,11 +120,8 @@ def about(
     task: the task of the student.
     image_shape: (H, W, C) of its images.
   """
-  return {'fitting': fitting(task, image_shape), **_json(of_data(section))}
-
-
-def _json(reading: Reading) -> dict[str, Any]:
+  reading = of_data(section, task, image_shape)
   return {
-    name: None if value is None else list(value)
+    name: list(value) if isinstance(value, tuple) else value
     for name, value in reading._asdict().items()
   }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 import pathlib
-from typing import Any
+from typing import Any, get_args
 
 from jaxdistill.core import checks
 from jaxdistill.core.checks import UsageError
@@ -243,18 +243,20 @@ def _check_roles(method: Section, role: Role, where: str) -> None:
   A model that is its own teacher learns nothing from it, and the results would
   not show why.
   """
+  # A method of the user's may mean something else by these keys.
   roles = method.resolved
   student = roles.get('student', role)
-  if student != role:
+  if student != role and student in get_args(Role):
     raise UsageError(
       f'{where}.student: expected {role!r}, the model of this row, got '
       f'{student!r}'
     )
-  if roles.get('teacher') == student:
-    raise UsageError(
-      f'{where}: expected a teacher other than the student, got the model '
-      f'{student!r} for both in the method {roles["name"]!r}'
-    )
+  for key in ('teacher', 'peer'):
+    if roles.get(key) == role:
+      raise UsageError(
+        f'{where}: expected a {key} other than the student, got the model '
+        f'{role!r} for both in the method {roles["name"]!r}'
+      )
 
 
 def _any_teacher(section: RawSection, training: Training) -> TeacherDraft:

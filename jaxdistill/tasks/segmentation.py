@@ -26,6 +26,8 @@ from jaxdistill.losses import numerics
 SCORES = ('miou', 'pixel_accuracy')
 # The number of streamed masks from which notes are made.
 _SAMPLE = 256
+# The number of masks that are decoded at the same time.
+_DECODED = 32
 # The name of the output of an auxiliary head.
 AUXILIARY = 'aux'
 
@@ -132,14 +134,20 @@ def check_masks(dataset: Dataset) -> None:
         f'{IGNORE} for pixels without a class, in the split {name!r}, got '
         f'{wrong.min()}'
       )
-    present = _present(mask)
-    if name == 'train' and len(present) < 2:
-      got = f'only the class {present[0]}' if len(present) else 'none'
-      raise UsageError(
-        f'mask: expected pixels of at least two classes in the split {name!r}, '
-        f'got {got}; pixels with {IGNORE} have no class, unless {IGNORE} is in '
-        "data.values of 'mask_folder'"
-      )
+    if name == 'train':
+      _check_classes(mask, dataset.num_classes)
+
+
+def _check_classes(masks: np.ndarray, num_classes: int) -> None:
+  """Raises UsageError if training masks have fewer than two classes."""
+  present = _present(masks, num_classes)
+  if len(present) < 2:
+    got = f'only the class {present[0]}' if len(present) else 'none'
+    raise UsageError(
+      "mask: expected pixels of at least two classes in the split 'train', got "
+      f'{got}; pixels with {IGNORE} have no class, unless {IGNORE} is in '
+      "data.values of 'mask_folder'"
+    )
 
 
 def _notes(dataset: Dataset) -> tuple[str, ...]:
@@ -151,9 +159,8 @@ def _notes(dataset: Dataset) -> tuple[str, ...]:
   if isinstance(mask, LazyImages) and len(mask) > _SAMPLE:
     mask = mask.select(np.linspace(0, len(mask) - 1, _SAMPLE).astype(int))
     which = f'{_SAMPLE} of {which}'
-  missing = labels.missing(
-    _present(mask[:]), dataset.num_classes, dataset.label_names
-  )
+  present = _present(mask, dataset.num_classes)
+  missing = labels.missing(present, dataset.num_classes, dataset.label_names)
   if not missing:
     return ()
   return (
@@ -162,11 +169,15 @@ def _notes(dataset: Dataset) -> tuple[str, ...]:
   )
 
 
-def _present(masks: np.ndarray) -> np.ndarray:
+def _present(masks: np.ndarray | LazyImages, num_classes: int) -> np.ndarray:
   """Returns the classes that occur in masks, in ascending order."""
-  # One mask at a time, because sorting all pixels needs much memory.
-  present: set[int] = set().union(*(np.unique(x).tolist() for x in masks))
-  return np.array(sorted(present - {IGNORE}), int)
+  is_present = np.zeros(max(num_classes, IGNORE + 1), bool)
+  # All of them at once, as 64-bit indices, would need much memory.
+  for start in range(0, len(masks), _DECODED):
+    for mask in masks[start : start + _DECODED]:
+      is_present[mask] = True
+  is_present[IGNORE] = False
+  return np.flatnonzero(is_present)
 
 
 def _main(outputs: Output) -> Array:

@@ -102,17 +102,18 @@ def method(
   *,
   power: float = 2.0,
   encoder_optimizer: Optimizer | None = None,
+  student: str = 'stem',  # a feature, and no role
   extra=None,
 ) -> Method:
   def phase(carry):
-    student, teacher = carry['student'].network, carry['teacher'].network
+    network, teacher = carry['student'].network, carry['teacher'].network
 
     def loss_fn(variables, batches, rng, progress):
       image = batches['train']['image']
       features, updates = graph.run(
-        student, variables['student'], {'image': image}, train=True
+        network, variables['student'], {'image': image}, train=True
       )
-      student_logits = graph.output(student, features)
+      student_logits = graph.output(network, features)
       teacher_logits = graph.apply(teacher, variables['teacher'], image)
       loss = (jnp.abs(student_logits - teacher_logits) ** power).mean()
       return loss, ({'student': updates}, {})
@@ -123,7 +124,7 @@ def method(
       (encoder_optimizer or recipe.optimizer)(recipe.num_steps),
       num_steps=recipe.num_steps,
       streams={'train': recipe.stream},
-      networks={'student': student, 'teacher': teacher},
+      networks={'student': network, 'teacher': teacher},
       trainable={'student': None},
     )
 

@@ -81,12 +81,8 @@ def test_boxes_are_in_pixels_of_the_original_image(predict):
     count = len(images)
     boxes = np.zeros((count, 3, 4), np.float32)
     boxes[:, 0] = (1, 2, 3, 4)
-    boxes[:, 1] = (
-      6,
-      2,
-      8,
-      4,
-    )  # below the image, where its resized form is black
+    # Below the image, where its resized form is black.
+    boxes[:, 1] = (6, 2, 8, 4)
     classes = np.tile(np.array([1, 1, -1], np.int32), (count, 1))
     return {
       'boxes': boxes,

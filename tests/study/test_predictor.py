@@ -159,6 +159,7 @@ def test_what_is_no_exported_student_is_named(name, message, tmp_path):
     ({'image_shape': 'big'}, 'a list of int as image_shape, got big'),
     ({'mean': [1.0, 2.0]}, 'C numbers as mean and std'),
     ({'label_names': [0]}, 'a list of str as label_names'),
+    ({'fitting': 'cut'}, "unknown fitting 'cut'"),
     ({'range': [1]}, 'range: expected two different numbers'),
     ({'background': 3}, "background: expected 'white', 'black' or three"),
   ],

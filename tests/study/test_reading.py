@@ -11,8 +11,9 @@ import jaxdistill as jd
 from jaxdistill import study
 from jaxdistill.data.sources import image_trees
 from jaxdistill.networks import graph
-from jaxdistill.study import exports, predictors, reading
+from jaxdistill.study import exports, opening, predictors, reading
 from jaxdistill.study.formats import table
+from jaxdistill.study.predictors import Predictor
 from jaxdistill.study.reading import Reading
 
 KEYS = {'background': (0, 0, 0), 'range': (0, 4095)}
@@ -77,16 +78,31 @@ def test_a_file_predicts_for_image_files_what_evaluation_counts(
     [file, test.names[row.argmax()], f'{row.max():.4f}']
     for file, row in zip(test.paths, expected)
   ]
-  assert predictors.of_plan(plan, model).reading == Reading(**KEYS)
+  expected_reading = Reading(**KEYS, fitting='square')
+  assert predictors.of_plan(plan, model).reading == expected_reading
+  assert opening.predictor(path).reading == expected_reading
   assert len({f'{row.max():.4f}' for row in expected}) > 10
 
 
-def test_a_data_set_says_how_pixels_are_read():
-  chosen = {'name': 'folder', 'background': 'black', 'range': [0, 4095]}
-  assert reading.of_data(chosen) == Reading(**KEYS)
-  assert reading.of_data({'name': 'npz'}) == Reading()
-  own = {'name': 'mine:data', 'background': 'music', 'range': 3}
-  assert reading.of_data(own) == Reading()
+@pytest.mark.parametrize(
+  ('section', 'expected'),
+  [
+    (
+      {'name': 'folder', 'background': 'black', 'range': [0, 4095]},
+      Reading(**KEYS, fitting='square'),
+    ),
+    ({'name': 'npz'}, Reading(fitting='square')),
+    (
+      {'name': 'mine:data', 'background': 'music', 'range': 3},
+      Reading(fitting='square'),
+    ),
+    ({'name': 'mask_folder'}, Reading(fitting='stretched')),
+    ({'name': 'coco'}, Reading(fitting='fitted')),
+  ],
+)
+def test_a_data_set_says_how_image_files_are_read(section, expected):
+  task = jd.tasks.embedding()
+  assert reading.of_data(section, task, (8, 8, 3)) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +115,33 @@ def test_a_data_set_says_how_pixels_are_read():
   ],
 )
 def test_the_task_and_the_size_say_how_images_are_fitted(task, shape, expected):
-  assert reading.fitting(task, shape) == expected
+  assert reading.usual_fitting(task, shape) == expected
+
+
+@pytest.mark.parametrize(
+  ('fitting', 'expected'),
+  [(None, 8 * 8), ('square', 8 * 8), ('stretched', 4 * 8), ('fitted', 2 * 8)],
+)
+def test_images_are_fitted_as_the_file_of_the_student_says(
+  cli, monkeypatch, tmp_path, fitting, expected
+):
+  monkeypatch.chdir(tmp_path)
+  image = np.zeros((8, 16, 3), np.uint8)
+  image[:, 4:12] = 255
+  PIL.Image.fromarray(image).save('middle.png')
+  seen = []
+
+  def run(images):
+    seen.append(images)
+    return np.eye(2)[[0] * len(images)]
+
+  student = Predictor(
+    run, (8, 8, 3), jd.tasks.embedding(), reading=Reading(fitting=fitting)
+  )
+  monkeypatch.setattr(opening, 'predictor', lambda path: student)
+  code, _, err = cli.call('predict', 'student', 'middle.png')
+  assert code == 0, err
+  np.testing.assert_allclose(seen[0][0, ..., 0].sum() / 255, expected, atol=1)
 
 
 @pytest.mark.parametrize('background', [[0, 0, 0], [255, 255, 255]])

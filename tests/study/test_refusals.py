@@ -59,6 +59,10 @@ REFUSALS = {
     ['methods.kd.teacher=student'],
     ['methods.kd: expected a teacher other', "'student' for both", "'kd'"],
   ),
+  'peer that is the student': (
+    ['methods.kd={"name":"dml","peer":"student"}'],
+    ['methods.kd: expected a peer other', "'student' for both", "'dml'"],
+  ),
   'teacher that learns from itself': (
     ['teacher.training.method={"name":"kd"}'],
     ['teacher.training', "'teacher' for both"],

@@ -183,16 +183,20 @@ def _split(
     rows.append((places[image], box, classes[category], is_crowd, area))
   paths = tuple(str(folder / image['file_name']) for image in content['images'])
   names = tuple(str(c['name']) for c in content['categories'])
-  for kind, entries in (('image', paths), ('category', names)):
-    for entry, count in collections.Counter(entries).items():
-      if count > 1:
-        raise UsageError(
-          f'{file}: expected one {kind} named {entry!r}, got {count}'
-        )
+  _check_names(file, 'image', paths)
+  _check_names(file, 'category', names)
   for path in paths:
     if not os.path.exists(path):
       raise UsageError(f'data.path: no file {path!r}, which {file} names')
   return _Split(paths, [*sizes], [*sizes.values()], _objects(rows), names)
+
+
+def _check_names(file: pathlib.Path, kind: str, names: Sequence[str]) -> None:
+  for name, count in collections.Counter(names).items():
+    if count > 1:
+      raise UsageError(
+        f'{file}: expected one {kind} named {name!r}, got {count}'
+      )
 
 
 def _with_classes_of(train: _Split, test: _Split, file: pathlib.Path) -> _Split:

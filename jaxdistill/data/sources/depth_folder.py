@@ -54,8 +54,8 @@ def depth_folder(
       of at once; None: if the images need more than 1 GiB.
 
   Raises:
-    UsageError: a folder is missing or empty, an image has no depths or ones of
-      another size, or a file cannot be read.
+    UsageError: a folder is missing, empty or that of both splits, an image has
+      no depths or ones of another size, or a file cannot be read.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   checks.number('unit', unit, above=0)

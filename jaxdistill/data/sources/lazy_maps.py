@@ -163,7 +163,7 @@ def _mask(encoded: bytes, table: Sequence[int]) -> np.ndarray:
   classes[known] = np.array(table)[values[known]]
   if (classes < 0).any():
     valid = [k for k, number in enumerate(table) if number not in (-1, IGNORE)]
-    expected = f'classes from 0 to {valid[-1]}'
+    expected = f'classes from 0 to {len(valid) - 1}'
     if valid != [*range(len(valid))]:
       expected = f'the values of the classes ({", ".join(map(str, valid))})'
     raise OSError(

@@ -74,19 +74,20 @@ def mask_folder(
       masks are checked when they are decoded.
 
   Raises:
-    UsageError: a folder is missing or empty, an image has no mask, several
-      masks, or a mask of another size, a file cannot be read, two classes have
-      the same value, a value of a class is ignored, or EXIF turns an image
-      whose mask may belong to either form.
+    UsageError: a folder is missing, empty or that of both splits, an image has
+      no mask, several masks, or a mask of another size, a file cannot be read,
+      two classes have the same value, a value of a class is ignored, or EXIF
+      turns an image whose mask may belong to either form.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   names = labels.checked_names('label_names', label_names)
   if values is not None:
     checks.length('values', values, len(names), 'classes')
-    for value in {*values} & {*ignore}:
-      raise UsageError(
-        f'ignore: expected values that are not in data.values, got {value}'
-      )
+    for value in ignore:
+      if value in values:
+        raise UsageError(
+          f'ignore: expected values that are not in data.values, got {value}'
+        )
   table = lazy_maps.class_table(
     range(len(names)) if values is None else values, ignore
   )
@@ -138,6 +139,11 @@ def columns(
     for side in checks.length('image_size', image_size, 2, 'sides of an image')
   )
   root = pathlib.Path(os.path.expanduser(path))
+  if splits[0] == splits[1]:
+    raise UsageError(
+      'data.test_split: expected another folder than data.train_split, or None '
+      f'for a part of it, got {splits[1]!r} for both'
+    )
   lazy: list[Mapping[str, Any]] = [
     _columns(root / split, size, kind, column)
     for split in splits

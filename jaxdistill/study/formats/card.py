@@ -96,11 +96,12 @@ def _data(description: Mapping[str, Any]) -> Iterator[str]:
       f'- Input: raw images, uint8 [B, {shape}], which `jd.predictor` '
       'standardises with the mean and std below'
     )
-  colours = 'grey' if description['image_shape'][-1] == 1 else 'RGB'
-  yield (
-    f'- Image files: turned upright, as {colours} from 0 to 255; '
-    f'{reading.FITTINGS[description["fitting"]]}; bilinear with antialiasing'
-  )
+  colours = {1: 'grey', 3: 'RGB'}.get(description['image_shape'][-1])
+  if colours:
+    yield (
+      f'- Image files: turned upright, as {colours} from 0 to 255; '
+      f'{reading.FITTINGS[description["fitting"]]}; bilinear with antialiasing'
+    )
   yield f'- Mean of each channel: {_numbers(description["mean"])}'
   yield f'- Standard deviation: {_numbers(description["std"])}'
   if names:

@@ -88,6 +88,7 @@ def test_each_class_may_have_a_value_of_its_own(tmp_path):
       r'different value for each class, got \[0, 1, 1\]',
     ),
     ({'values': (0, 1, -1)}, 'values: expected a whole number from 0'),
+    ({'values': [[0, 0, 0]] * 3}, r'whole number from 0 .* got \[0, 0, 0\]'),
     (
       {'values': (0, 1, 2), 'ignore': (2,)},
       'not in data.values, got 2',
@@ -139,6 +140,13 @@ def test_what_is_not_a_pair_of_image_and_mask_is_refused(tmp_path):
   mask.unlink()
   with pytest.raises(UsageError, match="no mask for '2'"):
     read(root)
+
+
+def test_one_folder_for_both_splits_is_refused(tmp_path):
+  with pytest.raises(
+    UsageError, match=r"than data.train_split, .* 'train' for"
+  ):
+    read(write(tmp_path), test_split='train')
 
 
 @pytest.mark.parametrize('stream', [False, True])
