@@ -1,6 +1,7 @@
 """The ids that a file in the format of COCO gives to images and categories."""
 
-from collections.abc import Callable, Sequence
+import collections
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 import pathlib
@@ -101,12 +102,23 @@ def read(file: str) -> CocoIds:
     ) from None
   try:
     images = _ids(file, content['images'], 'file_name', _normal)
-    return CocoIds(file, images, _ids(file, content['categories'], 'name'))
+    return CocoIds(file, images, _ids(file, _categories(content), 'name'))
   except (AttributeError, KeyError, TypeError) as error:
     raise UsageError(
       f'{file}: expected the format of COCO, with the keys images and '
       f'categories, got {checks.reason(error)}'
     ) from None
+
+
+def _categories(content: Mapping[str, Any]) -> list[Any]:
+  """Returns the categories; of several with one name, those with objects."""
+  counts = collections.Counter(c['name'] for c in content['categories'])
+  used = {entry['category_id'] for entry in content.get('annotations', ())}
+  return [
+    category
+    for category in content['categories']
+    if counts[category['name']] == 1 or category['id'] in used
+  ]
 
 
 def _normal(path: str) -> str:

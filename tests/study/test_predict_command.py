@@ -169,6 +169,25 @@ def test_objects_are_written_as_the_results_of_coco(
   assert results == [{'image_id': i, **box} for i in (40, 30)]
 
 
+def test_a_group_of_the_same_name_is_not_the_category_of_results(
+  cli, files, detector, listing
+):
+  detector()
+  content = json.loads(listing.read_text())
+  groups = [{**category, 'id': 0} for category in content['categories'][:1]]
+  content['categories'] = [*groups, *content['categories']]
+  used = [{'category_id': c['id']} for c in content['categories'][1:]]
+  listing.write_text(json.dumps({**content, 'annotations': used}))
+  code, _, err = cli.call(
+    *('predict', 'student', 'dark.png'), f'--annotations={listing}'
+  )
+  assert code == 0, err
+  (result,) = json.loads(
+    pathlib.Path('predictions/coco_results.json').read_text()
+  )
+  assert result['category_id'] == 9
+
+
 @pytest.mark.parametrize(
   ('name', 'path'),
   [

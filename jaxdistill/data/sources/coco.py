@@ -67,10 +67,10 @@ def coco(
       None: if all of them need more than 1 GiB.
 
   Raises:
-    UsageError: a file is missing or is not of this format, two images or
-      categories have one name, an image has another size than the annotations
-      say or is in both splits, only the test split has a category, or a box has
-      an unknown category or a negative side, or lies outside its image.
+    UsageError: a file is missing or is not of this format, two images have one
+      name, an image has another size than the annotations say or is in both
+      splits, only the test split has a category, or a box has an unknown
+      category or a negative side, or lies outside its image.
   """
   arrays.check_choices(validation, train_subset, split_seed, mean, std)
   height, width = (
@@ -154,7 +154,10 @@ def _split(
 ) -> _Split:
   for key in ('images', 'categories'):
     _check_ids(f'{file}: {key}', [entry['id'] for entry in content[key]])
-  classes = {c['id']: i for i, c in enumerate(content['categories'])}
+  # Some programs export a group of categories as one of the same name.
+  category_names = {c['id']: str(c['name']) for c in content['categories']}
+  names = tuple(dict.fromkeys(category_names.values()))
+  classes = {i: names.index(name) for i, name in category_names.items()}
   sizes = {image['id']: _size(file, image) for image in content['images']}
   for kind, known in (('image', sizes), ('category', classes)):
     if not known:
@@ -182,21 +185,15 @@ def _split(
       raise UsageError(f'{where}: iscrowd: expected 0 or 1, got {is_crowd!r}')
     rows.append((places[image], box, classes[category], is_crowd, area))
   paths = tuple(str(folder / image['file_name']) for image in content['images'])
-  names = tuple(str(c['name']) for c in content['categories'])
-  _check_names(file, 'image', paths)
-  _check_names(file, 'category', names)
+  for path, count in collections.Counter(paths).items():
+    if count > 1:
+      raise UsageError(
+        f'{file}: expected one image named {path!r}, got {count}'
+      )
   for path in paths:
     if not os.path.exists(path):
       raise UsageError(f'data.path: no file {path!r}, which {file} names')
   return _Split(paths, [*sizes], [*sizes.values()], _objects(rows), names)
-
-
-def _check_names(file: pathlib.Path, kind: str, names: Sequence[str]) -> None:
-  for name, count in collections.Counter(names).items():
-    if count > 1:
-      raise UsageError(
-        f'{file}: expected one {kind} named {name!r}, got {count}'
-      )
 
 
 def _with_classes_of(train: _Split, test: _Split, file: pathlib.Path) -> _Split:
