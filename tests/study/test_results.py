@@ -68,11 +68,16 @@ def test_a_second_evaluation_gives_the_numbers_of_the_fit(
 
 
 def test_a_method_that_trains_another_role_leaves_no_result(
-  cli, config, tmp_path
+  cli, config, tmp_path, monkeypatch
 ):
   workdir = tmp_path / 'workdir'
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'elsewhere.py').write_text(
+    'import jaxdistill as jd\n\n\ndef method(recipe):\n'
+    "  return jd.methods.supervised(recipe, student='teacher')\n"
+  )
   arguments = [f'--config={config}:student alone', f'--workdir={workdir}']
-  override = '--config.methods.student alone.student=teacher'
+  override = '--config.methods.student alone.name=elsewhere:method'
   code, _, err = cli.call(*arguments, override)
   assert code == 2
   assert "row 'student alone': the method does not train the 'student'" in err
