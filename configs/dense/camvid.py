@@ -27,9 +27,9 @@ Hardware and time: two CPU cores; one core takes 2 to 7 minutes for a row of 20
 epochs, and 18 with DistPro's search.
 
 Test mIoU after 20 epochs, three seeds: student alone 28.26 ± 0.37, KD 29.47 ±
-0.52, CWD 30.28 ± 0.19, IFVD 28.20 ± 0.69, with ReviewKD 29.57 ± 0.61. With
-DistPro, one seed: 29.01. Teacher: 32.25. RESULTS.md has all rows. This file
-also draws what models predict, as in the documentation:
+0.52, CWD 30.28 ± 0.19, IFVD 28.20 ± 0.69, with ReviewKD 29.57 ± 0.61, with
+DistPro 28.78 ± 0.21. Teacher: 32.25. RESULTS.md has all rows. This file also
+draws what models predict, as in the documentation:
 
   jaxdistill export runs/dense/camvid --row='student alone'
   python configs/dense/camvid.py FOLDER maps.png \
