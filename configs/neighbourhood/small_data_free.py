@@ -22,9 +22,9 @@ images with 200 iterations each and learns from them for 30 epochs.
 
 Hardware and time: one CPU core, 160 to 460 seconds a run.
 
-Test accuracy (teacher 63.66, three seeds) of pieces that were put together after
-the paper's noise: 57.81 at k = 1, 47.76 at 0.75 and 28.75 at 0.5. KD on noise:
-18.18, 18.47 and 18.27. ZSKD: 16.63, 14.59 and 14.97.
+Test accuracy (teacher 63.66, three seeds) of pieces that were put together
+after the paper's noise: 57.81 at k = 1, 47.76 at 0.75 and 28.75 at 0.5. KD on
+noise: 18.18, 18.47 and 18.27. ZSKD: 16.63, 14.59 and 14.97.
 RESULTS.md has all rows.
 `cifar10_data_free.py` in the same folder is the full-size experiment.
 """

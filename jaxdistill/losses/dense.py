@@ -38,7 +38,7 @@ def pixel_soft_target_loss(
     One loss per image in nats, `[B]`; 0 for an image without classes.
 
   Raises:
-    UsageError: the temperature is out of range.
+    UsageError: the temperature is out of range, or an array with axes.
 
   Example:
     >>> import jax.numpy as jnp
@@ -82,7 +82,7 @@ def channel_wise_loss(
     One loss per example in nats, `[B]`.
 
   Raises:
-    UsageError: the temperature is out of range.
+    UsageError: the temperature is out of range, or an array with axes.
 
   Example:
     >>> import jax.numpy as jnp

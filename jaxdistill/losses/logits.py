@@ -36,7 +36,7 @@ def soft_target_loss(
     One loss per example in nats, `[...]`.
 
   Raises:
-    UsageError: the temperature is out of range.
+    UsageError: the temperature is out of range, or an array with axes.
 
   Example:
     >>> import jax.numpy as jnp
@@ -87,7 +87,7 @@ def tempered_cross_entropy(
     One loss per example in nats, `[...]`.
 
   Raises:
-    UsageError: the temperature is out of range.
+    UsageError: the temperature is out of range, or an array with axes.
 
   Example:
     >>> import jax.numpy as jnp
